@@ -1,0 +1,92 @@
+"""Encoders and heads that all methods share: one backbone, its stem fitted to the image size."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scl.settings import Network
+from scl.shim import torchvision  # noqa: F401  before timm, which imports torchvision
+
+import timm  # noqa: E402  isort: skip
+
+
+class Encoder(nn.Module):
+    """h = f(x): B x 3 x H x W images in [0, 1] -> B x D features; normalisation is part of the network.
+
+    mean, std: three numbers each, of the training images. The stem follows the image size: up to 32 px a 3x3
+    convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool, above it the ordinary stem.
+    """
+
+    def __init__(self, network: Network, size: int, *, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.sobel = network.sobel
+        self.backbone = backbone(network, size)
+        self.dimensions = self.backbone.num_features
+        if network.pica_initialisation:
+            initialise_as_pica(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.to(self.mean.dtype)
+        images = sobel(images) if self.sobel else (images - self.mean) / self.std
+        return self.backbone(images.contiguous(memory_format=torch.channels_last))
+
+
+def backbone(network: Network, size: int) -> nn.Module:
+    """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side."""
+    if not network.backbone.startswith("resnet") or not timm.is_model(network.backbone):
+        raise ValueError(f"network.backbone: '{network.backbone}' is not a ResNet of timm (try resnet18 or resnet34)")
+    channels_in = 2 if network.sobel else 3
+    if size > 96:
+        if network.width != 64 or network.layers:
+            raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
+        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in)
+    width = network.width
+    layers = {"layers": tuple(network.layers)} if network.layers else {}
+    # "deep" makes timm build everything after the stem for stem_width * 2 channels; its stem is then replaced.
+    net = timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, stem_type="deep",
+                            stem_width=width // 2, channels=tuple(width * 2**i for i in range(4)), **layers)
+    net.conv1 = nn.Conv2d(channels_in, width, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity() if size <= 32 else nn.MaxPool2d(2)
+    return net
+
+
+def projection_head(dimensions: int, hidden: int, out: int) -> nn.Sequential:
+    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code)."""
+    return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+class Prototypes(nn.Module):
+    """K learned unit vectors c_k; forward: cosines z . c_k, B x d -> B x K."""
+
+    def __init__(self, dimensions: int, clusters: int):
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(clusters, dimensions), dim=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ F.normalize(self.weight, dim=1).T.to(z.dtype)
+
+
+SOBEL = torch.tensor([[[[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]],
+                      [[[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]]])
+
+
+def sobel(images: Tensor) -> Tensor:
+    """B x 3 x H x W -> B x 2 x H x W: horizontal and vertical Sobel responses of the grey image (PICA's input)."""
+    grey = images.mean(1, keepdim=True)
+    return F.conv2d(grey, SOBEL.to(grey), padding=1)
+
+
+def initialise_as_pica(module: nn.Module) -> None:
+    """Convolutions N(0, sqrt(2 / n)) with n = k * k * channels out, linear layers N(0, 0.01), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
+            nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan_out))
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,28 @@
+"""Seeds by name: every random stream of a run has its own seed, derived from what it is for.
+
+A stream depends on nothing but its name, so adding a method, a benchmark or a purpose never changes another's
+numbers, and a resumed run re-creates the stream of any step without having saved a generator.
+"""
+
+import hashlib
+
+import torch
+
+
+def seed_for(*names) -> int:
+    """A 63-bit seed from a path of names, e.g. seed_for('cifar10', 'scl', 0, 'augment', 17)."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+class Seeds:
+    """The streams of one run: `seeds(purpose, ...)` is an integer, `seeds.generator(...)` a torch generator."""
+
+    def __init__(self, benchmark, stage, seed):
+        self.prefix = (benchmark, stage, seed)
+
+    def __call__(self, *purpose) -> int:
+        return seed_for(*self.prefix, *purpose)
+
+    def generator(self, *purpose, device="cpu") -> torch.Generator:
+        return torch.Generator(device=device).manual_seed(self(*purpose))
