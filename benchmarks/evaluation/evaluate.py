@@ -1,0 +1,126 @@
+"""From a run's assignments and the data set's labels to metrics.json: the step that sees labels.
+
+Nothing chosen here flows back: the scores are those of the last epoch; the curve and the best epoch by
+labels ("oracle") are for display only.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.evaluation.metrics import clustering_scores, neighbour_purity
+from scl.record import sha256, write_json
+
+
+def evaluate_run(directory, data_folder) -> Path:
+    """Score the run in `directory` with the labels in `data_folder`; write and return its metrics.json.
+
+    Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images
+    without a label (-1) are left out and counted as "unlabelled". A data set without labels gets
+    "scores": null and a "reason". "of" says which record and assignments were scored, so that a metrics.json
+    left over from an earlier training is recognised (benchmarks.report.collect).
+
+    Raises ValueError if the run was made on other images than those in `data_folder`, or evaluated others
+    than its protocol says, or if a file does not hold what it should.
+    """
+    directory, data_folder = Path(directory), Path(data_folder)
+    record = read_json(directory / "record.json", "the run is not finished: train it first")
+    benchmark = read_json(data_folder / "benchmark.json", "prepare the benchmark first")
+    if record["images_sha256"] != benchmark["images_sha256"]:
+        raise ValueError(f"{directory} was trained on other images than those now in {data_folder} (checksums "
+                         "differ): prepare the benchmark as it was, or train the run again")
+    arrays = _arrays(directory / "assignments.npz")
+    _check_rows(arrays["rows"], benchmark, record["protocol"], directory)
+    metrics = {
+        "images": len(arrays["rows"]),
+        "classes": len(benchmark["classes"]) if benchmark.get("classes") else None,
+        "clusters": benchmark["clusters"],
+        "of": {"finished": record["finished"], "config_sha256": record["config_sha256"],
+               "assignments_sha256": sha256(directory / "assignments.npz")},
+    }
+    labels = _labels(data_folder, benchmark)
+    scored = _without_labels() if labels is None else _scores(labels, arrays, benchmark["clusters"])
+    write_json(directory / "metrics.json", scored | metrics)
+    return directory / "metrics.json"
+
+
+def read_json(path: Path, way_out: str) -> dict:
+    """The object in `path`; ValueError, with the way out, if there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: {way_out}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): {way_out}") from None
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing: train the run again")
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    count = len(arrays["rows"])
+    wrong = [name for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
+             if arrays[name].shape != shape]
+    if wrong:
+        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
+                         f"{len(arrays['epochs'])} epochs; train the run again")
+    if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
+        raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
+    return arrays
+
+
+def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Path) -> None:
+    splits = [benchmark["splits"][name] for name in benchmark["protocols"][protocol]["assign"]]
+    expected = np.concatenate([np.arange(start, stop) for start, stop in splits])
+    if not np.array_equal(np.sort(rows), np.sort(expected)):
+        raise ValueError(f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the "
+                         f"{protocol} protocol of {benchmark['name']}")
+
+
+def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
+    path = data_folder / "labels.npy"
+    if not path.exists():
+        if benchmark.get("labels_sha256"):
+            raise ValueError(f"{path} is missing though benchmark.json lists it: prepare the benchmark again")
+        return None
+    if benchmark.get("labels_sha256") and sha256(path) != benchmark["labels_sha256"]:
+        raise ValueError(f"{path} is not the file that benchmark.json lists (checksums differ): "
+                         "prepare the benchmark again")
+    labels = np.load(path, allow_pickle=False)
+    if len(labels) != benchmark["count"]:
+        raise ValueError(f"{path} has {len(labels)} labels for {benchmark['count']} images")
+    return labels
+
+
+def _without_labels() -> dict:
+    return {"scores": None, "reason": "the data set has no labels", "per_epoch": [], "oracle": None,
+            "neighbour_purity": None, "unlabelled": None}
+
+
+def _scores(labels: np.ndarray, arrays: dict, clusters: int) -> dict:
+    labelled = labels[arrays["rows"]] >= 0                        # [n]
+    if not labelled.any():
+        return _without_labels()
+    truth = labels[arrays["rows"]][labelled]
+    confidence = arrays["confidence"][labelled] if arrays["confidence"].size else None
+    curve = []
+    for epoch, assigned in zip(arrays["epochs"], arrays["per_epoch"]):
+        scores = clustering_scores(truth, assigned[labelled], clusters=clusters)
+        curve.append({"epoch": int(epoch)} | {name: scores[name] for name in ("acc", "nmi", "ari")})
+    best = max(curve, key=lambda point: point["acc"], default=None)
+    purity = None
+    if arrays.get("neighbours", np.empty(0)).size:
+        purity = neighbour_purity(labels, arrays["neighbours"], arrays["neighbour_rows"])
+    return {
+        "scores": clustering_scores(truth, arrays["assignments"][labelled], confidence=confidence,
+                                    clusters=clusters),
+        "per_epoch": curve,
+        "oracle": best and {"acc": best["acc"], "epoch": best["epoch"]},
+        "neighbour_purity": purity,
+        "unlabelled": int((~labelled).sum()),
+    }
