@@ -1,0 +1,209 @@
+"""What made a run, and files that are either whole or not there.
+
+Every file of the harness goes through :func:`atomic`, so that a name which exists holds a complete file,
+whatever killed the process or filled the disk. Standard library and PyYAML only: the Snakefile imports this.
+"""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+CODE = ("*.py", "*.smk", "Snakefile", "pyproject.toml", "constraints.txt", ":(exclude)results")
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yield a temporary path beside `path`; what the block writes there becomes `path`, whole, or not at all.
+
+    The temporary name keeps the suffix (numpy and matplotlib go by it) and is always the same, so that what a
+    killed process left is overwritten, not piled up; a second writer of the same path waits for the first.
+    The content is on the disk (fsync) before the name is. On any error the temporary file is removed and what
+    stood under `path` is untouched; an error of the disk becomes an OSError naming `path` and the way out.
+    """
+    path = Path(path)
+    tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _open_locked(tmp)
+    except OSError as error:
+        raise _explained(error, path, error.strerror) from error
+    try:
+        yield tmp
+        with open(tmp, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(tmp, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        reason = _disk_reason(error, tmp)
+        tmp.unlink(missing_ok=True)
+        if reason:
+            raise _explained(error, path, reason) from error
+        raise
+    finally:
+        os.close(lock)
+
+
+def _open_locked(tmp):
+    """Create (or empty) `tmp` and lock it; the descriptor holds the lock until it is closed."""
+    while True:
+        descriptor = os.open(tmp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks: one writer is then up to the caller
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if same_file(descriptor, tmp):  # else the writer before us has just renamed it
+            os.ftruncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)
+
+
+def same_file(descriptor, path, *, dir_fd=None):
+    """Whether `path` still names the file that is open as `descriptor`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=dir_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder):
+    with contextlib.suppress(OSError):  # not every file system can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _disk_reason(error, tmp):
+    """The words for a failure of the disk or of permissions, None for any other error.
+
+    On a full disk numpy raises OSError without errno and torch RuntimeError: hence this look at free space.
+    """
+    if isinstance(error, OSError) and (error.errno in _DISK or str(error.filename) == str(tmp)):
+        return error.strerror
+    if isinstance(error, (OSError, RuntimeError)):
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(tmp.parent).free < 2**20:
+                return os.strerror(errno.ENOSPC)
+    return None
+
+
+def _explained(error, path, reason):
+    number = getattr(error, "errno", None) or errno.ENOSPC
+    way_out = "make room" if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see to that"
+    return OSError(number, f"cannot write {path}: {reason}. What stood there is untouched; "
+                           f"{way_out} and give the same command again")
+
+
+def write_json(path, obj):
+    """Write `obj` as JSON: numpy scalars as numbers, NaN and infinities (which JSON lacks) as null."""
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic(path) as tmp:
+        tmp.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(obj):
+    if isinstance(obj, dict):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_plain(value) for value in obj]
+    if hasattr(obj, "item"):  # a numpy scalar or a tensor of one number
+        obj = obj.item()
+    return None if isinstance(obj, float) and not math.isfinite(obj) else obj
+
+
+def write_yaml_if_changed(path, obj):
+    """Write `obj` as YAML unless `path` holds it already (Snakemake goes by the time); True if it wrote."""
+    path = Path(path)
+    text = yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=110)
+    if path.exists() and path.read_bytes() == text.encode():
+        return False
+    with atomic(path) as tmp:
+        tmp.write_bytes(text.encode())
+    return True
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def provenance(root, *, device=None):
+    """What made this run: {"commit", "dirty", "versions", "device", "threads"}; no host name.
+
+    root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
+    dirty: the code (not results or texts) differs from the commit, new files included. Asked once a process.
+    device: "cpu", "cuda" or "cuda:1"; None takes the one torch would use. The answer names the hardware.
+    threads: those of torch, or those allowed to the process if torch is not loaded.
+    """
+    commit, dirty = _commit(str(root))
+    torch = sys.modules.get("torch")
+    if device is None:
+        device = "cuda" if torch and torch.cuda.is_available() else "cpu"
+    cuda = str(device).startswith("cuda")
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": _versions(),
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "threads": torch.get_num_threads() if torch else _allowed_threads(),
+    }
+
+
+@functools.cache
+def _commit(root):
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside git hooks: another repository's
+    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start side by side: none may hold the index
+
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True,
+                              env=environment, timeout=60)
+        return done.stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "."):  # unpacked inside a repository that is not ours
+            return "unknown", None
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", None
+
+
+def _versions():
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+@functools.cache
+def _processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return "CPU: " + line.partition(":")[2].strip()
+    return "CPU: " + (platform.processor() or platform.machine())
+
+
+def _allowed_threads():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
