@@ -1,0 +1,153 @@
+"""Checkpoints that survive: a run killed at any moment, or whose disk lies, goes on from the last good state.
+
+A checkpoint is one line (format, SHA-256 and length of what follows) and the bytes of torch.save. The one
+before it stays beside it as `<name>.prev<suffix>`. `Stop` turns SIGTERM and Ctrl-C into a flag to poll.
+"""
+
+import hashlib
+import io
+import os
+import signal
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from scl.record import atomic
+
+_FORMAT = "scl-checkpoint-1"
+_SCALARS = (bool, int, float, str, bytes, type(None))
+
+
+class _Damaged(Exception):
+    """The file is not what save() wrote."""
+
+
+def save(path, state):
+    """Write `state` to `path`, whole or not at all; the checkpoint that stood there becomes the previous one.
+
+    state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (loading with
+    weights_only admits nothing else). state["fingerprint"], a string, says what the state belongs to.
+    Needs the room of three checkpoints on the disk and of one in memory. OSError if the disk is full.
+    """
+    path = Path(path)
+    assert isinstance(state.get("fingerprint"), str), "a checkpoint needs state['fingerprint']"
+    _check_plain(state, "state")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    with atomic(path) as tmp:
+        with open(tmp, "wb") as file:
+            file.write(f"{_FORMAT} {hashlib.sha256(payload).hexdigest()} {len(payload)}\n".encode())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():  # killed between this and the last rename: load() finds the previous one
+            os.replace(path, previous(path))
+
+
+def previous(path):
+    """The name under which save() keeps the checkpoint before: checkpoint.pt -> checkpoint.prev.pt."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+def load(path, *, fingerprint, map_location="cpu", report=print):
+    """The newest sound state with this fingerprint, from `path` or the one before it; None if there is none.
+
+    A damaged file is renamed to `<name>.damaged`, a state with another fingerprint is left alone; `report`
+    gets a line on each, and one if the previous checkpoint is used. OSError if a file cannot be read.
+    """
+    path, dropped = Path(path), False
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            state = _read(candidate, map_location)
+        except _Damaged as error:
+            aside = candidate.with_name(candidate.name + ".damaged")
+            os.replace(candidate, aside)
+            report(f"warning: {candidate} is damaged ({error}); set aside as {aside.name}")
+            dropped = True
+            continue
+        if state["fingerprint"] != fingerprint:
+            report(f"{candidate} is ignored: it belongs to another configuration, other data or other code")
+            dropped = True
+            continue
+        if candidate != path:
+            report(f"going on from the previous checkpoint, {candidate}")
+        return state
+    if dropped:
+        report(f"no checkpoint of {path.parent} can be used: training starts from the beginning")
+    return None
+
+
+def _read(path, map_location):
+    with open(path, "rb") as file:
+        header = file.readline(200).split()
+        payload = file.read()
+    if len(header) != 3 or header[0] != _FORMAT.encode():
+        raise _Damaged("its first line is not a checkpoint's")
+    if str(len(payload)).encode() != header[2]:
+        raise _Damaged(f"{len(payload)} bytes where {header[2].decode(errors='replace')} were written")
+    if hashlib.sha256(payload).hexdigest().encode() != header[1]:
+        raise _Damaged("its checksum differs")
+    try:
+        return torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+    except Exception as error:  # written by another torch; whatever the reason, it is of no use
+        raise _Damaged(f"torch.load: {error}") from error
+
+
+def _check_plain(value, name):
+    """Refuse at saving, with its place, what could not be loaded again."""
+    if isinstance(value, torch.Tensor) or type(value) in _SCALARS:
+        return
+    if type(value) in (dict, OrderedDict):
+        for key, inner in value.items():
+            _check_plain(key, f"a key of {name}")
+            _check_plain(inner, f"{name}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for index, inner in enumerate(value):
+            _check_plain(inner, f"{name}[{index}]")
+    else:
+        raise TypeError(f"{name} is a {type(value).__module__}.{type(value).__qualname__}: "
+                        "a checkpoint holds tensors, numbers, strings, lists and dicts only")
+
+
+class Stop:
+    """While open, SIGTERM and the first Ctrl-C only set a flag; the loop polls it between steps.
+
+        with Stop() as stop:
+            for batch in batches:
+                ...
+                if stop.requested:
+                    save(...)
+                    sys.exit(stop.status)       # 143 after SIGTERM, 130 after Ctrl-C
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Signals that were ignored stay ignored (a run in the
+    background of a script), and the handlers of before are put back on leaving. Main thread only.
+    """
+
+    def __init__(self):
+        self.status = None
+        self._before = {}
+
+    @property
+    def requested(self):
+        return self.status is not None
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.status = self.status or 128 + number
+        os.write(2, f"{signal.Signals(number).name}: saving after this step, then stopping\n".encode())
