@@ -1,0 +1,109 @@
+"""Colour of a batch in [0, 1]. Parameters are tensors, one row an image; no randomness, inputs are never changed.
+
+The meaning of every parameter is torchvision's (transforms.v2.functional), against which the tests compare.
+"""
+
+import torch
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # rows of `factors`, entries of `order`
+
+
+def luminance(images):
+    """B x 3 x H x W -> B x H x W, the grey of ITU-R 601."""
+    red, green, blue = images.unbind(1)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def grey(images):
+    """Three equal channels."""
+    return luminance(images)[:, None].expand(images.shape)
+
+
+def where(mask, function, images, *parameters):
+    """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
+
+    On the CPU only the chosen rows are computed. On a GPU counting them would stall the stream, so all are computed
+    and the result is selected; parameters must be tensors with one row an image.
+    """
+    if images.is_cuda or torch.compiler.is_compiling():
+        return torch.where(mask[:, None, None, None], function(images, *parameters), images)
+    rows = mask.nonzero()[:, 0]
+    if len(rows) == len(mask):
+        return function(images, *parameters)
+    result = images.clone()
+    if len(rows):
+        result[rows] = function(images[rows], *(parameter[rows] for parameter in parameters))
+    return result
+
+
+def adjust_hue(images, shift):
+    """Turn the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
+
+    HSV without the detour: each channel is minimum + chroma * tent(hue), so saturation and value need no names.
+    """
+    red, green, blue = images.unbind(1)  # B x H x W each
+    low, high = images.amin(1), images.amax(1)
+    chroma = high - low
+    # hue in sixths of the circle, times chroma; grey pixels have chroma 0 and no hue
+    hue = torch.where(
+        high == red,
+        green - blue,
+        torch.where(high == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)),
+    )
+    hue = hue.div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)
+    hue = hue.sub_((hue / 6).floor_().mul_(6))  # into [0, 6)
+    result = torch.empty_like(images)
+    for channel, centre in enumerate(
+        (3, 2, 4)
+    ):  # red is lowest around cyan (3); green and blue peak at 2 and 4
+        distance = (hue - centre).abs_()
+        tent = distance.sub_(1) if channel == 0 else distance.neg_().add_(2)
+        torch.add(low, tent.clamp_(0, 1).mul_(chroma), out=result[:, channel])
+    return result
+
+
+def _blend_(images, kind, factor):
+    """In place: image * factor + (1 - factor) * (black | mean grey | grey), by kind[b]. kind, factor: B."""
+    grey_plane = luminance(images)
+    mean = grey_plane.mean((1, 2), keepdim=True)
+    kind, factor = kind[:, None, None], factor[:, None, None]
+    rest = 1 - factor
+    degenerate = grey_plane.mul_(rest * (kind == SATURATION)).add_(mean * rest * (kind == CONTRAST))
+    return images.mul_(factor[:, None]).add_(degenerate[:, None]).clamp_(0, 1)
+
+
+def adjust(images, kind, factor):
+    """Brightness, contrast or saturation of image b by factor[b] >= 0, which of the three by kind[b]."""
+    return _blend_(images.clone(), kind, factor)
+
+
+def jitter(images, factors, order):
+    """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
+
+    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: so hue is
+    done once for all, and slot j of the order is a blend before it where hue comes later and after it elsewhere.
+    """
+    by_slot = factors.gather(1, order)  # B x 4
+    turn = (order == HUE).int().argmax(1)  # B: the slot of hue
+    shift = factors[:, HUE]
+    parts = not (images.is_cuda or torch.compiler.is_compiling())
+    if (
+        parts
+    ):  # sorted by that slot, the images a blend concerns are one slice and nothing is computed in vain
+        turn, rows = turn.sort()
+        images, by_slot, order, shift = images[rows], by_slot[rows], order[rows], shift[rows]
+        ends = [0, *torch.bincount(turn, minlength=4).cumsum(0).tolist()]  # rows with turn < j end at ends[j]
+    else:
+        images = images.clone()
+    for slot in (0, 1, 2):
+        chosen = slice(ends[slot + 1], None) if parts else slice(None)
+        factor = torch.where(turn > slot, by_slot[:, slot], 1.0)
+        _blend_(images[chosen], order[chosen, slot], factor[chosen])
+    images = adjust_hue(images, shift)
+    for slot in (1, 2, 3):
+        chosen = slice(0, ends[slot]) if parts else slice(None)
+        factor = torch.where(turn < slot, by_slot[:, slot], 1.0)
+        _blend_(images[chosen], order[chosen, slot], factor[chosen])
+    if parts:
+        images = images[rows.argsort()]
+    return images
