@@ -1,0 +1,127 @@
+"""A study that never ran: run folders as the trainer and the evaluation leave them, with made-up numbers."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+from scl.settings import RunSettings, Training, digest
+
+
+
+def block(title, method, after=None, origin=""):
+    return SimpleNamespace(title=title, method=method, after=after, origin=origin)
+
+
+def benchmark(**keys):
+    return SimpleNamespace(**({"dataset": None, "subset": None} | keys))
+
+
+METHODS = {
+    "pixels": block("k-means on pixels", "baselines.controls.Pixels"),
+    "simclr": block("SimCLR + k-means", "baselines.simclr.SimCLR", origin="official; ours: fewer epochs"),
+    "scan": block("SCAN (clustering step)", "baselines.scan.SCAN", after="simclr"),
+    "pica": block("PICA", "baselines.pica.PICA"),
+    "scl": block("SCL", "scl.method.SCL"),
+}
+LEVELS = {"pixels": 0.23, "simclr": 0.61, "scan": 0.76, "pica": 0.63, "scl": 0.81}
+SECONDS = {"pixels": 4.0, "simclr": 3000.0, "scan": 900.0, "pica": 4000.0, "scl": 5200.0}
+
+
+@dataclass(frozen=True)
+class Run:
+    benchmark: str
+    protocol: str
+    stage: str
+    seed: int
+    title: str
+    directory: Path
+    after: "Run | None"
+
+
+@dataclass(frozen=True)
+class Study:
+    results: Path
+    benchmarks: dict = field(default_factory=lambda: {"cifar10": benchmark(), "digits": benchmark()})
+    protocols: tuple = ("joint",)
+    seeds: tuple = (0, 1, 2)
+    methods: dict = field(default_factory=lambda: dict(METHODS))
+    skipped: dict = field(default_factory=dict)
+    reference: str | None = "scl"
+    recipe: str | None = None
+    title: str = "A study that never ran"
+
+    def run(self, benchmark, protocol, stage, seed):
+        before = self.methods[stage].after
+        after = self.run(benchmark, protocol, before, seed) if before else None
+        folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
+        return Run(benchmark, protocol, stage, seed, self.methods[stage].title, folder, after)
+
+    def runs(self):
+        return [self.run(benchmark, protocol, stage, seed) for benchmark in self.benchmarks
+                for protocol in self.protocols for stage in self.methods for seed in self.seeds]
+
+
+def made_up(run, score="acc"):
+    """A number between 0 and 1 that depends on the run alone."""
+    name = f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}/{score}"
+    noise = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") / 2**32 - 0.5
+    level = LEVELS[run.stage] * {"acc": 1, "nmi": 0.9, "nmi_geometric": 0.91, "ari": 0.8}[score]
+    return round(level + 0.04 * noise + 0.1 * (run.benchmark == "digits"), 4)
+
+
+def finish(run, *, points=10, epochs=100, **changed):
+    """Leave behind what a trained and evaluated run does."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    epochs = 0 if run.stage == "pixels" else epochs
+    settings = RunSettings(run.benchmark, run.protocol, run.stage, run.seed, METHODS[run.stage].method, "data",
+                           training=Training(epochs=epochs), options={"temperature": 0.1})
+    (run.directory / "run.yaml").write_text(json.dumps(dataclasses.asdict(settings)))      # JSON is YAML
+    options = {"temperature": 0.1, "by_default": 3}
+    hour = {"simclr": 10, "scan": 12}.get(run.stage, 11)
+    record = {
+        "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
+        "epochs": epochs, "seconds": SECONDS[run.stage] + run.seed, "peak_memory_bytes": 2_500_000_000,
+        "device": "NVIDIA H200", "precision": "bf16", "commit": "0123456789abcdef", "dirty": False,
+        "versions": {"torch": "2.13.0"}, "options": options,
+        "config_sha256": digest(dataclasses.replace(settings, options=options)), "images_sha256": f"i-{run.benchmark}",
+        "started": f"2026-11-20T{hour}:00:00+00:00", "finished": f"2026-11-20T{hour}:30:00+00:00",
+    } | changed
+    write(run, "record.json", record)
+    acc = made_up(run)
+    curve = [{"epoch": epochs * (k + 1) // points, "acc": acc * (1 - 0.6 * 0.6 ** k), "nmi": 0.5, "ari": 0.4}
+             for k in range(points)] if epochs else []
+    last = {"epoch": epochs, "acc": acc, "nmi": made_up(run, "nmi"), "ari": made_up(run, "ari")}
+    curve = curve[:-1] + [last]
+    write(run, "metrics.json", {
+        "scores": {name: made_up(run, name) for name in ("acc", "nmi", "nmi_geometric", "ari")} | {
+            "clusters_used": 10, "largest_share": 0.14, "smallest_share": 0.06, "mean_confidence": 0.9},
+        "per_epoch": curve, "oracle": {"acc": min(1.0, acc + 0.004), "epoch": 90}, "neighbour_purity": None,
+        "of": {"finished": record["finished"], "config_sha256": record["config_sha256"], "assignments_sha256": "-"},
+    })
+
+
+def write(run, name, content):
+    run.directory.mkdir(parents=True, exist_ok=True)
+    (run.directory / name).write_text(json.dumps(content))
+
+
+def change(run, name, **changed):
+    """Rewrite some keys of a JSON file of a run."""
+    write(run, name, json.loads((run.directory / name).read_text()) | changed)
+
+
+def finish_all(study):
+    for run in study.runs():
+        if run.benchmark not in study.skipped:
+            finish(run)
+    return study
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return {(line["benchmark"], line["protocol"], line["stage"], int(line["seed"])): line
+                for line in csv.DictReader(file)}
