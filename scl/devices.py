@@ -126,7 +126,7 @@ def _acquire(count, tokens, runs_per_gpu, report, folder, held):
             if len(chosen) == count:
                 held.enter_context(attempt.pop_all())
                 if since is not None:
-                    report(f"leased GPU {', '.join(chosen)} after {time.monotonic() - since:.0f} s")
+                    report(f"leased {','.join(chosen)} after {time.monotonic() - since:.0f} s")
                 return chosen
         if since is None:
             since = time.monotonic()

@@ -50,6 +50,7 @@ def atomic(path):
         _sync_folder(path.parent)
     except BaseException as error:
         reason = _disk_reason(error, tmp)
+        os.ftruncate(lock, 0)  # a writer that the error keeps open would hold on to the room
         tmp.unlink(missing_ok=True)
         if reason:
             raise _explained(error, path, reason) from error

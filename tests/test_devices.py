@@ -1,0 +1,318 @@
+"""Leases never overlap, end with their process, and say at once what cannot be had."""
+
+import contextlib
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from scl import devices
+
+ROOT = Path(__file__).parent.parent
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from scl.devices import lease
+locks, log, go, runs_per_gpu = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+with lease(1, required=True, folder=locks, runs_per_gpu=runs_per_gpu, report=lambda line: None) as token:
+    start = time.monotonic()
+    log.write_text(f"{token} {start}\\n")
+    while not go.exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    log.write_text(f"{token} {start} {time.monotonic()}\\n")
+"""
+
+
+class Waits(Exception):
+    """Raised in place of waiting."""
+
+
+def refuse_to_wait(line):
+    raise Waits(line)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Put a pretended nvidia-smi that lists the given UUIDs on the PATH: driver("GPU-a", "GPU-b")."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def pretend(*uuids, status=0):
+        script = folder / "nvidia-smi"
+        lines = "".join(f"echo '{i}, {uuid}'\n" for i, uuid in enumerate(uuids))
+        script.write_text(f"#!/bin/sh\n{lines}exit {status}\n")
+        script.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pretend(status=9)  # as with a driver that does not answer
+    return pretend
+
+
+def wait_for(condition):
+    """Poll until the condition holds; the limit only keeps a broken lock from hanging the tests."""
+    limit = time.monotonic() + 60
+    while not (value := condition()):
+        assert time.monotonic() < limit, "nothing happened for a minute"
+        time.sleep(0.02)
+    return value
+
+
+@contextlib.contextmanager
+def holders(tmp_path, count, runs_per_gpu=1):
+    """Start `count` processes that each lease one GPU and log; yields ([(process, log)], go)."""
+    go = tmp_path / "go"
+    started = []
+    for number in range(count):
+        log = tmp_path / f"{number}.log"
+        arguments = [sys.executable, "-c", HOLDER, tmp_path / "locks", log, go, str(runs_per_gpu)]
+        started.append((subprocess.Popen(arguments, cwd=ROOT), log))
+    try:
+        yield started, go
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.wait()
+
+
+def running(started):
+    """{log: token} of the processes that have logged a start."""
+    return {log: log.read_text().split()[0] for _, log in started if log.exists() and log.read_text()}
+
+
+def most_at_once(started, killed):
+    """{token: largest number of leases at one moment}; `killed`: the ends of those who could not log them."""
+    events = defaultdict(list)
+    for _, log in started:
+        token, start, *end = log.read_text().split()
+        events[token] += [(float(start), 1), (float(end[0]) if end else killed[log], -1)]
+    most = {}
+    for token, changes in events.items():
+        level = highest = 0
+        for _, change in sorted(changes):
+            level += change
+            highest = max(highest, level)
+        most[token] = highest
+    return most
+
+
+def test_eight_processes_on_four_gpus_never_overlap_also_when_one_is_killed(tmp_path, driver, monkeypatch):
+    driver("GPU-a", "GPU-b", "GPU-c", "GPU-d")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    with holders(tmp_path, 8) as (started, go):
+        first = wait_for(lambda: len(running(started)) >= 4 and running(started))
+        assert sorted(first.values()) == ["0", "1", "2", "3"]
+        victim, log = next((process, log) for process, log in started if log in first)
+        killed = {log: time.monotonic()}
+        victim.send_signal(signal.SIGKILL)
+        after = wait_for(lambda: len(running(started)) >= 5 and running(started))  # nobody else has left yet
+        (heir,) = set(after) - set(first)
+        assert after[heir] == first[log]
+        go.touch()
+        assert sorted(process.wait(60) for process, _ in started) == [-signal.SIGKILL] + [0] * 7
+        assert most_at_once(started, killed) == {"0": 1, "1": 1, "2": 1, "3": 1}
+
+
+def test_two_runs_a_gpu(tmp_path, driver):
+    driver("GPU-a", "GPU-b")
+    with holders(tmp_path, 6, runs_per_gpu=2) as (started, go):
+        first = wait_for(lambda: len(running(started)) >= 4 and running(started))
+        assert sorted(first.values()) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
+        go.touch()
+        assert [process.wait(60) for process, _ in started] == [0] * 6
+        assert max(most_at_once(started, {}).values()) == 2
+
+
+def test_every_gpu_gets_a_first_run_before_any_gets_a_second(tmp_path, monkeypatch):
+    with contextlib.ExitStack() as stack:
+        got = []
+        for _ in range(4):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
+            got.append(stack.enter_context(devices.lease(1, runs_per_gpu=2, folder=tmp_path / "locks")))
+        assert got == ["x", "y", "x", "y"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
+        with pytest.raises(Waits):
+            stack.enter_context(
+                devices.lease(1, runs_per_gpu=2, folder=tmp_path / "locks", report=refuse_to_wait))
+
+
+@pytest.mark.parametrize("setting, expected", [
+    ("2", ["2"]), ("2,3", ["2", "3"]), (" 2, 3 ", ["2", "3"]), ("GPU-fake-1", ["GPU-fake-1"]),
+    ("", []), ("-1", []), ("0,-1,1", ["0"]), ("1,1", ["1"]), ("MIG-7c2f", ["MIG-7c2f"]),
+])
+def test_visible_follows_the_variable(monkeypatch, driver, setting, expected):
+    driver("GPU-a", "GPU-b")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert devices.visible() == expected
+
+
+def test_visible_asks_the_driver_without_the_variable(driver, monkeypatch, tmp_path):
+    assert devices.visible() == []  # nvidia-smi fails
+    driver(*(f"GPU-{i}" for i in range(12)))
+    assert devices.visible() == [f"GPU-{i}" for i in range(12)]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert devices.visible() == []  # no nvidia-smi
+
+
+def test_lease_sets_the_token_as_found_and_puts_the_variable_back(tmp_path, driver, monkeypatch):
+    driver("GPU-a", "GPU-b")
+    with devices.lease(1, folder=tmp_path / "locks") as token:
+        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    with devices.lease(2, folder=tmp_path / "locks") as token:
+        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
+    with devices.lease(0, folder=tmp_path / "unused") as token:
+        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
+    assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize("other", ["GPU-aaaa-1", "GPU-aaaa"])
+def test_an_index_and_a_uuid_of_one_gpu_exclude_each_other(tmp_path, driver, monkeypatch, other):
+    driver("GPU-aaaa-1", "GPU-bbbb-2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with devices.lease(1, folder=tmp_path / "locks"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", other)
+        with pytest.raises(Waits), devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+            pass
+
+
+def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(tmp_path, driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    driver("GPU-a")  # what the device cgroup of the first job lets through
+    with devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+        driver("GPU-b")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait) as token:
+            assert token == "0"
+
+
+def test_no_gpu_is_the_cpu_with_one_line_unless_required(tmp_path, driver):
+    said = []
+    with devices.lease(1, folder=tmp_path / "locks", report=said.append) as token:
+        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert len(said) == 1 and "CPU" in said[0]
+    with pytest.raises(ValueError, match="0 visible"), devices.lease(1, required=True):
+        pass
+
+
+def test_gpus_that_are_not_there_are_refused_at_once(tmp_path, driver, monkeypatch):
+    driver("GPU-a", "GPU-b")
+    with pytest.raises(ValueError, match="3 GPU.* 2 visible"), devices.lease(3, folder=tmp_path / "locks"):
+        pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(ValueError, match="GPU 7.*lists 2"), devices.lease(1, folder=tmp_path / "locks"):
+        pass
+    with pytest.raises(ValueError, match="runs_per_gpu"), devices.lease(1, runs_per_gpu=0):
+        pass
+
+
+def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(tmp_path, driver, monkeypatch):
+    driver("GPU-a", "GPU-b")
+    locks, said = tmp_path / "locks", []
+
+    def while_waiting(line):
+        said.append(line)
+        if len(said) == 1:  # the free GPU can still be had, by anybody
+            with devices.lease(1, folder=locks, report=refuse_to_wait) as token:
+                assert token == "GPU-b"
+            blocker.close()
+
+    blocker = contextlib.ExitStack()
+    blocker.enter_context(devices.lease(1, folder=locks))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    state = random.getstate()
+    with devices.lease(2, folder=locks, report=while_waiting) as tokens:
+        assert tokens == "GPU-a,GPU-b"
+    assert random.getstate() == state
+    assert "waiting for 2 of 2" in said[0] and "leased GPU-a,GPU-b after" in said[1]
+
+
+def test_the_folder_of_the_locks_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    loose.chmod(0o777)
+    with devices.lease(1, folder=loose):
+        assert stat.S_IMODE(loose.stat().st_mode) == 0o700
+    (tmp_path / "link").symlink_to(loose)
+    with pytest.raises(ValueError, match="folder of yours"), devices.lease(1, folder=tmp_path / "link"):
+        pass
+    if os.getuid() == 0:
+        os.chown(loose, 12345, -1)
+        with pytest.raises(ValueError, match="belongs to user 12345"), devices.lease(1, folder=loose):
+            pass
+
+
+def test_the_default_folder_is_the_users_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
+    with devices.lease(1):
+        assert [p.name for p in (tmp_path / f"gpu-locks-{os.getuid()}").iterdir()] == ["x.0"]
+
+
+def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(tmp_path, monkeypatch):
+    """What flock returns for a file that has lost its name protects nothing: the lease tries again."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
+    locks, flock = tmp_path / "locks", devices.fcntl.flock
+
+    def cleaned_meanwhile(descriptor, operation):
+        flock(descriptor, operation)
+        (locks / "x.0").unlink()
+
+    monkeypatch.setattr(devices.fcntl, "flock", cleaned_meanwhile)
+    with pytest.raises(Waits), devices.lease(1, folder=locks, report=refuse_to_wait):
+        pass
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    """An orphan holds the run; the new job waits for it, and goes on when it dies."""
+    orphan_code = ("import sys, time\nfrom scl.devices import run_lock\n"
+                   "with run_lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)")
+    run = tmp_path / "runs" / "seed0"
+    command = [sys.executable, "-c", orphan_code, run]
+    orphan = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert orphan.stdout.readline() == "held\n"
+        with pytest.raises(Waits, match="another process is training .*seed0"):
+            with devices.run_lock(run, report=refuse_to_wait):
+                pass
+        said = []
+
+        def kill_the_orphan(line):
+            said.append(line)
+            orphan.kill()
+
+        with devices.run_lock(run, report=kill_the_orphan):
+            assert orphan.wait(60) == -signal.SIGKILL
+        assert len(said) == 2 and "waiting" in said[0] and "is free" in said[1]
+        with devices.run_lock(run, report=refuse_to_wait):
+            pass
+    finally:
+        orphan.kill()
+        orphan.communicate()
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(devices.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(devices.fcntl, "flock", no_locks)
+    said = []
+    with devices.run_lock(tmp_path, report=said.append):
+        assert "No locks available" in said[0]
+
+
+def test_devices_and_record_are_free_of_torch():
+    code = "import sys, scl.devices, scl.record; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
