@@ -92,7 +92,7 @@ def two_methods(differences):
 
 def test_verdicts():
     clear = two_methods([0.10, 0.11, 0.12])
-    assert "too few seeds for the exact test, which needs 6" in verdict(clear, clear.p_paired_t)
+    assert "too few seeds for the exact test" in verdict(clear, clear.p_paired_t)
     assert verdict(clear, 0.2) == "not supported"
     assert verdict(two_methods([0.1, 0.2]), None) == "too few seeds (2; a test needs 3)"
     many = two_methods([0.10, 0.11, 0.12, 0.10, 0.13, 0.11, 0.12])

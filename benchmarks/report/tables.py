@@ -179,8 +179,13 @@ def number(summary: Summary | None, *, signed: bool = False) -> str:
     """'64.5 ± 1.2' from fractions; without ± for one seed; '–' for none."""
     if summary is None:
         return "–"
-    mean = f"{100 * summary.mean:{'+' if signed else ''}.1f}".replace("-", "−")
+    mean = points(summary.mean) if signed else f"{100 * summary.mean:.1f}".replace("-", "−")
     return mean if summary.sd is None else f"{mean} ± {100 * summary.sd:.1f}"
+
+
+def points(fraction: float) -> str:
+    """'+3.2', '−0.4': a difference of scores in points (hundredths)."""
+    return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:
