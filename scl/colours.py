@@ -1,4 +1,4 @@
-"""Colour of a batch in [0, 1]. Parameters are tensors, one row an image; no randomness, inputs are never changed.
+"""Colour of a batch in [0, 1]. Parameters are tensors, a row an image; no randomness, inputs stay unchanged.
 
 The meaning of every parameter is torchvision's (transforms.v2.functional), against which the tests compare.
 """
@@ -19,13 +19,18 @@ def grey(images):
     return luminance(images)[:, None].expand(images.shape)
 
 
+def counts_freely(images):
+    """Whether values may decide what to compute: not on a GPU, which would stall, nor when compiling."""
+    return images.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def where(mask, function, images, *parameters):
     """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
 
-    On the CPU only the chosen rows are computed. On a GPU counting them would stall the stream, so all are computed
-    and the result is selected; parameters must be tensors with one row an image.
+    On the CPU only the chosen rows are computed. On a GPU counting them would stall the stream, so all are
+    computed and the result is selected; parameters must be tensors with one row an image.
     """
-    if images.is_cuda or torch.compiler.is_compiling():
+    if not counts_freely(images):
         return torch.where(mask[:, None, None, None], function(images, *parameters), images)
     rows = mask.nonzero()[:, 0]
     if len(rows) == len(mask):
@@ -39,7 +44,8 @@ def where(mask, function, images, *parameters):
 def adjust_hue(images, shift):
     """Turn the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
 
-    HSV without the detour: each channel is minimum + chroma * tent(hue), so saturation and value need no names.
+    HSV without the detour: each channel is minimum + chroma * tent(hue), so saturation and value need no
+    names.
     """
     red, green, blue = images.unbind(1)  # B x H x W each
     low, high = images.amin(1), images.amax(1)
@@ -80,30 +86,28 @@ def adjust(images, kind, factor):
 def jitter(images, factors, order):
     """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
 
-    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: so hue is
-    done once for all, and slot j of the order is a blend before it where hue comes later and after it elsewhere.
+    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: it is
+    done once for all, and slot j of the order is a blend before it where hue comes later and after it
+    elsewhere.
     """
-    by_slot = factors.gather(1, order)  # B x 4
+    shift, by_slot = factors[:, HUE], factors.gather(1, order)  # B, B x 4
     turn = (order == HUE).int().argmax(1)  # B: the slot of hue
-    shift = factors[:, HUE]
-    parts = not (images.is_cuda or torch.compiler.is_compiling())
+    sort = counts_freely(images)
     if (
-        parts
-    ):  # sorted by that slot, the images a blend concerns are one slice and nothing is computed in vain
+        sort
+    ):  # by that slot: then the images that a blend concerns are one slice, and nothing is computed in vain
         turn, rows = turn.sort()
-        images, by_slot, order, shift = images[rows], by_slot[rows], order[rows], shift[rows]
+        images, shift, by_slot, order = images[rows], shift[rows], by_slot[rows], order[rows]
         ends = [0, *torch.bincount(turn, minlength=4).cumsum(0).tolist()]  # rows with turn < j end at ends[j]
     else:
         images = images.clone()
     for slot in (0, 1, 2):
-        chosen = slice(ends[slot + 1], None) if parts else slice(None)
+        chosen = slice(ends[slot + 1] if sort else 0, None)
         factor = torch.where(turn > slot, by_slot[:, slot], 1.0)
         _blend_(images[chosen], order[chosen, slot], factor[chosen])
     images = adjust_hue(images, shift)
     for slot in (1, 2, 3):
-        chosen = slice(0, ends[slot]) if parts else slice(None)
+        chosen = slice(0, ends[slot] if sort else None)
         factor = torch.where(turn < slot, by_slot[:, slot], 1.0)
         _blend_(images[chosen], order[chosen, slot], factor[chosen])
-    if parts:
-        images = images[rows.argsort()]
-    return images
+    return images[rows.argsort()] if sort else images

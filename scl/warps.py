@@ -1,4 +1,4 @@
-"""Geometry of a batch: crop and resize, flip, shift, affine. Parameters are tensors, one row an image; no randomness."""
+"""Geometry of a batch: crop, resize, flip, shift, affine. Parameters are tensors, a row an image."""
 
 import math
 
@@ -9,9 +9,9 @@ from torch.nn.functional import affine_grid, grid_sample, pad
 def crop_resize(images, boxes, *, size):
     """Crop every image to its own box and resize the crop to size x size, bilinear and antialiased.
 
-    images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's resized_crop with
-    antialias on, which only matters where the crop is larger than `size`. Both axes are one small matrix product
-    with a tent filter a row: no grid, no gather, and antialiasing costs nothing more.
+    images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's
+    resized_crop with antialias on, which only matters where the crop is larger than `size`. Both axes are one
+    small matrix product with a tent filter a row: no grid, no gather, and antialiasing costs nothing more.
     """
     batch, channels, height, width = images.shape
     top, left, box_height, box_width = boxes.to(images.dtype).unbind(1)
@@ -22,7 +22,7 @@ def crop_resize(images, boxes, *, size):
 
 
 def _tents(start, extent, *, size, length):
-    """B x size x length: the weight of each of `length` pixels in each of `size` outputs, rows summing to one."""
+    """B x size x length: the weights of `length` pixels in each of `size` outputs, rows summing to one."""
     pixels = torch.arange(length, device=start.device, dtype=start.dtype) + 0.5
     outputs = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
     scale = (extent / size)[:, None]
@@ -70,7 +70,17 @@ def inverse_matrices(angle, shift_x, shift_y, scale, shear_x, shear_y):
 def warp(images, matrices, *, mode="bilinear"):
     """Resample every image by its own B x 2 x 3 inverse matrix (see inverse_matrices); black outside."""
     height, width = images.shape[2:]
-    # affine_grid works in units of half an image
-    to_units = matrices.new_tensor([[1.0, height / width, 2 / width], [width / height, 1.0, 2 / height]])
-    grid = affine_grid(matrices * to_units, list(images.shape), align_corners=False)
+    units = matrices.clone()  # affine_grid counts in halves of an image
+    units[:, 0, 1] *= height / width
+    units[:, 1, 0] *= width / height
+    units[:, 0, 2] *= 2 / width
+    units[:, 1, 2] *= 2 / height
+    grid = affine_grid(units, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def spans(centre, reach, *, length):
+    """B x length booleans: [c - reach, c + reach), where c is the pixel at the share `centre` in [0, 1)."""
+    pixels = torch.arange(length, device=centre.device)
+    centre, reach = (centre * length).floor()[:, None], reach[:, None]
+    return (pixels >= centre - reach) & (pixels < centre + reach)

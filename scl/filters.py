@@ -1,0 +1,38 @@
+"""Blur and sharpness of a batch. Parameters are tensors, a row an image; inputs stay as they are."""
+
+import torch
+from torch.nn.functional import avg_pool2d, pad
+
+
+def gaussian_blur(images, sigma, *, kernel):
+    """torchvision's gaussian_blur: sigma[b] pixels, cut to kernel x kernel (odd), mirrored at the border.
+
+    images: B x 3 x H x W. The kernel differs from image to image, so each axis is a matrix product with a
+    band.
+    """
+    batch, channels, height, width = images.shape
+    reach = kernel // 2
+    rows = _bands(sigma, length=height, reach=reach).transpose(1, 2)  # B x H x H + 2 reach
+    columns = _bands(sigma, length=width, reach=reach)  # B x W + 2 reach x W
+    images = pad(images, [reach] * 4, mode="reflect")
+    images = torch.bmm(images.view(batch, -1, width + 2 * reach), columns)
+    return torch.matmul(rows[:, None], images.view(batch, channels, height + 2 * reach, width))
+
+
+def _bands(sigma, *, length, reach):
+    """B x (length + 2 reach) x length: weights of padded pixels in output pixels; columns sum to one."""
+    pixels = torch.arange(-reach, length + reach, device=sigma.device)
+    distance = pixels[:, None] - torch.arange(length, device=sigma.device)
+    weights = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2) * (distance.abs() <= reach)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def adjust_sharpness(images, factor):
+    """factor[b] 1 leaves image b as it is, 0 is smooth, above 1 sharper; the border stays, as in PIL."""
+    inner = images[:, :, 1:-1, 1:-1]
+    smooth = (
+        avg_pool2d(images, 3, stride=1).mul_(9 / 13).add_(inner, alpha=4 / 13)
+    )  # centre 5, neighbours 1, over 13
+    result = images.clone()
+    result[:, :, 1:-1, 1:-1] += (inner - smooth).mul_((factor - 1)[:, None, None, None])
+    return result.clamp_(0, 1)

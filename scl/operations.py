@@ -1,0 +1,200 @@
+"""The augmentations by their names in a configuration: each draws parameters and applies them.
+
+`operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16,
+on any device; the result has their type and the input is not changed. All randomness comes from `generator`,
+which lives on the same device; nothing waits for the device. What the parameters do is in warps.py,
+colours.py, filters.py and strong.py. Defaults are torchvision's where it has the operation. ValueError: a
+parameter out of range.
+"""
+
+import functools
+import math
+
+import torch
+
+from scl import colours, filters, strong, warps
+
+
+def uniform(generator, low, high, *shape):
+    """Uniform in [low, high), float32, on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device).mul_(high - low).add_(low)
+
+
+def chance(generator, probability, batch):
+    """B booleans, true with `probability`."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability: {probability} is not in [0, 1]")
+    return torch.rand(batch, generator=generator, device=generator.device) < probability
+
+
+def _pair(name, values):
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+        raise ValueError(f"{name}: {list(values)} must be two rising numbers above 0")
+    return values
+
+
+def _at_least(least, **values):
+    for name, value in values.items():
+        if not value >= least:
+            raise ValueError(f"{name}: {value} is below {least:g}")
+
+
+def random_resized_crop(
+    images,
+    generator,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    size: int | None = None,
+):
+    """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
+    boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
+    size = images.shape[2] if size is None else size
+    _at_least(1, size=size)
+    return warps.crop_resize(images.float(), boxes, size=size).to(images.dtype)
+
+
+def crop_boxes(generator, shape, *, scale, ratio, tries=10):
+    """B x 4 whole numbers (top, left, height, width), drawn as torchvision's RandomResizedCrop draws them.
+
+    Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centred box
+    whose ratio is allowed.
+    """
+    scale, ratio = _pair("scale", scale), _pair("ratio", ratio)
+    batch, _, height, width = shape
+    area = uniform(generator, *scale, batch, tries).mul_(height * width)
+    aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
+    widths, heights = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    some = fits.any(1)
+    closest = min(max(width / height, ratio[0]), ratio[1])
+    box_height = torch.where(some, heights.gather(1, first)[:, 0], min(height, round(width / closest)))
+    box_width = torch.where(some, widths.gather(1, first)[:, 0], min(width, round(height * closest)))
+    place = uniform(generator, 0, 1, 2, batch)
+    spare_height, spare_width = height - box_height, width - box_width
+    top = torch.where(some, (place[0] * (spare_height + 1)).floor(), (spare_height / 2).floor())
+    left = torch.where(some, (place[1] * (spare_width + 1)).floor(), (spare_width / 2).floor())
+    return torch.stack([top, left, box_height, box_width], dim=1)
+
+
+def random_crop(images, generator, *, padding: int = 0, size: int | None = None):
+    """A square window (default: the height) of the image padded with `padding` black pixels on each side."""
+    batch, _, height, width = images.shape
+    size = height if size is None else size
+    _at_least(0, padding=padding)
+    spare = min(height, width) + 2 * padding - size
+    if size < 1 or spare < 0:
+        raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
+    place = uniform(generator, 0, 1, 2, batch)
+    top = (place[0] * (height + 2 * padding - size + 1)).long()
+    left = (place[1] * (width + 2 * padding - size + 1)).long()
+    return warps.shift_crop(images, top, left, size=size, padding=padding)
+
+
+def flip(images, generator, *, probability: float = 0.5):
+    """Left-right mirror image."""
+    return colours.where(chance(generator, probability, len(images)), warps.mirror, images)
+
+
+def affine(
+    images,
+    generator,
+    *,
+    degrees: float = 0.0,
+    translate: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    shear: float = 0.0,
+):
+    """Rotation in +-degrees, shift in +-translate (a share of the side), zoom, shear along x in degrees.
+
+    Bilinear, black outside. Unlike torchvision's RandomAffine the shift is not rounded to whole pixels.
+    """
+    _at_least(0, degrees=degrees, translate=translate, shear=shear)
+    batch, _, height, width = images.shape
+    angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
+    shift = uniform(generator, -translate, translate, 2, batch)
+    zoom = uniform(generator, *_pair("scale", scale), batch)
+    matrices = warps.inverse_matrices(
+        angle, shift[0] * width, shift[1] * height, zoom, slant, torch.zeros_like(slant)
+    )
+    return warps.warp(images.float(), matrices).to(images.dtype)
+
+
+def colour_jitter(
+    images,
+    generator,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    probability: float = 1.0,
+):
+    """torchvision's ColorJitter: factors in 1 +- strength, hue within +-hue, in a random order."""
+    _at_least(0, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    if hue > 0.5:
+        raise ValueError(f"hue: {hue} is above 0.5, half the circle")
+    batch = len(images)
+    strengths = (brightness, contrast, saturation)
+    factors = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
+    factors = torch.stack([*factors, uniform(generator, -hue, hue, batch)], dim=1)
+    order = uniform(generator, 0, 1, batch, 4).argsort(1)
+    chosen = chance(generator, probability, batch)
+    return colours.where(chosen, colours.jitter, images.float(), factors, order).to(images.dtype)
+
+
+def greyscale(images, generator, *, probability: float = 0.2):
+    """Three equal channels."""
+    return colours.where(chance(generator, probability, len(images)), colours.grey, images)
+
+
+def noise(images, generator, *, std: float = 0.05):
+    """Normal noise on every value, clamped to [0, 1]."""
+    _at_least(0, std=std)
+    values = torch.randn(images.shape, generator=generator, device=images.device)
+    return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
+
+
+def blur(
+    images, generator, *, sigma: tuple[float, float] = (0.1, 2.0), kernel: int = 3, probability: float = 0.5
+):
+    """Gaussian of random width (pixels), cut to kernel x kernel. SimCLR's kernel is a tenth of the side."""
+    smallest = min(images.shape[2:])
+    if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
+        raise ValueError(f"kernel: {kernel} must be odd and less than twice the side, {smallest}")
+    batch = len(images)
+    width = uniform(generator, *_pair("sigma", sigma), batch)
+    function = functools.partial(filters.gaussian_blur, kernel=kernel)
+    return colours.where(chance(generator, probability, batch), function, images.float(), width).to(
+        images.dtype
+    )
+
+
+def scan_strong(images, generator, *, operations: int = 4):
+    """SCAN's strong augmentation: `operations` of the fourteen (strong.py) an image, with replacement."""
+    _at_least(0, operations=operations)
+    batch, device = len(images), images.device
+    kinds = torch.randint(len(strong.KINDS), (operations, batch), generator=generator, device=device)
+    levels = uniform(generator, 0, 1, operations, batch)
+    result = images.float()
+    for kind, level in zip(kinds, levels, strict=True):
+        result = strong.apply(result, kind, strong.strength(kind, level))
+    return result.to(images.dtype)
+
+
+def cutout(images, generator, *, largest: int = 16, fill: float = 0.45):
+    """One square hole an image, its side drawn from 1..largest, its centre anywhere; `fill` is its grey.
+
+    As in SCAN, whose holes reach side // 2 to each side of the centre (so a side of 1 is no hole at all) and
+    are the mean colour; 0.45 is the grey of natural images.
+    """
+    _at_least(1, largest=largest)
+    batch, _, height, width = images.shape
+    drawn = uniform(generator, 0, 1, 3, batch)
+    reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")
+    hole = (
+        warps.spans(drawn[1], reach, length=height)[:, :, None]
+        & warps.spans(drawn[2], reach, length=width)[:, None]
+    )
+    return images.masked_fill(hole[:, None], fill)

@@ -1,0 +1,175 @@
+"""What the augmentations do, given parameters: torchvision's functional operators, image by image.
+
+Tolerances: 1e-5 is rounding of float32 in another order of summation; a step of 8 bits is 4e-3.
+"""
+
+import pytest
+import torch
+
+from scl.shim import torchvision  # noqa: F401  (must come before torchvision.transforms)
+
+from torchvision.transforms import InterpolationMode  # isort: skip
+from torchvision.transforms.v2 import functional as tv  # isort: skip
+
+from scl import colours, filters, strong, warps  # isort: skip
+
+ROUNDING = 1e-5
+BATCH = 12
+
+
+def random_images(height, width, batch=BATCH):
+    """Noise, and among it grey, black, white and two-coloured images, where hue is delicate."""
+    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height))
+    images[0] = images[0, :1]
+    images[1], images[2] = 0.0, 1.0
+    images[3, 2] = images[3, 1]
+    return images
+
+
+def draw(low, high, seed=0, shape=(BATCH,)):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
+
+
+def one_by_one(function, images, *parameters):
+    return torch.stack([function(*row) for row in zip(images, *parameters, strict=True)])
+
+
+def assert_same(ours, theirs, tolerance=ROUNDING):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "height, width, size", [(32, 32, 32), (16, 16, 24), (96, 64, 32), (8, 8, 8), (33, 17, 20)]
+)
+def test_crop_resize_is_antialiased_resized_crop(height, width, size):
+    images = random_images(height, width)
+    box_height = draw(1, height + 0.99, 1).floor()
+    box_width = draw(1, width + 0.99, 2).floor()
+    top = (draw(0, 1, 3) * (height - box_height + 1)).floor()
+    left = (draw(0, 1, 4) * (width - box_width + 1)).floor()
+    boxes = torch.stack([top, left, box_height, box_width], 1)
+
+    def theirs(image, box):
+        return tv.resized_crop(image, *map(int, box), size=[size, size], antialias=True)
+
+    assert_same(warps.crop_resize(images, boxes, size=size), one_by_one(theirs, images, boxes))
+
+
+def test_mirror():
+    images = random_images(8, 9)
+    assert torch.equal(warps.mirror(images), tv.horizontal_flip(images))
+
+
+def test_shift_crop_is_crop_of_the_padded_image():
+    images = random_images(16, 12)
+    top, left = draw(0, 9, 1).long(), draw(0, 5, 2).long()
+
+    def theirs(image, top, left):
+        return tv.crop(tv.pad(image, [4] * 4), int(top), int(left), 16, 16)
+
+    assert torch.equal(
+        warps.shift_crop(images, top, left, size=16, padding=4), one_by_one(theirs, images, top, left)
+    )
+
+
+@pytest.mark.parametrize("height, width", [(16, 16), (24, 32)])
+def test_warp_is_affine(height, width):
+    images = random_images(height, width)
+    parameters = [draw(-60, 60, 1), draw(-6, 6, 2).round(), draw(-6, 6, 3).round()]
+    parameters += [draw(0.7, 1.4, 4), draw(-20, 20, 5), draw(-20, 20, 6)]
+
+    def theirs(image, angle, shift_x, shift_y, scale, shear_x, shear_y):
+        translate, shear = [float(shift_x), float(shift_y)], [float(shear_x), float(shear_y)]
+        return tv.affine(image, float(angle), translate, float(scale), shear, InterpolationMode.BILINEAR)
+
+    # positions are as large as the side: rounding is some 1e-6 of a pixel, and noise changes by 1 a pixel
+    assert_same(
+        warps.warp(images, warps.inverse_matrices(*parameters)), one_by_one(theirs, images, *parameters), 1e-4
+    )
+
+
+ADJUSTMENTS = {
+    colours.BRIGHTNESS: tv.adjust_brightness,
+    colours.CONTRAST: tv.adjust_contrast,
+    colours.SATURATION: tv.adjust_saturation,
+    colours.HUE: tv.adjust_hue,
+}
+
+
+@pytest.mark.parametrize("kind", [colours.BRIGHTNESS, colours.CONTRAST, colours.SATURATION])
+def test_adjust(kind):
+    images, factor = random_images(16, 20), draw(0, 2)
+    theirs = one_by_one(lambda image, f: ADJUSTMENTS[kind](image, float(f)), images, factor)
+    assert_same(colours.adjust(images, torch.full((BATCH,), kind), factor), theirs)
+
+
+def test_adjust_hue():
+    images, shift = random_images(16, 20), draw(-0.5, 0.5)
+    theirs = one_by_one(lambda image, s: tv.adjust_hue(image, float(s)), images, shift)
+    assert_same(colours.adjust_hue(images, shift), theirs)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 24])
+def test_jitter_follows_each_images_order(batch):
+    """Among 24 images every order of the four occurs once."""
+    images = random_images(12, 12, 24)[-batch:]
+    factors = torch.stack([draw(0.6, 1.4, s, (24,)) for s in (1, 2, 3)] + [draw(-0.1, 0.1, 4, (24,))], 1)[
+        -batch:
+    ]
+    order = torch.tensor([[a, b, c, 6 - a - b - c] for a in range(4) for b in range(4) for c in range(4)
+                          if len({a, b, c}) == 3])[-batch:]  # fmt: skip
+
+    def theirs(image, factor, order):
+        for kind in order.tolist():
+            image = ADJUSTMENTS[kind](image, float(factor[kind]))
+        return image
+
+    assert_same(colours.jitter(images, factors, order), one_by_one(theirs, images, factors, order))
+
+
+def test_grey():
+    images = random_images(8, 8)
+    assert_same(colours.grey(images), tv.rgb_to_grayscale(images, num_output_channels=3))
+
+
+@pytest.mark.parametrize("kernel", [3, 9])
+def test_gaussian_blur(kernel):
+    images, sigma = random_images(16, 20), draw(0.1, 2)
+    theirs = one_by_one(lambda image, s: tv.gaussian_blur(image, [kernel] * 2, [float(s)] * 2), images, sigma)
+    assert_same(filters.gaussian_blur(images, sigma, kernel=kernel), theirs)
+
+
+def test_adjust_sharpness():
+    images, factor = random_images(16, 20), draw(0, 2)
+    theirs = one_by_one(lambda image, f: tv.adjust_sharpness(image, float(f)), images, factor)
+    assert_same(filters.adjust_sharpness(images, factor), theirs)
+
+
+def everything(device):
+    """Each function once, on images and parameters moved to `device`."""
+    images, factor = random_images(16, 16).to(device), draw(0.5, 1).to(device)
+    kind, factors = (torch.arange(BATCH) % 3).to(device), draw(1, 4, 1, (BATCH, 4)).to(device)
+    order = (torch.arange(4) + torch.arange(BATCH)[:, None]).remainder(4).to(device)
+    return [
+        warps.crop_resize(images, factors, size=16),
+        warps.warp(images, warps.inverse_matrices(*[factor] * 6)),
+        warps.shift_crop(images, kind, kind, size=14, padding=0),
+        colours.where(kind > 0, warps.mirror, images),
+        colours.adjust(images, kind, factor),
+        colours.jitter(images, factors / 8 + 0.5, order),
+        filters.gaussian_blur(images, factor, kernel=3),
+        filters.adjust_sharpness(images, factor),
+        strong.apply(images, torch.arange(BATCH, device=device), strong.strength(kind, factor)),
+    ]
+
+
+def test_nothing_looks_at_values_where_that_would_stall():
+    """A meta tensor has no values: whatever would have to see one (a count, a condition) raises."""
+    assert [result.shape for result in everything("meta")] == [result.shape for result in everything("cpu")]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_computes_the_same():
+    """float32 without TF32, torch's default; nearest pixels may tip over at a tie."""
+    for ours, theirs in zip(everything("cuda"), everything("cpu"), strict=True):
+        assert ((ours.cpu() - theirs).abs() > 1e-4).float().mean() < 0.005
