@@ -1,0 +1,90 @@
+"""A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+from benchmarks.datasets.download import locked, settle
+from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.transfer import TransferError, read_range, transfer
+from scl.record import write_json
+
+READ = 4096  # bytes a request while walking; a header has 512
+
+
+def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
+    """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
+    index.parent.mkdir(parents=True, exist_ok=True)
+    plain = url.partition("?")[0]
+    with locked(index):
+        try:
+            _, total = read_range(url, 0, 1, timeout=timeout, header=header)
+            kept = json.loads(index.read_text()) if index.exists() else {}
+            if (kept.get("url"), kept.get("bytes")) != (plain, total):
+                say(f"{plain}: reading the index of {total / 1e9:,.1f} GB by range requests")
+                kept = {"url": plain, "bytes": total, "members": _walk(url, total, timeout, header)}
+                write_json(index, kept)
+        except TransferError as error:
+            raise _refusal(url, error) from error
+    return {name: tuple(place) for name, place in kept["members"].items()}
+
+
+def stretch(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None) -> None:
+    """Bytes offset .. offset + size of `url` as the file `target`; a killed one goes on from its `.part`."""
+    with locked(target):
+        if target.exists():
+            return
+        part = target.with_name(target.name + ".part")
+        try:
+            transfer(url, part, size=size, timeout=timeout, start=offset, header=header, label=target.name)
+        except TransferError as error:
+            raise _refusal(url, error) from error
+        settle(part, target)
+
+
+def _walk(url, total, timeout, header) -> dict[str, list[int]]:
+    progress = Progress("index", total, unit="GB passed", scale=1e9)
+    found = {}
+    raw = _Remote(url, total, timeout, header)
+    try:
+        with tarfile.open(fileobj=io.BufferedReader(raw, READ), mode="r:") as tar:
+            for entry in tar:
+                if entry.isreg():
+                    found[entry.name.rpartition("/")[2]] = [entry.offset_data, entry.size]
+                progress.add(entry.offset_data + entry.size - progress.done)
+    except tarfile.TarError as error:
+        raise ValueError(f"{url.partition('?')[0]}: is no uncompressed tar: {error}") from error
+    progress.close()
+    return found
+
+
+def _refusal(url: str, error: TransferError) -> ValueError:
+    return ValueError(f"{url.partition('?')[0]}: {error}. Check downloads.imagenet (tar, header), or download the "
+                      "whole tar and set downloads.imagenet.tar to its path; what has come is kept")
+
+
+class _Remote(io.RawIOBase):
+    """A file behind a URL, read by range requests."""
+
+    def __init__(self, url, total, timeout, header) -> None:
+        self.url, self.total, self.timeout, self.header, self.place = url, total, timeout, header, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        self.place = place + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.total}[whence]
+        return self.place
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self.total - self.place))
+        if count:
+            data, _ = read_range(self.url, self.place, count, timeout=self.timeout, header=self.header)
+            buffer[:count] = data
+            self.place += count
+        return count

@@ -1,0 +1,61 @@
+"""Tiny-ImageNet: the training images of tiny-imagenet-200.zip, read in place."""
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.contents import Contents, Sources, hash_order
+from benchmarks.datasets.pixels import MAX_BYTES
+
+MEMBER = re.compile(r"tiny-imagenet-200/train/((n\d{8})/images/[^/]+\.JPEG)")
+WORDS = "tiny-imagenet-200/words.txt"
+
+
+def read(dataset: Dataset, sources: Sources) -> Contents:
+    """Contents of the zip's train/WNID/images/*.JPEG, in the order of the hashes of their names.
+
+    Classes are the synsets in alphabetical order, by their words where words.txt is there. Members of any other
+    name are not looked at; nothing is extracted.
+    """
+    (path,) = sources.files
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))}
+            words = _words(archive)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"{path}: is no sound zip archive: {error}") from error
+    if not members:
+        raise ValueError(f"{path}: holds no tiny-imagenet-200/train/WNID/images/*.JPEG")
+    names = hash_order(list(members))
+    synsets = sorted({name.partition("/")[0] for name in names})
+    index = {synset: label for label, synset in enumerate(synsets)}
+    labels = np.asarray([index[name.partition("/")[0]] for name in names], dtype=np.int64)
+    return Contents({"train": len(names)}, labels, [words.get(synset, synset) for synset in synsets],
+                    lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]))
+
+
+def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
+    """In the order of the archive, which is the order of the disk."""
+    with zipfile.ZipFile(path) as archive:
+        for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
+            name = f"{path.name}: {info.filename}"
+            if info.file_size > MAX_BYTES:
+                raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
+            try:
+                data = archive.read(info)
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                raise ValueError(f"{name}: cannot be unpacked: {error}") from error
+            yield row, name, data
+
+
+def _words(archive: zipfile.ZipFile) -> dict[str, str]:
+    """{synset: its first word}, empty where the archive lacks the list."""
+    if WORDS not in archive.namelist() or archive.getinfo(WORDS).file_size > MAX_BYTES:
+        return {}
+    lines = (line.partition("\t") for line in archive.read(WORDS).decode("utf-8", "replace").splitlines())
+    return {synset: text.partition(",")[0].strip() for synset, _, text in lines if text}
