@@ -1,9 +1,10 @@
 """Checkpoints that survive: a run killed at any moment, or whose disk lies, goes on from the last good state.
 
 A checkpoint is one line (format, SHA-256 and length of what follows) and the bytes of torch.save. The one
-before it stays beside it as `<name>.prev<suffix>`. `Stop` turns SIGTERM and Ctrl-C into a flag to poll.
+before it stays beside it as `<name>.prev<suffix>`. `Stop` turns the signals to stop into a flag to poll.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -115,17 +116,17 @@ def _check_plain(value, name):
 
 
 class Stop:
-    """While open, SIGTERM and the first Ctrl-C only set a flag; the loop polls it between steps.
+    """While open, SIGTERM, SIGHUP and the first Ctrl-C only set a flag; the loop polls it between steps.
 
         with Stop() as stop:
             for batch in batches:
                 ...
                 if stop.requested:
                     save(...)
-                    sys.exit(stop.status)       # 143 after SIGTERM, 130 after Ctrl-C
+                    sys.exit(stop.status)       # 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP
 
-    A second Ctrl-C raises KeyboardInterrupt at once. Signals that were ignored stay ignored (a run in the
-    background of a script), and the handlers of before are put back on leaving. Main thread only.
+    A second Ctrl-C raises KeyboardInterrupt at once. Signals that were ignored stay ignored (nohup, a run in
+    the background of a script), and the handlers of before are put back on leaving. Main thread only.
     """
 
     def __init__(self):
@@ -137,7 +138,7 @@ class Stop:
         return self.status is not None
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -150,4 +151,5 @@ class Stop:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.status = self.status or 128 + number
-        os.write(2, f"{signal.Signals(number).name}: saving after this step, then stopping\n".encode())
+        with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+            os.write(2, f"{signal.Signals(number).name}: saving after this step, then stopping\n".encode())

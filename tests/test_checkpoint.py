@@ -105,6 +105,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_used(two, damage):
     assert checkpoint.load(two, fingerprint="run A", report=said.append)["step"] == 1
 
 
+def test_the_warning_says_what_is_wrong_with_the_file(two):
+    said, whole = [], two.read_bytes()
+    for damaged in (whole[:-9], flip(0.5)(whole)):
+        two.write_bytes(damaged)
+        checkpoint.load(two, fingerprint="run A", report=said.append)
+    warnings = [line for line in said if line.startswith("warning")]
+    payload = len(whole) - whole.index(b"\n") - 1
+    assert f"{payload - 9} bytes where {payload} were written" in warnings[0] and "checksum" in warnings[1]
+
+
 def test_both_damaged_starts_from_the_beginning_and_says_so(two):
     two.write_bytes(b"")
     checkpoint.previous(two).write_bytes(b"x")
@@ -192,7 +202,9 @@ def test_kill_9_at_random_moments_loses_at_most_the_checkpoint_in_the_making(pat
         assert not list(path.parent.glob("*.damaged"))
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", [
+    (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129),
+])
 def test_a_signal_sets_a_flag_and_the_handler_before_is_put_back(number, status):
     before = signal.getsignal(number)
     with checkpoint.Stop() as stop:
@@ -213,12 +225,13 @@ def test_the_second_ctrl_c_stops_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
-    """`cmd &` in a script starts cmd with SIGINT ignored: the terminal's Ctrl-C is not meant for it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(number):
+    """`cmd &` in a script starts cmd with SIGINT ignored, nohup with SIGHUP: they are not meant for it."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with checkpoint.Stop() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             assert not stop.requested
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
