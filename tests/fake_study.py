@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from scl.settings import RunSettings, Training, digest
 
 
-
 def block(title, method, after=None, origin=""):
     return SimpleNamespace(title=title, method=method, after=after, origin=origin)
 
@@ -61,8 +60,13 @@ class Study:
         return Run(benchmark, protocol, stage, seed, self.methods[stage].title, folder, after)
 
     def runs(self):
-        return [self.run(benchmark, protocol, stage, seed) for benchmark in self.benchmarks
-                for protocol in self.protocols for stage in self.methods for seed in self.seeds]
+        return [
+            self.run(benchmark, protocol, stage, seed)
+            for benchmark in self.benchmarks
+            for protocol in self.protocols
+            for stage in self.methods
+            for seed in self.seeds
+        ]
 
 
 def made_up(run, score="acc"):
@@ -77,31 +81,66 @@ def finish(run, *, points=10, epochs=100, **changed):
     """Leave behind what a trained and evaluated run does."""
     run.directory.mkdir(parents=True, exist_ok=True)
     epochs = 0 if run.stage == "pixels" else epochs
-    settings = RunSettings(run.benchmark, run.protocol, run.stage, run.seed, METHODS[run.stage].method, "data",
-                           training=Training(epochs=epochs), options={"temperature": 0.1})
-    (run.directory / "run.yaml").write_text(json.dumps(dataclasses.asdict(settings)))      # JSON is YAML
+    settings = RunSettings(
+        run.benchmark,
+        run.protocol,
+        run.stage,
+        run.seed,
+        METHODS[run.stage].method,
+        "data",
+        training=Training(epochs=epochs),
+        options={"temperature": 0.1},
+    )
+    (run.directory / "run.yaml").write_text(json.dumps(dataclasses.asdict(settings)))  # JSON is YAML
     options = {"temperature": 0.1, "by_default": 3}
     hour = {"simclr": 10, "scan": 12}.get(run.stage, 11)
     record = {
-        "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-        "epochs": epochs, "seconds": SECONDS[run.stage] + run.seed, "peak_memory_bytes": 2_500_000_000,
-        "device": "NVIDIA H200", "precision": "bf16", "commit": "0123456789abcdef", "dirty": False,
-        "versions": {"torch": "2.13.0"}, "options": options,
-        "config_sha256": digest(dataclasses.replace(settings, options=options)), "images_sha256": f"i-{run.benchmark}",
-        "started": f"2026-11-20T{hour}:00:00+00:00", "finished": f"2026-11-20T{hour}:30:00+00:00",
+        "benchmark": run.benchmark,
+        "protocol": run.protocol,
+        "stage": run.stage,
+        "seed": run.seed,
+        "epochs": epochs,
+        "seconds": SECONDS[run.stage] + run.seed,
+        "peak_memory_bytes": 2_500_000_000,
+        "device": "NVIDIA H200",
+        "precision": "bf16",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "versions": {"torch": "2.13.0"},
+        "options": options,
+        "config_sha256": digest(dataclasses.replace(settings, options=options)),
+        "images_sha256": f"i-{run.benchmark}",
+        "started": f"2026-11-20T{hour}:00:00+00:00",
+        "finished": f"2026-11-20T{hour}:30:00+00:00",
     } | changed
     write(run, "record.json", record)
     acc = made_up(run)
-    curve = [{"epoch": epochs * (k + 1) // points, "acc": acc * (1 - 0.6 * 0.6 ** k), "nmi": 0.5, "ari": 0.4}
-             for k in range(points)] if epochs else []
+    curve = (
+        [
+            {"epoch": epochs * (k + 1) // points, "acc": acc * (1 - 0.6 * 0.6**k), "nmi": 0.5, "ari": 0.4}
+            for k in range(points)
+        ]
+        if epochs
+        else []
+    )
     last = {"epoch": epochs, "acc": acc, "nmi": made_up(run, "nmi"), "ari": made_up(run, "ari")}
     curve = curve[:-1] + [last]
-    write(run, "metrics.json", {
-        "scores": {name: made_up(run, name) for name in ("acc", "nmi", "nmi_geometric", "ari")} | {
-            "clusters_used": 10, "largest_share": 0.14, "smallest_share": 0.06, "mean_confidence": 0.9},
-        "per_epoch": curve, "oracle": {"acc": min(1.0, acc + 0.004), "epoch": 90}, "neighbour_purity": None,
-        "of": {"finished": record["finished"], "config_sha256": record["config_sha256"], "assignments_sha256": "-"},
-    })
+    write(
+        run,
+        "metrics.json",
+        {
+            "scores": {name: made_up(run, name) for name in ("acc", "nmi", "nmi_geometric", "ari")}
+            | {"clusters_used": 10, "largest_share": 0.14, "smallest_share": 0.06, "mean_confidence": 0.9},
+            "per_epoch": curve,
+            "oracle": {"acc": min(1.0, acc + 0.004), "epoch": 90},
+            "neighbour_purity": None,
+            "of": {
+                "finished": record["finished"],
+                "config_sha256": record["config_sha256"],
+                "assignments_sha256": "-",
+            },
+        },
+    )
 
 
 def write(run, name, content):
@@ -123,5 +162,34 @@ def finish_all(study):
 
 def lines_of(path):
     with path.open(newline="") as file:
-        return {(line["benchmark"], line["protocol"], line["stage"], int(line["seed"])): line
-                for line in csv.DictReader(file)}
+        return {
+            (line["benchmark"], line["protocol"], line["stage"], int(line["seed"])): line
+            for line in csv.DictReader(file)
+        }
+
+
+def troubled(tmp_path):
+    """Two protocols; one benchmark not run, one run failed, one not evaluated, one of a dirty commit."""
+    benchmarks = dict.fromkeys(("cifar10", "digits", "imagenet10"), benchmark())
+    study = Study(
+        tmp_path / "troubled",
+        benchmarks=benchmarks,
+        protocols=("joint", "heldout"),
+        skipped={"imagenet10": "no ImageNet source"},
+    )
+    finish_all(study)
+    failed = study.run("digits", "joint", "pica", 2)
+    (failed.directory / "record.json").unlink()
+    write(failed, "failure.json", {"error": "loss is nan", "epoch": 3, "step": 120, "term": "balance"})
+    (study.run("digits", "heldout", "scan", 0).directory / "metrics.json").unlink()
+    finish(study.run("cifar10", "joint", "scl", 2), commit="fedcba9876543210", dirty=True)
+    return study
+
+
+def check_golden(text, name):
+    """Compare with tests/golden/<name>. To accept a change: delete it, run twice, read the difference."""
+    expected = Path(__file__).parent / "golden" / name
+    if not expected.exists():
+        expected.write_text(text, encoding="utf-8")
+        raise AssertionError(f"{expected.name} was missing and has been written: read it before committing")
+    assert text == expected.read_text(encoding="utf-8")

@@ -81,16 +81,19 @@ def test_two_hundred_clusters_of_many_images_are_matched():
     assert matched_accuracy(labels, shuffled) == 1
 
 
-@pytest.mark.parametrize("labels, assignments, options, words", [
-    ([0, 1], [0], {}, "2 labels for 1 assignments"),
-    ([], [], {}, "no image"),
-    ([0, -1], [0, 1], {}, "1 of 2 images have no label"),
-    ([0, 1], [0, -1], {}, "negative"),
-    ([0, 1], [0, 5], {"clusters": 3}, "cluster 5, but there are only 3"),
-    ([0, 1], [0.0, 1.0], {}, "integers, not float64"),
-    ([[0], [1]], [0, 1], {}, "labels must be one number an image"),
-    ([0, 1], [0, 1], {"confidence": [0.5]}, "confidence must be 2 values"),
-])
+@pytest.mark.parametrize(
+    "labels, assignments, options, words",
+    [
+        ([0, 1], [0], {}, "2 labels for 1 assignments"),
+        ([], [], {}, "no image"),
+        ([0, -1], [0, 1], {}, "1 of 2 images have no label"),
+        ([0, 1], [0, -1], {}, "negative"),
+        ([0, 1], [0, 5], {"clusters": 3}, "cluster 5, but there are only 3"),
+        ([0, 1], [0.0, 1.0], {}, "integers, not float64"),
+        ([[0], [1]], [0, 1], {}, "labels must be one number an image"),
+        ([0, 1], [0, 1], {"confidence": [0.5]}, "confidence must be 2 values"),
+    ],
+)
 def test_what_cannot_be_scored_is_refused(labels, assignments, options, words):
     with pytest.raises(ValueError, match=words):
         clustering_scores(labels, assignments, **options)
@@ -99,7 +102,7 @@ def test_what_cannot_be_scored_is_refused(labels, assignments, options, words):
 def test_neighbour_purity_leaves_out_the_image_itself_and_the_unlabelled():
     labels = np.array([0, 0, 1, 1, -1])
     rows = np.array([0, 2, 4])
-    neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])     # counted: 0-1 yes, 0-2 no, 2-3 yes
+    neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
     assert neighbour_purity(labels, neighbours, rows) == pytest.approx(2 / 3)
     assert neighbour_purity(labels, [[4, 2]], [2]) is None
     with pytest.raises(ValueError, match="outside the 5 images"):
@@ -115,9 +118,15 @@ LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2], dtype=np.int64)
 
 def prepared(folder, labels=LABELS):
     folder.mkdir(parents=True)
-    benchmark = {"name": "toy", "count": 8, "clusters": 3, "classes": ["a", "b", "c"], "images_sha256": "11",
-                 "splits": {"train": [0, 6], "test": [6, 8]},
-                 "protocols": {"joint": {"assign": ["train", "test"]}, "heldout": {"assign": ["test"]}}}
+    benchmark = {
+        "name": "toy",
+        "count": 8,
+        "clusters": 3,
+        "classes": ["a", "b", "c"],
+        "images_sha256": "11",
+        "splits": {"train": [0, 6], "test": [6, 8]},
+        "protocols": {"joint": {"assign": ["train", "test"]}, "heldout": {"assign": ["test"]}},
+    }
     if labels is not None:
         np.save(folder / "labels.npy", labels)
         benchmark["labels_sha256"] = sha256(folder / "labels.npy")
@@ -131,8 +140,13 @@ def trained(folder, *, protocol="joint", images_sha256="11", **changed):
     folder.mkdir(parents=True)
     rows = np.arange(8) if protocol == "joint" else np.array([6, 7])
     per_epoch = np.array([LABELS, [0, 0, 0, 0, 1, 1, 2, 2]], dtype=np.int16)[:, rows]
-    arrays = {"rows": rows, "assignments": per_epoch[-1].astype(np.int64), "confidence": np.full(len(rows), 0.5),
-              "epochs": np.array([1, 2]), "per_epoch": per_epoch} | changed
+    arrays = {
+        "rows": rows,
+        "assignments": per_epoch[-1].astype(np.int64),
+        "confidence": np.full(len(rows), 0.5),
+        "epochs": np.array([1, 2]),
+        "per_epoch": per_epoch,
+    } | changed
     np.savez(folder / "assignments.npz", **arrays)
     record = {"protocol": protocol, "images_sha256": images_sha256, "config_sha256": "22", "finished": "now"}
     (folder / "record.json").write_text(json.dumps(record))
@@ -161,7 +175,7 @@ def test_heldout_scores_only_the_test_images(tmp_path):
 
 def test_unlabelled_images_are_left_out_and_counted(tmp_path):
     labels = LABELS.copy()
-    labels[3] = -1                                               # the one that the last epoch has wrong
+    labels[3] = -1  # the one that the last epoch has wrong
     metrics = evaluated(trained(tmp_path / "run"), prepared(tmp_path / "data", labels))
     assert (metrics["scores"]["acc"], metrics["unlabelled"]) == (1, 1)
 
@@ -178,12 +192,15 @@ def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels)
     assert metrics["scores"] is None and "no labels" in metrics["reason"]
 
 
-@pytest.mark.parametrize("changed, words", [
-    ({"images_sha256": "99"}, "other images"),
-    ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
-    ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
-    ({"assignments": np.zeros(7, dtype=np.int64)}, "do not fit its 8 rows"),
-])
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"images_sha256": "99"}, "other images"),
+        ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
+        ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
+        ({"assignments": np.zeros(7, dtype=np.int64)}, "do not fit its 8 rows"),
+    ],
+)
 def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, changed, words):
     run, data = trained(tmp_path / "run", **changed), prepared(tmp_path / "data")
     with pytest.raises(ValueError, match=words):

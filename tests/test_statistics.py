@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.evaluation.statistics import (bootstrap_interval, compare, holm, paired_t, seeds_for_sign_flip,
-                                              sign_flip, summarise, verdict)
+from benchmarks.evaluation.statistics import (
+    bootstrap_interval,
+    compare,
+    holm,
+    paired_t,
+    seeds_for_sign_flip,
+    sign_flip,
+    summarise,
+    verdict,
+)
 
 
 def test_the_spread_divides_by_n_minus_one():

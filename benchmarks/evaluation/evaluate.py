@@ -30,16 +30,21 @@ def evaluate_run(directory, data_folder) -> Path:
     record = read_json(directory / "record.json", "the run is not finished: train it first")
     benchmark = read_json(data_folder / "benchmark.json", "prepare the benchmark first")
     if record["images_sha256"] != benchmark["images_sha256"]:
-        raise ValueError(f"{directory} was trained on other images than those now in {data_folder} (checksums "
-                         "differ): prepare the benchmark as it was, or train the run again")
+        raise ValueError(
+            f"{directory} was trained on other images than those now in {data_folder} (checksums "
+            "differ): prepare the benchmark as it was, or train the run again"
+        )
     arrays = _arrays(directory / "assignments.npz")
     _check_rows(arrays["rows"], benchmark, record["protocol"], directory)
     metrics = {
         "images": len(arrays["rows"]),
         "classes": len(benchmark["classes"]) if benchmark.get("classes") else None,
         "clusters": benchmark["clusters"],
-        "of": {"finished": record["finished"], "config_sha256": record["config_sha256"],
-               "assignments_sha256": sha256(directory / "assignments.npz")},
+        "of": {
+            "finished": record["finished"],
+            "config_sha256": record["config_sha256"],
+            "assignments_sha256": sha256(directory / "assignments.npz"),
+        },
     }
     labels = _labels(data_folder, benchmark)
     scored = _without_labels() if labels is None else _scores(labels, arrays, benchmark["clusters"])
@@ -64,11 +69,16 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     count = len(arrays["rows"])
-    wrong = [name for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
-             if arrays[name].shape != shape]
+    wrong = [
+        name
+        for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
+        if arrays[name].shape != shape
+    ]
     if wrong:
-        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
-                         f"{len(arrays['epochs'])} epochs; train the run again")
+        raise ValueError(
+            f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
+            f"{len(arrays['epochs'])} epochs; train the run again"
+        )
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
@@ -78,8 +88,10 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
     splits = [benchmark["splits"][name] for name in benchmark["protocols"][protocol]["assign"]]
     expected = np.concatenate([np.arange(start, stop) for start, stop in splits])
     if not np.array_equal(np.sort(rows), np.sort(expected)):
-        raise ValueError(f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the "
-                         f"{protocol} protocol of {benchmark['name']}")
+        raise ValueError(
+            f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the "
+            f"{protocol} protocol of {benchmark['name']}"
+        )
 
 
 def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
@@ -89,8 +101,10 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
             raise ValueError(f"{path} is missing though benchmark.json lists it: prepare the benchmark again")
         return None
     if benchmark.get("labels_sha256") and sha256(path) != benchmark["labels_sha256"]:
-        raise ValueError(f"{path} is not the file that benchmark.json lists (checksums differ): "
-                         "prepare the benchmark again")
+        raise ValueError(
+            f"{path} is not the file that benchmark.json lists (checksums differ): "
+            "prepare the benchmark again"
+        )
     labels = np.load(path, allow_pickle=False)
     if len(labels) != benchmark["count"]:
         raise ValueError(f"{path} has {len(labels)} labels for {benchmark['count']} images")
@@ -98,12 +112,18 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
 
 
 def _without_labels() -> dict:
-    return {"scores": None, "reason": "the data set has no labels", "per_epoch": [], "oracle": None,
-            "neighbour_purity": None, "unlabelled": None}
+    return {
+        "scores": None,
+        "reason": "the data set has no labels",
+        "per_epoch": [],
+        "oracle": None,
+        "neighbour_purity": None,
+        "unlabelled": None,
+    }
 
 
 def _scores(labels: np.ndarray, arrays: dict, clusters: int) -> dict:
-    labelled = labels[arrays["rows"]] >= 0                        # [n]
+    labelled = labels[arrays["rows"]] >= 0  # [n]
     if not labelled.any():
         return _without_labels()
     truth = labels[arrays["rows"]][labelled]
@@ -117,8 +137,9 @@ def _scores(labels: np.ndarray, arrays: dict, clusters: int) -> dict:
     if arrays.get("neighbours", np.empty(0)).size:
         purity = neighbour_purity(labels, arrays["neighbours"], arrays["neighbour_rows"])
     return {
-        "scores": clustering_scores(truth, arrays["assignments"][labelled], confidence=confidence,
-                                    clusters=clusters),
+        "scores": clustering_scores(
+            truth, arrays["assignments"][labelled], confidence=confidence, clusters=clusters
+        ),
         "per_epoch": curve,
         "oracle": best and {"acc": best["acc"], "epoch": best["epoch"]},
         "neighbour_purity": purity,

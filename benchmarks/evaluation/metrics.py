@@ -30,8 +30,10 @@ def clustering_scores(labels, assignments, *, confidence=None, clusters: int | N
     used = int(assignments.max()) + 1
     clusters = used if clusters is None else int(clusters)
     if used > clusters:
-        raise ValueError(f"an image is assigned to cluster {used - 1}, but there are only {clusters} clusters "
-                         f"(0..{clusters - 1})")
+        raise ValueError(
+            f"an image is assigned to cluster {used - 1}, but there are only {clusters} clusters "
+            f"(0..{clusters - 1})"
+        )
     sizes = np.bincount(assignments, minlength=clusters)
     return {
         "acc": matched_accuracy(labels, assignments),
@@ -47,8 +49,8 @@ def clustering_scores(labels, assignments, *, confidence=None, clusters: int | N
 
 def matched_accuracy(labels: np.ndarray, assignments: np.ndarray) -> float:
     """ACC: share of images on the best one-to-one matching of clusters (rows) and classes (columns)."""
-    table = contingency(labels, assignments)                      # K' x C', both without empty ones
-    rows, columns = linear_sum_assignment(table, maximize=True)   # min(K', C') pairs
+    table = contingency(labels, assignments)  # K' x C', both without empty ones
+    rows, columns = linear_sum_assignment(table, maximize=True)  # min(K', C') pairs
     return float(table[rows, columns].sum() / len(labels))
 
 
@@ -69,14 +71,15 @@ def neighbour_purity(labels, neighbours, rows) -> float | None:
     count, nor does a pair with an unlabelled (-1) end. None if no pair is left.
     """
     labels, rows = np.asarray(labels), np.asarray(rows)
-    neighbours = np.asarray(neighbours)                           # m x k
+    neighbours = np.asarray(neighbours)  # m x k
     if neighbours.ndim != 2 or len(neighbours) != len(rows):
-        raise ValueError(f"neighbours must be {len(rows)} x k, one line an image; their shape is "
-                         f"{neighbours.shape}")
+        raise ValueError(
+            f"neighbours must be {len(rows)} x k, one line an image; their shape is {neighbours.shape}"
+        )
     for name, index in (("rows", rows), ("neighbours", neighbours)):
         if index.size and (index.min() < 0 or index.max() >= len(labels)):
             raise ValueError(f"{name} point outside the {len(labels)} images of the data set")
-    own, other = labels[rows][:, None], labels[neighbours]        # m x 1, m x k
+    own, other = labels[rows][:, None], labels[neighbours]  # m x 1, m x k
     counted = (neighbours != rows[:, None]) & (own >= 0) & (other >= 0)
     return float((own == other)[counted].mean()) if counted.any() else None
 
@@ -96,8 +99,10 @@ def _check(labels: np.ndarray, assignments: np.ndarray) -> None:
     if len(labels) == 0:
         raise ValueError("no image to score: labels and assignments are empty")
     if labels.min() < 0:
-        raise ValueError(f"{int((labels < 0).sum())} of {len(labels)} images have no label (-1): "
-                         "leave them out of both arrays first")
+        raise ValueError(
+            f"{int((labels < 0).sum())} of {len(labels)} images have no label (-1): "
+            "leave them out of both arrays first"
+        )
     if assignments.min() < 0:
         raise ValueError(f"cluster {int(assignments.min())} is negative: clusters are 0..K-1")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.05            # of the tests; the intervals cover 1 - LEVEL
-MINIMUM_SEEDS = 3       # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
+LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
+MINIMUM_SEEDS = 3  # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Comparison:
     """First minus second, over the seeds that both have."""
 
     difference: Summary
-    p_paired_t: float | None        # two-sided; None below MINIMUM_SEEDS
-    p_sign_flip: float | None       # two-sided, exact; None below MINIMUM_SEEDS
-    smallest_sign_flip: float       # the smallest p that n seeds can give
+    p_paired_t: float | None  # two-sided; None below MINIMUM_SEEDS
+    p_sign_flip: float | None  # two-sided, exact; None below MINIMUM_SEEDS
+    smallest_sign_flip: float  # the smallest p that n seeds can give
     seeds: tuple[int, ...]
 
 
@@ -48,15 +48,17 @@ def summarise(values, *, seed: int = 0) -> Summary:
     return Summary(float(values.mean()), sd, int(values.size), low, high)
 
 
-def bootstrap_interval(values, *, seed: int = 0, draws: int = 10_000, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), from its own generator.
+def bootstrap_interval(
+    values, *, seed: int = 0, draws: int = 10_000, level: float = LEVEL
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13).
 
-    With fewer than about ten values it is too narrow (at n = 3 it covers some 75 %, not 95 %): it shows the
-    spread of the seeds, and the tests below decide.
+    From a generator of its own. With fewer than about ten values it is too narrow (at n = 3 it covers
+    some 75 %, not 95 %): it shows the spread of the seeds, and the tests below decide.
     """
     values = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    means = values[generator.integers(values.size, size=(draws, values.size))].mean(axis=1)   # draws
+    means = values[generator.integers(values.size, size=(draws, values.size))].mean(axis=1)  # draws
     low, high = np.quantile(means, [level / 2, 1 - level / 2])
     return float(low), float(high)
 
@@ -102,16 +104,18 @@ def sign_flip(differences, *, seed: int = 0, draws: int = 100_000) -> float:
     """
     differences = np.asarray(differences, dtype=np.float64)
     n = differences.size
-    observed = abs(differences.sum()) - 1e-12 * max(1.0, abs(differences).sum())    # ties count, despite rounding
+    observed = abs(differences.sum()) - 1e-12 * max(
+        1.0, abs(differences).sum()
+    )  # ties count, despite rounding
     if n <= 16:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))            # 2^n x n
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))  # 2^n x n
         return float((abs(signs @ differences) >= observed).mean())
     signs = np.random.default_rng(seed).choice((1.0, -1.0), size=(draws, n))
     return float(((abs(signs @ differences) >= observed).sum() + 1) / (draws + 1))
 
 
 def holm(p_values) -> list[float]:
-    """p adjusted for testing them all (Holm 1979): the k-th smallest of m times m - k + 1, kept increasing."""
+    """p adjusted for testing them all (Holm 1979): the k-th smallest of m times m - k + 1, made monotone."""
     p_values = list(p_values)
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

@@ -23,7 +23,7 @@ class Cell:
     """All planned runs of a method on a benchmark under a protocol: one a seed."""
 
     rows: tuple[Row, ...]
-    images_differ: bool = False     # among all runs on this benchmark under this protocol
+    images_differ: bool = False  # among all runs on this benchmark under this protocol
 
     @property
     def done(self) -> list[Row]:
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def absence(self) -> str:
-        """Why there is no mean to print; "" if there is one. A part of the planned seeds is never averaged."""
+        """Why there is no mean to print; "" if there is one. A part of the seeds is never averaged."""
         counts = Counter(row.status for row in self.rows)
         if counts["skipped"] == len(self.rows):
             return f"not run: {self.rows[0].reason}"
@@ -65,11 +65,18 @@ class Cell:
     @property
     def marks(self) -> str:
         """Letters of MARKS that hold for the runs behind this cell."""
+
         def distinct(*names):
             return len({tuple(getattr(row, name) for name in names) for row in self.done}) > 1
 
-        holds = {"a": distinct("commit"), "b": distinct("settings"), "c": any(row.dirty for row in self.done),
-                 "d": self.images_differ and bool(self.done), "e": distinct("device", "precision"), "f": any(row.other_commits for row in self.done)}
+        holds = {
+            "a": distinct("commit"),
+            "b": distinct("settings"),
+            "c": any(row.dirty for row in self.done),
+            "d": self.images_differ and bool(self.done),
+            "e": distinct("device", "precision"),
+            "f": any(row.other_commits for row in self.done),
+        }
         return "".join(letter for letter in MARKS if holds[letter])
 
 
@@ -82,15 +89,24 @@ class Grid:
 
     def stages(self, protocol: str) -> dict[str, str]:
         """stage -> title of the methods planned under a protocol."""
-        return {stage: cell.title for by_stage in self.cells[protocol].values() for stage, cell in by_stage.items()}
+        return {
+            stage: cell.title
+            for by_stage in self.cells[protocol].values()
+            for stage, cell in by_stage.items()
+        }
 
 
 def read_grid(study) -> Grid:
     """The cells of the study's runs.csv."""
     rows = tuple(read_rows(study))
     protocols = dict.fromkeys(row.protocol for row in rows)
-    return Grid(rows, {protocol: _benchmarks(study, [row for row in rows if row.protocol == protocol])
-                       for protocol in protocols})
+    return Grid(
+        rows,
+        {
+            protocol: _benchmarks(study, [row for row in rows if row.protocol == protocol])
+            for protocol in protocols
+        },
+    )
 
 
 def _benchmarks(study, rows: list[Row]) -> dict[str, dict[str, Cell]]:
@@ -100,6 +116,7 @@ def _benchmarks(study, rows: list[Row]) -> dict[str, dict[str, Cell]]:
         here = [row for row in rows if row.benchmark == benchmark]
         differ = len({row.images_sha256 for row in here if row.status == "done"}) > 1
         stages = sorted(dict.fromkeys(row.stage for row in here), key=order.index)
-        found[benchmark] = {stage: Cell(tuple(row for row in here if row.stage == stage), differ)
-                            for stage in stages}
+        found[benchmark] = {
+            stage: Cell(tuple(row for row in here if row.stage == stage), differ) for stage in stages
+        }
     return found

@@ -12,14 +12,14 @@ from benchmarks.report.tables import header, p_value, points, schedules
 from scl.record import atomic
 
 METHOD_OF_TESTING = (
-    "Differences are taken seed by seed. In brackets: 95 % percentile bootstrap interval of their mean, which is too "
-    "narrow for a few seeds. p: paired t-test, two-sided, adjusted by Holm's method over all statements below; it "
-    f"decides at {LEVEL}. The exact sign-flip test beside it assumes less, but its p is at least 2 / 2^n for n seeds, "
-    f"so that it needs {seeds_for_sign_flip()} seeds to agree."
+    "Differences are taken seed by seed. In brackets: 95 % percentile bootstrap interval of their mean, "
+    "which is too narrow for a few seeds. p: paired t-test, two-sided, adjusted by Holm's method over all "
+    f"statements below; it decides at {LEVEL}. The exact sign-flip test beside it assumes less, but its p is "
+    f"at least 2 / 2^n for n seeds, so that it needs {seeds_for_sign_flip()} seeds to agree."
 )
 PUBLISHED_RULE = (
-    "Only the same protocol on the whole of the same data set. A published value is one number, so nothing is tested; "
-    "its schedule, network and image size may differ from those here."
+    "Only the same protocol on the whole of the same data set. A published value is one number, so nothing "
+    "is tested; its schedule, network and image size may differ from those here."
 )
 
 
@@ -37,11 +37,18 @@ def write_claims(study) -> Path:
 def sections(study, grid: Grid) -> list[tuple[str, str, list[str]]]:
     """(title, rule, statements) of the two parts of the claims; a part without statements says why."""
     pairs = [statement(pair) for pair in pairs_of(study, grid) if pair.benchmark not in study.skipped]
-    none = "Nothing to compare: " + ("there is no other method." if study.reference else
-                                     "the configuration names no `reference:` method.")
+    none = "Nothing to compare: " + (
+        "there is no other method." if study.reference else "the configuration names no `reference:` method."
+    )
     published = list(published_statements(study, grid))
-    return [("Between methods", METHOD_OF_TESTING, pairs or [none]),
-            ("Against published values", PUBLISHED_RULE, published or ["No finished cell has a published value."])]
+    return [
+        ("Between methods", METHOD_OF_TESTING, pairs or [none]),
+        (
+            "Against published values",
+            PUBLISHED_RULE,
+            published or ["No finished cell has a published value."],
+        ),
+    ]
 
 
 def statement(pair: Pair) -> str:
@@ -52,8 +59,10 @@ def statement(pair: Pair) -> str:
     change = pair.acc.difference
     interval = f" [{points(change.low)}, {points(change.high)}]" if change.low is not None else ""
     others = f"NMI {points(pair.nmi.difference.mean)}, ARI {points(pair.ari.difference.mean)}"
-    return (f"{head}: {points(change.mean)} points ACC{interval}, {others}{_test(pair.acc, pair.p)}, n = {change.n}: "
-            f"**{pair.verdict}**.{_caution(pair.reference, pair.other)}")
+    return (
+        f"{head}: {points(change.mean)} points ACC{interval}, {others}{_test(pair.acc, pair.p)}, "
+        f"n = {change.n}: **{pair.verdict}**.{_caution(pair.reference, pair.other)}"
+    )
 
 
 def _test(comparison: Comparison, p: float | None) -> str:
@@ -80,13 +89,20 @@ def published_statements(study, grid: Grid):
 
 def _beside(cell: Cell, published: Published, head: str) -> str:
     geometric = published.nmi_average == "geometric"
-    names = {"acc": "ACC", "nmi_geometric" if geometric else "nmi": "NMI (geometric)" if geometric else "NMI",
-             "ari": "ARI"}
+    names = {
+        "acc": "ACC",
+        "nmi_geometric" if geometric else "nmi": "NMI (geometric)" if geometric else "NMI",
+        "ari": "ARI",
+    }
     parts = []
     for score, name in names.items():
         here, there = cell.summary(score), getattr(published, score.removesuffix("_geometric"))
         if here is not None and there is not None:
-            parts.append(f"{name} {100 * here.mean:.1f} here, {100 * there:.1f} there ({points(here.mean - there)})")
+            parts.append(
+                f"{name} {100 * here.mean:.1f} here, {100 * there:.1f} there ({points(here.mean - there)})"
+            )
     kind = {"mean": "a mean", "best": "their best run beside our mean", "single": "a single value"}
-    return (f"{head}, n = {len(cell.done)}: {', '.join(parts)}. {published.source}: "
-            f"{kind[published.statistic]}{schedules(cell, published)}.{_caution(cell)}")
+    return (
+        f"{head}, n = {len(cell.done)}: {', '.join(parts)}. {published.source}: "
+        f"{kind[published.statistic]}{schedules(cell, published)}.{_caution(cell)}"
+    )

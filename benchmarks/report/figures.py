@@ -1,4 +1,4 @@
-"""Figures of a study: the score of every seed, and the curves while training. The same runs give the same bytes."""
+"""Figures of a study: the score of every seed, the curves while training. Same runs, same bytes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,30 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (4, 1.2)), (0, (1.5, 1.2)))
 GREY = "#666666"
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
-    "xtick.labelcolor": "black", "ytick.labelcolor": "black", "svg.hashsalt": "scl", "svg.fonttype": "path",
-    "figure.dpi": 100, "savefig.dpi": 160,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "svg.hashsalt": "scl",
+    "svg.fonttype": "path",
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
 }
-COLUMNS = 3         # panels side by side
+COLUMNS = 3  # panels side by side
 
 
 def write_figures(study) -> list[Path]:
-    """Write figures/scores and figures/curves, each as .png and .svg, below study.results; return their paths."""
+    """Write figures/scores and figures/curves, each .png and .svg, below study.results; return the paths."""
     grid, paths = read_grid(study), []
     for name, draw in (("scores", draw_scores), ("curves", draw_curves)):
         with matplotlib.rc_context(STYLE):
@@ -47,12 +60,16 @@ def write_figures(study) -> list[Path]:
 
 def places_of(study, grid: Grid) -> list[tuple[str, str, dict[str, Cell]]]:
     """(protocol, benchmark, cells by stage) of everything that is not skipped: one panel each."""
-    return [(protocol, benchmark, by_stage) for protocol, by_benchmark in grid.cells.items()
-            for benchmark, by_stage in by_benchmark.items() if benchmark not in study.skipped]
+    return [
+        (protocol, benchmark, by_stage)
+        for protocol, by_benchmark in grid.cells.items()
+        for benchmark, by_stage in by_benchmark.items()
+        if benchmark not in study.skipped
+    ]
 
 
 def draw_scores(study, grid: Grid) -> Figure:
-    """ACC: a circle a seed, a bar for the mean, a line for its bootstrap interval, a diamond for the published."""
+    """ACC: mean with bootstrap interval, a circle a seed, a diamond for the published."""
     places = places_of(study, grid)
     if not any(cell.by_seed("acc") for _, _, cells in places for cell in cells.values()):
         return _nothing("No finished run with labels yet: no score to draw.")
@@ -64,7 +81,9 @@ def draw_scores(study, grid: Grid) -> Figure:
             _draw_cell(panel, y, cell, styles[stage][0])
             published = published_for(study, stage, protocol, benchmark)
             if published and not cell.absence:
-                panel.plot(100 * published.acc, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9, zorder=4)
+                panel.plot(
+                    100 * published.acc, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9, zorder=4
+                )
                 diamonds = True
         first = panel.get_subplotspec().is_first_col()
         panel.set_yticks(range(len(cells)), [cell.title for cell in cells.values()] if first else [])
@@ -75,9 +94,14 @@ def draw_scores(study, grid: Grid) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.set_title(f"{benchmark} ({protocol})")
         panel.set_xlabel("ACC, %")
-    legend = ["●— mean over the seeds, its 95 % bootstrap interval (numbers: ± standard deviation)", "○ one seed"]
+    legend = [
+        "●— mean over the seeds, its 95 % bootstrap interval (numbers: ± standard deviation)",
+        "○ one seed",
+    ]
     legend += ["◇ published, at its own schedule"] * diamonds
-    figure.supxlabel("\n".join(legend) if len(places) < COLUMNS else "     ".join(legend), fontsize=8, color=GREY)
+    figure.supxlabel(
+        "\n".join(legend) if len(places) < COLUMNS else "     ".join(legend), fontsize=8, color=GREY
+    )
     return figure
 
 
@@ -85,11 +109,20 @@ def _draw_cell(panel, y: int, cell: Cell, colour: str) -> None:
     values = [100 * value for value in cell.by_seed("acc").values()]
     summary = cell.summary("acc")
     if summary is None:
-        panel.annotate(cell.absence, (0.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
-                       color=GREY, style="italic")
+        panel.annotate(
+            cell.absence,
+            (0.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=7.5,
+            color=GREY,
+            style="italic",
+        )
         return
     if summary.low is not None:
-        panel.plot([100 * summary.low, 100 * summary.high], [y - 0.13] * 2, color=colour, lw=2, solid_capstyle="butt")
+        panel.plot(
+            [100 * summary.low, 100 * summary.high], [y - 0.13] * 2, color=colour, lw=2, solid_capstyle="butt"
+        )
     panel.plot(100 * summary.mean, y - 0.13, "o", ms=4.2, color=colour, zorder=3)
     panel.plot(values, [y + 0.2] * len(values), "o", ms=3.6, mfc="none", mec=colour, mew=0.9, zorder=3)
     panel.annotate(number(summary), (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5)
@@ -97,12 +130,19 @@ def _draw_cell(panel, y: int, cell: Cell, colour: str) -> None:
 
 def draw_curves(study, grid: Grid) -> Figure:
     """ACC after epochs of training: mean over the seeds, and a band from the lowest to the highest seed."""
-    places = [(protocol, benchmark, {stage: curves_of(study, cell) for stage, cell in cells.items()}, cells)
-              for protocol, benchmark, cells in places_of(study, grid)]
-    drawn = {stage: cells[stage].title for _, _, curves, cells in places for stage, found in curves.items() if found}
+    places = [
+        (protocol, benchmark, {stage: curves_of(study, cell) for stage, cell in cells.items()}, cells)
+        for protocol, benchmark, cells in places_of(study, grid)
+    ]
+    drawn = {
+        stage: cells[stage].title
+        for _, _, curves, cells in places
+        for stage, found in curves.items()
+        if found
+    }
     if not drawn:
         return _nothing("No finished run with a curve yet.")
-    beside = min(len(places), COLUMNS) + 1      # names side by side in the legend
+    beside = min(len(places), COLUMNS) + 1  # names side by side in the legend
     figure, panels = _panels(len(places), height=2.9, extra=0.3 + 0.2 * math.ceil(len(drawn) / beside))
     styles = _styles(study)
     for panel, (protocol, benchmark, curves, cells) in zip(panels, places, strict=True):
@@ -114,11 +154,20 @@ def draw_curves(study, grid: Grid) -> Figure:
         panel.set_ylabel("ACC, %")
         panel.set_title(f"{benchmark} ({protocol})")
         panel.set_xlim(left=0)
-    figure.suptitle("Labels are used for this display only; no run sees or follows them.\n"
-                    "Line: mean over the seeds; band: lowest to highest seed", fontsize=8, color=GREY)
+    figure.suptitle(
+        "Labels are used for this display only; no run sees or follows them.\n"
+        "Line: mean over the seeds; band: lowest to highest seed",
+        fontsize=8,
+        color=GREY,
+    )
     handles = dict(zip(*reversed(_handles(panels)), strict=True))
-    figure.legend([handles[title] for title in drawn.values()], drawn.values(), loc="outside lower center",
-                  ncols=min(beside, len(drawn)), frameon=False)
+    figure.legend(
+        [handles[title] for title in drawn.values()],
+        drawn.values(),
+        loc="outside lower center",
+        ncols=min(beside, len(drawn)),
+        frameon=False,
+    )
     return figure
 
 
@@ -128,7 +177,7 @@ def _handles(panels) -> tuple[list, list]:
 
 
 def curves_of(study, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
-    """Epochs [E] and ACC [seeds, E] at the epochs that all seeds kept; None for a part of the seeds or one point."""
+    """Epochs [E] and ACC [seeds, E] at the epochs that all seeds kept; None if a seed lacks or E < 2."""
     if cell.absence:
         return None
     by_seed = []
@@ -146,13 +195,25 @@ def _draw_curve(panel, epochs: np.ndarray, scores: np.ndarray, style: tuple, tit
     colour, dash, marker = style
     if len(scores) > 1:
         panel.fill_between(epochs, 100 * scores.min(0), 100 * scores.max(0), color=colour, alpha=0.18, lw=0)
-    panel.plot(epochs, 100 * scores.mean(0), color=colour, ls=dash, lw=1.5, label=title, marker=marker,
-               ms=4, mfc="white", mew=1.1)
+    panel.plot(
+        epochs,
+        100 * scores.mean(0),
+        color=colour,
+        ls=dash,
+        lw=1.5,
+        label=title,
+        marker=marker,
+        ms=4,
+        mfc="white",
+        mew=1.1,
+    )
 
 
 def _styles(study) -> dict[str, tuple]:
     """(colour, dash, marker) of each stage: the same in all figures, different for up to eighteen."""
-    return {stage: (COLOURS[i % 6], DASHES[i // 6 % 3], MARKERS[i % 6]) for i, stage in enumerate(study.methods)}
+    return {
+        stage: (COLOURS[i % 6], DASHES[i // 6 % 3], MARKERS[i % 6]) for i, stage in enumerate(study.methods)
+    }
 
 
 def _panels(count: int, *, height: float, extra: float = 0.25):

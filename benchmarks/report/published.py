@@ -1,7 +1,7 @@
 """Values that others published, beside ours: published.csv of this package.
 
-Its `method` is the class that implements the same method here; a value is shown only beside runs of that class,
-under the same protocol, on the whole of the same data set.
+Its `method` is the class that implements the same method here; a value is shown only beside runs of that
+class, under the same protocol, on the whole of the same data set.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 RECONSTRUCTED = {
-    "scl.method.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number of the "
-                      "paper is known to this project, so none stands beside it.",
+    "scl.method.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "
+    "of the paper is known to this project, so none stands beside it.",
 }
 
 
@@ -21,15 +21,15 @@ class Published:
     """One published result; scores are fractions, None where the source has none."""
 
     method: str
-    title: str                  # the method's name in the source
-    statistic: str              # single | mean | best
+    title: str  # the method's name in the source
+    statistic: str  # single | mean | best
     protocol: str
     benchmark: str
     acc: float | None
     nmi: float | None
     ari: float | None
-    nmi_average: str            # geometric | "" where the source does not say
-    epochs: int | None          # of the source's recipe
+    nmi_average: str  # geometric | "" where the source does not say
+    epochs: int | None  # of the source's recipe
     source: str
 
 
@@ -45,13 +45,16 @@ def load_published() -> list[Published]:
 
 
 def published_for(study, stage: str, protocol: str, benchmark: str) -> Published | None:
-    """The published result to set beside a cell: the mean over runs if there is one, else the best or only one."""
+    """The published result to set beside a cell: a mean over runs if there is one, else the best run."""
     block = study.benchmarks[benchmark]
     if block.subset:
         return None
     dataset = block.dataset or benchmark
-    found = [entry for entry in load_published()
-             if (entry.method, entry.protocol, entry.benchmark) == (study.methods[stage].method, protocol, dataset)]
+    found = [
+        entry
+        for entry in load_published()
+        if (entry.method, entry.protocol, entry.benchmark) == (study.methods[stage].method, protocol, dataset)
+    ]
     return min(found, key=lambda entry: entry.statistic != "mean", default=None)
 
 

@@ -28,13 +28,17 @@ def write_tables(study) -> list[Path]:
     with atomic(latex_path) as temporary:
         head = [f"% {line}" for line in header(study, grid)]
         body = [latex(table) for tables in tables_by_protocol(study, grid).values() for table in tables]
-        temporary.write_text("\n".join(head + ["% needs \\usepackage{booktabs}", ""] + body), encoding="utf-8")
+        temporary.write_text(
+            "\n".join(head + ["% needs \\usepackage{booktabs}", ""] + body), encoding="utf-8"
+        )
     return [markdown_path, latex_path]
 
 
 def _markdown_page(study, grid: Grid) -> str:
-    parts = [f"# {study.title or 'Results'} (study `{study.results.name}`)\n",
-             "\n".join(f"- {line}" for line in header(study, grid)) + "\n"]
+    parts = [
+        f"# {study.title or 'Results'} (study `{study.results.name}`)\n",
+        "\n".join(f"- {line}" for line in header(study, grid)) + "\n",
+    ]
     for protocol, tables in tables_by_protocol(study, grid).items():
         parts.append(f"## Protocol: {protocol}\n")
         if protocol in PROTOCOLS:
@@ -49,29 +53,41 @@ def header(study, grid: Grid) -> list[str]:
     """What all tables of a study have in common, one statement a line."""
     done = [row for row in grid.rows if row.status == "done"]
     counts = Counter(row.status for row in grid.rows)
-    others = ", ".join(f"{counts[status]} {status}" for status in ("failed", "missing", "skipped") if counts[status])
+    others = ", ".join(
+        f"{counts[status]} {status}" for status in ("failed", "missing", "skipped") if counts[status]
+    )
     recipe = f" Recipe: {study.recipe}." if study.recipe else ""
-    lines = [f"Runs: {counts['done']} of {len(grid.rows)} planned are done" + (f"; {others}" if others else "") + f".{recipe}"]
+    lines = [
+        f"Runs: {counts['done']} of {len(grid.rows)} planned are done"
+        + (f"; {others}" if others else "")
+        + f".{recipe}"
+    ]
     if not grid.rows:
         lines = ["No run is planned: the study names no benchmark, method or seed."]
     lines += [f"Not run: {name} ({reason})." for name, reason in study.skipped.items()]
     if done:
-        lines += [f"Commit: {_counted(_commit(row) for row in done)}. Device: {_counted(row.device for row in done)}. "
-                  f"PyTorch: {_counted(row.torch for row in done)}."]
+        lines += [
+            f"Commit: {_counted(_commit(row) for row in done)}. "
+            f"Device: {_counted(row.device for row in done)}. PyTorch: {_counted(row.torch for row in done)}."
+        ]
     return lines + [
-        "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the entropies, ARI. "
-        "Mean over n seeds ± standard deviation (n - 1); a part of the planned seeds is never averaged.",
-        "The evaluated model is that of the last epoch. No label is read before it is trained; \"oracle\" is the ACC "
-        "of the epoch with the best one, which only labels can tell.",
-        "Time a run: training and assignment of one seed, with the stages it builds on, mean over the seeds. Memory: "
-        "peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
+        "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the "
+        "entropies, ARI. Mean over n seeds ± standard deviation (n - 1); a part of the planned seeds is "
+        "never averaged.",
+        'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is '
+        "the ACC of the epoch with the best one, which only labels can tell.",
+        "Time a run: training and assignment of one seed, with the stages it builds on, mean over the seeds. "
+        "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
     ]
 
 
 def origins_of(study) -> list[str]:
     """What the configuration says on the origin of each method's settings."""
-    return [f"{block.title or stage}: {' '.join(block.origin.split())}"
-            for stage, block in study.methods.items() if block.origin]
+    return [
+        f"{block.title or stage}: {' '.join(block.origin.split())}"
+        for stage, block in study.methods.items()
+        if block.origin
+    ]
 
 
 def _commit(row) -> str:
@@ -82,7 +98,9 @@ def _counted(values) -> str:
     counts = Counter(value or "unknown" for value in values)
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common())
+    return ", ".join(
+        f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common()
+    )
 
 
 def tables_by_protocol(study, grid: Grid) -> dict[str, list[Table]]:
@@ -93,7 +111,9 @@ def tables_by_protocol(study, grid: Grid) -> dict[str, list[Table]]:
         own = [pair for pair in pairs if pair.protocol == protocol]
         differences = [_differences(study, grid, protocol, own)] if any(pair.acc for pair in own) else []
         ran = [name for name in by_benchmark if name not in study.skipped]
-        found[protocol] = overview + [_detail(study, protocol, name, by_benchmark[name]) for name in ran] + differences
+        found[protocol] = (
+            overview + [_detail(study, protocol, name, by_benchmark[name]) for name in ran] + differences
+        )
     return found
 
 
@@ -101,7 +121,9 @@ def _overview(study, grid: Grid, protocol: str) -> Table:
     by_benchmark, rows = grid.cells[protocol], []
     for stage, title in grid.stages(protocol).items():
         cells = [by_stage.get(stage) for by_stage in by_benchmark.values()]
-        rows.append((Text(title), *(Text("not planned") if cell is None else _score(cell, "acc") for cell in cells)))
+        rows.append(
+            (Text(title), *(Text("not planned") if cell is None else _score(cell, "acc") for cell in cells))
+        )
     sizes = {len(cell.rows) for by_stage in by_benchmark.values() for cell in by_stage.values()}
     seeds = f", n = {sizes.pop()} seeds" if len(sizes) == 1 else ""
     return _table(f"ACC on all benchmarks ({protocol}){seeds}", ("Method", *by_benchmark), rows)
@@ -114,9 +136,20 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
     rows, notes = [], []
     for stage, cell in by_stage.items():
         beside = (Text(published_scores(published[stage])),) if shown else ()
-        values = (_score(cell, "acc"), *(Text(number(cell.summary(score))) for score in ("nmi", "ari", "oracle_acc")))
-        rows.append((Text(cell.title), Text(str(len(cell.done))), *values,
-                     Text(duration(cell.mean("chain_seconds"))), Text(memory(cell)), *beside))
+        values = (
+            _score(cell, "acc"),
+            *(Text(number(cell.summary(score))) for score in ("nmi", "ari", "oracle_acc")),
+        )
+        rows.append(
+            (
+                Text(cell.title),
+                Text(str(len(cell.done))),
+                *values,
+                Text(duration(cell.mean("chain_seconds"))),
+                Text(memory(cell)),
+                *beside,
+            )
+        )
         notes += _notes_of(study, stage, cell, published[stage])
     if shown:
         columns += ("published ACC / NMI / ARI",)
@@ -127,12 +160,17 @@ def _notes_of(study, stage: str, cell: Cell, published: Published | None) -> lis
     notes = []
     if published:
         average = "; NMI with the geometric mean" if published.nmi_average == "geometric" else ""
-        notes.append(f"published, {cell.title}: {published.source}, {published.statistic}{average}"
-                     f"{schedules(cell, published)}.")
+        notes.append(
+            f"published, {cell.title}: {published.source}, {published.statistic}{average}"
+            f"{schedules(cell, published)}."
+        )
     if note := reconstruction_note(study, stage):
         notes.append(f"{cell.title}: {note}")
-    reasons = dict.fromkeys(f"{cell.title}, seed {row.seed}: {row.status}: {row.reason}." for row in cell.rows
-                            if row.status != "done" and row.reason not in ("", "not run"))
+    reasons = dict.fromkeys(
+        f"{cell.title}, seed {row.seed}: {row.status}: {row.reason}."
+        for row in cell.rows
+        if row.status != "done" and row.reason not in ("", "not run")
+    )
     return notes + list(reasons)
 
 
@@ -152,10 +190,19 @@ def _differences(study, grid: Grid, protocol: str, pairs: list[Pair]) -> Table:
     for stage, name in grid.stages(protocol).items():
         if stage != study.reference:
             places = [by_place.get((stage, benchmark)) for benchmark in benchmarks]
-            rows.append((Text(name), *(Text(_difference(pair) if pair else "not planned") for pair in places)))
-    return _table(f"Difference to {title} in ACC, points ({protocol})", ("Method", *benchmarks), rows,
-                  ["Mean of the differences over the seeds ± standard deviation (n - 1); p: paired t-test, two-sided, "
-                   "adjusted by Holm's method over all comparisons of the study. claims.md has the intervals."])
+            rows.append(
+                (Text(name), *(Text(_difference(pair) if pair else "not planned") for pair in places))
+            )
+    return _table(
+        f"Difference to {title} in ACC, points ({protocol})",
+        ("Method", *benchmarks),
+        rows,
+        [
+            "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired "
+            "t-test, two-sided, adjusted by Holm's method over all comparisons of the study. claims.md has "
+            "the intervals."
+        ],
+    )
 
 
 def _difference(pair: Pair) -> str:
@@ -168,7 +215,9 @@ def _difference(pair: Pair) -> str:
 
 def _table(caption: str, columns: tuple[str, ...], rows: list, notes: list[str] = ()) -> Table:
     used = {letter for row in rows for cell in row for letter in cell.marks}
-    return Table(caption, columns, rows, list(notes), {key: text for key, text in MARKS.items() if key in used})
+    return Table(
+        caption, columns, rows, list(notes), {key: text for key, text in MARKS.items() if key in used}
+    )
 
 
 def _score(cell: Cell, score: str) -> Text:
@@ -214,5 +263,8 @@ def published_scores(published: Published | None) -> str:
     """'64.5 / 56.1 / 46.7 (mean)', '' if nothing is published."""
     if published is None:
         return ""
-    values = ("–" if value is None else f"{100 * value:.1f}" for value in (published.acc, published.nmi, published.ari))
+    values = (
+        "–" if value is None else f"{100 * value:.1f}"
+        for value in (published.acc, published.nmi, published.ari)
+    )
     return f"{' / '.join(values)} ({published.statistic})"

@@ -1,0 +1,219 @@
+"""Claims, figures and the page, from run folders of a study that never ran."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+from fake_study import Study, benchmark, change, check_golden, finish_all, made_up, troubled, write
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from benchmarks.evaluation.statistics import compare, holm
+from benchmarks.report.cells import read_grid
+from benchmarks.report.claims import write_claims
+from benchmarks.report.collect import collect
+from benchmarks.report.figures import curves_of, draw_curves, draw_scores, write_figures
+from benchmarks.report.page import write_page
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
+
+
+def grid_of(study):
+    collect(study)
+    return read_grid(study)
+
+
+def claims_of(study):
+    collect(study)
+    return write_claims(study).read_text()
+
+
+# ---- claims ----------------------------------------------------------------------------------------------
+
+
+def test_claims_are_as_expected(tmp_path):
+    check_golden(claims_of(troubled(tmp_path)), "claims.md")
+
+
+def scores(study, stage, name="digits"):
+    return {seed: made_up(study.run(name, "joint", stage, seed)) for seed in study.seeds}
+
+
+def test_p_is_adjusted_for_all_statements_of_the_study(study):
+    tests = [
+        compare(scores(study, "scl", name), scores(study, other, name))
+        for name in study.benchmarks
+        for other in ("pixels", "simclr", "scan", "pica")
+    ]
+    adjusted = holm(test.p_paired_t for test in tests)[6]  # digits, scan
+    difference = 100 * tests[6].difference.mean
+    line = next(
+        line for line in claims_of(study).splitlines() if "SCL vs SCAN (clustering step) on digits" in line
+    )
+    assert f"{difference:+.1f} points ACC" in line and f"p = {adjusted:.3f}" in line and "n = 3" in line
+
+
+def test_two_seeds_are_too_few(tmp_path):
+    text = claims_of(finish_all(Study(tmp_path / "two", seeds=(0, 1))))
+    assert (
+        text.count("too few seeds (2; a test needs 3)") == 8
+        and "p =" not in text.split("##")[1].split("- ", 1)[1]
+    )
+
+
+def test_without_a_reference_nothing_is_compared(tmp_path):
+    assert "names no `reference:`" in claims_of(finish_all(Study(tmp_path / "none", reference=None)))
+
+
+def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
+    ours = 100 * np.mean(
+        [made_up(study.run("cifar10", "joint", "pica", seed), "nmi_geometric") for seed in (0, 1, 2)]
+    )
+    line = next(line for line in claims_of(study).splitlines() if line.startswith("- PICA on cifar10"))
+    assert f"NMI (geometric) {ours:.1f} here, 56.1 there" in line and "200 epochs there, 100 here" in line
+
+
+def test_a_comparison_across_commits_carries_a_caution(tmp_path):
+    study = finish_all(Study(tmp_path / "mixed", benchmarks={"digits": benchmark()}))
+    change(study.run("digits", "joint", "pica", 0), "record.json", commit="feed")
+    lines = [line for line in claims_of(study).splitlines() if "Caution" in line]
+    assert len(lines) == 1 and "PICA: seeds trained by different commits" in lines[0]
+
+
+# ---- figures ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_runs_give_the_same_bytes(study):
+    collect(study)
+    first = {path: path.read_bytes() for path in write_figures(study)}
+    assert {path.name for path in first} == {"scores.png", "scores.svg", "curves.png", "curves.svg"}
+    assert {path: path.read_bytes() for path in write_figures(study)} == first
+
+
+def drawn_points(panel):
+    return [value for line in panel.lines for value in line.get_xdata()]
+
+
+def test_scores_show_every_seed_and_the_published_value(study):
+    panel = draw_scores(study, grid_of(study)).axes[0]
+    values = drawn_points(panel)
+    assert panel.get_title() == "cifar10 (joint)"
+    for seed in study.seeds:
+        assert any(np.isclose(values, 100 * made_up(study.run("cifar10", "joint", "scl", seed))))
+    assert any(np.isclose(values, 64.5))  # PICA's
+
+
+def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
+    study = troubled(tmp_path)
+    grid = grid_of(study)
+    panel = next(axes for axes in draw_scores(study, grid).axes if axes.get_title() == "digits (joint)")
+    assert "failed (2 of 3 done)" in [text.get_text() for text in panel.texts]
+    assert not any(np.isclose(drawn_points(panel), 100 * made_up(study.run("digits", "joint", "pica", 0))))
+    panel = next(axes for axes in draw_curves(study, grid).axes if axes.get_title() == "digits (joint)")
+    assert "PICA: failed (2 of 3 done)" in panel.get_xlabel()
+    assert [line.get_label() for line in panel.lines] == ["SimCLR + k-means", "SCAN (clustering step)", "SCL"]
+
+
+def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
+    kept = [{"epoch": epoch, "acc": 0.5, "nmi": 0.5, "ari": 0.5} for epoch in (20, 25, 100)]
+    change(study.run("digits", "joint", "scl", 0), "metrics.json", per_epoch=kept)
+    cell = grid_of(study).cells["joint"]["digits"]["scl"]
+    epochs, values = curves_of(study, cell)
+    assert epochs.tolist() == [20, 100] and values.shape == (3, 2) and values[0].tolist() == [0.5, 0.5]
+
+
+def texts_of(figure):
+    """Every text that is drawn: those of the figure; of a panel, title, labels, notes, ticks in view."""
+    found = [
+        figure._suptitle,
+        figure._supxlabel,
+        *(text for legend in figure.legends for text in legend.get_texts()),
+    ]
+    for panel in figure.axes:
+        found += [panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts]
+        for axis in (panel.xaxis, panel.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [text for text in found if text is not None and text.get_text()]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_nothing_is_cut_off_or_written_over(tmp_path, count):
+    study = finish_all(
+        Study(tmp_path / "s", benchmarks={f"benchmark-{i}": benchmark() for i in range(count)})
+    )
+    write(study.run("benchmark-0", "joint", "pica", 2), "record.json", {})
+    for draw in (draw_scores, draw_curves):
+        figure = draw(study, grid_of(study))
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts_of(figure)]
+        assert len(boxes) > 10 * count
+        for i, (text, box) in enumerate(boxes):
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+            for other, before in boxes[:i]:
+                assert not box.overlaps(before), (text, other)
+
+
+# ---- the page --------------------------------------------------------------------------------------------
+
+
+class Checker(html.parser.HTMLParser):
+    """Every tag closed in order; links and sources collected."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.ids = [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        self.ids |= {value for name, value in attributes if name == "id"}
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+
+def page_of(study):
+    collect(study)
+    write_figures(study)
+    return write_page(study).read_text()
+
+
+def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
+    study = troubled(tmp_path)
+    write(study.run("digits", "joint", "pica", 2), "failure.json", {"error": "<script>alert(1)</script>"})
+    text = page_of(study)
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in checker.links)
+    assert {link[1:] for link in checker.links if link.startswith("#")} <= checker.ids
+    assert (
+        "<script>" not in text and "&lt;script&gt;" in text and "http" not in re.sub('base64,[^"]*', "", text)
+    )
+    for status, count in (("done", 58), ("failed", 1), ("missing", 1), ("skipped", 30)):
+        assert text.count(f'class="status {status}"') == count
+    assert "fedcba9876 + changes" in text
+
+
+def test_the_page_wants_the_figures_first(tmp_path):
+    study = finish_all(Study(tmp_path / "s"))
+    collect(study)
+    with pytest.raises(ValueError, match="make the figures before"):
+        write_page(study)
+
+
+@pytest.mark.parametrize("benchmarks", [{"digits": benchmark()}, {}])
+def test_a_study_without_a_finished_run_gets_all_its_files(tmp_path, benchmarks):
+    study = Study(tmp_path / "none", benchmarks=benchmarks)
+    for run in study.runs():
+        write(run, "failure.json", {"error": "out of memory"})
+    text = page_of(study)
+    assert ("out of memory" in text) == bool(benchmarks) and "base64" in text
+    assert "Runs: 0 of 15" in claims_of(study) if benchmarks else "No run is planned" in claims_of(study)
