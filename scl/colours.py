@@ -35,10 +35,10 @@ def where(mask, function, images, *parameters):
     rows = mask.nonzero()[:, 0]
     if len(rows) == len(mask):
         return function(images, *parameters)
-    result = images.clone()
-    if len(rows):
-        result[rows] = function(images[rows], *(parameter[rows] for parameter in parameters))
-    return result
+    if not len(rows):
+        return images.clone()
+    chosen = function(images.index_select(0, rows), *(parameter[rows] for parameter in parameters))
+    return images.index_copy(0, rows, chosen)
 
 
 def adjust_hue(images, shift):
@@ -50,22 +50,18 @@ def adjust_hue(images, shift):
     red, green, blue = images.unbind(1)  # B x H x W each
     low, high = images.amin(1), images.amax(1)
     chroma = high - low
+    is_red, is_green = (
+        high.clone().eq_(red),
+        high.eq_(green),
+    )  # 0 or 1: on a CPU torch.where costs five times lerp
     # hue in sixths of the circle, times chroma; grey pixels have chroma 0 and no hue
-    hue = torch.where(
-        high == red,
-        green - blue,
-        torch.where(high == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)),
-    )
-    hue = hue.div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)
-    hue = hue.sub_((hue / 6).floor_().mul_(6))  # into [0, 6)
-    result = torch.empty_like(images)
-    for channel, centre in enumerate(
-        (3, 2, 4)
-    ):  # red is lowest around cyan (3); green and blue peak at 2 and 4
-        distance = (hue - centre).abs_()
-        tent = distance.sub_(1) if channel == 0 else distance.neg_().add_(2)
-        torch.add(low, tent.clamp_(0, 1).mul_(chroma), out=result[:, channel])
-    return result
+    hue = torch.lerp((red - green).add_(chroma, alpha=4), (blue - red).add_(chroma, alpha=2), is_green)
+    hue = hue.lerp_(green - blue, is_red).div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)
+    hue = hue.sub_((hue / 6).floor_(), alpha=6)  # into [0, 6)
+    red = (hue - 3).abs_().sub_(1)  # lowest around cyan, 3; green and blue are highest around 2 and 4
+    green, blue = (hue - 2).abs_().neg_().add_(2), (hue - 4).abs_().neg_().add_(2)
+    tents = torch.stack([red, green, blue], dim=1).clamp_(0, 1)
+    return tents.mul_(chroma[:, None]).add_(low[:, None])
 
 
 def _blend_(images, kind, factor):
@@ -97,7 +93,8 @@ def jitter(images, factors, order):
         sort
     ):  # by that slot: then the images that a blend concerns are one slice, and nothing is computed in vain
         turn, rows = turn.sort()
-        images, shift, by_slot, order = images[rows], shift[rows], by_slot[rows], order[rows]
+        images = images.index_select(0, rows)  # a fifth of the time of images[rows]
+        shift, by_slot, order = shift[rows], by_slot[rows], order[rows]
         ends = [0, *torch.bincount(turn, minlength=4).cumsum(0).tolist()]  # rows with turn < j end at ends[j]
     else:
         images = images.clone()
@@ -110,4 +107,4 @@ def jitter(images, factors, order):
         chosen = slice(0, ends[slot] if sort else None)
         factor = torch.where(turn < slot, by_slot[:, slot], 1.0)
         _blend_(images[chosen], order[chosen, slot], factor[chosen])
-    return images[rows.argsort()] if sort else images
+    return images.index_select(0, rows.argsort()) if sort else images

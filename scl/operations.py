@@ -11,6 +11,7 @@ import functools
 import math
 
 import torch
+from torch.nn.functional import pad
 
 from scl import colours, filters, strong, warps
 
@@ -87,9 +88,11 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
     if size < 1 or spare < 0:
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
     place = uniform(generator, 0, 1, 2, batch)
-    top = (place[0] * (height + 2 * padding - size + 1)).long()
-    left = (place[1] * (width + 2 * padding - size + 1)).long()
-    return warps.shift_crop(images, top, left, size=size, padding=padding)
+    top = (place[0] * (height + 2 * padding - size + 1)).floor()
+    left = (place[1] * (width + 2 * padding - size + 1)).floor()
+    side = torch.full_like(top, size)
+    padded = pad(images.float(), [padding] * 4)
+    return warps.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
 
 
 def flip(images, generator, *, probability: float = 0.5):
@@ -193,8 +196,6 @@ def cutout(images, generator, *, largest: int = 16, fill: float = 0.45):
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)
     reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")
-    hole = (
-        warps.spans(drawn[1], reach, length=height)[:, :, None]
-        & warps.spans(drawn[2], reach, length=width)[:, None]
-    )
-    return images.masked_fill(hole[:, None], fill)
+    rows, columns = (warps.spans(at, reach, length=n) for at, n in ((drawn[1], height), (drawn[2], width)))
+    hole = (rows[:, None, :, None] & columns[:, None, None]).to(images.dtype)  # B x 1 x H x W
+    return torch.lerp(images, torch.full_like(hole, fill), hole)

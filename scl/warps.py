@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch.nn.functional import affine_grid, grid_sample, pad
+from torch.nn.functional import grid_sample
 
 
 def crop_resize(images, boxes, *, size):
@@ -39,17 +39,6 @@ def mirror(images):
     return images.flip(3)
 
 
-def shift_crop(images, top, left, *, size, padding):
-    """The size x size window at (top[b], left[b]) of every image padded with `padding` zeros on each side."""
-    images = pad(images, [padding] * 4)
-    steps = torch.arange(size, device=images.device)
-    batch = torch.arange(images.shape[0], device=images.device)[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-    rows = (top[:, None] + steps)[:, None, :, None]
-    columns = (left[:, None] + steps)[:, None, None, :]
-    return images[batch, channel, rows, columns]
-
-
 def inverse_matrices(angle, shift_x, shift_y, scale, shear_x, shear_y):
     """B x 2 x 3: from output to input pixels relative to the centre. Six tensors of B.
 
@@ -70,12 +59,12 @@ def inverse_matrices(angle, shift_x, shift_y, scale, shear_x, shear_y):
 def warp(images, matrices, *, mode="bilinear"):
     """Resample every image by its own B x 2 x 3 inverse matrix (see inverse_matrices); black outside."""
     height, width = images.shape[2:]
-    units = matrices.clone()  # affine_grid counts in halves of an image
-    units[:, 0, 1] *= height / width
-    units[:, 1, 0] *= width / height
-    units[:, 0, 2] *= 2 / width
-    units[:, 1, 2] *= 2 / height
-    grid = affine_grid(units, list(images.shape), align_corners=False)
+    (a, b, c), (d, e, f) = (row.unbind(1) for row in matrices[:, :, :, None].unbind(1))  # B x 1 each
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device) - (height - 1) / 2
+    from_x = (a * x)[:, None] + (b * y + c)[:, :, None]  # B x H x W
+    from_y = (d * x)[:, None] + (e * y + f)[:, :, None]
+    grid = torch.stack([from_x.mul_(2 / width), from_y.mul_(2 / height)], dim=3)
     return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 

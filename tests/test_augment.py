@@ -83,8 +83,8 @@ def test_the_generator_decides_everything(name):
 def test_every_image_gets_parameters_of_its_own(name):
     images = random_images(1).expand(24, -1, -1, -1)
     result = augment.build(CHAINS[name])(images, seeded())
-    different = {tuple(image.flatten()[::37].tolist()) for image in result}
-    assert len(different) > 16  # SCAN's chain may leave some equal: identity four times, or a hole elsewhere
+    different = {tuple(image.flatten().tolist()) for image in result}
+    assert len(different) > 16  # of 81 padded crops some of 24 are the same
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -189,10 +189,15 @@ def test_jitter_orders_are_permutations_of_every_kind():
     assert min(counts.values()) > 110 and max(counts.values()) < 230  # 167 +- 4.5 standard deviations
 
 
-def test_padded_crops_reach_every_place():
+def test_padded_crops_are_every_window_of_the_padded_image():
     images = random_images(1, 6, 6).expand(500, -1, -1, -1)
-    result = operations.random_crop(images, seeded(), padding=1)
-    assert len({tuple(image.flatten().tolist()) for image in result}) == 9
+    padded = torch.nn.functional.pad(images[0], [1] * 4)
+    windows = [padded[:, top : top + 6, left : left + 6] for top in range(3) for left in range(3)]
+    found = [
+        [index for index, window in enumerate(windows) if torch.equal(window, image)]
+        for image in operations.random_crop(images, seeded(), padding=1)
+    ]
+    assert all(len(match) == 1 for match in found) and {match[0] for match in found} == set(range(9))
     assert operations.random_crop(images, seeded(), size=4).shape == (500, 3, 4, 4)
 
 
@@ -253,7 +258,7 @@ def test_holes_are_squares_of_all_sides_anywhere():
         ([{"scan_strong": {"operations": 2.5}}], "scan_strong.operations: expected a whole number"),
         ([{"scan_strong": {"operations": True}}], "scan_strong.operations: expected a whole number"),
         ([{"random_resized_crop": {"scale": [0.2]}}], "random_resized_crop.scale: .*two rising"),
-        ([{"random_resized_crop": {"scale": [1.0, 0.2]}}], "random_resized_crop.scale: .*two rising"),
+        ([{"blur": {"sigma": [1.0, 0.2]}}], "blur.sigma: .*two rising"),
         ([{"random_resized_crop": {"scale": 0.2}}], "random_resized_crop.scale: expected a list"),
         ([{"random_resized_crop": {"size": 0}}], "random_resized_crop.size: 0 is below 1"),
         ([{"colour_jitter": {"hue": 0.6}}], "colour_jitter.hue: 0.6 is above 0.5"),

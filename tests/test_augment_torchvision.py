@@ -60,18 +60,6 @@ def test_mirror():
     assert torch.equal(warps.mirror(images), tv.horizontal_flip(images))
 
 
-def test_shift_crop_is_crop_of_the_padded_image():
-    images = random_images(16, 12)
-    top, left = draw(0, 9, 1).long(), draw(0, 5, 2).long()
-
-    def theirs(image, top, left):
-        return tv.crop(tv.pad(image, [4] * 4), int(top), int(left), 16, 16)
-
-    assert torch.equal(
-        warps.shift_crop(images, top, left, size=16, padding=4), one_by_one(theirs, images, top, left)
-    )
-
-
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 32)])
 def test_warp_is_affine(height, width):
     images = random_images(height, width)
@@ -153,7 +141,6 @@ def everything(device):
     return [
         warps.crop_resize(images, factors, size=16),
         warps.warp(images, warps.inverse_matrices(*[factor] * 6)),
-        warps.shift_crop(images, kind, kind, size=14, padding=0),
         colours.where(kind > 0, warps.mirror, images),
         colours.adjust(images, kind, factor),
         colours.jitter(images, factors / 8 + 0.5, order),
