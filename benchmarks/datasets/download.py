@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.datasets.catalogue import Archive, Downloads
 from benchmarks.datasets.progress import say
-from benchmarks.datasets.transfer import TransferError, transfer
+from benchmarks.datasets.transfer import TransferError, plain, transfer
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
@@ -72,9 +72,9 @@ def locked(target: Path) -> Iterator[None]:
 
 
 def source_of(path: Path) -> str | None:
-    """The URL (without its query) that a downloaded file came from; None if it was placed by hand."""
+    """The URL (without a query) that a downloaded file came from; None if it was placed by hand."""
     note = path.with_name(path.name + ".url")
-    return note.read_text().splitlines()[0].partition("?")[0] if note.exists() else None
+    return note.read_text().splitlines()[0] if note.exists() else None
 
 
 def settle(part: Path, target: Path) -> None:
@@ -115,8 +115,8 @@ def _from_sources(archive, target, downloads) -> Path:
             settle(part, target)
             return target
         except TransferError as error:
-            say(f"{archive.file}: {url}: {error}")
-            failures.append(f"\n  {url}: {error}")
+            say(f"{archive.file}: {plain(url)}: {error}")
+            failures.append(f"\n  {plain(url)}: {error}")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

@@ -14,6 +14,7 @@ from benchmarks.datasets.catalogue import Dataset, missing_source
 from benchmarks.datasets.contents import Contents, Sources
 from benchmarks.datasets.pieces import Piece, in_hash_order, piece_images, tar_pieces
 from benchmarks.datasets.remote_tar import members, stretch
+from benchmarks.datasets.transfer import plain
 
 PER_CLASS = 1_300
 
@@ -72,7 +73,7 @@ def _at_url(sources: Sources, synsets: list[str]):
         path = cache / f"{synset}.tar"
         with open(path, "rb") as file:
             found[synset] = tar_pieces(file, path, prefix=f"{synset}/")
-        records.append({"file": path.name, "bytes": path.stat().st_size, "url": source.tar.partition("?")[0]})
+        records.append({"file": path.name, "bytes": path.stat().st_size, "url": plain(source.tar)})
     return found, records
 
 

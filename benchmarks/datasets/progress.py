@@ -44,8 +44,9 @@ class Progress:
 
     def _print(self, now: float, last: bool = False) -> None:
         rate = (self.done - self.start) / max(now - self.began, 1e-9)
-        text = f"{self.label}: {self.done / self.scale:,.0f}"
-        text += f" of {self.total / self.scale:,.0f} {self.unit}" if self.total else f" {self.unit}"
+        digits = 1 if 1 < self.scale and (self.total or self.done) < 100 * self.scale else 0
+        text = f"{self.label}: {self.done / self.scale:,.{digits}f}"
+        text += f" of {self.total / self.scale:,.{digits}f} {self.unit}" if self.total else f" {self.unit}"
         text += f", {rate / self.scale:,.1f} {self.unit}/s"
         if last:
             text += f", took {duration(now - self.began)}"

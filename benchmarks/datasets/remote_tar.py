@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.datasets.download import locked, settle
 from benchmarks.datasets.progress import Progress, say
-from benchmarks.datasets.transfer import TransferError, read_range, transfer
+from benchmarks.datasets.transfer import TransferError, plain, read_range, transfer
 from scl.record import write_json
 
 READ = 4096  # bytes a request while walking; a header has 512
@@ -17,14 +17,13 @@ READ = 4096  # bytes a request while walking; a header has 512
 def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
     """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
     index.parent.mkdir(parents=True, exist_ok=True)
-    plain = url.partition("?")[0]
     with locked(index):
         try:
             _, total = read_range(url, 0, 1, timeout=timeout, header=header)
             kept = json.loads(index.read_text()) if index.exists() else {}
-            if (kept.get("url"), kept.get("bytes")) != (plain, total):
-                say(f"{plain}: reading the index of {total / 1e9:,.1f} GB by range requests")
-                kept = {"url": plain, "bytes": total, "members": _walk(url, total, timeout, header)}
+            if (kept.get("url"), kept.get("bytes")) != (plain(url), total):
+                say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
+                kept = {"url": plain(url), "bytes": total, "members": _walk(url, total, timeout, header)}
                 write_json(index, kept)
         except TransferError as error:
             raise _refusal(url, error) from error
@@ -55,13 +54,14 @@ def _walk(url, total, timeout, header) -> dict[str, list[int]]:
                     found[entry.name.rpartition("/")[2]] = [entry.offset_data, entry.size]
                 progress.add(entry.offset_data + entry.size - progress.done)
     except tarfile.TarError as error:
-        raise ValueError(f"{url.partition('?')[0]}: is no uncompressed tar: {error}") from error
+        raise ValueError(f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
+                         "asks to log in, give downloads.imagenet.header") from error
     progress.close()
     return found
 
 
 def _refusal(url: str, error: TransferError) -> ValueError:
-    return ValueError(f"{url.partition('?')[0]}: {error}. Check downloads.imagenet (tar, header), or download the "
+    return ValueError(f"{plain(url)}: {error}. Check downloads.imagenet (tar, header), or download the "
                       "whole tar and set downloads.imagenet.tar to its path; what has come is kept")
 
 

@@ -34,6 +34,11 @@ class TransferError(Exception):
         self.status = status
 
 
+def plain(url: str) -> str:
+    """Without the query, which may hold a key: for messages and records."""
+    return url.partition("?")[0]
+
+
 def transfer(url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None,
              header: str | None = None, label: str | None = None) -> None:
     """Bring the bytes of `url` to `part`, going on from what `part` holds; TransferError if that fails.
@@ -53,7 +58,7 @@ def transfer(url: str, part: Path, *, size: int | None, timeout: float, start: i
             if not error.again or failures >= ATTEMPTS:
                 raise
             pause = PAUSE * 2 ** max(failures - 1, 0)
-            say(f"{url}: {error}; again in {pause:g} s, from byte {_size(part):,}")
+            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {_size(part):,}")
             time.sleep(pause)
 
 
@@ -102,7 +107,7 @@ def _stream(url, part, size, timeout, start, header, label) -> None:
             if not whole:
                 raise _no_ranges(url)
             have, expected = 0, _whole_length(response, size)
-        note.write_text(f"{url}\n{response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}\n")
+        note.write_text(f"{plain(url)}\n{response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}\n")
         _receive(response, part, have, expected, Progress(f"{label} from {urlsplit(url).netloc}", expected, unit="MB",
                                                           scale=1e6, start=have))
 
@@ -181,7 +186,7 @@ def _whole_length(response, size) -> int | None:
 def _validator(note: Path, url: str) -> str | None:
     """The strong validator that `url` gave with the bytes we hold; None where they came from elsewhere."""
     lines = note.read_text().splitlines() if note.exists() else []
-    if len(lines) > 1 and lines[0] == url and lines[1] and not lines[1].startswith("W/"):
+    if len(lines) > 1 and lines[0] == plain(url) and lines[1] and not lines[1].startswith("W/"):
         return lines[1]
     return None
 

@@ -1,0 +1,105 @@
+"""A loopback HTTP server for archives that can misbehave, file by file.
+
+    with ArchiveServer(folder) as server:
+        server.faults["a/stl10_binary.tar.gz"] = {"cut"}
+        url = server.url("stl10_binary.tar.gz", mirror="a")
+
+A mirror is only a first part of the path: all serve the same folder. Faults (a set of them may be given):
+404; login (status 200 and a page); wrong (one byte differs); short (the file ends at its half, and says so);
+truncated (every answer ends at the file's half, whatever was announced); cut (the same, once); stall (silence at the
+half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request).
+"""
+import hashlib
+import itertools
+import re
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+KNOWN = {"404", "login", "wrong", "short", "truncated", "cut", "stall", "503 twice", "no ranges", "changed"}
+
+
+class ArchiveServer:
+    """`requests` lists what came: (path, Range header or None, status)."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.faults = {}
+        self.requests = []
+        self.headers = []
+        self.times = Counter()
+        self.serial = itertools.count()
+        self.released = threading.Event()
+        handler = type("Handler", (_Handler,), {"owner": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def url(self, file, mirror="a"):
+        return f"{self.address}/{mirror}/{file}"
+
+    def __enter__(self):
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.released.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: ArchiveServer
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path = self.path.lstrip("/").partition("?")[0]
+        owner = self.owner
+        faults = owner.faults.get(path, set())
+        assert faults <= KNOWN, faults - KNOWN
+        owner.times[path] += 1
+        owner.headers.append(dict(self.headers))
+        file = owner.folder / path.partition("/")[2]
+        if "404" in faults or not file.is_file():
+            return self.refuse(path, 404)
+        if "503 twice" in faults and owner.times[path] <= 2:
+            return self.refuse(path, 503)
+        data = b"<html>log in</html>" if "login" in faults else file.read_bytes()
+        if "wrong" in faults:
+            data = data[:-1] + bytes([data[-1] ^ 255])
+        if "short" in faults:
+            data = data[:len(data) // 2]
+        self.answer(path, data, faults)
+
+    def refuse(self, path, status):
+        self.owner.requests.append((path, self.headers.get("Range"), status))
+        self.send_error(status)
+
+    def answer(self, path, data, faults):
+        tag = f'"{hashlib.md5(data).hexdigest()}{next(self.owner.serial) if "changed" in faults else ""}"'
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if "no ranges" in faults or self.headers.get("If-Range", tag) != tag:
+            wanted = None
+        start, stop = (int(wanted[1]), int(wanted[2] or len(data) - 1) + 1) if wanted else (0, len(data))
+        if wanted and start >= len(data):
+            return self.refuse(path, 416)
+        stop = min(stop, len(data))
+        self.owner.requests.append((path, self.headers.get("Range"), 206 if wanted else 200))
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("ETag", tag)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        stops_early = faults & {"truncated", "stall"} or "cut" in faults and self.owner.times[path] == 1
+        sent = min(stop, max(start, len(data) // 2)) if stops_early else stop
+        try:
+            self.wfile.write(data[start:sent])
+            self.wfile.flush()
+            if "stall" in faults:
+                self.owner.released.wait(20)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client has had enough

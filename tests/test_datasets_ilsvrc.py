@@ -1,0 +1,178 @@
+"""ImageNet subsets from a tar, a folder and a URL; and what is said of data sets that are taken for them."""
+import io
+import json
+import shutil
+import tarfile
+
+import fake_archives
+import numpy as np
+import pytest
+from archive_server import ArchiveServer
+from PIL import Image
+
+from benchmarks.datasets import transfer
+from benchmarks.datasets.catalogue import Downloads, ImageNetSource
+from benchmarks.datasets.prepare import prepare
+
+TAR = "ILSVRC2012_img_train.tar"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSE", 0.01)
+
+
+@pytest.fixture(scope="module")
+def offered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offered")
+    fake_archives.ilsvrc(folder / TAR)
+    for synset, files in fake_archives.ilsvrc_images().items():
+        (folder / "extracted" / "train" / synset).mkdir(parents=True)
+        for name, data in files.items():
+            (folder / "extracted" / "train" / synset / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def server(offered):
+    with ArchiveServer(offered) as server:
+        yield server
+
+
+def make(tmp_path, dataset="imagenet10", **source):
+    source = ImageNetSource(**{"images_per_class": 6, **source})
+    out = tmp_path / "data" / dataset
+    mark = prepare(dataset, dataset=dataset, folder=out, archives=tmp_path / "archives", size=32,
+                   downloads=Downloads(timeout=0.5, imagenet=source))
+    return json.loads(mark.read_text()), np.load(out / "images.npy"), np.load(out / "labels.npy")
+
+
+def test_tar_folder_and_url_give_the_same_rows(offered, server, tmp_path):
+    ways = [{"tar": str(offered / TAR)}, {"folder": str(offered / "extracted")},
+            {"folder": str(offered / "extracted" / "train")}, {"tar": server.url(TAR), "accept_terms": True}]
+    made = [make(tmp_path, "imagenet-dogs", **way) for way in ways]
+    assert len({(record["images_sha256"], record["labels_sha256"]) for record, *_ in made}) == 1
+    record, images, labels = made[0]
+    assert np.bincount(labels).tolist() == [6] * 15 and record["classes"][0] == "Maltese" and not record["official"]
+
+
+def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_path, offered):
+    way = {"tar": server.url(TAR), "accept_terms": True}
+    make(tmp_path, "imagenet10", **way)
+    kept = {path.name for path in (tmp_path / "archives" / "ilsvrc").glob("n*.tar")}
+    assert kept == {f"{synset}.tar" for synset in fake_archives.IMAGENET_10}
+    before = len(server.requests)
+    assert all(status == 206 for *_, status in server.requests)
+    record, *_ = make(tmp_path, "imagenet-dogs", **way)
+    fetched = [wanted for _, wanted, _ in server.requests[before:]]
+    assert len(fetched) == 1 + 14  # one look at the length, the index is kept; Maltese is there
+    assert record["sources"][0] == {"file": "n02085936.tar", "url": server.url(TAR), "bytes":
+                                    (tmp_path / "archives" / "ilsvrc" / "n02085936.tar").stat().st_size}
+
+
+def test_header_is_sent_filled_in_and_recorded_nowhere(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGENET_TOKEN", "s3cret")
+    way = {"tar": server.url(TAR) + "?key=s3cret", "accept_terms": True}
+    make(tmp_path, **way, header="Cookie: id=${IMAGENET_TOKEN}")
+    assert all(header["Cookie"] == "id=s3cret" for header in server.headers)
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"s3cret" not in path.read_bytes()
+
+
+def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered):
+    way = {"tar": server.url(TAR), "accept_terms": True}
+    server.faults[f"a/{TAR}"] = {"503 twice"}
+    make(tmp_path, **way)
+    shutil.rmtree(tmp_path / "archives")
+    for fault, words in (("no ranges", "answers no range requests.*set downloads.imagenet.tar to its path"),
+                         ("404", "HTTP status 404"), ("login", "19 bytes are no uncompressed tar.*imagenet.header")):
+        server.faults[f"a/{TAR}"] = {fault}
+        with pytest.raises(ValueError, match=words):
+            make(tmp_path, **way)
+    assert not list((tmp_path / "archives" / "ilsvrc").glob("n*.tar"))
+
+
+def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
+    from benchmarks.datasets.remote_tar import members, stretch
+    index = members(server.url(TAR), tmp_path / "index.json", timeout=1)
+    offset, size = index["n02056570.tar"]
+    (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset:offset + 700])
+    stretch(server.url(TAR), tmp_path / "n02056570.tar", offset, size, timeout=1)
+    assert server.requests[-1][1] == f"bytes={offset + 700}-{offset + size - 1}"
+    with tarfile.open(tmp_path / "n02056570.tar") as tar:
+        assert len(tar.getnames()) == 6
+
+
+def test_terms_must_be_accepted_for_the_url(server, tmp_path):
+    with pytest.raises(ValueError, match="terms of access are not accepted"):
+        make(tmp_path, tar=server.url(TAR))
+    with pytest.raises(ValueError, match="no ImageNet source. Get the training images"):
+        make(tmp_path)
+    assert not server.requests
+
+
+def test_modes_are_mixed_in_the_source_and_rgb_in_the_arrays(offered, tmp_path):
+    files = fake_archives.ilsvrc_images()["n02056570"].values()
+    opened = [Image.open(io.BytesIO(data)) for data in files]
+    assert {(image.format, image.mode) for image in opened} == {
+        ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")}
+    _, images, labels = make(tmp_path, tar=str(offered / TAR))
+    penguins = images[labels == 0].astype(int)
+    grounds = [image.convert("RGB").crop((5, 5, 95, 95)) for image in opened]
+    for ground in grounds:  # every one of the six is there, close to a plain conversion
+        plain = np.asarray(ground.resize((32, 32)))
+        assert min(abs(penguin.mean((0, 1)) - plain.mean((0, 1))).max() for penguin in penguins) < 25
+
+
+def write_folder(root, synsets, name, count):
+    for synset in synsets:
+        (root / synset).mkdir(parents=True)
+        for i in range(count):
+            (root / synset / name.format(synset=synset[:9], i=i)).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("name, count, expected, words", [
+    ("{synset}_{i}.jpg", 150, 1300, "'n02085936_.*jpg'.*Stanford Dogs"),
+    ("{synset}_{i}.JPEG", 200, 1300, "has 200 images where 1,300 are expected.*Stanford Dogs"),
+    ("{synset}_{i}.JPEG", 500, 1300, "Tiny-ImageNet"),
+    ("ILSVRC2012_val_0000{i}.JPEG", 50, 1300, "Validation images"),
+    ("{synset}_{i}.JPEG", 50, 1300, "validation images"),
+    ("{synset}_{i}.JPEG", 1400, 1300, "hold more images than ILSVRC"),
+    ("{synset}_{i}.JPEG", 5, 6, "has 5 images where 6 are expected"),
+])
+def test_other_data_sets_are_told_apart(tmp_path, name, count, expected, words):
+    first, *others = fake_archives.IMAGENET_DOGS
+    write_folder(tmp_path / "train", [first], name, count)
+    write_folder(tmp_path / "train", others, name, 1)
+    with pytest.raises(ValueError, match=words) as caught:
+        make(tmp_path, "imagenet-dogs", folder=str(tmp_path), images_per_class=expected)
+    assert "19,500 for ImageNet-Dogs" in str(caught.value)
+
+
+def test_stanford_dogs_as_it_unpacks(tmp_path):
+    names = [f"{synset}-Maltese_dog" for synset in fake_archives.IMAGENET_DOGS]
+    write_folder(tmp_path / "Images", names, "{synset}_{i}.jpg", 2)
+    for folder in (tmp_path, tmp_path / "Images"):
+        with pytest.raises(ValueError, match="lacks 15 of the 15 synsets.*Stanford Dogs"):
+            make(tmp_path, "imagenet-dogs", folder=str(folder))
+
+
+def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
+    (tmp_path / "text.tar").write_bytes(b"<html>" * 1000)
+    (tmp_path / "half.tar").write_bytes((offered / TAR).read_bytes()[:700_000])
+    with tarfile.open(tmp_path / "flat.tar", "w") as tar:
+        fake_archives.add(tar, "train/a.JPEG", b"x")
+    for file, words in (("text.tar", "no sound tar"), ("half.tar", "no sound tar|lacks"),
+                        ("flat.tar", "lacks 10 of the 10.*no synsets"), ("gone.tar", "is no file")):
+        with pytest.raises(ValueError, match=words):
+            make(tmp_path, tar=str(tmp_path / file))
+
+
+def test_index_of_another_file_at_the_url_is_read_again(server, tmp_path):
+    way = {"tar": server.url(TAR), "accept_terms": True}
+    make(tmp_path, **way)
+    index = tmp_path / "archives" / "ilsvrc" / "index.json"
+    index.write_text(index.read_text().replace('"bytes": ', '"bytes": 1'))
+    (tmp_path / "archives" / "ilsvrc" / "n02056570.tar").unlink()
+    make(tmp_path, **way)
+    assert json.loads(index.read_text())["bytes"] == (server.folder / TAR).stat().st_size
