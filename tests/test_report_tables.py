@@ -226,6 +226,16 @@ def test_a_stage_or_an_attempt_of_another_commit_is_marked(study):
     assert [line.split()[1] for line in lines] == ["SCAN", "SCL", "SCAN", "SCL"]  # overview, digits
 
 
+def test_empty_clusters_and_counted_events_are_told(study):
+    change(study.run("digits", "joint", "scan", 1), "record.json", counts={"empty_mask_steps": 3})
+    run = study.run("digits", "joint", "pica", 2)
+    change(run, "metrics.json", scores={"acc": 0.5, "nmi": 0.5, "ari": 0.5, "smallest_share": 0.0})
+    text = tables(study)[0]
+    assert "- SCAN (clustering step), seed 1: empty_mask_steps 3." in text
+    assert text.count("a cluster without an image") == 1
+    assert "- PICA: a cluster without an image in seed 2." in text
+
+
 def test_data_without_labels_say_so(study):
     for run in study.runs():
         change(
@@ -291,7 +301,8 @@ def test_what_would_break_a_table_is_escaped():
 
 
 @pytest.mark.parametrize(
-    "seconds, text", [(None, "–"), (4.26, "4.3 s"), (99, "99 s"), (120, "2.0 min"), (9000, "2.5 h")]
+    "seconds, text",
+    [(None, "–"), (0.01, "< 0.1 s"), (4.26, "4.3 s"), (99, "99 s"), (120, "2.0 min"), (9000, "2.5 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

@@ -63,6 +63,7 @@ class Row:
     other_commits: str = ""  # of earlier attempts and the stages that it builds on, if not `commit`
     images_sha256: str = ""
     torch: str = ""
+    counts: str = ""  # events that the method counted, e.g. steps that it had to skip
     finished: str = ""
 
 
@@ -132,6 +133,7 @@ def _measured(run, record: dict, metrics: dict) -> dict:
             "torch": record["versions"]["torch"],
             "settings": settings_of(run),
             "other_commits": " ".join(_other_commits(record, before)),
+            "counts": ", ".join(f"{name} {count}" for name, count in record.get("counts", {}).items()),
             "finished": record["finished"],
         }
     )

@@ -171,7 +171,14 @@ def _notes_of(study, stage: str, cell: Cell, published: Published | None) -> lis
         for row in cell.rows
         if row.status != "done" and row.reason not in ("", "not run")
     )
-    return notes + list(reasons)
+    return notes + [*reasons, *_oddities(cell)]
+
+
+def _oddities(cell: Cell) -> list[str]:
+    """What happened while training or came out of it that the scores alone do not tell."""
+    empty = [str(row.seed) for row in cell.done if row.smallest_share == 0]
+    notes = [f"{cell.title}: a cluster without an image in seed {', '.join(empty)}."] if empty else []
+    return notes + [f"{cell.title}, seed {row.seed}: {row.counts}." for row in cell.done if row.counts]
 
 
 def schedules(cell: Cell, published: Published) -> str:
@@ -246,6 +253,8 @@ def duration(seconds: float | None) -> str:
     """Seconds, minutes or hours, whichever reads best."""
     if seconds is None:
         return "–"
+    if seconds < 0.05:
+        return "< 0.1 s"
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
