@@ -24,21 +24,22 @@ def counts_freely(images):
     return images.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def where(mask, function, images, *parameters):
+def where(mask, function, images, *parameters, overwrite=False):
     """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
 
-    On the CPU only the chosen rows are computed. On a GPU counting them would stall the stream, so all are
-    computed and the result is selected; parameters must be tensors with one row an image.
+    On the CPU only the chosen rows are computed, into the images themselves if `overwrite`. On a GPU counting
+    them would stall the stream, so all are computed and the result is selected. Parameters: tensors of B rows.
     """
     if not counts_freely(images):
         return torch.where(mask[:, None, None, None], function(images, *parameters), images)
     rows = mask.nonzero()[:, 0]
     if len(rows) == len(mask):
         return function(images, *parameters)
-    if not len(rows):
-        return images.clone()
-    chosen = function(images.index_select(0, rows), *(parameter[rows] for parameter in parameters))
-    return images.index_copy(0, rows, chosen)
+    result = images if overwrite else images.clone()
+    if len(rows):
+        chosen = function(images.index_select(0, rows), *(parameter[rows] for parameter in parameters))
+        result.index_copy_(0, rows, chosen)
+    return result
 
 
 def adjust_hue(images, shift):

@@ -87,6 +87,8 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
     spare = min(height, width) + 2 * padding - size
     if size < 1 or spare < 0:
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
+    if size == height + 2 * padding == width + 2 * padding:
+        return images  # the only window
     place = uniform(generator, 0, 1, 2, batch)
     top = (place[0] * (height + 2 * padding - size + 1)).floor()
     left = (place[1] * (width + 2 * padding - size + 1)).floor()

@@ -48,6 +48,7 @@ def strength(kind, level):
 
 def apply(images, kind, value):
     """Operation kind[b] (a number of KINDS) with strength value[b] on image b. images: B x 3 x H x W."""
+    images = images.clone()
     for first, last, function in (
         ("rotate", "translate_y", _move),
         ("colour", "brightness", _tint),
@@ -55,7 +56,7 @@ def apply(images, kind, value):
         ("autocontrast", "posterize", _look_up),
     ):
         member = (kind >= KINDS[first]) & (kind <= KINDS[last])
-        images = colours.where(member, function, images, kind, value)
+        images = colours.where(member, function, images, kind, value, overwrite=True)
     return images
 
 
