@@ -43,21 +43,30 @@ def backbone(network: Network, size: int) -> nn.Module:
     if size > 96:
         if network.width != 64 or network.layers:
             raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
-        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in)
+        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, zero_init_last=False)
     width = network.width
     layers = {"layers": tuple(network.layers)} if network.layers else {}
+    stages = len(network.layers or "four")
     # "deep" makes timm build everything after the stem for stem_width * 2 channels; its stem is then replaced.
     net = timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, stem_type="deep",
-                            stem_width=width // 2, channels=tuple(width * 2**i for i in range(4)), **layers)
+                            stem_width=width // 2, channels=tuple(width * 2**i for i in range(stages)),
+                            zero_init_last=False, **layers)  # as in the official codes
     net.conv1 = nn.Conv2d(channels_in, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    net.maxpool = nn.Identity() if size <= 32 else nn.MaxPool2d(2)
+    if stages == 3:
+        net.layer4 = nn.Identity()
+    pool = size > 32 if network.pool is None else network.pool
+    net.maxpool = nn.MaxPool2d(2) if pool else nn.Identity()
     return net
 
 
-def projection_head(dimensions: int, hidden: int, out: int) -> nn.Sequential:
-    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code)."""
-    return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
+def projection_head(dimensions: int, hidden: int, out: int, *, normalised: bool = False) -> nn.Sequential:
+    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code); `normalised` puts a batch norm after each
+    linear layer (SimCLR v1's official code), which keeps a small network from starting collapsed."""
+    if not normalised:
+        return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
+    return nn.Sequential(nn.Linear(dimensions, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+                         nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out, affine=False))
 
 
 class Prototypes(nn.Module):

@@ -6,7 +6,9 @@ wrong types with one message that names the place and the nearest known key. Tor
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
+import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ class Network:
     backbone: str = "resnet18"
     width: int = 64
     layers: list[int] | None = None  # blocks a stage; None = the backbone's own
+    pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
     sobel: bool = False  # PICA's official input: grey, two fixed Sobel channels
     pica_initialisation: bool = False  # PICA's official initialisation of convolutions and linear layers
 
@@ -176,6 +179,11 @@ def load_run(directory) -> RunSettings:
     """The settings of the run that lives in `directory`."""
     path = Path(directory) / "run.yaml"
     return read(RunSettings, load_yaml(path), str(path))
+
+
+def digest(run: RunSettings) -> str:
+    """SHA-256 of the settings, whatever the order of the keys in the file."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(run), sort_keys=True).encode()).hexdigest()
 
 
 def find_class(dotted, where="method"):

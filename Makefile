@@ -1,0 +1,21 @@
+# Two commands do everything on a fresh machine: `make smoke` and `make test`. Both set up .venv when it is missing.
+PYTHON ?= python3
+CONFIG ?= config/smoke.yaml
+CORES ?= all
+
+.PHONY: smoke test clean
+.DELETE_ON_ERROR:
+
+smoke: .venv/ready
+	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
+
+test: .venv/ready
+	.venv/bin/python -m pytest $(TESTS)
+
+clean:
+	rm -rf .venv .snakemake build *.egg-info
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -e '.[test]' -c constraints.txt
+	touch $@

@@ -1,0 +1,211 @@
+# The way of the data, top to bottom: download, prepare, train, evaluate, collect, tables, figures, claims, report.
+#
+#   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
+#   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
+#
+# Every rule calls the `scl` command, so each step can be tried by hand. What a run is stands in its run.yaml, which is
+# rewritten at the start of the workflow only where its content changes: so only runs that a change concerns run again.
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+from benchmarks import workflow as study_files
+from benchmarks.cli import study_in_words
+
+try:
+    STUDY = study_files.open_study(config, main_process=workflow.is_main_process)
+except (ValueError, OSError) as error:
+    raise WorkflowError(str(error)) from None
+THREADS = study_files.share_machine(workflow, STUDY)
+# Neither the interpreter nor $machine is a param: they change no result, so they must not run anything again.
+shell.prefix(study_files.shell_prefix(STUDY))
+RESULTS, DATA = str(STUDY.results), str(STUDY.data)
+PLAN = f"{RESULTS}/study.yaml"
+RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
+LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
+if workflow.is_main_process:
+    print(study_in_words(STUDY), file=sys.stderr)
+
+
+wildcard_constraints:
+    benchmark="|".join(STUDY.benchmarks),
+    protocol="joint|heldout",
+    stage="|".join(STUDY.methods),
+    seed=r"\d+",
+
+
+localrules:
+    all,  # and downloads: compute nodes of a cluster are often offline
+    download,
+    prepare,
+    collect,
+    tables,
+    claims,
+    figures,
+    page,
+
+
+onerror:
+    shell(
+        f"scl report {PLAN}"
+    )  # tables of what there is: failed and missing runs are printed as such
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/tables.md",
+        f"{RESULTS}/claims.md",
+        f"{RESULTS}/report/index.html",
+
+
+rule download:
+    output:
+        f"{DATA}/archives/{{file}}",
+    log:
+        f"{RESULTS}/logs/download/{{file}}.log",
+    retries: 1
+    conda:
+        "environment.yaml"
+    params:
+        plan=PLAN,
+    shell:
+        "scl download {wildcards.file} --study {params.plan} 2>&1 | tee {log}"
+
+
+rule prepare:
+    input:
+        lambda w: ancient(study_files.archives(STUDY, w.benchmark)),
+    output:
+        f"{DATA}/{{benchmark}}/images.npy",
+        f"{DATA}/{{benchmark}}/benchmark.json",
+    log:
+        f"{RESULTS}/logs/prepare/{{benchmark}}.log",
+    conda:
+        "environment.yaml"
+    threads: 8
+    params:
+        plan=PLAN,
+        preparation=lambda w: study_files.preparation(STUDY, w.benchmark),
+    shell:
+        "scl prepare {wildcards.benchmark} --study {params.plan} 2>&1 | tee {log}"
+
+
+rule train:
+    input:
+        unpack(lambda w: study_files.train_inputs(STUDY, w)),
+    output:
+        f"{RUN}/weights.pt",
+        f"{RUN}/history.csv",
+        f"{RUN}/assignments.npz",
+        f"{RUN}/record.json",
+    log:
+        f"{LOG}.log",
+    retries: 1  # resumes from the checkpoint
+    conda:
+        "environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=lambda w: int(study_files.trains(STUDY, w)),
+    params:
+        run=lambda w: str(study_files.run_of(STUDY, w).directory),
+    shell:
+        "scl train {params.run} --gpus {resources.gpu} --threads {threads} $machine &> {log}"
+
+
+rule evaluate:
+    input:
+        f"{RUN}/record.json",
+        f"{RUN}/assignments.npz",
+        f"{DATA}/{{benchmark}}/benchmark.json",
+    output:
+        f"{RUN}/metrics.json",
+    log:
+        f"{LOG}.evaluate.log",
+    conda:
+        "environment.yaml"
+    params:
+        run=lambda w: str(study_files.run_of(STUDY, w).directory),
+    shell:
+        "scl evaluate {params.run} &> {log}"
+
+
+rule collect:
+    input:
+        plan=PLAN,
+        metrics=study_files.metrics(STUDY),
+    output:
+        f"{RESULTS}/runs.csv",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    conda:
+        "environment.yaml"
+    shell:
+        "scl report {input.plan} --part collect &> {log}"
+
+
+rule tables:
+    input:
+        f"{RESULTS}/runs.csv",
+    output:
+        report(f"{RESULTS}/tables.md"),
+        f"{RESULTS}/tables.tex",
+    log:
+        f"{RESULTS}/logs/tables.log",
+    conda:
+        "environment.yaml"
+    params:
+        plan=PLAN,
+    shell:
+        "scl report {params.plan} --part tables &> {log}"
+
+
+rule claims:
+    input:
+        f"{RESULTS}/runs.csv",
+    output:
+        f"{RESULTS}/claims.md",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "environment.yaml"
+    params:
+        plan=PLAN,
+    shell:
+        "scl report {params.plan} --part claims &> {log}"
+
+
+rule figures:
+    input:
+        f"{RESULTS}/runs.csv",
+    output:
+        report(f"{RESULTS}/figures/scores.png"),
+        report(f"{RESULTS}/figures/curves.png"),
+        f"{RESULTS}/figures/scores.svg",
+        f"{RESULTS}/figures/curves.svg",
+    log:
+        f"{RESULTS}/logs/figures.log",
+    conda:
+        "environment.yaml"
+    params:
+        plan=PLAN,
+    shell:
+        "scl report {params.plan} --part figures &> {log}"
+
+
+rule page:
+    input:
+        f"{RESULTS}/runs.csv",
+        f"{RESULTS}/figures/scores.svg",
+        f"{RESULTS}/figures/curves.svg",
+    output:
+        f"{RESULTS}/report/index.html",
+    log:
+        f"{RESULTS}/logs/page.log",
+    conda:
+        "environment.yaml"
+    params:
+        plan=PLAN,
+    shell:
+        "scl report {params.plan} --part page &> {log}"

@@ -1,0 +1,46 @@
+"""Controls that bound the scale: chance below, k-means on raw pixels as the field's floor. Neither trains."""
+
+from dataclasses import dataclass
+
+import torch
+
+from scl.contract import Method
+
+
+@dataclass(frozen=True)
+class RandomOptions:
+    """No hyper-parameters."""
+
+
+class Random(Method):
+    """Every image goes to a cluster at random, evenly: what ACC, NMI and ARI are by chance."""
+
+    Options = RandomOptions
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.stream = torch.Generator().manual_seed(torch.initial_seed())  # the loop seeds it by name
+
+    def assign(self, images):
+        uniform = torch.rand(len(images), self.problem.clusters, generator=self.stream)
+        return torch.softmax(uniform, dim=1).to(images.device)
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """kmeans_restarts: ours; the published rows do not say (one restart is enough for pixels, see the notes)."""
+
+    kmeans_restarts: int = 10
+
+
+class Pixels(Method):
+    """k-means on raw pixels in [0, 1] (published on all six benchmarks, PICA's Table 1)."""
+
+    Options = PixelOptions
+
+    @property
+    def clusters_by_kmeans(self):
+        return True
+
+    def assign(self, images):
+        return images.flatten(1)  # B x 3HW

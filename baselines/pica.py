@@ -1,0 +1,83 @@
+"""PICA: Deep Semantic Clustering by Partition Confidence Maximisation (Huang, Gong & Zhu, CVPR 2020)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scl.contract import Method
+from scl.losses import balance
+
+
+def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor:
+    """Partition uncertainty index with the balance term (paper, equations 4-8; no temperature; scalar).
+
+    p, q: B x K probabilities of the original and of the perturbed images. The K x K cosine similarities of their
+    columns are the logits of a classification of each row against the diagonal, plus
+    balance_weight * (log K - H(mean p)).
+    """
+    uncertainty, unbalance = partition_terms(p, q)
+    return uncertainty + balance_weight * unbalance
+
+
+def partition_terms(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of `partition_uncertainty`: the cross-entropy against the diagonal and log K - H(mean p)."""
+    p, q = p.float(), q.float()
+    similarity = F.normalize(p, dim=0).T @ F.normalize(q, dim=0)  # K x K
+    diagonal = torch.arange(p.shape[1], device=p.device)
+    return F.cross_entropy(similarity, diagonal), balance(p)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Defaults of the official code."""
+
+    balance_weight: float = 2.0  # lambda
+    perturbations: int = 3  # perturbed copies of a batch
+    overclusters: int = 70  # K of the over-clustering head; 700 for Tiny-ImageNet
+
+    def __post_init__(self):
+        if self.perturbations < 1 or self.overclusters < 2:
+            raise ValueError(f"perturbations ({self.perturbations}) at least 1, overclusters ({self.overclusters}) at least 2")
+
+
+class PICA(Method):
+    """Two heads trained alternately, an epoch each: over-clustering on even epochs, the target on odd ones."""
+
+    Options = Options
+    augmentations = ("original", "perturbed")
+    uses_unlabelled = True
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.encoder = self.encoder_for(network)
+        self.overclustering_head = nn.Linear(self.encoder.dimensions, options.overclusters)
+        self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
+        if network.pica_initialisation:
+            for head in (self.overclustering_head, self.head):
+                nn.init.normal_(head.weight, 0, 0.01)
+                nn.init.zeros_(head.bias)
+
+    @staticmethod
+    def overclusters_in(epoch):
+        return epoch % 2 == 0
+
+    def pool(self, epoch):
+        """The over-clustering head also sees the unlabelled images (STL-10)."""
+        return self.problem.images + (self.problem.unlabelled if self.overclusters_in(epoch) else 0)
+
+    def draw(self, images, index, augment, generator):
+        batch = images.batch(index)
+        original = augment["original"](batch, generator)
+        return original, *(augment["perturbed"](batch, generator) for _ in range(self.options.perturbations))
+
+    def step(self, views, index):
+        head = self.overclustering_head if self.overclusters_in(self.epoch) else self.head
+        copies = self.options.perturbations
+        original, *perturbed = head(self.encoder(torch.cat(views))).float().softmax(1).chunk(1 + copies)
+        uncertainty, unbalance = partition_terms(original.repeat(copies, 1), torch.cat(perturbed))
+        return {"uncertainty": uncertainty, "balance": self.options.balance_weight * unbalance}
+
+    def assign(self, images):
+        return self.head(self.encoder(images)).float().softmax(1)

@@ -1,0 +1,164 @@
+"""SCAN: Learning to Classify Images without Labels (van Gansbeke et al., ECCV 2020).
+
+Two stages after SimCLR: clustering by nearest neighbours (`SCAN`), then self-labelling (`SelfLabel`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scl.contract import Method
+from scl.losses import TINY, entropy
+from scl.networks import projection_head
+
+
+def scan_loss(anchor_logits: Tensor, neighbour_logits: Tensor, entropy_weight: float) -> Tensor:
+    """BCE(<p(anchor), p(neighbour)>, 1) - entropy_weight * H(mean p(anchor)) (paper, equation 2; scalar).
+
+    anchor_logits, neighbour_logits: B x K.
+    """
+    consistency, spread = scan_terms(anchor_logits, neighbour_logits)
+    return consistency - entropy_weight * spread
+
+
+def scan_terms(anchor_logits: Tensor, neighbour_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of `scan_loss`: - mean log <p, p'> and H(mean p), in nats."""
+    anchor = anchor_logits.float().softmax(1)
+    agreement = (anchor * neighbour_logits.float().softmax(1)).sum(1)  # B
+    return -agreement.clamp(TINY, 1).log().mean(), entropy(anchor.mean(0))
+
+
+def self_label_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float, balanced: bool) -> Tensor | None:
+    """Cross-entropy of the strong view against the hard label of the weak view where its confidence > threshold.
+
+    Logits: B x K. balanced: classes weigh by the inverse of their frequency among the selected images, as the
+    official code does (weights applied, then normalised by their sum, as torch's weighted cross-entropy does).
+    None where no image passes the threshold (the official code crashes there).
+    """
+    confidence, label = weak_logits.detach().float().softmax(1).max(1)  # B
+    chosen = confidence > threshold
+    if not chosen.any():
+        return None
+    label, strong_logits = label[chosen], strong_logits[chosen].float()
+    weight = None
+    if balanced:
+        frequency = label.bincount(minlength=strong_logits.shape[1])
+        weight = torch.where(frequency > 0, len(label) / frequency.clamp_min(1), 1.0).to(strong_logits)
+    return F.cross_entropy(strong_logits, label, weight=weight)
+
+
+@dataclass(frozen=True)
+class ClusteringOptions:
+    """Defaults of the official CIFAR-10 configuration."""
+
+    neighbours: int = 20
+    entropy_weight: float = 5.0
+    projection_hidden: int = 512  # of the SimCLR run this stage starts from
+    projection: int = 128
+
+    def __post_init__(self):
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours: at least 1, got {self.neighbours}")
+
+
+class SCAN(Method):
+    """Clustering step: an image and one of its nearest neighbours belong to the same cluster."""
+
+    Options = ClusteringOptions
+    augmentations = ("strong",)
+    follows = ("encoder", "projection")
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.encoder = self.encoder_for(network)
+        self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
+        self.projection.requires_grad_(False)  # serves the search for neighbours only
+        self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
+        self.register_buffer("neighbours", torch.zeros(problem.images, options.neighbours + 1, dtype=torch.long))
+
+    @torch.no_grad()
+    def prepare(self, images, generator):
+        """The 20 nearest neighbours of every image by inner product of SimCLR's outputs; the row begins with the
+        image itself, as in the official code: N x 21."""
+        if self.options.neighbours >= images.fit:
+            raise ValueError(f"neighbours: {self.options.neighbours} of {images.fit} images cannot be found")
+        self.eval()
+        z = torch.cat([self._project(images, index) for index in
+                       torch.arange(images.fit, device=images.pixels.device).split(512)])  # N x 128
+        self.neighbours.copy_(nearest(z, self.options.neighbours))
+
+    def _project(self, images, index):
+        return F.normalize(self.projection(self.encoder(images.batch(index))).float(), dim=1)
+
+    def draw(self, images, index, augment, generator):
+        columns = self.neighbours.shape[1]
+        column = torch.randint(columns, index.shape, generator=generator, device=index.device)
+        neighbour = self.neighbours[index, column]  # uniformly one of 21, the image itself included
+        strong = augment["strong"]
+        return strong(images.batch(index), generator), strong(images.batch(neighbour), generator)
+
+    def step(self, views, index):
+        anchor, neighbour = self.head(self.encoder(torch.cat(views))).chunk(2)
+        consistency, spread = scan_terms(anchor, neighbour)
+        return {"consistency": consistency, "entropy": -self.options.entropy_weight * spread}
+
+    def assign(self, images):
+        return self.head(self.encoder(images)).float().softmax(1)
+
+
+def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
+    """Positions of each row itself, then of its `count` nearest rows by inner product: N x (count + 1).
+
+    z: N x d unit rows. Never builds more than chunk x N.
+    """
+    rows = []
+    for start in range(0, len(z), chunk):
+        similarity = z[start:start + chunk] @ z.T  # chunk x N
+        own = torch.arange(start, start + len(similarity), device=z.device)
+        similarity[torch.arange(len(own), device=z.device), own] = float("inf")  # itself first, also among duplicates
+        rows.append(similarity.topk(count + 1, dim=1).indices)
+    return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class SelfLabelOptions:
+    """Defaults of the official CIFAR-10 configuration."""
+
+    threshold: float = 0.99
+    balanced: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold: between 0 and 1, got {self.threshold}")
+
+
+class SelfLabel(Method):
+    """Self-labelling step: confident predictions on weak views are the labels of strong views."""
+
+    Options = SelfLabelOptions
+    augmentations = ("weak", "strong")
+    follows = ("encoder", "head")
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.encoder = self.encoder_for(network)
+        self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
+
+    def draw(self, images, index, augment, generator):
+        batch = images.batch(index)
+        return augment["weak"](batch, generator), augment["strong"](batch, generator)
+
+    def step(self, views, index):
+        weak, strong = views
+        with torch.no_grad():
+            target = self.head(self.encoder(weak))
+        loss = self_label_loss(target, self.head(self.encoder(strong)), self.options.threshold, self.options.balanced)
+        if loss is None:
+            self.count("steps with no confident image")
+            return {"self_label": torch.zeros((), device=weak.device)}
+        return {"self_label": loss}
+
+    def assign(self, images):
+        return self.head(self.encoder(images)).float().softmax(1)

@@ -1,0 +1,192 @@
+"""The `scl` command: everything that the workflow does, one verb at a time.
+
+Bad input ends with one line on stderr and status 2, a diverged run with status 1, a stop by signal with 128 + signal.
+Modules are imported by the verbs that need them: only `train` and `bench` load torch.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scl import settings
+
+
+def main(arguments=None) -> int:
+    options = parser().parse_args(arguments)
+    sys.path.insert(0, "")  # a method of the user's own may stand in the working directory
+    try:
+        return options.verb(options) or 0
+    except (ValueError, OSError) as error:
+        print(f"scl: error: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"scl: failed: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="scl", description=__doc__.split("\n", 1)[0])
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    def verb(function, *positionals, **options):
+        sub = verbs.add_parser(function.__name__, help=function.__doc__.split("\n", 1)[0], description=function.__doc__)
+        for name, words in positionals:
+            sub.add_argument(name, **words)
+        for name, words in options.items():
+            sub.add_argument(f"--{name.replace('_', '-')}", **words)
+        sub.set_defaults(verb=function)
+
+    study = ("study", {"nargs": "?", "default": "config/paper.yaml", "help": "configuration (default: %(default)s)"})
+    one_study = {"study": {"default": "config/paper.yaml", "metavar": "FILE", "help": "configuration (default: %(default)s)"}}
+    run = ("run", {"type": Path, "help": "folder of the run, with its run.yaml"})
+    verb(plan, study)
+    verb(status, study)
+    verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
+    verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
+    verb(train, run, gpus={"type": int, "default": 1, "help": "0: on the CPU"},
+         threads={"type": int, "default": 1}, checkpoint_seconds={"type": float, "default": 300.0},
+         runs_per_gpu={"type": int, "default": 1}, require_gpu={"action": "store_true"})
+    verb(evaluate, run)
+    verb(report, study, part={"choices": list(PARTS), "help": "one part only (default: all)"})
+    verb(doctor, study)
+    return top
+
+
+def plan(options):
+    """Check a configuration and say what it would run, without running it."""
+    from benchmarks.study import check_methods, load_study
+
+    study = load_study(options.study)
+    check_methods(study)
+    print(study_in_words(study))
+
+
+def study_in_words(study) -> str:
+    """A few lines: what is planned, what is done, what is left out and why."""
+    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
+    done = sum((run.directory / "record.json").exists() for run in runs)
+    lines = [f"{study.title or study.results}: {len(runs)} runs "
+             f"({len(study.benchmarks) - len(study.skipped)} benchmarks, {len(study.methods)} stages, "
+             f"{len(study.seeds)} seeds), {done} done"]
+    lines += [f"  {name}: not run: {reason}" for name, reason in study.skipped.items()]
+    return "\n".join(lines)
+
+
+def status(options):
+    """What has become of every run: done, failed, running (with its last line), or not started."""
+    from benchmarks.study import load_study
+
+    study = load_study(options.study)
+    print(study_in_words(study))
+    for run in study.runs():
+        if run.benchmark not in study.skipped:
+            print(f"  {run.benchmark:16} {run.protocol:8} {run.stage:12} seed {run.seed}  {state_of(study, run)}")
+
+
+def state_of(study, run) -> str:
+    """One line on a run."""
+    if (run.directory / "record.json").exists():
+        seconds = json.loads((run.directory / "record.json").read_text())["seconds"]
+        return f"done in {seconds / 60:.1f} min"
+    if (run.directory / "failure.json").exists():
+        return "failed: " + json.loads((run.directory / "failure.json").read_text())["error"]
+    log = study.results / "logs" / run.directory.relative_to(study.results / "runs").with_suffix(".log")
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "not started"
+
+
+def download(options):
+    """Fetch and verify one archive."""
+    from benchmarks.datasets.catalogue import archives_of
+    from benchmarks.datasets.download import fetch
+    from benchmarks.study import load_study
+
+    study = load_study(options.study)
+    archives = {a.file: a for name in study.benchmarks for a in archives_of(study.dataset(name), study.downloads)}
+    if options.file not in archives:
+        raise ValueError(f"{options.file}: not an archive of this study{settings.did_you_mean(options.file, archives)}")
+    print(fetch(archives[options.file], study.data / "archives", downloads=study.downloads))
+
+
+def prepare(options):
+    """Lay down a benchmark as images.npy, labels.npy and benchmark.json, downloading what it needs."""
+    from benchmarks.datasets import prepare as preparation
+    from benchmarks.study import load_study
+
+    study = load_study(options.study)
+    name = options.benchmark
+    if name not in study.benchmarks:
+        raise ValueError(f"{name}: not a benchmark of this study{settings.did_you_mean(name, study.benchmarks)}")
+    if name in study.skipped:
+        raise ValueError(f"{name}: {study.skipped[name]}")
+    block = study.benchmarks[name]
+    print(preparation.prepare(name, dataset=study.dataset(name).name, folder=study.data / name,
+                              archives=study.data / "archives", downloads=study.downloads, size=block.size,
+                              subset=block.subset, clusters=block.clusters, path=block.path))
+
+
+def train(options):
+    """Train one run, or go on with it; what it is stands in its run.yaml."""
+    from scl.train import train as train_run
+
+    print(train_run(options.run, gpus=options.gpus, threads=options.threads, runs_per_gpu=options.runs_per_gpu,
+                    checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu))
+
+
+def evaluate(options):
+    """Score the assignments of one trained run with the labels."""
+    from benchmarks.evaluation.evaluate import evaluate_run
+
+    print(evaluate_run(options.run, settings.load_run(options.run).data))
+
+
+PARTS = {  # part -> (module, function), in the order of making
+    "collect": ("benchmarks.report.collect", "collect"),
+    "tables": ("benchmarks.report.tables", "write_tables"),
+    "figures": ("benchmarks.report.figures", "write_figures"),
+    "claims": ("benchmarks.report.claims", "write_claims"),
+    "page": ("benchmarks.report.page", "write_page"),
+}
+
+
+def report(options):
+    """Make runs.csv, tables, figures, claims and the page from the runs there are."""
+    import importlib
+
+    from benchmarks.study import load_study
+
+    study = load_study(options.study)
+    for part in [options.part] if options.part else PARTS:
+        module, function = PARTS[part]
+        made = getattr(importlib.import_module(module), function)(study)
+        for path in made if isinstance(made, list) else [made]:
+            print(path)
+
+
+def doctor(options):
+    """Look at this machine: versions, devices, room on the disk, and what the configuration still lacks."""
+    import shutil
+
+    from benchmarks.study import check_methods, load_study
+    from scl import devices
+    from scl.record import provenance
+
+    found = provenance(Path(__file__).resolve().parent.parent, device="cpu")
+    print("commit", found["commit"], "(with changes)" if found["dirty"] else "")
+    print("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items()))
+    import torch
+
+    from scl.shim import torchvision
+
+    print(f"torch sees {torch.cuda.device_count()} GPUs (CUDA {torch.version.cuda}), {len(devices.visible())} visible; "
+          f"torchvision {torchvision.__version__} imports; {torch.get_num_threads()} threads")
+    study = load_study(options.study)
+    check_methods(study)
+    study.results.mkdir(parents=True, exist_ok=True)
+    print(f"{shutil.disk_usage(study.results).free / 1e9:.0f} GB free at {study.results}")
+    print(study_in_words(study))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

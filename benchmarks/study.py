@@ -1,0 +1,271 @@
+"""A study: which benchmarks, methods, protocols and seeds. Read from YAML, checked, and expanded into runs.
+
+Nothing here imports torch (the Snakefile reads this module), except `check_methods`, which looks at the classes.
+"""
+
+import copy
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.datasets.catalogue import Downloads, dataset_named, missing_source
+from scl import settings
+from scl.record import write_yaml_if_changed
+from scl.settings import RunSettings, did_you_mean
+
+PROTOCOLS = ("joint", "heldout")
+CONTROLS = "baselines.controls."
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One column of the tables. The key in the configuration is its name; `dataset` is that name if left out."""
+
+    dataset: str | None = None
+    size: int | None = None  # pixels a side; the data set's usual one if left out
+    subset: int | None = None  # as many images, drawn without looking at labels; then give it a name of its own
+    clusters: int | None = None  # K; the data set's number of classes if left out
+    path: str | None = None  # of the user's images (dataset: folder)
+    protocols: list[str] | None = None  # of the study's protocols, those to run here
+
+    def __post_init__(self):
+        for key, least in (("size", 8), ("subset", 2), ("clusters", 2)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key}: {value} is below {least}")
+        if self.subset and self.clusters and self.clusters > self.subset:
+            raise ValueError(f"clusters: {self.clusters} clusters cannot be found in {self.subset} images")
+
+
+@dataclass(frozen=True)
+class MethodBlock:
+    """One stage of a method, and one row of the tables. `on` holds what differs on single benchmarks, `recipes` named
+    sets of differences (`recipe: official` at the top of the study chooses one)."""
+
+    method: str
+    title: str | None = None
+    after: str | None = None  # the stage whose weights this one starts from
+    origin: str = ""  # where the settings come from: shown below the tables
+    network: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    augment: dict[str, list] = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+    recipes: dict[str, dict] = field(default_factory=dict)
+    on: dict[str, dict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How runs share a machine; none of this changes a result, so none of it is part of a run."""
+
+    threads: int | None = None  # of a run without GPU; None = the cores, shared among the GPUs
+    runs_per_gpu: int = 1
+    checkpoint_seconds: float = 300.0
+    require_gpu: bool = False  # an error, not a warning, where no GPU is visible
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run; its folder is its name."""
+
+    benchmark: str
+    protocol: str
+    stage: str
+    seed: int
+    title: str
+    directory: Path
+    after: "Run | None" = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole configuration, checked. `results`: where everything is made; `data`: prepared benchmarks."""
+
+    results: Path
+    benchmarks: dict[str, Benchmark]
+    methods: dict[str, MethodBlock]
+    title: str = ""
+    data: Path = Path("data")
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    recipe: str | None = None
+    reference: str | None = None  # the stage that the others are compared with (ablation tables)
+    network: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    downloads: Downloads = field(default_factory=Downloads)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self):
+        _check(self)
+
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Benchmarks that cannot be had with this configuration, and why."""
+        reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def dataset(self, benchmark: str):
+        return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
+
+    def protocols_of(self, benchmark: str) -> list[str]:
+        wanted = self.benchmarks[benchmark].protocols or self.protocols
+        return [p for p in wanted if p in self.dataset(benchmark).protocols]
+
+    def runs(self) -> list[Run]:
+        """Every planned run, those of skipped benchmarks included; a stage comes after the one it starts from."""
+        return [self.run(b, p, stage, seed) for b in self.benchmarks for p in self.protocols_of(b)
+                for stage in self.methods for seed in self.seeds]
+
+    def run(self, benchmark: str, protocol: str, stage: str, seed: int) -> Run:
+        block = self.methods[stage]
+        after = self.run(benchmark, protocol, block.after, seed) if block.after else None
+        folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
+        return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
+
+    def settings(self, run: Run) -> RunSettings:
+        """The resolved settings of one run. Raises ValueError naming the place."""
+        block = self.methods[run.stage]
+        merged = {key: getattr(block, key) for key in ("method", "augment", "options")}
+        merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}
+        for name, differences in (("recipes", self.recipe), ("on", run.benchmark)):
+            merged = merge(merged, getattr(block, name).get(differences, {}))
+        merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
+                   "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
+        return settings.read(RunSettings, merged, f"methods.{run.stage}")
+
+
+def load_study(source) -> Study:
+    """The study in a YAML file, or in a mapping already read. `extends: FILE` takes another file as the ground.
+
+    Raises ValueError naming the key and, for a key unknown, the nearest known one.
+    """
+    mapping = resolve(source)
+    mapping.pop("extends", None)
+    for key in ("results", "data"):
+        if isinstance(mapping.get(key), str):
+            mapping[key] = Path(mapping[key])
+    if isinstance(mapping.get("seeds"), int) and not isinstance(mapping["seeds"], bool):
+        mapping["seeds"] = list(range(mapping["seeds"]))
+    study = settings.read(Study, mapping)
+    for stage in study.methods:  # every run's settings must read, before any job starts
+        for benchmark in study.benchmarks:
+            study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
+    return study
+
+
+def resolve(source) -> dict:
+    """The mapping with what it extends merged in; a method or benchmark set to null is left out."""
+    mapping = copy.deepcopy(source) if isinstance(source, dict) else settings.load_yaml(source)
+    if base := mapping.pop("extends", None):
+        mapping = merge(resolve(base), mapping)
+    for block in ("methods", "benchmarks"):
+        if isinstance(mapping.get(block), dict):
+            mapping[block] = {k: v for k, v in mapping[block].items() if v is not None}
+    return mapping
+
+
+def merge(ground: dict, differences: dict) -> dict:
+    """Differences win; mappings are merged key by key, lists and values are replaced."""
+    merged = dict(ground)
+    for key, value in differences.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def write_plan(study: Study, resolved: dict) -> None:
+    """`<results>/study.yaml` and every run's run.yaml, each rewritten only if its content changes.
+
+    Runs of skipped benchmarks get none. Raises OSError where the results folder cannot be written.
+    """
+    write_yaml_if_changed(study.results / "study.yaml", resolved)
+    for run in study.runs():
+        if run.benchmark not in study.skipped:
+            write_yaml_if_changed(run.directory / "run.yaml", dataclasses.asdict(study.settings(run)))
+
+
+def check_methods(study: Study) -> None:
+    """Import every method, read its options, try its augmentations. Raises ValueError naming the key."""
+    from scl import augment
+    from scl.contract import Method
+
+    for stage, block in study.methods.items():
+        where = f"methods.{stage}"
+        found = settings.find_class(block.method, f"{where}.method")
+        if not issubclass(found, Method):
+            raise ValueError(f"{where}.method: '{block.method}' is not a scl.contract.Method")
+        for benchmark in study.benchmarks:
+            resolved = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
+            settings.read(found.Options, resolved.options, f"{where}.options")
+            for name in found.augmentations:
+                if name not in resolved.augment:
+                    raise ValueError(f"{where}.augment.{name}: missing; {found.__name__} draws it")
+            for name, spec in resolved.augment.items():
+                if name not in found.augmentations:
+                    raise ValueError(f"{where}.augment.{name}: unknown{did_you_mean(name, found.augmentations)}")
+                try:
+                    augment.build(spec)
+                except ValueError as error:
+                    raise ValueError(f"{where}.augment.{name}: {error}") from None
+
+
+def _check(study: Study) -> None:
+    if not study.seeds or len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
+        raise ValueError(f"seeds: a number of seeds, or a list of different ones from 0 on; got {study.seeds}")
+    for key in ("benchmarks", "methods"):
+        if not getattr(study, key):
+            raise ValueError(f"{key}: none given")
+        for name in getattr(study, key):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", str(name)):
+                raise ValueError(f"{key}.{name}: a name is a folder too: small letters, digits, '-', '_' and '.'")
+    for protocol in study.protocols:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocols: unknown '{protocol}'{did_you_mean(protocol, PROTOCOLS)}")
+    for name, block in study.benchmarks.items():
+        _check_benchmark(study, name, block)
+    for stage, block in study.methods.items():
+        _check_chain(study, stage, block)
+    if study.reference and study.reference not in study.methods:
+        raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
+
+
+def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
+    try:
+        dataset = dataset_named(block.dataset or name)
+    except ValueError as error:
+        raise ValueError(f"benchmarks.{name}: {error}") from None
+    if dataset.user_path and not block.path:
+        raise ValueError(f"benchmarks.{name}.path: missing; give the folder of the images")
+    if block.path and not dataset.user_path:
+        raise ValueError(f"benchmarks.{name}.path: only for dataset: folder")
+    if dataset.clusters is None and block.clusters is None:
+        raise ValueError(f"benchmarks.{name}.clusters: missing; say how many clusters to look for")
+    if block.subset and name == dataset.name:
+        raise ValueError(f"benchmarks.{name}.subset: a subset is another benchmark; give it a name of its own, "
+                         f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")
+    for protocol in block.protocols or []:
+        if protocol not in dataset.protocols:
+            raise ValueError(f"benchmarks.{name}.protocols: {dataset.title} has no '{protocol}'; "
+                             f"it has {', '.join(dataset.protocols)}")
+
+
+def _check_chain(study: Study, stage: str, block: MethodBlock) -> None:
+    for name in block.on:
+        if name not in study.benchmarks and name not in _known_datasets():
+            raise ValueError(f"methods.{stage}.on.{name}: no such benchmark{did_you_mean(name, study.benchmarks)}")
+    seen = [stage]
+    while block.after:
+        if block.after not in study.methods:
+            raise ValueError(f"methods.{seen[-1]}.after: unknown '{block.after}'{did_you_mean(block.after, study.methods)}")
+        if block.after in seen:
+            raise ValueError(f"methods.{stage}.after: a circle: {' -> '.join([*seen, block.after])}")
+        seen.append(block.after)
+        block = study.methods[block.after]
+
+
+def _known_datasets():
+    from benchmarks.datasets.catalogue import CATALOGUE
+
+    return CATALOGUE

@@ -1,0 +1,53 @@
+"""Weights and images -> assignments: the same few lines for every method."""
+
+import warnings
+
+import numpy as np
+import torch
+
+from scl.contract import Method
+from scl.images import Images
+
+
+@torch.no_grad()
+def outputs(method: Method, images: Images, *, autocast, batch_size: int = 512) -> np.ndarray:
+    """`method.assign` of all images, un-augmented and in evaluation mode: M x K or M x D, float32."""
+    training = method.training
+    method.eval()
+    device = images.pixels.device
+    parts = []
+    for start in range(0, len(images), batch_size):
+        index = torch.arange(start, min(start + batch_size, len(images)), device=device)
+        with autocast():
+            parts.append(method.assign(images.batch(index)).float())
+    method.train(training)
+    return torch.cat(parts).cpu().numpy()
+
+
+def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, seed: int):
+    """Cluster of every evaluated image (int64) and its probability (float32; empty where k-means assigns).
+
+    k-means (scikit-learn) is fitted on the training images to cluster and applied to the evaluated ones.
+    """
+    result = outputs(method, evaluated, autocast=autocast)
+    if not np.isfinite(result).all():
+        raise FloatingPointError("the outputs of the trained method are not finite")
+    if not method.clusters_by_kmeans:
+        return result.argmax(1).astype(np.int64), result.max(1).astype(np.float32)
+    same = evaluated is fit
+    fitted = result if same else outputs(method, fit, autocast=autocast)[:fit.fit]
+    return kmeans(fitted, result, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=seed), \
+        np.empty(0, np.float32)
+
+
+def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts: int, seed: int) -> np.ndarray:
+    """k-means++ of scikit-learn, the best of `restarts` by inertia, fitted on the first array, applied to the
+    second: M integers."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    model = KMeans(clusters, n_init=restarts, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than clusters: shown by metrics
+        model.fit(fitted)
+    return model.predict(evaluated).astype(np.int64)

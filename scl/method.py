@@ -1,0 +1,116 @@
+"""Deep Clustering by Semantic Contrastive Learning (Huang & Gong, BMVC 2022), to be read beside docs/methods.md.
+
+There is no official code: the abstract fixes the semantic contrast, the clustering consistency between instance
+similarities and decision boundaries, and that classes are reasoned on the fly by their consensus. Everything else
+here is a reconstruction; numbers in brackets are the steps of docs/methods.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from scl import losses
+from scl.contract import Method
+from scl.memory import InstanceMemory
+from scl.networks import Prototypes, projection_head
+
+
+@dataclass(frozen=True)
+class Options:
+    """All defaults are ours, fixed on digits and a CIFAR-10 subset, the same on every benchmark."""
+
+    temperature: float = 0.1  # tau, instance similarities
+    prototype_temperature: float = 0.1  # tau_c, cluster decisions
+    instance_temperature: float = 0.5  # tau_i, NT-Xent
+    memory_momentum: float = 0.5  # mu
+    instance_weight: float = 1.0  # 0 leaves L_ins out (ablation)
+    semantic_weight: float = 1.0  # w_s
+    consistency_weight: float = 1.0  # w_c
+    balance_weight: float = 2.0  # w_b
+    consistency: str = "joint"  # joint: p against q, equation 5 | view: q against q (ablation)
+    consensus: str = "both"  # both | boundaries: q alone | similarities: p alone (ablation)
+    warm_up: float = 0.125  # share of the epochs before the memory is used
+    assignment: str = "prototypes"  # prototypes | kmeans on h (ablation)
+    projection_hidden: int = 512
+    projection: int = 128  # d
+    projection_norm: bool = True
+    kmeans_restarts: int = 10
+
+    def __post_init__(self):
+        for name, choices in (("consistency", ("joint", "view")), ("assignment", ("prototypes", "kmeans")),
+                              ("consensus", ("both", "boundaries", "similarities"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
+        for name in ("temperature", "prototype_temperature", "instance_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+
+
+class SCL(Method):
+    """Semantic Contrastive Learning: memory, prototypes and encoder are learned concurrently."""
+
+    Options = Options
+    augmentations = ("view",)
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.encoder = self.encoder_for(network)  # f
+        self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection, normalised=options.projection_norm)  # g
+        self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
+        self.memory = InstanceMemory(problem.images, options.projection, problem.clusters,
+                                     momentum=options.memory_momentum, temperature=options.temperature)
+
+    @property
+    def warming_up(self) -> bool:
+        return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
+
+    def embed(self, images):
+        """z = g(h) / |g(h)| on the unit sphere: B x d."""
+        return F.normalize(self.projection(self.encoder(images)).float(), dim=1)
+
+    def decide(self, z):
+        """[1] q_k = softmax_k(z . c_k / tau_c): B x K."""
+        return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
+
+    def step(self, views, index):
+        o = self.options
+        z1, z2 = self.embed(torch.cat(views)).chunk(2)
+        q1, q2 = self.decide(z1), self.decide(z2)
+        terms = {"balance": o.balance_weight * losses.balance(torch.cat([q1, q2]))}
+        if o.instance_weight:
+            terms["instance"] = o.instance_weight * losses.nt_xent(z1, z2, o.instance_temperature)
+        if self.warming_up:  # [10] the memory is not yet meaningful
+            terms["consistency"] = o.consistency_weight * losses.agreement(q1, q2)
+            pseudo_classes = (q1 + q2).argmax(1)
+        else:
+            p1, p2 = self.memory.similarity(z1, index), self.memory.similarity(z2, index)
+            pseudo_classes = self.reason(p1, p2, q1, q2).argmax(1)  # y
+            if o.semantic_weight:
+                terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, pseudo_classes)
+            joint = o.consistency == "joint"
+            terms["consistency"] = o.consistency_weight * (
+                losses.clustering_consistency(p1, p2, q1, q2) if joint else losses.agreement(q1, q2))
+        self.seen = index, z1.detach(), z2.detach(), pseudo_classes
+        return terms
+
+    def after_step(self):
+        self.memory.update(*self.seen)
+
+    def reason(self, p1, p2, q1, q2):
+        """[3] The hypothesis of each image's class, by consensus of similarities and boundaries: B x K."""
+        if self.options.consensus == "boundaries":
+            return losses.consensus(q1, q2, q1, q2)
+        if self.options.consensus == "similarities":
+            return losses.consensus(p1, p2, p1, p2)
+        return losses.consensus(p1, p2, q1, q2)
+
+    @property
+    def clusters_by_kmeans(self) -> bool:
+        return self.options.assignment == "kmeans"
+
+    def assign(self, images):
+        """[11] q of the un-augmented image, or its features h where k-means assigns."""
+        if self.clusters_by_kmeans:
+            return F.normalize(self.encoder(images).float(), dim=1)
+        return self.decide(self.embed(images))

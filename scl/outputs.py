@@ -1,0 +1,77 @@
+"""What a finished run leaves behind, each file written whole; the record last, as the mark of being done."""
+
+import csv
+import resource
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scl import images, settings
+from scl.record import atomic, provenance, write_json
+
+CODE_ROOT = Path(__file__).resolve().parent.parent
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def finish(trainer) -> Path:
+    """Assignments, weights, history and record of a trained run; returns the record's path."""
+    directory, method = trainer.directory, trainer.method
+    final, confidence = trainer.assign()
+    trainer.save(optimizer=False)  # kept: if the files below are deleted, they are made again without training
+    _write_assignments(trainer, final, confidence)
+    with atomic(directory / "weights.pt") as path:
+        torch.save({k: v for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
+    _write_history(directory / "history.csv", trainer.history)
+    write_json(directory / "record.json", _record(trainer))
+    return directory / "record.json"
+
+
+def _write_assignments(trainer, final, confidence) -> None:
+    arrays = {"rows": trainer.evaluated.rows[:len(final)], "assignments": final, "confidence": confidence,
+              "epochs": np.array([epoch for epoch, _ in trainer.curve], np.int64),
+              "per_epoch": np.stack([a.numpy() for _, a in trainer.curve]) if trainer.curve
+              else np.empty((0, len(final)), np.int16)}
+    neighbours = getattr(trainer.method, "neighbours", None)
+    if neighbours is not None:  # evaluation reports their purity
+        arrays["neighbours"] = trainer.images.rows[neighbours.cpu().numpy()].astype(np.int32)
+        arrays["neighbour_rows"] = trainer.images.rows[:len(neighbours)]
+    with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _write_history(path, history) -> None:
+    names = list(dict.fromkeys(name for row in history for name in row)) or ["epoch"]
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _record(trainer) -> dict:
+    run = trainer.run
+    cuda = trainer.device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else \
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
+        "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds, "peak_memory_bytes": peak,
+        "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
+        "config_sha256": settings.digest(run),
+        "images_sha256": images.describe(run.data)["images_sha256"], "fingerprint": trainer.fingerprint,
+        "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")}, "label_guard": True,
+        "parameters": sum(p.numel() for p in trainer.method.parameters()), "counts": trainer.method.counts,
+        "images": len(trainer.images), "evaluated": len(trainer.evaluated), "attempts": trainer.attempts,
+        "started": trainer.attempts[0]["started"], "finished": now()}
+
+
+def write_failure(directory: Path, error: Exception) -> None:
+    """failure.json: why the run failed and where, for the tables and for the reader."""
+    write_json(directory / "failure.json", {"error": str(error), "kind": type(error).__name__, "time": now(),
+                                            **getattr(error, "where", {})})

@@ -1,0 +1,299 @@
+"""The one training loop: every stage of every method runs through `train`, nothing else.
+
+Order of start-up, and why:
+  1. lock the run's folder (an orphan of a killed workflow may still be at it: wait, then find it finished)
+  2. lease a device, before anything touches CUDA
+  3. put labels out of reach
+  4. seeds by name, images to the device, the method, the weights of the preceding stage
+  5. a checkpoint of exactly these settings, images and preceding weights, if there is one
+  6. epochs; checkpoints at intervals of time
+  7. assignments, weights, history; the record last of all: it is the mark of being done
+Random streams are derived from (run, purpose, step), so a checkpoint need not hold any generator: a resumed run
+repeats the interrupted one bit for bit on the CPU, given the same number of threads.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from scl import augment, checkpoint, devices, images, settings
+from scl.assign import assignments
+from scl.contract import Problem
+from scl.guard import labels_out_of_reach
+from scl.outputs import CODE_ROOT, finish, now, write_failure
+from scl.record import provenance, sha256
+from scl.seeding import Seeds
+from scl.settings import RunSettings
+
+VERSION = 1  # raise by hand when a change of the code must not be resumed across
+CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
+
+
+class NonFinite(FloatingPointError):
+    """A term of the loss is not finite; carries where."""
+
+    def __init__(self, term, value, epoch, step):
+        super().__init__(f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
+                         f"learning rate or precision: fp32")
+        self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
+
+
+def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
+          require_gpu: bool = False, report=print) -> Path:
+    """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
+
+    The same call resumes. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint
+    and failure.json stay), SystemExit (143 after SIGTERM, 130 after
+    Ctrl-C) with the state saved.
+    """
+    directory = Path(directory)
+    run = with_all_options(settings.load_run(directory))
+    with devices.run_lock(directory, report=report):
+        fingerprint = fingerprint_of(run)
+        if finished(directory, fingerprint):
+            report(f"{directory}: already done")
+            return directory / "record.json"
+        (directory / "failure.json").unlink(missing_ok=True)
+        with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report), \
+                labels_out_of_reach(), checkpoint.Stop() as stop:
+            torch.set_num_threads(threads)
+            device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+            trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
+            try:
+                trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
+                return finish(trainer)
+            except (FloatingPointError, torch.OutOfMemoryError) as error:
+                write_failure(directory, error)
+                raise
+
+
+def with_all_options(run: RunSettings) -> RunSettings:
+    """The settings with the method's defaults written out, so that a changed default is another run."""
+    options = settings.read(settings.find_class(run.method).Options, run.options, f"{run.stage}.options")
+    return dataclasses.replace(run, options=dataclasses.asdict(options))
+
+
+def fingerprint_of(run: RunSettings) -> str:
+    """What a checkpoint must agree with: settings, images, weights it starts from, VERSION."""
+    parts = [str(VERSION), settings.digest(run), images.describe(run.data)["images_sha256"]]
+    if run.after:
+        weights = Path(run.after) / "weights.pt"
+        if not weights.exists():
+            raise ValueError(f"{weights}: missing; the stage this run starts from has to be trained first")
+        parts.append(sha256(weights))
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+def finished(directory: Path, fingerprint: str) -> bool:
+    """Whether the record in `directory` is of exactly this run."""
+    path = directory / "record.json"
+    return path.exists() and json.loads(path.read_text()).get("fingerprint") == fingerprint
+
+
+def choose_precision(wanted: str, device: str) -> torch.dtype:
+    """'auto' is bf16 on CUDA and fp32 elsewhere."""
+    if wanted == "auto":
+        wanted = "bf16" if device == "cuda" else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
+
+
+def learning_rate(training, epoch: int) -> float:
+    """Of a whole epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
+    if training.schedule == "constant":
+        return training.learning_rate
+    low, high = training.final_learning_rate, training.learning_rate
+    return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
+
+
+def curve_epochs(training) -> set[int]:
+    """The epochs (counted from 1) after which assignments are kept: evenly spread, the last included."""
+    points = min(training.curve_points, training.epochs)
+    return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
+
+
+class Trainer:
+    """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
+
+    def __init__(self, run: RunSettings, directory: Path, *, device: str, fingerprint: str, report=print):
+        self.run, self.directory, self.device, self.fingerprint, self.report = run, directory, device, fingerprint, report
+        self.started = now()
+        self.seeds = Seeds(run.benchmark, run.stage, run.seed)
+        method_class = settings.find_class(run.method)
+        use = "represent" if method_class.uses_unlabelled else "fit"
+        self.images = images.load(run.data, run.protocol, use, device=device)
+        self.evaluated = self._evaluated_images()
+        self.method = self._build(method_class)
+        self.augment = {name: augment.build(spec) for name, spec in run.augment.items()}
+        dtype = choose_precision(run.training.precision, device)
+        self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+        self.autocast = lambda: torch.autocast(device, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
+        self.optimizer = self._optimizer() if run.training.epochs else None
+        self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
+        self.history, self.curve, self.attempts = [], [], []
+        self.epoch_losses = []  # of the running epoch: one small tensor a step, on the device
+        self.losses_checked = 0
+
+    def _evaluated_images(self):
+        uses = images.describe(self.run.data)["protocols"][self.run.protocol]
+        if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
+            return self.images
+        return images.load(self.run.data, self.run.protocol, "assign", device=self.device)
+
+    def _build(self, method_class):
+        clusters = images.describe(self.run.data)["clusters"]
+        if clusters > self.images.fit:
+            raise ValueError(f"{self.run.data}: {clusters} clusters cannot be found in {self.images.fit} images")
+        mean, std = self.images.statistics()
+        problem = Problem(images=self.images.fit, unlabelled=len(self.images) - self.images.fit, clusters=clusters,
+                          size=self.images.size, epochs=self.run.training.epochs, mean=mean, std=std)
+        options = settings.read(method_class.Options, self.run.options, f"{self.run.stage}.options")
+        torch.manual_seed(self.seeds("initial weights"))
+        method = method_class(options, problem, self.run.network)
+        if self.run.after:
+            method.start_from(torch.load(Path(self.run.after) / "weights.pt", map_location="cpu", weights_only=True))
+        method = method.to(self.device, memory_format=torch.channels_last)
+        if self.run.training.compile and hasattr(method, "encoder"):
+            method.encoder.compile()
+        return method
+
+    def _optimizer(self):
+        t = self.run.training
+        parameters = [p for p in self.method.parameters() if p.requires_grad]
+        if t.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay)
+        return torch.optim.Adam(parameters, lr=t.learning_rate, weight_decay=t.weight_decay)
+
+    # --- the loop --------------------------------------------------------------------------------------------
+
+    def fit(self, stop, *, checkpoint_seconds: float) -> None:
+        """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
+        resumed = self.restore()
+        self.attempts.append({"started": self.started, "epoch": self.epoch, "commit": provenance(CODE_ROOT, device=self.device)["commit"]})
+        self.clock = time.perf_counter() - self.seconds
+        if not resumed:
+            with self.autocast():
+                self.method.prepare(self.images, self.seeds.generator("prepare", device=self.device))
+        self.method.train()
+        saved = time.perf_counter()
+        while self.epoch < self.run.training.epochs:
+            for _ in self._steps_of_epoch():
+                late = time.perf_counter() - saved > checkpoint_seconds
+                if late or stop.requested:
+                    self.save()
+                    saved = time.perf_counter()
+                if stop.requested:
+                    self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
+                    raise SystemExit(stop.status)
+            self._end_epoch()
+
+    def steps_per_epoch(self) -> tuple[int, int]:
+        """(steps, batch size) of this epoch; a last partial batch is dropped, as in the official recipes."""
+        pool = self.method.pool(self.epoch)
+        batch = min(self.run.training.batch_size, pool)
+        return pool // batch, batch
+
+    def _steps_of_epoch(self):
+        self.method.epoch = self.epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.run.training, self.epoch)
+        steps, batch = self.steps_per_epoch()
+        order = torch.randperm(self.method.pool(self.epoch), generator=self.seeds.generator("order", self.epoch))
+        order = order.to(self.device)
+        while self.step_in_epoch < steps:
+            index = order[self.step_in_epoch * batch:(self.step_in_epoch + 1) * batch]  # B
+            self._step(index)
+            self.step_in_epoch += 1
+            if len(self.epoch_losses) - self.losses_checked >= CHECK_EVERY:
+                self._check_losses()
+            yield
+
+    def _step(self, index) -> None:
+        name = ("step", self.epoch, self.step_in_epoch)
+        torch.manual_seed(self.seeds(*name, "layers"))  # for methods with random layers of their own
+        views = self.method.draw(self.images, index, self.augment,
+                                 self.seeds.generator(*name, "views", device=self.device))
+        with self.autocast():
+            terms = self.method.step(views, index)
+        self.term_names = list(terms)
+        values = torch.stack([t.float() for t in terms.values()])
+        loss = values.sum()
+        if loss.requires_grad:  # not so where a step has nothing to learn from, e.g. an empty self-label mask
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+        self.method.after_step()
+        self.epoch_losses.append(values.detach())
+
+    def _check_losses(self) -> None:
+        """One synchronisation for many steps; names the first term that is not finite."""
+        fresh = self.epoch_losses[self.losses_checked:]
+        if fresh:
+            values = torch.stack(fresh).cpu()  # steps x terms
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                step, term = bad[0].tolist()
+                raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, self.losses_checked + step)
+        self.losses_checked = len(self.epoch_losses)
+
+    def _end_epoch(self) -> None:
+        self._check_losses()
+        means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
+        terms = dict(zip(self.term_names, means))
+        self.seconds = time.perf_counter() - self.clock
+        self.history.append({"epoch": self.epoch + 1, "steps": len(self.epoch_losses), "loss": sum(means), **terms,
+                             "learning_rate": learning_rate(self.run.training, self.epoch), "seconds": self.seconds})
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.epoch_losses, self.losses_checked = [], 0
+        if self.epoch in curve_epochs(self.run.training):
+            self.curve.append((self.epoch, torch.from_numpy(self.assign()[0]).short()))
+        self._progress(terms)
+
+    def assign(self):
+        """(assignments, confidence) of the evaluated images with the present weights."""
+        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast,
+                           seed=self.seeds("kmeans"))
+
+    def _progress(self, terms) -> None:
+        epochs = self.run.training.epochs
+        left = self.seconds / self.epoch * (epochs - self.epoch)
+        if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
+            named = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            self.report(f"epoch {self.epoch}/{epochs}  {named}  {self.seconds / 60:.1f} min done, "
+                        f"about {left / 60:.1f} min left")
+
+    # --- checkpoints -----------------------------------------------------------------------------------------
+
+    def save(self, *, optimizer: bool = True) -> None:
+        """A checkpoint of a state whose losses are all finite. Without optimizer: after the last epoch."""
+        self._check_losses()
+        self.seconds = time.perf_counter() - self.clock
+        checkpoint.save(self.directory / "checkpoint.pt", {
+            "fingerprint": self.fingerprint, "epoch": self.epoch, "step_in_epoch": self.step_in_epoch,
+            "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict() if optimizer else None,
+            "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
+            "term_names": getattr(self, "term_names", []), "history": self.history, "curve": self.curve,
+            "seconds": self.seconds, "attempts": self.attempts})
+
+    def restore(self) -> bool:
+        """Whether a checkpoint of this very run was found and loaded."""
+        state = checkpoint.load(self.directory / "checkpoint.pt", fingerprint=self.fingerprint)
+        if state is None:
+            return False
+        self.method.load_state_dict(state["method"])
+        if self.optimizer and state["optimizer"]:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step_in_epoch, self.seconds = state["epoch"], state["step_in_epoch"], state["seconds"]
+        losses = state["epoch_losses"]
+        self.epoch_losses = [] if losses is None else list(losses.to(self.device))
+        self.losses_checked = len(self.epoch_losses)
+        self.term_names, self.history = state["term_names"], state["history"]
+        self.curve, self.attempts = [tuple(c) for c in state["curve"]], state["attempts"]
+        self.report(f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
+                    f"after {self.seconds / 60:.1f} min of training")
+        return True
