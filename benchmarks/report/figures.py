@@ -154,6 +154,7 @@ def draw_curves(study, grid: Grid) -> Figure:
         panel.set_ylabel("ACC, %")
         panel.set_title(f"{benchmark} ({protocol})")
         panel.set_xlim(left=0)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.suptitle(
         "Labels are used for this display only; no run sees or follows them.\n"
         "Line: mean over the seeds; band: lowest to highest seed",

@@ -33,7 +33,7 @@ ul { padding-left: 1.2rem; }
 .lead { color: var(--soft); margin-top: 0; }
 figure { margin: 1.4rem 0 2rem; }
 figcaption { font-weight: 600; margin-bottom: .5rem; }
-figure img { max-width: 100%; height: auto; }
+figure img { max-width: 100%; min-width: min(100%, 46rem); height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap;
