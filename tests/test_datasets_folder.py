@@ -1,0 +1,104 @@
+"""A user's own images: classes or none, sizes, modes and formats mixed."""
+import json
+
+import numpy as np
+import pytest
+from fake_archives import encoded, picture
+from PIL import Image
+
+from benchmarks.datasets.prepare import prepare
+
+
+def write(root, names):
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        format = {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}[name.rpartition(".")[2]]
+        mode = ["RGB", "L", "P" if format in ("PNG", "BMP") else "RGB"][i % 3]
+        path.write_bytes(encoded(picture(i % 4, i, 20 + 13 * i % 90, 30 + 7 * i % 90), format, mode))
+
+
+def make(tmp_path, **changes):
+    out = tmp_path / "data" / "mine"
+    mark = prepare("mine", dataset="folder", path=tmp_path / "images", folder=out, archives=tmp_path / "archives",
+                   **{"size": 24, **changes})
+    labels = np.load(out / "labels.npy") if (out / "labels.npy").exists() else None
+    return json.loads(mark.read_text()), np.load(out / "images.npy"), labels
+
+
+def test_sub_folders_are_classes(tmp_path):
+    names = [f"{kind}/{deep}{i}.{ending}" for kind in ("cat", "ant", "übel") for i, (deep, ending) in enumerate(
+        [("", "jpg"), ("deep/er/", "png"), ("", "JPEG"), ("", "webp"), ("", "bmp")])]
+    write(tmp_path / "images", names)
+    (tmp_path / "images" / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "images" / "cat" / ".hidden.png").write_text("no image")
+    (tmp_path / "images" / ".thumbs").mkdir()
+    (tmp_path / "images" / ".thumbs" / "a.png").write_text("no image")
+    (tmp_path / "images" / "README.md").write_text("no image")
+    record, images, labels = make(tmp_path)
+    assert images.shape == (15, 24, 24, 3) and np.bincount(labels).tolist() == [5, 5, 5]
+    assert record["classes"] == ["ant", "cat", "übel"] and record["clusters"] == 3
+    assert record["protocols"] == {"joint": {"fit": ["all"], "represent": ["all"], "assign": ["all"]}}
+    assert record["splits"] == {"all": [0, 15]} and record["sources"] == []
+
+
+def test_without_classes_there_are_no_labels(tmp_path):
+    write(tmp_path / "images", [f"{i}.png" for i in range(9)])
+    with pytest.raises(ValueError, match="mine: clusters: is needed"):
+        make(tmp_path)
+    record, images, labels = make(tmp_path, clusters=3)
+    assert labels is None and len(images) == 9 and record["clusters"] == 3 and record["classes"] == []
+    assert record["labels_sha256"] is None
+
+
+def test_labels_of_an_earlier_preparation_do_not_stay(tmp_path):
+    write(tmp_path / "images", ["a/0.png", "b/1.png"])
+    assert make(tmp_path)[2] is not None
+    for name in ("a/0.png", "b/1.png"):
+        (tmp_path / "images" / name).rename(tmp_path / "images" / name.partition("/")[2])
+    assert make(tmp_path, clusters=2)[2] is None
+
+
+def test_one_image_is_enough(tmp_path):
+    write(tmp_path / "images", ["one.jpg"])
+    record, images, _ = make(tmp_path, clusters=1)
+    assert len(images) == record["count"] == 1
+
+
+def test_clusters_may_differ_from_classes_and_subset_works(tmp_path):
+    write(tmp_path / "images", [f"{kind}/{i}.png" for kind in "ab" for i in range(10)])
+    record, images, labels = make(tmp_path, clusters=5, subset=7)
+    assert record["clusters"] == 5 and record["classes"] == ["a", "b"]
+    assert len(images) == len(labels) == 7 and record["splits"] == {"all": [0, 7]}
+
+
+@pytest.mark.parametrize("names, words", [
+    ([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")])
+def test_what_cannot_be_is_refused(tmp_path, names, words):
+    (tmp_path / "images").mkdir()
+    write(tmp_path / "images", names)
+    with pytest.raises(ValueError, match=words):
+        make(tmp_path, clusters=2)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ValueError, match="images: is no folder of images"):
+        make(tmp_path)
+
+
+def test_broken_image_is_named_with_its_folder(tmp_path):
+    write(tmp_path / "images", ["a/0.png", "b/1.png"])
+    (tmp_path / "images" / "b" / "2.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match="b/2.jpg: cannot be read as an image"):
+        make(tmp_path)
+
+
+def test_photographs_stand_upright(tmp_path):
+    (tmp_path / "images").mkdir()
+    pixels = np.zeros((24, 24, 3), np.uint8)
+    pixels[:12] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.jpg", exif=exif, quality=95)
+    _, images, _ = make(tmp_path, clusters=1)
+    assert images[0, :10].mean() < 20 and images[0, 14:].mean() > 235
