@@ -28,7 +28,7 @@ def where(mask, function, images, *parameters, overwrite=False):
     """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
 
     On the CPU only the chosen rows are computed, into the images themselves if `overwrite`. On a GPU counting
-    them would stall the stream, so all are computed and the result is selected. Parameters: tensors of B rows.
+    them would stall the stream, so all are computed and the result is selected. Parameters: B rows each.
     """
     if not counts_freely(images):
         return torch.where(mask[:, None, None, None], function(images, *parameters), images)
@@ -65,27 +65,31 @@ def adjust_hue(images, shift):
     return tents.mul_(chroma[:, None]).add_(low[:, None])
 
 
-def _blend_(images, kind, factor):
-    """In place: image * factor + (1 - factor) * (black | mean grey | grey), by kind[b]. kind, factor: B."""
+def _weights(kind, factor):
+    """How much of a blend is the image, how much its grey, how much its mean grey (the rest is black): like kind."""
+    rest = 1 - factor
+    return factor, rest * (kind == SATURATION), rest * (kind == CONTRAST)
+
+
+def _blend_(images, weights):
+    """In place: the blend by three weights of B each, clamped to [0, 1]."""
+    own, to_grey, to_mean = (weight[:, None, None] for weight in weights)
     grey_plane = luminance(images)
     mean = grey_plane.mean((1, 2), keepdim=True)
-    kind, factor = kind[:, None, None], factor[:, None, None]
-    rest = 1 - factor
-    degenerate = grey_plane.mul_(rest * (kind == SATURATION)).add_(mean * rest * (kind == CONTRAST))
-    return images.mul_(factor[:, None]).add_(degenerate[:, None]).clamp_(0, 1)
+    added = torch.addcmul(mean * to_mean, grey_plane, to_grey)  # B x H x W
+    return images.mul_(own[:, None]).add_(added[:, None]).clamp_(0, 1)
 
 
 def adjust(images, kind, factor):
     """Brightness, contrast or saturation of image b by factor[b] >= 0, which of the three by kind[b]."""
-    return _blend_(images.clone(), kind, factor)
+    return _blend_(images.clone(), _weights(kind, factor))
 
 
 def jitter(images, factors, order):
     """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
 
-    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: it is
-    done once for all, and slot j of the order is a blend before it where hue comes later and after it
-    elsewhere.
+    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: it is done
+    once for all, and slot j of the order is a blend before it where hue comes later and after it elsewhere.
     """
     shift, by_slot = factors[:, HUE], factors.gather(1, order)  # B, B x 4
     turn = (order == HUE).int().argmax(1)  # B: the slot of hue
@@ -99,13 +103,14 @@ def jitter(images, factors, order):
         ends = [0, *torch.bincount(turn, minlength=4).cumsum(0).tolist()]  # rows with turn < j end at ends[j]
     else:
         images = images.clone()
+    slots, turn = torch.arange(4, device=images.device), turn[:, None]
+    before = _weights(order, torch.where(slots < turn, by_slot, 1.0))
+    after = _weights(order, torch.where(slots > turn, by_slot, 1.0))
     for slot in (0, 1, 2):
         chosen = slice(ends[slot + 1] if sort else 0, None)
-        factor = torch.where(turn > slot, by_slot[:, slot], 1.0)
-        _blend_(images[chosen], order[chosen, slot], factor[chosen])
+        _blend_(images[chosen], [weight[chosen, slot] for weight in before])
     images = adjust_hue(images, shift)
     for slot in (1, 2, 3):
         chosen = slice(0, ends[slot] if sort else None)
-        factor = torch.where(turn < slot, by_slot[:, slot], 1.0)
-        _blend_(images[chosen], order[chosen, slot], factor[chosen])
+        _blend_(images[chosen], [weight[chosen, slot] for weight in after])
     return images.index_select(0, rows.argsort()) if sort else images

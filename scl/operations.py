@@ -63,20 +63,23 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     """
     scale, ratio = _pair("scale", scale), _pair("ratio", ratio)
     batch, _, height, width = shape
-    area = uniform(generator, *scale, batch, tries).mul_(height * width)
+    shares = (share * height * width for share in scale)
+    area = uniform(generator, *shares, batch, tries)
     aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
-    widths, heights = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    first = fits.int().argmax(1, keepdim=True)
-    some = fits.any(1)
+    sides = (
+        torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()
+    )  # B x 2 (height, width) x tries
+    fits = (sides[:, 0] <= height) & (sides[:, 1] <= width) & (sides > 0).all(1)
+    some, first = fits.any(1), fits.int().argmax(1)
+    sides = sides.gather(2, first[:, None, None].expand(-1, 2, 1))  # B x 2 x 1
     closest = min(max(width / height, ratio[0]), ratio[1])
-    box_height = torch.where(some, heights.gather(1, first)[:, 0], min(height, round(width / closest)))
-    box_width = torch.where(some, widths.gather(1, first)[:, 0], min(width, round(height * closest)))
+    box_height = torch.where(some, sides[:, 0, 0], min(height, round(width / closest)))
+    box_width = torch.where(some, sides[:, 1, 0], min(width, round(height * closest)))
     place = uniform(generator, 0, 1, 2, batch)
-    spare_height, spare_width = height - box_height, width - box_width
-    top = torch.where(some, (place[0] * (spare_height + 1)).floor(), (spare_height / 2).floor())
-    left = torch.where(some, (place[1] * (spare_width + 1)).floor(), (spare_width / 2).floor())
-    return torch.stack([top, left, box_height, box_width], dim=1)
+    top, left = place[0] * (height + 1 - box_height), place[1] * (width + 1 - box_width)
+    top = torch.where(some, top, (height - box_height) / 2)
+    left = torch.where(some, left, (width - box_width) / 2)
+    return torch.stack([top.floor(), left.floor(), box_height, box_width], dim=1)
 
 
 def random_crop(images, generator, *, padding: int = 0, size: int | None = None):

@@ -14,24 +14,25 @@ def crop_resize(images, boxes, *, size):
     small matrix product with a tent filter a row: no grid, no gather, and antialiasing costs nothing more.
     """
     batch, channels, height, width = images.shape
-    top, left, box_height, box_width = boxes.to(images.dtype).unbind(1)
-    rows = _tents(top, box_height, size=size, length=height)  # B x size x H
-    columns = _tents(left, box_width, size=size, length=width).transpose(1, 2)  # B x W x size
+    boxes = boxes.to(images.dtype)
+    weights = _tents(
+        boxes[:, :2], boxes[:, 2:], size=size, length=max(height, width)
+    )  # B x 2 x size x length
+    rows, columns = weights[:, 0, :, :height], weights[:, 1, :, :width].transpose(1, 2)
     images = torch.bmm(images.reshape(batch, channels * height, width), columns)  # B x 3H x size
     return torch.matmul(rows[:, None], images.view(batch, channels, height, size))
 
 
 def _tents(start, extent, *, size, length):
-    """B x size x length: the weights of `length` pixels in each of `size` outputs, rows summing to one."""
-    pixels = torch.arange(length, device=start.device, dtype=start.dtype) + 0.5
-    outputs = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
-    scale = (extent / size)[:, None]
-    centres = start[:, None] + outputs * scale  # B x size
-    support = scale.clamp(min=1.0)[:, :, None]
-    weights = (pixels - centres[:, :, None]).div_(support).abs_().neg_().add_(1.0).clamp_(min=0.0)
-    inside = (pixels > start[:, None]) & (pixels < (start + extent)[:, None])  # B x length
-    weights = weights.mul_(inside[:, None])
-    return weights.div_(weights.sum(2, keepdim=True))
+    """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, summing to one over pixels."""
+    steps = torch.arange(max(size, length), device=start.device, dtype=start.dtype) + 0.5
+    pixels, outputs = steps[:length], steps[:size, None]
+    start, extent = start[:, :, None, None], extent[:, :, None, None]
+    scale = extent / size
+    distance = (pixels - (start + outputs * scale)).div_(scale.clamp(min=1.0)).abs_()
+    inside = (pixels > start) & (pixels < start + extent)
+    weights = distance.neg_().add_(1.0).clamp_(min=0.0).mul_(inside)
+    return weights.div_(weights.sum(3, keepdim=True))
 
 
 def mirror(images):
