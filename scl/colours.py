@@ -66,7 +66,7 @@ def adjust_hue(images, shift):
 
 
 def _weights(kind, factor):
-    """How much of a blend is the image, how much its grey, how much its mean grey (the rest is black): like kind."""
+    """The shares of the image, its grey and its mean grey in a blend (the rest is black); shapes as kind."""
     rest = 1 - factor
     return factor, rest * (kind == SATURATION), rest * (kind == CONTRAST)
 
@@ -88,15 +88,13 @@ def adjust(images, kind, factor):
 def jitter(images, factors, order):
     """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
 
-    order: B x 4, a permutation of the four a row. Three of the four are blends and cheap, hue is dear: it is done
+    order: B x 4, a permutation of the four a row. Three of the four are cheap blends, hue is dear: it is done
     once for all, and slot j of the order is a blend before it where hue comes later and after it elsewhere.
     """
     shift, by_slot = factors[:, HUE], factors.gather(1, order)  # B, B x 4
     turn = (order == HUE).int().argmax(1)  # B: the slot of hue
     sort = counts_freely(images)
-    if (
-        sort
-    ):  # by that slot: then the images that a blend concerns are one slice, and nothing is computed in vain
+    if sort:  # by that slot: then the images that a blend concerns are one slice, and no others are computed
         turn, rows = turn.sort()
         images = images.index_select(0, rows)  # a fifth of the time of images[rows]
         shift, by_slot, order = shift[rows], by_slot[rows], order[rows]

@@ -68,18 +68,18 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
     sides = (
         torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()
-    )  # B x 2 (height, width) x tries
+    )  # B x 2 x tries: height, width
     fits = (sides[:, 0] <= height) & (sides[:, 1] <= width) & (sides > 0).all(1)
     some, first = fits.any(1), fits.int().argmax(1)
     sides = sides.gather(2, first[:, None, None].expand(-1, 2, 1))  # B x 2 x 1
     closest = min(max(width / height, ratio[0]), ratio[1])
     box_height = torch.where(some, sides[:, 0, 0], min(height, round(width / closest)))
     box_width = torch.where(some, sides[:, 1, 0], min(width, round(height * closest)))
-    place = uniform(generator, 0, 1, 2, batch)
-    top, left = place[0] * (height + 1 - box_height), place[1] * (width + 1 - box_width)
-    top = torch.where(some, top, (height - box_height) / 2)
-    left = torch.where(some, left, (width - box_width) / 2)
-    return torch.stack([top.floor(), left.floor(), box_height, box_width], dim=1)
+    spare = torch.stack([height - box_height, width - box_width])  # 2 x B
+    place = uniform(generator, 0, 1, 2, batch) * (spare + 1)
+    place = torch.minimum(place, spare + 0.5)  # just below spare + 1 may have been rounded up to it
+    corner = torch.where(some, place, spare / 2).floor()
+    return torch.stack([*corner, box_height, box_width], dim=1)
 
 
 def random_crop(images, generator, *, padding: int = 0, size: int | None = None):
@@ -92,9 +92,8 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
     if size == height + 2 * padding == width + 2 * padding:
         return images  # the only window
-    place = uniform(generator, 0, 1, 2, batch)
-    top = (place[0] * (height + 2 * padding - size + 1)).floor()
-    left = (place[1] * (width + 2 * padding - size + 1)).floor()
+    places = [length + 2 * padding - size + 1 for length in (height, width)]
+    top, left = (torch.randint(n, (batch,), generator=generator, device=images.device) for n in places)
     side = torch.full_like(top, size)
     padded = pad(images.float(), [padding] * 4)
     return warps.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)

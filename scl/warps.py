@@ -24,7 +24,7 @@ def crop_resize(images, boxes, *, size):
 
 
 def _tents(start, extent, *, size, length):
-    """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, summing to one over pixels."""
+    """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, each adding up to 1."""
     steps = torch.arange(max(size, length), device=start.device, dtype=start.dtype) + 0.5
     pixels, outputs = steps[:length], steps[:size, None]
     start, extent = start[:, :, None, None], extent[:, :, None, None]
