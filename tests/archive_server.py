@@ -6,9 +6,10 @@
 
 A mirror is only a first part of the path: all serve the same folder. Faults (a set of them may be given):
 404; login (status 200 and a page); wrong (one byte differs); short (the file ends at its half, and says so);
-truncated (every answer ends at the file's half, whatever was announced); cut (the same, once); stall (silence at the
-half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request).
+truncated (every answer ends at the file's half, whatever was announced); cut (the same, once); stall (silence
+at the half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request).
 """
+
 import hashlib
 import itertools
 import re
@@ -71,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "wrong" in faults:
             data = data[:-1] + bytes([data[-1] ^ 255])
         if "short" in faults:
-            data = data[:len(data) // 2]
+            data = data[: len(data) // 2]
         self.answer(path, data, faults)
 
     def refuse(self, path, status):

@@ -3,9 +3,10 @@
     checksums = build(folder)                        # made-up pictures
     checksums = build(folder, images="../shared/data")   # real ones, as far as they go
 
-`build` returns {file: {"md5": ...}}, ready for the configuration's `downloads.checksums`. The ILSVRC tar is not
-among them, as that one is never checked as a whole; its synsets have `ilsvrc_per_class` images each.
+`build` returns {file: {"md5": ...}}, ready for the configuration's `downloads.checksums`. The ILSVRC tar is
+not among them, as that one is never checked as a whole; its synsets have `ilsvrc_per_class` images each.
 """
+
 import hashlib
 import io
 import struct
@@ -46,7 +47,8 @@ SYNSETS = sorted({**IMAGENET_10, **IMAGENET_DOGS})
 
 
 def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, unlabelled=40):
-    """All five downloads and the ILSVRC tar into `out`; {file: {"md5": ...}} of the five. Takes about a second."""
+    """All five downloads and the ILSVRC tar into `out`; {file: {"md5": ...}} of the five. Takes about a
+    second."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     cifar10(out / "cifar-10-python.tar.gz", per_class, images=images)
@@ -54,8 +56,11 @@ def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, 
     stl10(out / "stl10_binary.tar.gz", per_class, unlabelled)
     tiny_imagenet(out / "tiny-imagenet-200.zip", tiny_classes, per_class, images=images)
     ilsvrc(out / "ILSVRC2012_img_train.tar", ilsvrc_per_class, images=images)
-    return {path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()}
-            for path in sorted(out.iterdir()) if path.name.endswith((".tar.gz", ".zip"))}
+    return {
+        path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()}
+        for path in sorted(out.iterdir())
+        if path.name.endswith((".tar.gz", ".zip"))
+    }
 
 
 def picture(label, number, height, width=None):
@@ -64,7 +69,7 @@ def picture(label, number, height, width=None):
     rng = np.random.default_rng([label, number])
     colours = np.random.default_rng(label).integers(0, 256, (2, 3))
     y, x = np.mgrid[:height, :width] / max(height, width) - rng.uniform(0.3, 0.7, 2)[:, None, None]
-    inside = x ** 2 + y ** 2 < 0.06 if label % 2 else abs(x + y * (label % 5 - 2)) < 0.15
+    inside = x**2 + y**2 < 0.06 if label % 2 else abs(x + y * (label % 5 - 2)) < 0.15
     noise = rng.normal(0, 12, (height, width, 3))
     return np.clip(np.where(inside[..., None], colours[0], colours[1]) + noise, 0, 255).astype(np.uint8)
 
@@ -82,7 +87,8 @@ def add(tar, name, data):
 
 
 def real(images, archive, limit, folders=None):
-    """Yield (parts of the name, bytes) of a tar of real images: `limit` a folder, of the first `folders` folders."""
+    """Yield (parts of the name, bytes) of a tar of real images: `limit` a folder, of the first `folders`
+    folders."""
     seen = {}
     with tarfile.open(Path(images) / archive) as tar:
         for entry in tar:
@@ -97,6 +103,7 @@ def real(images, archive, limit, folders=None):
 
 
 # CIFAR
+
 
 def python2_pickle(batch):
     """The bytes that Python 2's pickle and numpy 1 wrote (protocol 2), as in the official files."""
@@ -129,7 +136,9 @@ def cifar10(path, per_class=6, *, images=None, pickler=python2_pickle):
     rows = {"train": [], "test": []}
     if images:
         for (split, name, _), data in real(images, "cifar10-jpeg.tar.xz", per_class):
-            rows[split].append((CIFAR_10.index(name), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))))
+            rows[split].append(
+                (CIFAR_10.index(name), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+            )
     else:
         for label in range(10):
             rows["train"] += [(label, picture(label, i, 32)) for i in range(per_class)]
@@ -139,15 +148,19 @@ def cifar10(path, per_class=6, *, images=None, pickler=python2_pickle):
             order = np.random.default_rng(0).permutation(len(rows[split]))
             for name, part in zip(names, np.array_split(order, len(names))):
                 chosen = [rows[split][i] for i in part]
-                batch = {"batch_label": name, "labels": [label for label, _ in chosen],
-                         "data": np.stack([planes(pixels) for _, pixels in chosen]),
-                         "filenames": [f"{i}.png" for i in part]}
+                batch = {
+                    "batch_label": name,
+                    "labels": [label for label, _ in chosen],
+                    "data": np.stack([planes(pixels) for _, pixels in chosen]),
+                    "filenames": [f"{i}.png" for i in part],
+                }
                 add(tar, f"cifar-10-batches-py/{name}", pickler(batch))
         add(tar, "cifar-10-batches-py/batches.meta", pickler({"label_names": CIFAR_10, "num_vis": 3072}))
 
 
 def cifar100(path, per_class=6):
-    """`per_class` training images a superclass, and half as many test images; the fine labels are there, too."""
+    """`per_class` training images a superclass, and half as many test images; the fine labels are there,
+    too."""
     fine = sorted(name for names in SUPERCLASSES.values() for name in names.split())
     members = [fine.index(names.split()[i % 5]) for names in SUPERCLASSES.values() for i in range(per_class)]
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
@@ -155,10 +168,13 @@ def cifar100(path, per_class=6):
             rows = [(label, i) for label in range(20) for i in range(count)]
             rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
             first = 0 if split == "train" else 1000
-            batch = {"filenames": [f"{label}_{i}.png" for label, i in rows], "batch_label": split,
-                     "fine_labels": [members[label * per_class + i] for label, i in rows],
-                     "coarse_labels": [label for label, _ in rows],
-                     "data": np.stack([planes(picture(20 + label, first + i, 32)) for label, i in rows])}
+            batch = {
+                "filenames": [f"{label}_{i}.png" for label, i in rows],
+                "batch_label": split,
+                "fine_labels": [members[label * per_class + i] for label, i in rows],
+                "coarse_labels": [label for label, _ in rows],
+                "data": np.stack([planes(picture(20 + label, first + i, 32)) for label, i in rows]),
+            }
             add(tar, f"cifar-100-python/{split}", python2_pickle(batch))
         meta = {"fine_label_names": fine, "coarse_label_names": list(SUPERCLASSES)}
         add(tar, "cifar-100-python/meta", python2_pickle(meta))
@@ -166,8 +182,10 @@ def cifar100(path, per_class=6):
 
 # STL-10
 
+
 def stl10(path, per_class=6, unlabelled=40):
     """`per_class` training images, twice as many test images, and `unlabelled` ones; pixels before labels."""
+
     def columns(label, i):  # each plane column by column
         return picture(40 + label, i, 96).transpose(2, 1, 0).tobytes()
 
@@ -189,8 +207,10 @@ def stl10(path, per_class=6, unlabelled=40):
 
 # Tiny-ImageNet and ILSVRC
 
+
 def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
-    """`per_class` images of each of the first `classes` synsets, one of them grey; with the lists and a val folder."""
+    """`per_class` images of each of the first `classes` synsets, one of them grey; with the lists and a val
+    folder."""
     members = {}
     if images:
         for parts, data in real(images, "tiny-imagenet-200-train.tar.xz", per_class, folders=classes):
@@ -203,18 +223,23 @@ def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
     synsets = sorted({name.split("/")[1] for name in members})
     members["val/images/val_0.JPEG"] = encoded(picture(0, 0, 64))
     members["wnids.txt"] = "".join(f"{synset}\n" for synset in synsets).encode()
-    members["words.txt"] = "".join(f"{synset}\tthing {i}, stuff\n" for i, synset in enumerate(synsets)).encode()
+    members["words.txt"] = "".join(
+        f"{synset}\tthing {i}, stuff\n" for i, synset in enumerate(synsets)
+    ).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(f"tiny-imagenet-200/{name}", data)
 
 
 def ilsvrc_images(per_class=6, *, images=None):
-    """{WNID: {file name: bytes}} of the 24 synsets and another one: sizes and modes mixed, one a PNG in disguise."""
+    """{WNID: {file name: bytes}} of the 24 synsets and another one: sizes and modes mixed, one a PNG in
+    disguise."""
     bases = {}
     if images:
-        bases = {name.split("_")[0]: Image.open(io.BytesIO(data)).convert("RGB")
-                 for (name,), data in real(images, "ilsvrc-sample.tar", None)}
+        bases = {
+            name.split("_")[0]: Image.open(io.BytesIO(data)).convert("RGB")
+            for (name,), data in real(images, "ilsvrc-sample.tar", None)
+        }
     modes = {1: ("JPEG", "L"), 2: ("JPEG", "CMYK"), 3: ("PNG", "RGB")}
     found = {}
     for label, synset in enumerate(["n01440764", *SYNSETS]):

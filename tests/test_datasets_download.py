@@ -1,4 +1,5 @@
 """Downloads from a server that misbehaves: each case is survived, or reported with what to do."""
+
 import hashlib
 import subprocess
 import sys
@@ -31,7 +32,11 @@ def server(tmp_path):
 
 
 def archive(server, *mirrors, **changes):
-    known = {"bytes": len(DATA), "md5": hashlib.md5(DATA).hexdigest(), "sha256": hashlib.sha256(DATA).hexdigest()}
+    known = {
+        "bytes": len(DATA),
+        "md5": hashlib.md5(DATA).hexdigest(),
+        "sha256": hashlib.sha256(DATA).hexdigest(),
+    }
     return Archive(FILE, tuple(server.url(FILE, mirror) for mirror in mirrors), **{**known, **changes})
 
 
@@ -59,9 +64,14 @@ def test_a_bad_mirror_is_passed_over(server, tmp_path, fault):
     assert source_of(path) == server.url(FILE, "b")
 
 
-WORDS = {"404": "HTTP status 404", "login": r"offers 19 bytes \(.*\) where 1,024,000 are expected",
-         "wrong": "md5 .* instead of", "short": "offers 512,000 bytes", "stall": "downloads.timeout",
-         "truncated": "ended after 512,000 of 1,024,000 bytes"}
+WORDS = {
+    "404": "HTTP status 404",
+    "login": r"offers 19 bytes \(.*\) where 1,024,000 are expected",
+    "wrong": "md5 .* instead of",
+    "short": "offers 512,000 bytes",
+    "stall": "downloads.timeout",
+    "truncated": "ended after 512,000 of 1,024,000 bytes",
+}
 
 
 @pytest.mark.parametrize("fault", WORDS)
@@ -69,8 +79,13 @@ def test_the_last_message_says_what_happened_and_what_to_do(server, tmp_path, fa
     server.faults[f"a/{FILE}"] = {fault}
     with pytest.raises(ValueError, match=WORDS[fault]) as caught:
         get(archive(server, "a"), tmp_path)
-    for part in (FILE, hashlib.md5(DATA).hexdigest(), str(tmp_path / "archives" / FILE), f"downloads.mirrors.{FILE}",
-                 server.url(FILE, "a")):
+    for part in (
+        FILE,
+        hashlib.md5(DATA).hexdigest(),
+        str(tmp_path / "archives" / FILE),
+        f"downloads.mirrors.{FILE}",
+        server.url(FILE, "a"),
+    ):
         assert part in str(caught.value)
     assert FILE not in kept(tmp_path)
 
@@ -166,9 +181,11 @@ def test_two_processes_fetch_once(server, tmp_path):
 def test_killed_download_leaves_no_final_name_and_goes_on(server, tmp_path):
     server.faults[f"a/{FILE}"] = {"stall"}
     wanted = archive(server, "a")
-    code = ("import sys; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
-            "from benchmarks.datasets.download import fetch;"
-            f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads(timeout=20))")
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
+        "from benchmarks.datasets.download import fetch;"
+        f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads(timeout=20))"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     part = tmp_path / "archives" / f"{FILE}.part"
     deadline = time.monotonic() + 20
@@ -185,10 +202,12 @@ def test_killed_download_leaves_no_final_name_and_goes_on(server, tmp_path):
 
 def test_full_disk_is_told_apart_from_a_bad_network(server, tmp_path, monkeypatch):
     wanted = archive(server, "a")
-    code = ("import resource; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
-            "from benchmarks.datasets.download import fetch;"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
-            f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads())")
+    code = (
+        "import resource; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
+        "from benchmarks.datasets.download import fetch;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
+        f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads())"
+    )
     child = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert f"no room for {FILE}" in child.stderr and "make room" in child.stderr
     assert FILE not in kept(tmp_path) and len(server.requests) == 1
@@ -200,26 +219,35 @@ def test_full_disk_is_told_apart_from_a_bad_network(server, tmp_path, monkeypatc
 def test_progress_is_plain_lines_with_rate_when_not_on_a_terminal(server, tmp_path, capsys):
     get(archive(server, "a"), tmp_path)
     told = capsys.readouterr().err
-    assert f"{FILE} from 127.0.0.1" in told and "1.0 of 1.0 MB" in told and "MB/s" in told and "\r" not in told
+    assert (
+        f"{FILE} from 127.0.0.1" in told and "1.0 of 1.0 MB" in told and "MB/s" in told and "\r" not in told
+    )
 
 
 def test_configuration_replaces_sources_and_checksums():
     (published,) = archives_of(dataset_named("cifar10"), Downloads())
-    (same,) = archives_of(dataset_named("cifar10"), Downloads(checksums={FILE: {"md5": published.md5.upper()}}))
+    (same,) = archives_of(
+        dataset_named("cifar10"), Downloads(checksums={FILE: {"md5": published.md5.upper()}})
+    )
     assert same == published and published.official
-    (other,) = archives_of(dataset_named("cifar10"), Downloads(mirrors={FILE: ["https://here/x"]},
-                                                               checksums={FILE: {"sha256": "0" * 64}}))
+    (other,) = archives_of(
+        dataset_named("cifar10"),
+        Downloads(mirrors={FILE: ["https://here/x"]}, checksums={FILE: {"sha256": "0" * 64}}),
+    )
     assert other == Archive(FILE, ("https://here/x",), None, None, "0" * 64, official=False)
 
 
-@pytest.mark.parametrize("block, message", [
-    ({"mirrors": {"cifar-10.tar.gz": ["https://x/"]}}, "did you mean 'cifar-10-python.tar.gz'"),
-    ({"mirrors": {FILE: "https://x/"}}, "a list of"),
-    ({"mirrors": {FILE: ["file:///etc/passwd"]}}, "http"),
-    ({"checksums": {FILE: {"md5": "abc"}}}, "is no md5"),
-    ({"checksums": {FILE: {"crc": "0" * 32}}}, "is no md5"),
-    ({"timeout": 0}, "positive"),
-])
+@pytest.mark.parametrize(
+    "block, message",
+    [
+        ({"mirrors": {"cifar-10.tar.gz": ["https://x/"]}}, "did you mean 'cifar-10-python.tar.gz'"),
+        ({"mirrors": {FILE: "https://x/"}}, "a list of"),
+        ({"mirrors": {FILE: ["file:///etc/passwd"]}}, "http"),
+        ({"checksums": {FILE: {"md5": "abc"}}}, "is no md5"),
+        ({"checksums": {FILE: {"crc": "0" * 32}}}, "is no md5"),
+        ({"timeout": 0}, "positive"),
+    ],
+)
 def test_configuration_is_refused_before_anything_starts(block, message):
     with pytest.raises(ValueError, match=message):
         Downloads(**block)

@@ -1,4 +1,5 @@
 """A user's own images: classes or none, sizes, modes and formats mixed."""
+
 import json
 
 import numpy as np
@@ -13,22 +14,35 @@ def write(root, names):
     for i, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        format = {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}[name.rpartition(".")[2]]
+        format = {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}[
+            name.rpartition(".")[2]
+        ]
         mode = ["RGB", "L", "P" if format in ("PNG", "BMP") else "RGB"][i % 3]
         path.write_bytes(encoded(picture(i % 4, i, 20 + 13 * i % 90, 30 + 7 * i % 90), format, mode))
 
 
 def make(tmp_path, **changes):
     out = tmp_path / "data" / "mine"
-    mark = prepare("mine", dataset="folder", path=tmp_path / "images", folder=out, archives=tmp_path / "archives",
-                   **{"size": 24, **changes})
+    mark = prepare(
+        "mine",
+        dataset="folder",
+        path=tmp_path / "images",
+        folder=out,
+        archives=tmp_path / "archives",
+        **{"size": 24, **changes},
+    )
     labels = np.load(out / "labels.npy") if (out / "labels.npy").exists() else None
     return json.loads(mark.read_text()), np.load(out / "images.npy"), labels
 
 
 def test_sub_folders_are_classes(tmp_path):
-    names = [f"{kind}/{deep}{i}.{ending}" for kind in ("cat", "ant", "übel") for i, (deep, ending) in enumerate(
-        [("", "jpg"), ("deep/er/", "png"), ("", "JPEG"), ("", "webp"), ("", "bmp")])]
+    names = [
+        f"{kind}/{deep}{i}.{ending}"
+        for kind in ("cat", "ant", "übel")
+        for i, (deep, ending) in enumerate(
+            [("", "jpg"), ("deep/er/", "png"), ("", "JPEG"), ("", "webp"), ("", "bmp")]
+        )
+    ]
     write(tmp_path / "images", names)
     (tmp_path / "images" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "images" / "cat" / ".hidden.png").write_text("no image")
@@ -72,8 +86,10 @@ def test_clusters_may_differ_from_classes_and_subset_works(tmp_path):
     assert len(images) == len(labels) == 7 and record["splits"] == {"all": [0, 7]}
 
 
-@pytest.mark.parametrize("names, words", [
-    ([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")])
+@pytest.mark.parametrize(
+    "names, words",
+    [([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
+)
 def test_what_cannot_be_is_refused(tmp_path, names, words):
     (tmp_path / "images").mkdir()
     write(tmp_path / "images", names)

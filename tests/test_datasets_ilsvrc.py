@@ -1,4 +1,5 @@
 """ImageNet subsets from a tar, a folder and a URL; and what is said of data sets that are taken for them."""
+
 import io
 import json
 import shutil
@@ -42,18 +43,32 @@ def server(offered):
 def make(tmp_path, dataset="imagenet10", **source):
     source = ImageNetSource(**{"images_per_class": 6, **source})
     out = tmp_path / "data" / dataset
-    mark = prepare(dataset, dataset=dataset, folder=out, archives=tmp_path / "archives", size=32,
-                   downloads=Downloads(timeout=0.5, imagenet=source))
+    mark = prepare(
+        dataset,
+        dataset=dataset,
+        folder=out,
+        archives=tmp_path / "archives",
+        size=32,
+        downloads=Downloads(timeout=0.5, imagenet=source),
+    )
     return json.loads(mark.read_text()), np.load(out / "images.npy"), np.load(out / "labels.npy")
 
 
 def test_tar_folder_and_url_give_the_same_rows(offered, server, tmp_path):
-    ways = [{"tar": str(offered / TAR)}, {"folder": str(offered / "extracted")},
-            {"folder": str(offered / "extracted" / "train")}, {"tar": server.url(TAR), "accept_terms": True}]
+    ways = [
+        {"tar": str(offered / TAR)},
+        {"folder": str(offered / "extracted")},
+        {"folder": str(offered / "extracted" / "train")},
+        {"tar": server.url(TAR), "accept_terms": True},
+    ]
     made = [make(tmp_path, "imagenet-dogs", **way) for way in ways]
     assert len({(record["images_sha256"], record["labels_sha256"]) for record, *_ in made}) == 1
     record, images, labels = made[0]
-    assert np.bincount(labels).tolist() == [6] * 15 and record["classes"][0] == "Maltese" and not record["official"]
+    assert (
+        np.bincount(labels).tolist() == [6] * 15
+        and record["classes"][0] == "Maltese"
+        and not record["official"]
+    )
 
 
 def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_path, offered):
@@ -66,8 +81,11 @@ def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_pa
     record, *_ = make(tmp_path, "imagenet-dogs", **way)
     fetched = [wanted for _, wanted, _ in server.requests[before:]]
     assert len(fetched) == 1 + 14  # one look at the length, the index is kept; Maltese is there
-    assert record["sources"][0] == {"file": "n02085936.tar", "url": server.url(TAR), "bytes":
-                                    (tmp_path / "archives" / "ilsvrc" / "n02085936.tar").stat().st_size}
+    assert record["sources"][0] == {
+        "file": "n02085936.tar",
+        "url": server.url(TAR),
+        "bytes": (tmp_path / "archives" / "ilsvrc" / "n02085936.tar").stat().st_size,
+    }
 
 
 def test_header_is_sent_filled_in_and_recorded_nowhere(server, tmp_path, monkeypatch):
@@ -84,8 +102,11 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
     server.faults[f"a/{TAR}"] = {"503 twice"}
     make(tmp_path, **way)
     shutil.rmtree(tmp_path / "archives")
-    for fault, words in (("no ranges", "answers no range requests.*set downloads.imagenet.tar to its path"),
-                         ("404", "HTTP status 404"), ("login", "19 bytes are no uncompressed tar.*imagenet.header")):
+    for fault, words in (
+        ("no ranges", "answers no range requests.*set downloads.imagenet.tar to its path"),
+        ("404", "HTTP status 404"),
+        ("login", "19 bytes are no uncompressed tar.*imagenet.header"),
+    ):
         server.faults[f"a/{TAR}"] = {fault}
         with pytest.raises(ValueError, match=words):
             make(tmp_path, **way)
@@ -94,9 +115,10 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
 
 def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
     from benchmarks.datasets.remote_tar import members, stretch
+
     index = members(server.url(TAR), tmp_path / "index.json", timeout=1)
     offset, size = index["n02056570.tar"]
-    (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset:offset + 700])
+    (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset : offset + 700])
     stretch(server.url(TAR), tmp_path / "n02056570.tar", offset, size, timeout=1)
     assert server.requests[-1][1] == f"bytes={offset + 700}-{offset + size - 1}"
     with tarfile.open(tmp_path / "n02056570.tar") as tar:
@@ -115,7 +137,11 @@ def test_modes_are_mixed_in_the_source_and_rgb_in_the_arrays(offered, tmp_path):
     files = fake_archives.ilsvrc_images()["n02056570"].values()
     opened = [Image.open(io.BytesIO(data)) for data in files]
     assert {(image.format, image.mode) for image in opened} == {
-        ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")}
+        ("JPEG", "RGB"),
+        ("JPEG", "L"),
+        ("JPEG", "CMYK"),
+        ("PNG", "RGB"),
+    }
     _, images, labels = make(tmp_path, tar=str(offered / TAR))
     penguins = images[labels == 0].astype(int)
     grounds = [image.convert("RGB").crop((5, 5, 95, 95)) for image in opened]
@@ -131,15 +157,18 @@ def write_folder(root, synsets, name, count):
             (root / synset / name.format(synset=synset[:9], i=i)).write_bytes(b"x")
 
 
-@pytest.mark.parametrize("name, count, expected, words", [
-    ("{synset}_{i}.jpg", 150, 1300, "'n02085936_.*jpg'.*Stanford Dogs"),
-    ("{synset}_{i}.JPEG", 200, 1300, "has 200 images where 1,300 are expected.*Stanford Dogs"),
-    ("{synset}_{i}.JPEG", 500, 1300, "Tiny-ImageNet"),
-    ("ILSVRC2012_val_0000{i}.JPEG", 50, 1300, "Validation images"),
-    ("{synset}_{i}.JPEG", 50, 1300, "validation images"),
-    ("{synset}_{i}.JPEG", 1400, 1300, "hold more images than ILSVRC"),
-    ("{synset}_{i}.JPEG", 5, 6, "has 5 images where 6 are expected"),
-])
+@pytest.mark.parametrize(
+    "name, count, expected, words",
+    [
+        ("{synset}_{i}.jpg", 150, 1300, "'n02085936_.*jpg'.*Stanford Dogs"),
+        ("{synset}_{i}.JPEG", 200, 1300, "has 200 images where 1,300 are expected.*Stanford Dogs"),
+        ("{synset}_{i}.JPEG", 500, 1300, "Tiny-ImageNet"),
+        ("ILSVRC2012_val_0000{i}.JPEG", 50, 1300, "Validation images"),
+        ("{synset}_{i}.JPEG", 50, 1300, "validation images"),
+        ("{synset}_{i}.JPEG", 1400, 1300, "hold more images than ILSVRC"),
+        ("{synset}_{i}.JPEG", 5, 6, "has 5 images where 6 are expected"),
+    ],
+)
 def test_other_data_sets_are_told_apart(tmp_path, name, count, expected, words):
     first, *others = fake_archives.IMAGENET_DOGS
     write_folder(tmp_path / "train", [first], name, count)
@@ -162,8 +191,12 @@ def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
     (tmp_path / "half.tar").write_bytes((offered / TAR).read_bytes()[:700_000])
     with tarfile.open(tmp_path / "flat.tar", "w") as tar:
         fake_archives.add(tar, "train/a.JPEG", b"x")
-    for file, words in (("text.tar", "no sound tar"), ("half.tar", "no sound tar|lacks"),
-                        ("flat.tar", "lacks 10 of the 10.*no synsets"), ("gone.tar", "is no file")):
+    for file, words in (
+        ("text.tar", "no sound tar"),
+        ("half.tar", "no sound tar|lacks"),
+        ("flat.tar", "lacks 10 of the 10.*no synsets"),
+        ("gone.tar", "is no file"),
+    ):
         with pytest.raises(ValueError, match=words):
             make(tmp_path, tar=str(tmp_path / file))
 

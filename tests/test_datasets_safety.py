@@ -1,16 +1,12 @@
-"""Archives that mean harm, images that are broken, disks that are full, processes that are killed."""
+"""Archives that mean harm, and images that are broken."""
+
 import hashlib
 import io
 import json
 import os
 import pickle
-import signal
 import struct
-import subprocess
-import sys
 import tarfile
-import textwrap
-import time
 import zipfile
 import zlib
 
@@ -29,8 +25,14 @@ from benchmarks.datasets.prepare import prepare
 def make(tmp_path, dataset, archive=None, **changes):
     checksums = {archive.name: {"md5": hashlib.md5(archive.read_bytes()).hexdigest()}} if archive else {}
     downloads = Downloads(archives=str(tmp_path), checksums=checksums)
-    return prepare(dataset, dataset=dataset, folder=tmp_path / "data" / dataset, archives=tmp_path / "archives",
-                   downloads=downloads, **changes)
+    return prepare(
+        dataset,
+        dataset=dataset,
+        folder=tmp_path / "data" / dataset,
+        archives=tmp_path / "archives",
+        downloads=downloads,
+        **changes,
+    )
 
 
 def files_under(folder):
@@ -38,6 +40,7 @@ def files_under(folder):
 
 
 # pickles
+
 
 class Evil:
     def __init__(self, function, *arguments):
@@ -47,11 +50,22 @@ class Evil:
         return self.call
 
 
-@pytest.mark.parametrize("evil", [
-    Evil(os.system, "touch {}"), Evil(eval, "1"), Evil(np.fromfile, "/etc/hostname"), Evil(np.load, "x"),
-    Evil(bytearray, 10), Evil(np.ndarray, (2,)), Evil(np.dtype, "O"),
-    np.zeros(3), np.array([None]), np.array(["text"]),
-], ids=lambda evil: repr(getattr(evil, "call", evil))[:30])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        Evil(os.system, "touch {}"),
+        Evil(eval, "1"),
+        Evil(np.fromfile, "/etc/hostname"),
+        Evil(np.load, "x"),
+        Evil(bytearray, 10),
+        Evil(np.ndarray, (2,)),
+        Evil(np.dtype, "O"),
+        np.zeros(3),
+        np.array([None]),
+        np.array(["text"]),
+    ],
+    ids=lambda evil: repr(getattr(evil, "call", evil))[:30],
+)
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_pickles_build_data_and_nothing_else(tmp_path, evil, protocol):
     path = tmp_path / "touched"
@@ -62,9 +76,18 @@ def test_pickles_build_data_and_nothing_else(tmp_path, evil, protocol):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x02}", b"garbage", pickle.dumps([1]),
-                                  b"cos\nsystem\n(S'true'\ntR.", b"\x80\x04\x8c\x05posix\x8c\x06system\x93.",
-                                  b"c_codecs\nencode\n(Vx\nVrot13\ntR."])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x80\x02}",
+        b"garbage",
+        pickle.dumps([1]),
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93.",
+        b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
+    ],
+)
 def test_broken_and_foreign_pickles_are_refused_by_name(data):
     with pytest.raises(ValueError, match="a.tar: batch: refused"):
         load_pickle(data, "a.tar: batch")
@@ -77,11 +100,16 @@ def test_array_of_a_false_shape_is_refused():
         load_pickle(sound.replace(struct.pack("<i", 5), struct.pack("<i", 2**30), 1), "x")
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"labels": [0] * 5}, "`labels` is no list of 6 integers"), ({"labels": [0] * 5 + [10]}, "beyond the 10 classes"),
-    ({"labels": ["0"] * 6}, "no list of 6 integers"), ({"data": np.zeros((6, 99), np.uint8)}, "N x 3072"),
-    ({"data": "text"}, "N x 3072"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"labels": [0] * 5}, "`labels` is no list of 6 integers"),
+        ({"labels": [0] * 5 + [10]}, "beyond the 10 classes"),
+        ({"labels": ["0"] * 6}, "no list of 6 integers"),
+        ({"data": np.zeros((6, 99), np.uint8)}, "N x 3072"),
+        ({"data": "text"}, "N x 3072"),
+    ],
+)
 def test_cifar_batches_are_checked(tmp_path, change, words):
     path = tmp_path / "cifar-10-python.tar.gz"
     sound = {"labels": [0] * 6, "data": np.zeros((6, 3072), np.uint8)}
@@ -96,6 +124,7 @@ def test_cifar_batches_are_checked(tmp_path, change, words):
 
 
 # members that point elsewhere
+
 
 def test_members_that_leave_their_folder_are_never_written(tmp_path):
     path = tmp_path / "cifar-10-python.tar.gz"
@@ -128,9 +157,13 @@ def test_zip_members_that_leave_their_folder(tmp_path):
     path = tmp_path / "tiny-imagenet-200.zip"
     image = fake_archives.encoded(fake_archives.picture(0, 0, 64))
     with zipfile.ZipFile(path, "w") as archive:
-        for name in ("tiny-imagenet-200/train/n00000001/images/a.JPEG", "../evil.JPEG", "/evil.JPEG",
-                     "tiny-imagenet-200/train/../../evil.JPEG",
-                     "tiny-imagenet-200/train/n00000001/images/../../../evil.JPEG"):
+        for name in (
+            "tiny-imagenet-200/train/n00000001/images/a.JPEG",
+            "../evil.JPEG",
+            "/evil.JPEG",
+            "tiny-imagenet-200/train/../../evil.JPEG",
+            "tiny-imagenet-200/train/n00000001/images/../../../evil.JPEG",
+        ):
             archive.writestr(name, image)
     mark = make(tmp_path, "tiny-imagenet", path)
     assert json.loads(mark.read_text())["count"] == 1
@@ -139,21 +172,28 @@ def test_zip_members_that_leave_their_folder(tmp_path):
 
 # broken archives
 
-@pytest.mark.parametrize("file, dataset", [
-    ("cifar-10-python.tar.gz", "cifar10"), ("cifar-100-python.tar.gz", "cifar100-20"),
-    ("stl10_binary.tar.gz", "stl10"), ("tiny-imagenet-200.zip", "tiny-imagenet")])
+
+@pytest.mark.parametrize(
+    "file, dataset",
+    [
+        ("cifar-10-python.tar.gz", "cifar10"),
+        ("cifar-100-python.tar.gz", "cifar100-20"),
+        ("stl10_binary.tar.gz", "stl10"),
+        ("tiny-imagenet-200.zip", "tiny-imagenet"),
+    ],
+)
 @pytest.mark.parametrize("damage", ["half", "text", "another"])
 def test_archive_that_is_none_is_refused_by_name(tmp_path, file, dataset, damage):
     path = tmp_path / file
     if damage == "text":
         path.write_bytes(b"<html>" * 100)
     elif damage == "another":
-        with (tarfile.open(path, "w:gz") if file.endswith("gz") else zipfile.ZipFile(path, "w")):
+        with tarfile.open(path, "w:gz") if file.endswith("gz") else zipfile.ZipFile(path, "w"):
             pass
     else:
         fake_archives.build(tmp_path / "sound", per_class=2)
         whole = (tmp_path / "sound" / file).read_bytes()
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=f"{file}: (is no sound|lacks|holds no)"):
         make(tmp_path, dataset, path)
     assert not files_under(tmp_path / "data")
@@ -161,12 +201,18 @@ def test_archive_that_is_none_is_refused_by_name(tmp_path, file, dataset, damage
 
 # broken images
 
+
 def png_bomb(side):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiny_with(tmp_path, data):
@@ -181,12 +227,18 @@ def tiny_with(tmp_path, data):
 JPEG = fake_archives.encoded(fake_archives.picture(0, 0, 64))
 
 
-@pytest.mark.parametrize("data, words", [
-    (png_bomb(8_000), "decompression bomb"), (png_bomb(60_000), "decompression bomb"),
-    (JPEG[:len(JPEG) // 2], "truncated"), (b"", "no image of a known format"), (b"text" * 99, "no image of a known"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known"),
-    (b"\0" * (65 << 20), "decompression bomb: it unpacks to"),
-])
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (png_bomb(8_000), "decompression bomb"),
+        (png_bomb(60_000), "decompression bomb"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (b"", "no image of a known format"),
+        (b"text" * 99, "no image of a known"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known"),
+        (b"\0" * (65 << 20), "decompression bomb: it unpacks to"),
+    ],
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_image_is_refused_by_archive_and_member(tmp_path, data, words, workers):
     path = tiny_with(tmp_path, data)
@@ -201,7 +253,7 @@ def test_damaged_zip_member_is_named(tmp_path):
     with zipfile.ZipFile(path) as archive:
         place = archive.infolist()[1].header_offset + 200
     data = bytearray(path.read_bytes())
-    data[place:place + 20] = bytes(20)
+    data[place : place + 20] = bytes(20)
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"images/1.JPEG: cannot be (unpacked|read as an image)"):
         make(tmp_path, "tiny-imagenet", path)
@@ -211,8 +263,11 @@ def test_modes_become_rgb():
     grey = np.full((8, 8), 100, np.uint8)
     for mode in ("L", "RGB", "RGBA", "LA", "P", "CMYK", "1", "I;16", "YCbCr"):
         for format in ("PNG", "JPEG") if mode == "YCbCr" else ("PNG", "JPEG", "TIFF"):
-            image = Image.fromarray((grey.astype(np.uint16) * 257)) if mode == "I;16" else \
-                Image.fromarray(grey).convert(mode)
+            image = (
+                Image.fromarray(grey.astype(np.uint16) * 257)
+                if mode == "I;16"
+                else Image.fromarray(grey).convert(mode)
+            )
             buffer = io.BytesIO()
             try:
                 image.save(buffer, format)
@@ -240,120 +295,3 @@ def test_long_images_are_cropped_before_they_are_resized(monkeypatch):
     pixels_[:, 1990:2010] = 200
     found = pixels.from_array(pixels_, 64)  # 64 x 128,000 if the shorter side were resized first
     assert found.shape == (64, 64, 3) and (found == 200).all()
-
-
-# full disks and kills
-
-LIMITED = """
-import resource, sys
-from pathlib import Path
-from benchmarks.datasets.prepare import prepare
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    try:
-        prepare("d", dataset="folder", path={images!r}, clusters=2, size=256, folder=Path({folder!r}),
-                archives=Path({folder!r}) / "a", workers={workers})
-    except OSError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-"""
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_full_disk_leaves_nothing_and_says_so(tmp_path, workers):
-    (tmp_path / "images").mkdir()
-    for i in range(5):
-        (tmp_path / "images" / f"{i}.png").write_bytes(fake_archives.encoded(fake_archives.picture(0, i, 40), "PNG"))
-    code = LIMITED.format(limit=600_000, folder=str(tmp_path / "data"), images=str(tmp_path / "images"),
-                          workers=workers)
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2, done.stderr
-    assert f"cannot write {tmp_path / 'data' / 'images.npy'}" in done.stderr and "make room" in done.stderr
-    assert not files_under(tmp_path / "data")
-
-
-@pytest.mark.parametrize("place", range(1, 4))
-def test_disk_that_fills_up_on_the_way(tmp_path, monkeypatch, place):
-    calls = []
-
-    def full(descriptor, data, offset, write=os.pwrite):
-        calls.append(offset)
-        if len(calls) >= 500 * place:
-            raise OSError(28, "No space left on device")
-        return write(descriptor, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="cannot write .*images.npy: No space left"):
-        make(tmp_path, "digits")
-    assert not files_under(tmp_path / "data")
-    monkeypatch.undo()
-    assert json.loads(make(tmp_path, "digits").read_text())["count"] == 1797
-
-
-def test_short_writes_are_completed(tmp_path, monkeypatch):
-    whole = json.loads(make(tmp_path, "digits").read_text())["images_sha256"]
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset, write=os.pwrite: write(fd, data[:100], offset))
-    assert json.loads(make(tmp_path, "digits").read_text())["images_sha256"] == whole
-
-
-KILLED = """
-    import sys, time
-    from pathlib import Path
-    from benchmarks.datasets import folder
-    from benchmarks.datasets.prepare import prepare
-
-    def slow(pieces, rows, images=folder.piece_images):
-        for number, image in enumerate(images(pieces, rows)):
-            if number > 20:
-                time.sleep(60)
-            yield image
-
-    folder.piece_images = slow
-    if __name__ == "__main__":
-        import benchmarks.datasets.arrays as arrays
-        arrays.BATCH_IMAGES = 4
-        prepare("d", dataset="folder", path={images!r}, clusters=2, folder=Path({data!r}), archives=Path("x"), workers=2)
-"""
-
-
-def test_kill_leaves_no_final_name_no_process_and_the_next_run_does_it(tmp_path):
-    (tmp_path / "images").mkdir()
-    for i in range(40):
-        (tmp_path / "images" / f"{i}.png").write_bytes(fake_archives.encoded(fake_archives.picture(0, i, 40), "PNG"))
-    script = tmp_path / "killed.py"
-    script.write_text(textwrap.dedent(KILLED).format(images=str(tmp_path / "images"), data=str(tmp_path / "data")))
-    root = str(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    child = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True,
-                             env={**os.environ, "PYTHONPATH": root})
-    workers = wait_for(lambda: len(children(child.pid)) >= 2 and any((tmp_path / "data").glob(".*")) and
-                       children(child.pid))
-    time.sleep(0.5)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert not {"images.npy", "benchmark.json"} & files_under(tmp_path / "data")
-    wait_for(lambda: not any(alive(pid) for pid in workers))
-    prepare("d", dataset="folder", path=tmp_path / "images", clusters=2, folder=tmp_path / "data",
-            archives=tmp_path / "x")
-    assert files_under(tmp_path / "data") == {"images.npy", "benchmark.json"}
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it never came about")
-
-
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

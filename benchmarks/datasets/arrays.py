@@ -1,8 +1,9 @@
 """Images into one .npy file: several processes, bounded memory, plain writes.
 
-Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message instead of
-a SIGBUS, and the pages written do not count as memory of the process.
+Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message
+instead of a SIGBUS, and the pages written do not count as memory of the process.
 """
+
 from __future__ import annotations
 
 import os
@@ -24,13 +25,22 @@ BATCH_IMAGES = 256
 FEW = 2_000  # images for which starting processes costs more than it saves
 
 
-def write_images(path: Path, images: Iterator, *, count: int, size: int, workers: int | None = None,
-                 upright: bool = False, label: str = "images") -> None:
+def write_images(
+    path: Path,
+    images: Iterator,
+    *,
+    count: int,
+    size: int,
+    workers: int | None = None,
+    upright: bool = False,
+    label: str = "images",
+) -> None:
     """Fill `path` with a .npy of uint8 count x size x size x 3.
 
-    images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; they are resized if
-    need be. workers: processes (default: one a core, at most 8; none for a few images). An image that cannot be read
-    is a ValueError with its name. Memory: at most 2 batches of 4 MiB (or one image) a worker are under way.
+    images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; they are
+    resized if need be. workers: processes (default: one a core, at most 8; none for a few images). An image
+    that cannot be read is a ValueError with its name. Memory: at most 2 batches of 4 MiB (or one image) a
+    worker are under way.
     """
     if workers is None:
         workers = 1 if count <= FEW else min(8, _cores())
@@ -88,7 +98,8 @@ def _by_one(images, target) -> Iterator[list[int]]:
 
 
 def _by_processes(images, target, workers) -> Iterator[list[int]]:
-    """As `_by_one`, with the work on pixels done by `workers` processes; arrays of the right size stay here."""
+    """As `_by_one`, with the work on pixels done by `workers` processes; arrays of the right size stay
+    here."""
     path, offset, size, upright = target
     batches = _batches(images)
     first = next(batches, [])
@@ -105,8 +116,10 @@ def _by_processes(images, target, workers) -> Iterator[list[int]]:
             running.add(pool.submit(_work, batch))
         yield from (future.result() for future in running)
     except BrokenProcessPool as error:
-        raise ValueError("a process that resizes images died, most likely for want of memory; the same command with "
-                         "more memory (or fewer processes) begins this benchmark again") from error
+        raise ValueError(
+            "a process that resizes images died, most likely for want of memory; the same command with "
+            "more memory (or fewer processes) begins this benchmark again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

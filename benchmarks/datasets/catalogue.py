@@ -1,42 +1,32 @@
 """The data sets as data: archives and their checksums, counts, classes, protocols, who reads them.
 
-Nothing here opens a file or the network, and nothing here imports torch: the Snakefile reads this module before
-any job starts. A data set is one `Dataset` in `CATALOGUE`; nothing else in the project knows its name.
+Nothing here opens a file or the network, and nothing here imports torch: the Snakefile reads this module
+before any job starts. A data set is one `Dataset` in `CATALOGUE`; nothing else in the project knows its name.
 """
+
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Mapping
 
+from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 
 
 @dataclass(frozen=True)
-class Archive:
-    """One file to be downloaded. `official` = its checksum is that of the published file."""
-
-    file: str
-    urls: tuple[str, ...]  # tried in turn
-    bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
-    official: bool = True
-
-
-@dataclass(frozen=True)
 class ImageNetSource:
     """Where ILSVRC-2012's training images come from: the configuration's `downloads.imagenet`.
 
-    `tar` is a local ILSVRC2012_img_train.tar or its URL (range requests; `accept_terms` must be true), `folder` an
-    extracted train/WNID/*.JPEG. `header` ("Name: value"; ${VARIABLES} of the environment are filled in) is sent with
-    each request for the URL and never recorded. `images_per_class` other than 1300 is for trying things out: the
-    result is then marked as not official.
+    `tar` is a local ILSVRC2012_img_train.tar or its URL (range requests; `accept_terms` must be true),
+    `folder` an extracted train/WNID/*.JPEG. `header` ("Name: value"; ${VARIABLES} of the environment are
+    filled in) is sent with each request for the URL and never recorded. `images_per_class` other than 1300 is
+    for trying things out: the result is then marked as not official.
     """
 
     tar: str | None = None
@@ -60,9 +50,9 @@ class ImageNetSource:
 class Downloads:
     """The configuration's `downloads`.
 
-    `archives` is a folder with archives placed there by hand; `mirrors` *replaces* the sources of a file; `checksums`
-    replaces what the file is checked against, which makes it another file than the published one: its counts are
-    then recorded, not enforced.
+    `archives` is a folder with archives placed there by hand; `mirrors` *replaces* the sources of a file;
+    `checksums` replaces what the file is checked against, which makes it another file than the published one:
+    its counts are then recorded, not enforced.
     """
 
     archives: str | None = None
@@ -77,38 +67,20 @@ class Downloads:
         for block in ("mirrors", "checksums"):
             for file in getattr(self, block):
                 if file not in known_files():
-                    raise ValueError(f"downloads.{block}: {file!r} is no file of the catalogue"
-                                     f"{nearest(file, known_files())}")
+                    raise ValueError(
+                        f"downloads.{block}: {file!r} is no file of the catalogue"
+                        f"{nearest(file, known_files())}"
+                    )
         for file, urls in self.mirrors.items():
             if isinstance(urls, str) or not all(is_url(url) for url in urls):
                 raise ValueError(f"downloads.mirrors.{file}: a list of http(s) URLs is wanted, not {urls!r}")
         for file, digests in self.checksums.items():
             for kind, value in digests.items():
                 if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), str(value)):
-                    raise ValueError(f"downloads.checksums.{file}: {kind}: {value!r} is no md5 (32 hex digits) "
-                                     "or sha256 (64 hex digits)")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set: what it holds, and the function that reads it.
-
-    `counts`: images per split, in row order, of the published data set (empty: any). `protocols`: for each, the
-    splits the clustering is fitted on, those allowed for representation learning, and those evaluated. `read` is
-    "module:function", called as read(dataset, sources) -> Contents; `options` are for it alone.
-    """
-
-    name: str
-    title: str
-    clusters: int | None
-    size: int  # pixels a side, unless the configuration says otherwise
-    read: str
-    counts: Mapping[str, int]
-    protocols: Mapping[str, Mapping[str, tuple[str, ...]]]
-    archives: tuple[Archive, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    imagenet: bool = False  # needs a source of ILSVRC-2012
-    user_path: bool = False  # needs `path:` in the configuration
+                    raise ValueError(
+                        f"downloads.checksums.{file}: {kind}: {value!r} is no md5 (32 hex digits) "
+                        "or sha256 (64 hex digits)"
+                    )
 
 
 def is_url(text: str) -> bool:
@@ -133,10 +105,11 @@ def dataset_named(name: str) -> Dataset:
 
 
 def archives_of(dataset: Dataset, downloads: Downloads) -> list[Archive]:
-    """The files that `dataset` needs, with the configuration's mirrors and checksums in place of the published.
+    """The files that `dataset` needs, with the configuration's mirrors and checksums in place of the
+    published.
 
-    Empty for data sets that download nothing as a whole (digits, folder, and the subsets of ImageNet, which read
-    their synsets out of the big tar).
+    Empty for data sets that download nothing as a whole (digits, folder, and the subsets of ImageNet, which
+    read their synsets out of the big tar).
     """
     return [_configured(archive, downloads) for archive in dataset.archives]
 
@@ -148,7 +121,9 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
     published = {"md5": archive.md5, "sha256": archive.sha256}
     if all(published[kind] in (None, value) for kind, value in digests.items()):
         return dataclasses.replace(archive, **digests)
-    return dataclasses.replace(archive, **{"md5": None, "sha256": None, **digests}, bytes=None, official=False)
+    return dataclasses.replace(
+        archive, **{"md5": None, "sha256": None, **digests}, bytes=None, official=False
+    )
 
 
 def missing_source(dataset: Dataset, downloads: Downloads) -> str | None:
@@ -174,41 +149,139 @@ WITH_UNLABELLED = {
     "heldout": {**TWO_SPLITS["heldout"], "represent": ("train", "unlabelled")},
 }
 
-# The last source of each is the official address; a mirror stands before it only where that host is known to be slow.
+# The last source of each is the official address. A mirror stands before it where that host is known to be slow:
+# www.cs.toronto.edu has been throttled since June 2026.
 _ALL = (
     Dataset(
-        "cifar10", "CIFAR-10", 10, 32, "benchmarks.datasets.cifar:read", {"train": 50_000, "test": 10_000}, TWO_SPLITS,
-        (Archive("cifar-10-python.tar.gz",
-                 ("https://storage.googleapis.com/tensorflow/tf-keras-datasets/cifar-10-python.tar.gz",
-                  "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"),  # throttled since June 2026
-                 170_498_071, "c58f30108f718f92721af3b95e74349a",
-                 "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),),
-        {"folder": "cifar-10-batches-py", "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
-         "test": ("test_batch",), "labels": "labels", "meta": "batches.meta", "names": "label_names"}),
+        name="cifar10",
+        title="CIFAR-10",
+        clusters=10,
+        size=32,
+        read="benchmarks.datasets.cifar:read",
+        counts={"train": 50_000, "test": 10_000},
+        protocols=TWO_SPLITS,
+        archives=(
+            Archive(
+                file="cifar-10-python.tar.gz",
+                urls=(
+                    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/cifar-10-python.tar.gz",
+                    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                ),
+                bytes=170_498_071,
+                md5="c58f30108f718f92721af3b95e74349a",
+                sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            ),
+        ),
+        options={
+            "folder": "cifar-10-batches-py",
+            "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+            "test": ("test_batch",),
+            "labels": "labels",
+            "meta": "batches.meta",
+            "names": "label_names",
+        },
+    ),
     Dataset(
-        "cifar100-20", "CIFAR-100-20", 20, 32, "benchmarks.datasets.cifar:read", {"train": 50_000, "test": 10_000},
-        TWO_SPLITS,
-        (Archive("cifar-100-python.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
-                 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85",
-                 "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),),
-        {"folder": "cifar-100-python", "train": ("train",), "test": ("test",), "labels": "coarse_labels",
-         "meta": "meta", "names": "coarse_label_names"}),
+        name="cifar100-20",
+        title="CIFAR-100-20",
+        clusters=20,
+        size=32,
+        read="benchmarks.datasets.cifar:read",
+        counts={"train": 50_000, "test": 10_000},
+        protocols=TWO_SPLITS,
+        archives=(
+            Archive(
+                file="cifar-100-python.tar.gz",
+                urls=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+                bytes=169_001_437,
+                md5="eb9058c3a382ffc7106e4002c42a8d85",
+                sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            ),
+        ),
+        options={
+            "folder": "cifar-100-python",
+            "train": ("train",),
+            "test": ("test",),
+            "labels": "coarse_labels",
+            "meta": "meta",
+            "names": "coarse_label_names",
+        },
+    ),
     Dataset(
-        "stl10", "STL-10", 10, 96, "benchmarks.datasets.stl10:read",
-        {"train": 5_000, "test": 8_000, "unlabelled": 100_000}, WITH_UNLABELLED,
-        (Archive("stl10_binary.tar.gz", ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
-                 2_640_397_119, "91f7769df0f17e558f3565bffb0c7dfb"),)),
-    Dataset("imagenet10", "ImageNet-10", 10, 96, "benchmarks.datasets.ilsvrc:read", {"train": 13_000}, ONE_SPLIT,
-            options={"synsets": IMAGENET_10}, imagenet=True),
-    Dataset("imagenet-dogs", "ImageNet-Dogs", 15, 96, "benchmarks.datasets.ilsvrc:read", {"train": 19_500}, ONE_SPLIT,
-            options={"synsets": IMAGENET_DOGS}, imagenet=True),
+        name="stl10",
+        title="STL-10",
+        clusters=10,
+        size=96,
+        read="benchmarks.datasets.stl10:read",
+        counts={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
+        protocols=WITH_UNLABELLED,
+        archives=(
+            Archive(
+                file="stl10_binary.tar.gz",
+                urls=("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
+                bytes=2_640_397_119,
+                md5="91f7769df0f17e558f3565bffb0c7dfb",
+            ),
+        ),
+    ),
     Dataset(
-        "tiny-imagenet", "Tiny-ImageNet", 200, 64, "benchmarks.datasets.tiny_imagenet:read", {"train": 100_000},
-        ONE_SPLIT,
-        (Archive("tiny-imagenet-200.zip", ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
-                 248_100_043, "90528d7ca1a48142e341f4ef8d21d0de",
-                 "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"),)),
-    Dataset("digits", "Digits", 10, 16, "benchmarks.datasets.digits:read", {"train": 901, "test": 896}, TWO_SPLITS),
-    Dataset("folder", "Folder", None, 64, "benchmarks.datasets.folder:read", {}, WHOLE_FOLDER, user_path=True),
+        name="imagenet10",
+        title="ImageNet-10",
+        clusters=10,
+        size=96,
+        read="benchmarks.datasets.ilsvrc:read",
+        counts={"train": 13_000},
+        protocols=ONE_SPLIT,
+        options={"synsets": IMAGENET_10},
+        imagenet=True,
+    ),
+    Dataset(
+        name="imagenet-dogs",
+        title="ImageNet-Dogs",
+        clusters=15,
+        size=96,
+        read="benchmarks.datasets.ilsvrc:read",
+        counts={"train": 19_500},
+        protocols=ONE_SPLIT,
+        options={"synsets": IMAGENET_DOGS},
+        imagenet=True,
+    ),
+    Dataset(
+        name="tiny-imagenet",
+        title="Tiny-ImageNet",
+        clusters=200,
+        size=64,
+        read="benchmarks.datasets.tiny_imagenet:read",
+        counts={"train": 100_000},
+        protocols=ONE_SPLIT,
+        archives=(
+            Archive(
+                file="tiny-imagenet-200.zip",
+                urls=("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+                bytes=248_100_043,
+                md5="90528d7ca1a48142e341f4ef8d21d0de",
+                sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+            ),
+        ),
+    ),
+    Dataset(
+        name="digits",
+        title="Digits",
+        clusters=10,
+        size=16,
+        read="benchmarks.datasets.digits:read",
+        counts={"train": 901, "test": 896},
+        protocols=TWO_SPLITS,
+    ),
+    Dataset(
+        name="folder",
+        title="Folder",
+        clusters=None,
+        size=64,
+        read="benchmarks.datasets.folder:read",
+        counts={},
+        protocols=WHOLE_FOLDER,
+        user_path=True,
+    ),
 )
 CATALOGUE: Mapping[str, Dataset] = MappingProxyType({dataset.name: dataset for dataset in _ALL})

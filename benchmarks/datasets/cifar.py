@@ -1,4 +1,5 @@
 """CIFAR-10 and CIFAR-100 (the python version): a .tar.gz of pickles, read without running what is in them."""
+
 from __future__ import annotations
 
 import io
@@ -18,7 +19,8 @@ MEMBER_LIMIT = 512 << 20  # bytes; the largest, CIFAR-100's `train`, has 155 MB
 def read(dataset: Dataset, sources: Sources) -> Contents:
     """Contents of a CIFAR archive, in the official order (data_batch_1 .. 5, then test).
 
-    `dataset.options`: folder in the archive, members of each split, key of the labels, member and key of the names.
+    `dataset.options`: folder in the archive, members of each split, key of the labels, member and key of the
+    names.
     """
     (path,) = sources.files
     options = dataset.options
@@ -36,7 +38,11 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
     def images(rows):
         for row in rows:
-            yield int(row), f"{path.name}, image {row}", pixels[row].transpose(1, 2, 0)  # C x H x W -> H x W x C
+            yield (
+                int(row),
+                f"{path.name}, image {row}",
+                pixels[row].transpose(1, 2, 0),
+            )  # C x H x W -> H x W x C
 
     return Contents(splits, np.concatenate(labels), classes, images)
 
@@ -81,12 +87,17 @@ def _strings(path, name, meta, key) -> list[str]:
 
 
 class _Bytes:
-    """What stands for a pickled numpy array of bytes; `pixels` is the array. numpy itself sees no pickled state."""
+    """What stands for a pickled numpy array of bytes; `pixels` is the array. numpy itself sees no pickled
+    state."""
 
     def __setstate__(self, state) -> None:
         version, shape, dtype, fortran, raw = state
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        if not isinstance(dtype, _DType) or fortran or len(raw) != int(np.prod([int(n) for n in shape], dtype=object)):
+        if (
+            not isinstance(dtype, _DType)
+            or fortran
+            or len(raw) != int(np.prod([int(n) for n in shape], dtype=object))
+        ):
             raise pickle.UnpicklingError("an array that is not plain uint8 in C order")
         self.pixels = np.frombuffer(raw, dtype=np.uint8).reshape([int(n) for n in shape])
 
@@ -140,7 +151,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_pickle(data: bytes, name: str) -> dict:
-    """The dict in a CIFAR pickle, its arrays as objects with `pixels`; ValueError naming the member if it is not one."""
+    """The dict in a CIFAR pickle, its arrays as objects with `pixels`; ValueError naming the member if it is
+    not one."""
     try:
         # latin1: the official files are Python 2's, whose byte strings carry the pixels
         loaded = _Unpickler(io.BytesIO(data), encoding="latin1").load()

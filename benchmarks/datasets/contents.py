@@ -1,4 +1,6 @@
-"""What every reader of a format hands over: labels, splits and a way to walk the images, before any pixel is touched."""
+"""What every reader of a format hands over: labels, splits and a way to walk the images, before any pixel is
+touched."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +18,8 @@ Image = tuple[int, str, "bytes | np.ndarray"]
 
 @dataclass(frozen=True)
 class Sources:
-    """What a reader may read: verified archives, a user's folder, the archives folder (to keep synsets in)."""
+    """What a reader may read: verified archives, a user's folder, the archives folder (to keep synsets
+    in)."""
 
     files: tuple[Path, ...]
     path: Path | None
@@ -28,9 +31,10 @@ class Sources:
 class Contents:
     """A data set as found.
 
-    splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes at all.
-    images: called with the rows wanted (sorted int64), yields them in any order. sources: for benchmark.json.
-    official: whether it is the published data set. upright: whether EXIF orientation is to be applied.
+    splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes at
+    all. images: called with the rows wanted (sorted int64), yields them in any order. sources: for
+    benchmark.json. official: whether it is the published data set. upright: whether EXIF orientation is to be
+    applied.
     """
 
     splits: dict[str, int]
@@ -62,19 +66,24 @@ def hash_order(names: Sequence[str]) -> list[str]:
 
 
 def subset_rows(splits: dict[str, int], count: int) -> dict[str, np.ndarray]:
-    """{split: sorted int64 rows} of `count` images, drawn without a look at labels and the same on any machine.
+    """{split: sorted int64 rows} of `count` images, drawn without a look at labels and the same on any
+    machine.
 
-    Each split gives its share (largest remainder, at least one image). Within a split the rows with the smallest
-    hashes are taken, so that a smaller subset lies, up to rounding, within a larger one.
+    Each split gives its share (largest remainder, at least one image). Within a split the rows with the
+    smallest hashes are taken, so that a smaller subset lies, up to rounding, within a larger one.
     """
     total = sum(splits.values())
     if not len(splits) <= count <= total:
-        raise ValueError(f"subset: {count} images cannot be drawn from {total}"
-                         + (f" in {len(splits)} splits" if len(splits) > 1 else ""))
+        raise ValueError(
+            f"subset: {count} images cannot be drawn from {total}"
+            + (f" in {len(splits)} splits" if len(splits) > 1 else "")
+        )
     shares = _shares(list(splits.values()), count)
     chosen = {}
     for (name, (start, stop)), share in zip(ranges(splits).items(), shares):
-        drawn = sorted(range(start, stop), key=lambda row: hashlib.sha256(f"subset {row}".encode()).digest())[:share]
+        drawn = sorted(range(start, stop), key=lambda row: hashlib.sha256(f"subset {row}".encode()).digest())[
+            :share
+        ]
         chosen[name] = np.sort(np.asarray(drawn, dtype=np.int64))
     return chosen
 

@@ -1,4 +1,5 @@
 """scikit-learn's digits: the benchmark that is always there."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +9,8 @@ from benchmarks.datasets.contents import Contents, Sources
 
 
 def read(dataset: Dataset, sources: Sources) -> Contents:
-    """1,797 grey images of 8 x 8, as three equal channels; every other image of each class is a test image."""
+    """1,797 grey images of 8 x 8, as three equal channels; every other image of each class is a test
+    image."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -21,7 +23,15 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
     def images(rows):
         for row in rows:
-            yield int(row), f"digits, image {order[row]}", np.repeat(pixels[order[row]][:, :, None], 3, axis=2)
+            yield (
+                int(row),
+                f"digits, image {order[row]}",
+                np.repeat(pixels[order[row]][:, :, None], 3, axis=2),
+            )
 
-    return Contents({"train": int((~test).sum()), "test": int(test.sum())}, labels[order],
-                    [str(digit) for digit in range(10)], images)
+    return Contents(
+        {"train": int((~test).sum()), "test": int(test.sum())},
+        labels[order],
+        [str(digit) for digit in range(10)],
+        images,
+    )

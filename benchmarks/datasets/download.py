@@ -1,4 +1,5 @@
 """Archives: from mirrors tried in turn or from a folder of the user's, and never used unchecked."""
+
 from __future__ import annotations
 
 import errno
@@ -17,14 +18,18 @@ from benchmarks.datasets.transfer import TransferError, plain, transfer
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
-    """Return `folder`/<file>, present and verified (size and checksum); ValueError says what to do if it cannot be.
+    """Return `folder`/<file>, present and verified (size and checksum); ValueError says what to do if it
+    cannot be.
 
-    Looked for in this order: `folder`, the configuration's `archives` folder (a link is made to it), the sources in
-    turn. A killed download goes on from its `.part`; a file that fails its check is set aside as `.corrupt`.
+    Looked for in this order: `folder`, the configuration's `archives` folder (a link is made to it), the
+    sources in turn. A killed download goes on from its `.part`; a file that fails its check is set aside as
+    `.corrupt`.
     """
     if not (archive.md5 or archive.sha256):
-        raise ValueError(f"{archive.file}: no checksum is known, so it is not used; give one under "
-                         f"downloads.checksums.{archive.file}")
+        raise ValueError(
+            f"{archive.file}: no checksum is known, so it is not used; give one under "
+            f"downloads.checksums.{archive.file}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / archive.file
@@ -93,8 +98,10 @@ def _from_user(archive, target, downloads) -> bool:
         return False
     wrong = mismatch(found, archive)
     if wrong:
-        raise ValueError(f"{found} is not the archive that is expected: {wrong}. Replace or remove it, or give its "
-                         f"checksum under downloads.checksums.{archive.file} if another file is meant")
+        raise ValueError(
+            f"{found} is not the archive that is expected: {wrong}. Replace or remove it, or give its "
+            f"checksum under downloads.checksums.{archive.file} if another file is meant"
+        )
     target.unlink(missing_ok=True)  # a link whose file is gone
     try:
         target.symlink_to(found)
@@ -120,8 +127,11 @@ def _from_sources(archive, target, downloads) -> Path:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            raise OSError(error.errno, f"no room for {archive.file} in {target.parent} ({error.strerror}); make room "
-                                       "and give the same command again: what has come is kept") from error
+            raise OSError(
+                error.errno,
+                f"no room for {archive.file} in {target.parent} ({error.strerror}); make room "
+                "and give the same command again: what has come is kept",
+            ) from error
     raise ValueError(_by_hand(archive, target, failures))
 
 
@@ -152,15 +162,19 @@ def _refuse_small_disk(archive, part) -> None:
     needed = archive.bytes - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{archive.file} needs {needed / 1e6:,.0f} MB and {part.parent} has "
-                                    f"{free / 1e6:,.0f} MB free")
+        raise OSError(
+            errno.ENOSPC,
+            f"{archive.file} needs {needed / 1e6:,.0f} MB and {part.parent} has {free / 1e6:,.0f} MB free",
+        )
 
 
 def _by_hand(archive, target, failures) -> str:
     expected = [f"{archive.bytes:,} bytes"] if archive.bytes else []
     expected += [f"{kind} {getattr(archive, kind)}" for kind in ("md5", "sha256") if getattr(archive, kind)]
     hosts = ", ".join(sorted({urlsplit(url).netloc for url in archive.urls})) or "no source"
-    return (f"{archive.file} could not be had from {hosts}:{''.join(failures)}\n"
-            f"Get the file ({', '.join(expected)}) in another way and put it at {target} (or in the folder that "
-            f"downloads.archives names), or name other sources under downloads.mirrors.{archive.file}; "
-            "then give the same command again.")
+    return (
+        f"{archive.file} could not be had from {hosts}:{''.join(failures)}\n"
+        f"Get the file ({', '.join(expected)}) in another way and put it at {target} (or in the folder that "
+        f"downloads.archives names), or name other sources under downloads.mirrors.{archive.file}; "
+        "then give the same command again."
+    )

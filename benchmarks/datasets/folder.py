@@ -1,4 +1,6 @@
-"""A user's own images: a folder of class sub-folders, or one without classes; sizes, modes and formats mixed."""
+"""A user's own images: a folder of class sub-folders, or one without classes; sizes, modes and formats
+mixed."""
+
 from __future__ import annotations
 
 import os
@@ -16,8 +18,8 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".ti
 def read(dataset: Dataset, sources: Sources) -> Contents:
     """Contents of `sources.path`, in the order of the hashes of the relative names.
 
-    If no image lies directly in the folder, its sub-folders are the classes (images may lie deeper in them); if all
-    do, there are no classes; a mixture is refused. Hidden files and other file types are passed over.
+    If no image lies directly in the folder, its sub-folders are the classes (images may lie deeper in them);
+    if all do, there are no classes; a mixture is refused. Hidden files and other file types are passed over.
     """
     root = sources.path
     if root is None or not root.is_dir():
@@ -27,13 +29,21 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
         raise ValueError(f"{root}: holds no images ({', '.join(sorted(ENDINGS))})")
     flat = [piece.name for piece in pieces if "/" not in piece.name]
     if flat and len(flat) < len(pieces):
-        raise ValueError(f"{root}: has images both in sub-folders (classes) and beside them, such as {flat[0]}; "
-                         "move these into a class, or all images into one folder without classes")
+        raise ValueError(
+            f"{root}: has images both in sub-folders (classes) and beside them, such as {flat[0]}; "
+            "move these into a class, or all images into one folder without classes"
+        )
     pieces = in_hash_order(pieces)
     classes = sorted({piece.name.partition("/")[0] for piece in pieces}) if not flat else []
     index = {name: label for label, name in enumerate(classes)}
-    labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64) if classes else None
-    return Contents({"all": len(pieces)}, labels, classes, lambda rows: piece_images(pieces, rows), upright=True)
+    labels = (
+        np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64)
+        if classes
+        else None
+    )
+    return Contents(
+        {"all": len(pieces)}, labels, classes, lambda rows: piece_images(pieces, rows), upright=True
+    )
 
 
 def _find(root: Path) -> list[Piece]:

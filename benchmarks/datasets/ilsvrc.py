@@ -1,8 +1,11 @@
-"""ImageNet-10 and ImageNet-Dogs: a few synsets out of ILSVRC-2012's training images, however these are at hand.
+"""ImageNet-10 and ImageNet-Dogs: a few synsets out of ILSVRC-2012's training images, however these are at
+hand.
 
-ILSVRC2012_img_train.tar (138 GB) is a plain tar of 1,000 plain tars, so a synset is a stretch of it: a local file is
-read by seeking, a URL by range requests (about 140 MB a synset, kept in <archives>/ilsvrc/ and shared by both subsets).
+ILSVRC2012_img_train.tar (138 GB) is a plain tar of 1,000 plain tars, so a synset is a stretch of it: a local
+file is read by seeking, a URL by range requests (about 140 MB a synset, kept in <archives>/ilsvrc/ and shared
+by both subsets).
 """
+
 from __future__ import annotations
 
 import re
@@ -20,25 +23,36 @@ PER_CLASS = 1_300
 
 
 def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of the synsets `dataset.options["synsets"]` ({WNID: name}), in the order of the hashes of their names.
+    """Contents of the synsets `dataset.options["synsets"]` ({WNID: name}), in the order of the hashes of
+    their names.
 
     Exactly `images_per_class` images a synset are demanded; the message says what other data set it may be.
     """
     reason = missing_source(dataset, sources.downloads)
     if reason:
-        raise ValueError(f"{dataset.title}: {reason}. Get the training images of ILSVRC-2012 from image-net.org and "
-                         "set downloads.imagenet.tar (a path, or the URL) or downloads.imagenet.folder")
+        raise ValueError(
+            f"{dataset.title}: {reason}. Get the training images of ILSVRC-2012 from image-net.org and "
+            "set downloads.imagenet.tar (a path, or the URL) or downloads.imagenet.folder"
+        )
     synsets = dataset.options["synsets"]
     source = sources.downloads.imagenet
     find = _in_folder if source.folder else _at_url if source.remote else _in_tar
     found, records = find(sources, list(synsets))
     for synset, pieces in found.items():
-        _check(dataset.title, synset, [piece.name.partition("/")[2] for piece in pieces], source.images_per_class)
+        _check(
+            dataset.title, synset, [piece.name.partition("/")[2] for piece in pieces], source.images_per_class
+        )
     pieces = in_hash_order([piece for synset in synsets for piece in found[synset]])
     index = {synset: label for label, synset in enumerate(synsets)}
     labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64)
-    return Contents({"train": len(pieces)}, labels, list(synsets.values()), lambda rows: piece_images(pieces, rows),
-                    sources=records, official=source.images_per_class == PER_CLASS)
+    return Contents(
+        {"train": len(pieces)},
+        labels,
+        list(synsets.values()),
+        lambda rows: piece_images(pieces, rows),
+        sources=records,
+        official=source.images_per_class == PER_CLASS,
+    )
 
 
 def _in_tar(sources: Sources, synsets: list[str]):
@@ -52,8 +66,13 @@ def _in_tar(sources: Sources, synsets: list[str]):
         _refuse_missing(str(path), synsets, {name.removesuffix(".tar") for name in inner})
         for synset in synsets:
             outer = inner[f"{synset}.tar"]
-            found[synset] = tar_pieces(_Window(file, outer.offset, outer.size), path, base=outer.offset,
-                                       prefix=f"{synset}/", where=f"{path}: {synset}.tar")
+            found[synset] = tar_pieces(
+                _Window(file, outer.offset, outer.size),
+                path,
+                base=outer.offset,
+                prefix=f"{synset}/",
+                where=f"{path}: {synset}.tar",
+            )
     return found, [{"file": path.name, "bytes": path.stat().st_size, "url": None}]
 
 
@@ -84,9 +103,14 @@ def _in_folder(sources: Sources, synsets: list[str]):
         raise ValueError(f"downloads.imagenet.folder: {root} is no folder")
     train = root / "train" if (root / "train").is_dir() else root
     _refuse_missing(str(train), synsets, {path.name for path in train.iterdir() if path.is_dir()})
-    found = {synset: [Piece(f"{synset}/{path.name}", path, 0, path.stat().st_size)
-                      for path in sorted((train / synset).iterdir()) if path.is_file() and path.name[0] != "."]
-             for synset in synsets}
+    found = {
+        synset: [
+            Piece(f"{synset}/{path.name}", path, 0, path.stat().st_size)
+            for path in sorted((train / synset).iterdir())
+            if path.is_file() and path.name[0] != "."
+        ]
+        for synset in synsets
+    }
     size = sum(piece.size for pieces in found.values() for piece in pieces)
     return found, [{"file": "train/", "bytes": size, "url": None}]
 
@@ -100,8 +124,10 @@ def _refuse_missing(where: str, synsets: list[str], offered: set[str]) -> None:
         text += ". This is the Stanford Dogs data set, whose images are others than ILSVRC-2012's"
     elif not any(re.fullmatch(r"n\d{8}", name) for name in offered):
         text += ". It holds no synsets (names such as n02085936) at all"
-    raise ValueError(text + ". Wanted are the training images of ILSVRC-2012 (ILSVRC2012_img_train.tar from "
-                     "image-net.org, or what it unpacks to)")
+    raise ValueError(
+        text + ". Wanted are the training images of ILSVRC-2012 (ILSVRC2012_img_train.tar from "
+        "image-net.org, or what it unpacks to)"
+    )
 
 
 def _check(title: str, synset: str, files: list[str], expected: int) -> None:
@@ -113,16 +139,18 @@ def _check(title: str, synset: str, files: list[str], expected: int) -> None:
         text = f"{title}: {synset} holds files that ILSVRC-2012 does not name so, such as {strange[0]!r}"
     else:
         text = f"{title}: {synset} has {len(files):,} images where {expected:,} are expected"
-    raise ValueError(f"{text}. {_guess(len(files), strange)} Only ILSVRC-2012's training images (1,300 in each of "
-                     "these synsets) make the benchmark that the literature reports: 13,000 images for ImageNet-10, "
-                     "19,500 for ImageNet-Dogs")
+    raise ValueError(
+        f"{text}. {_guess(len(files), strange)} Only ILSVRC-2012's training images (1,300 in each of "
+        "these synsets) make the benchmark that the literature reports: 13,000 images for ImageNet-10, "
+        "19,500 for ImageNet-Dogs"
+    )
 
 
 def _guess(count: int, strange: list[str]) -> str:
     if any(name.startswith("ILSVRC2012_val") for name in strange):
         return "Validation images are among them."
     if any(re.fullmatch(r"n\d{8}_\d+\.jpg", name) for name in strange) or 148 <= count <= 252:
-        return "This looks like Stanford Dogs (148 to 252 images a breed, named .jpg), which is another data set."
+        return "This looks like Stanford Dogs (148 to 252 images a breed, .jpg), which is another data set."
     if count == 500:
         return "500 a class is Tiny-ImageNet's count."
     if count == 50:

@@ -1,4 +1,6 @@
-"""Encoded images that lie in plain files, or as stretches of uncompressed tars: one table, read without extraction."""
+"""Encoded images that lie in plain files, or as stretches of uncompressed tars: one table, read without
+extraction."""
+
 from __future__ import annotations
 
 import tarfile
@@ -21,15 +23,21 @@ class Piece(NamedTuple):
     size: int
 
 
-def tar_pieces(fileobj: BinaryIO, file: Path, *, base: int = 0, prefix: str = "", where: str = "") -> list[Piece]:
-    """The regular members of an uncompressed tar (which begins at `base` of `file`), named prefix + their base name.
+def tar_pieces(
+    fileobj: BinaryIO, file: Path, *, base: int = 0, prefix: str = "", where: str = ""
+) -> list[Piece]:
+    """The regular members of an uncompressed tar (which begins at `base` of `file`), named prefix + their
+    base name.
 
     Links and folders are passed over. ValueError where it is no tar, or is cut off.
     """
     try:
         with tarfile.open(fileobj=fileobj, mode="r:") as tar:
-            return [Piece(prefix + entry.name.rpartition("/")[2], file, base + entry.offset_data, entry.size)
-                    for entry in tar if entry.isreg()]
+            return [
+                Piece(prefix + entry.name.rpartition("/")[2], file, base + entry.offset_data, entry.size)
+                for entry in tar
+                if entry.isreg()
+            ]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(f"{where or file}: is no sound tar archive: {error}") from error
 
@@ -49,9 +57,13 @@ def piece_images(pieces: list[Piece], rows: np.ndarray) -> Iterator[tuple[int, s
     try:
         for row in sorted(map(int, rows), key=lambda row: pieces[row][1:]):
             piece = pieces[row]
-            where = piece.name if piece.file.name == Path(piece.name).name else f"{piece.file.name}: {piece.name}"
+            where = (
+                piece.name if piece.file.name == Path(piece.name).name else f"{piece.file.name}: {piece.name}"
+            )
             if piece.size > MAX_BYTES:
-                raise ValueError(f"{where}: {piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
+                raise ValueError(
+                    f"{where}: {piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
+                )
             if piece.file != opened:
                 if file:
                     file.close()

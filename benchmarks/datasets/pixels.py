@@ -1,4 +1,5 @@
 """One image: from encoded bytes or an array to uint8 size x size x 3, or a refusal that names it."""
+
 from __future__ import annotations
 
 import io
@@ -11,13 +12,32 @@ from PIL import Image, ImageOps
 
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
 MAX_BYTES = 64 << 20  # encoded
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # formats that decode pixels and do nothing else
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "GIF",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # formats that decode pixels and do nothing else
 RESIZE = "the centre square, resized by Pillow's bicubic filter with antialiasing"
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the centre square, resized once (= shorter side to `size`, then a centre crop)."""
+    """uint8 size x size x 3: the centre square, resized once (= shorter side to `size`, then a centre
+    crop)."""
     width, height = image.size
     side = min(width, height)
     if (width, height) != (size, size):
@@ -32,7 +52,8 @@ def from_array(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> np.ndarray:
-    """An encoded image -> uint8 size x size x 3, whatever its mode; ValueError naming it if it is no sound image.
+    """An encoded image -> uint8 size x size x 3, whatever its mode; ValueError naming it if it is no sound
+    image.
 
     upright: turn it as its EXIF orientation says (photographs of the user's; no published benchmark does).
     """
@@ -48,8 +69,10 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
                 image.load()
                 return to_square(_rgb(ImageOps.exif_transpose(image) if upright else image), size)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: refused as a decompression bomb: it decodes to more than "
-                         f"{MAX_PIXELS // 10**6} million pixels") from error
+        raise ValueError(
+            f"{name}: refused as a decompression bomb: it decodes to more than "
+            f"{MAX_PIXELS // 10**6} million pixels"
+        ) from error
     except _BROKEN as error:
         # Pillow's words on unknown formats hold the address of a buffer, which would differ from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
@@ -57,13 +80,16 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Grey, palette, CMYK and transparent images as RGB; 16-bit grey by its upper byte, where Pillow would clip."""
+    """Grey, palette, CMYK and transparent images as RGB; 16-bit grey by its upper byte, where Pillow would
+    clip."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; convert it to 8 bits first")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,4 +1,6 @@
-"""From archives to data/<benchmark>/: images.npy, labels.npy, and benchmark.json as the mark that all is there."""
+"""From archives to data/<benchmark>/: images.npy, labels.npy, and benchmark.json as the mark that all is
+there."""
+
 from __future__ import annotations
 
 import importlib
@@ -19,15 +21,26 @@ from scl.record import atomic, sha256, write_json
 SIZES = (4, 1024)  # pixels a side
 
 
-def prepare(name: str, *, dataset: str, folder: Path, archives: Path, downloads: Downloads | None = None,
-            size: int | None = None, subset: int | None = None, clusters: int | None = None,
-            path: str | Path | None = None, workers: int | None = None) -> Path:
+def prepare(
+    name: str,
+    *,
+    dataset: str,
+    folder: Path,
+    archives: Path,
+    downloads: Downloads | None = None,
+    size: int | None = None,
+    subset: int | None = None,
+    clusters: int | None = None,
+    path: str | Path | None = None,
+    workers: int | None = None,
+) -> Path:
     """Lay down the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
-    dataset: its name in the catalogue. size: pixels a side (default: the data set's); larger and smaller images are
-    resized once, see `pixels.RESIZE`. subset: so many images, drawn without a look at labels. clusters: default the
-    number of classes. path: the user's folder, for the data set `folder`. archives: where downloads are kept.
-    workers: processes that resize. ValueError or OSError with a way out; nothing half-written under a final name.
+    dataset: its name in the catalogue. size: pixels a side (default: the data set's); larger and smaller
+    images are resized once, see `pixels.RESIZE`. subset: so many images, drawn without a look at labels.
+    clusters: default the number of classes. path: the user's folder, for the data set `folder`. archives:
+    where downloads are kept. workers: processes that resize. ValueError or OSError with a way out; nothing
+    half-written under a final name.
     """
     described = dataset_named(dataset)
     downloads = downloads or Downloads()
@@ -35,31 +48,49 @@ def prepare(name: str, *, dataset: str, folder: Path, archives: Path, downloads:
     if not SIZES[0] <= size <= SIZES[1]:
         raise ValueError(f"{name}: size: {size} is not within {SIZES[0]} .. {SIZES[1]} pixels")
     if bool(path) != described.user_path:
-        raise ValueError(f"{name}: path: " + ("is needed: the folder of the images" if described.user_path else
-                                              f"the data set {dataset!r} comes from an archive and takes none"))
+        raise ValueError(
+            f"{name}: path: "
+            + (
+                "is needed: the folder of the images"
+                if described.user_path
+                else f"the data set {dataset!r} comes from an archive and takes none"
+            )
+        )
     wanted = archives_of(described, downloads)
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
     sources = Sources(files, Path(path).expanduser() if path else None, Path(archives), downloads)
     module, _, function = described.read.partition(":")
     contents = getattr(importlib.import_module(module), function)(described, sources)
     official = _check_counts(name, described, contents, all(archive.official for archive in wanted))
-    rows = subset_rows(contents.splits, subset) if subset else {split: np.arange(*span) for split, span
-                                                                in contents.ranges().items()}
-    record = {"name": name, "dataset": dataset, **_shape(name, described, contents, rows, size, clusters),
-              "subset": subset, "official": official, "resize": RESIZE,
-              "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)]}
+    rows = (
+        subset_rows(contents.splits, subset)
+        if subset
+        else {split: np.arange(*span) for split, span in contents.ranges().items()}
+    )
+    record = {
+        "name": name,
+        "dataset": dataset,
+        **_shape(name, described, contents, rows, size, clusters),
+        "subset": subset,
+        "official": official,
+        "resize": RESIZE,
+        "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)],
+    }
     return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, workers)
 
 
 def _check_counts(name: str, dataset: Dataset, contents: Contents, official: bool) -> bool:
-    """Whether this is the published data set. An archive with the published checksum and other counts is refused."""
+    """Whether this is the published data set. An archive with the published checksum and other counts is
+    refused."""
     official = official and contents.official
     if not dataset.counts or contents.splits == dict(dataset.counts):
         return official
     told = f"{name}: {contents.splits} images where {dataset.title} has {dict(dataset.counts)}"
     if official:
         raise ValueError(told)
-    say(f"{told}; the configuration asks for another archive than the published one, so this is only recorded")
+    say(
+        f"{told}; the configuration asks for another archive than the published one, so this is only recorded"
+    )
     return False
 
 
@@ -72,10 +103,17 @@ def _shape(name, dataset, contents, rows, size, clusters) -> dict:
     if not 1 <= clusters <= count:
         raise ValueError(f"{name}: clusters: {clusters} is not within 1 .. {count}, the number of images")
     stops = np.cumsum([0, *map(len, rows.values())]).tolist()
-    return {"count": count, "size": [size, size], "clusters": clusters, "classes": contents.classes,
-            "splits": {split: [stops[i], stops[i + 1]] for i, split in enumerate(rows)},
-            "protocols": {protocol: {role: list(splits) for role, splits in roles.items()}
-                          for protocol, roles in dataset.protocols.items()}}
+    return {
+        "count": count,
+        "size": [size, size],
+        "clusters": clusters,
+        "classes": contents.classes,
+        "splits": {split: [stops[i], stops[i + 1]] for i, split in enumerate(rows)},
+        "protocols": {
+            protocol: {role: list(splits) for role, splits in roles.items()}
+            for protocol, roles in dataset.protocols.items()
+        },
+    }
 
 
 def _source(archive: Archive, file: Path) -> dict:
@@ -89,18 +127,24 @@ def _write(folder: Path, contents: Contents, rows: np.ndarray, record: dict, wor
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)  # from here on the folder is not whole
     labels.unlink(missing_ok=True)
-    say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {images}")
+    say(
+        f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {images}"
+    )
     position = np.full(contents.count, -1)
     position[rows] = np.arange(count)
     stream = ((int(position[row]), where, data) for row, where, data in contents.images(rows))
     with atomic(images) as temporary:
-        write_images(temporary, stream, count=count, size=size, workers=workers, upright=contents.upright, label=name)
+        write_images(
+            temporary, stream, count=count, size=size, workers=workers, upright=contents.upright, label=name
+        )
     record["images_sha256"], record["labels_sha256"] = sha256(images), None
     if contents.labels is not None:
         with atomic(labels) as temporary:
             np.save(temporary, contents.labels[rows])
         record["labels_sha256"] = sha256(labels)
-    record["versions"] = {"python": platform.python_version(),
-                          **{package: version(package) for package in ("numpy", "pillow", "scikit-learn")}}
+    record["versions"] = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("numpy", "pillow", "scikit-learn")},
+    }
     write_json(mark, record)
     return mark

@@ -1,4 +1,5 @@
 """How far a long thing is, on stderr: one rewritten line on a terminal, plain lines elsewhere."""
+
 from __future__ import annotations
 
 import sys

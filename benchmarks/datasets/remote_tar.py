@@ -1,4 +1,5 @@
 """A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
+
 from __future__ import annotations
 
 import io
@@ -14,7 +15,9 @@ from scl.record import write_json
 READ = 4096  # bytes a request while walking; a header has 512
 
 
-def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
+def members(
+    url: str, index: Path, *, timeout: float, header: str | None = None
+) -> dict[str, tuple[int, int]]:
     """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
     index.parent.mkdir(parents=True, exist_ok=True)
     with locked(index):
@@ -30,7 +33,9 @@ def members(url: str, index: Path, *, timeout: float, header: str | None = None)
     return {name: tuple(place) for name, place in kept["members"].items()}
 
 
-def stretch(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None) -> None:
+def stretch(
+    url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None
+) -> None:
     """Bytes offset .. offset + size of `url` as the file `target`; a killed one goes on from its `.part`."""
     with locked(target):
         if target.exists():
@@ -54,15 +59,19 @@ def _walk(url, total, timeout, header) -> dict[str, list[int]]:
                     found[entry.name.rpartition("/")[2]] = [entry.offset_data, entry.size]
                 progress.add(entry.offset_data + entry.size - progress.done)
     except tarfile.TarError as error:
-        raise ValueError(f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
-                         "asks to log in, give downloads.imagenet.header") from error
+        raise ValueError(
+            f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
+            "asks to log in, give downloads.imagenet.header"
+        ) from error
     progress.close()
     return found
 
 
 def _refusal(url: str, error: TransferError) -> ValueError:
-    return ValueError(f"{plain(url)}: {error}. Check downloads.imagenet (tar, header), or download the "
-                      "whole tar and set downloads.imagenet.tar to its path; what has come is kept")
+    return ValueError(
+        f"{plain(url)}: {error}. Check downloads.imagenet (tar, header), or download the "
+        "whole tar and set downloads.imagenet.tar to its path; what has come is kept"
+    )
 
 
 class _Remote(io.RawIOBase):

@@ -1,4 +1,5 @@
 """STL-10: 113,000 images of 96 x 96 as raw bytes in a .tar.gz, streamed, never held as a whole."""
+
 from __future__ import annotations
 
 import tarfile
@@ -43,7 +44,8 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
 
 def to_images(raw: bytes) -> np.ndarray:
-    """uint8 N x 96 x 96 x 3 of raw bytes: each image is 3 planes, and each plane is stored column by column."""
+    """uint8 N x 96 x 96 x 3 of raw bytes: each image is 3 planes, and each plane is stored column by
+    column."""
     return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)
 
 
@@ -78,13 +80,14 @@ def _images(path: Path, splits: dict[str, int], rows: np.ndarray) -> Iterator:
             for first in range(starts[name], starts[name] + length // IMAGE_BYTES, CHUNK):
                 count = min(CHUNK, starts[name] + length // IMAGE_BYTES - first)
                 images = to_images(file.read(count * IMAGE_BYTES))
-                for row in first + np.flatnonzero(wanted[first:first + count]):
+                for row in first + np.flatnonzero(wanted[first : first + count]):
                     yield int(row), f"{path.name}: {name}, image {row - starts[name]}", images[row - first]
 
 
 @contextmanager
 def _members(path: Path) -> Iterator:
     """Yield an iterator of (name, length, file) over the regular members of the folder, in archive order."""
+
     def walk(tar):
         for entry in tar:
             folder, _, name = entry.name.removeprefix("./").rpartition("/")

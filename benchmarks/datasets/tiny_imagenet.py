@@ -1,4 +1,5 @@
 """Tiny-ImageNet: the training images of tiny-imagenet-200.zip, read in place."""
+
 from __future__ import annotations
 
 import re
@@ -19,13 +20,15 @@ WORDS = "tiny-imagenet-200/words.txt"
 def read(dataset: Dataset, sources: Sources) -> Contents:
     """Contents of the zip's train/WNID/images/*.JPEG, in the order of the hashes of their names.
 
-    Classes are the synsets in alphabetical order, by their words where words.txt is there. Members of any other
-    name are not looked at; nothing is extracted.
+    Classes are the synsets in alphabetical order, by their words where words.txt is there. Members of any
+    other name are not looked at; nothing is extracted.
     """
     (path,) = sources.files
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))}
+            members = {
+                match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))
+            }
             words = _words(archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{path}: is no sound zip archive: {error}") from error
@@ -35,8 +38,12 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     synsets = sorted({name.partition("/")[0] for name in names})
     index = {synset: label for label, synset in enumerate(synsets)}
     labels = np.asarray([index[name.partition("/")[0]] for name in names], dtype=np.int64)
-    return Contents({"train": len(names)}, labels, [words.get(synset, synset) for synset in synsets],
-                    lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]))
+    return Contents(
+        {"train": len(names)},
+        labels,
+        [words.get(synset, synset) for synset in synsets],
+        lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]),
+    )
 
 
 def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
@@ -45,7 +52,9 @@ def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
         for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
             name = f"{path.name}: {info.filename}"
             if info.file_size > MAX_BYTES:
-                raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
+                raise ValueError(
+                    f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes"
+                )
             try:
                 data = archive.read(info)
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

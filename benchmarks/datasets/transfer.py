@@ -1,8 +1,10 @@
-"""One URL to one file: resumed, timed out, retried. Whether the bytes are the right ones is `download`'s matter.
+"""One URL to one file: resumed, timed out, retried. Whether the bytes are the right ones is `download`'s
+matter.
 
-pooch and torchvision's utilities start again from byte 0 when a connection is cut, and torchvision waits for ever on
-a silent one; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
+pooch and torchvision's utilities start again from byte 0 when a connection is cut, and torchvision waits for
+ever on a silent one; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
 """
+
 from __future__ import annotations
 
 import http.client
@@ -26,7 +28,8 @@ NETWORK = (OSError, http.client.HTTPException)  # URLError, HTTPError and time-o
 
 
 class TransferError(Exception):
-    """A source did not deliver; `again` = the same source may yet do. `status`: its HTTP status, if one came."""
+    """A source did not deliver; `again` = the same source may yet do. `status`: its HTTP status, if one
+    came."""
 
     def __init__(self, message: str, *, again: bool, status: int | None = None) -> None:
         super().__init__(message)
@@ -39,12 +42,21 @@ def plain(url: str) -> str:
     return url.partition("?")[0]
 
 
-def transfer(url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None,
-             header: str | None = None, label: str | None = None) -> None:
+def transfer(
+    url: str,
+    part: Path,
+    *,
+    size: int | None,
+    timeout: float,
+    start: int | None = None,
+    header: str | None = None,
+    label: str | None = None,
+) -> None:
     """Bring the bytes of `url` to `part`, going on from what `part` holds; TransferError if that fails.
 
-    size: the expected number of bytes, None if unknown. start: where in the remote file they begin, for a piece out
-    of a large file (None = the whole file). A server without range requests sends the whole file again.
+    size: the expected number of bytes, None if unknown. start: where in the remote file they begin, for a
+    piece out of a large file (None = the whole file). A server without range requests sends the whole file
+    again.
     """
     longest, failures = _size(part), 0
     while True:
@@ -62,7 +74,9 @@ def transfer(url: str, part: Path, *, size: int | None, timeout: float, start: i
             time.sleep(pause)
 
 
-def read_range(url: str, start: int, count: int, *, timeout: float, header: str | None = None) -> tuple[bytes, int]:
+def read_range(
+    url: str, start: int, count: int, *, timeout: float, header: str | None = None
+) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
     for attempt in range(ATTEMPTS):
         try:
@@ -77,7 +91,7 @@ def read_range(url: str, start: int, count: int, *, timeout: float, header: str 
             error = caught
         if not error.again or attempt == ATTEMPTS - 1:
             raise error
-        time.sleep(PAUSE * 2 ** attempt)
+        time.sleep(PAUSE * 2**attempt)
     raise AssertionError("unreachable")
 
 
@@ -88,7 +102,9 @@ def _stream(url, part, size, timeout, start, header, label) -> None:
         have = 0
     if have == size:
         return
-    note = part.with_name(part.name + ".url")  # which source the part is from, and that source's version of the file
+    note = part.with_name(
+        part.name + ".url"
+    )  # which source the part is from, and that source's version of the file
     whole = start is None
     wanted = None
     if not whole:
@@ -100,16 +116,25 @@ def _stream(url, part, size, timeout, start, header, label) -> None:
             begin, total = _content_range(response, url)
             if begin != (start or 0) + have or whole and size not in (None, total):
                 part.unlink(missing_ok=True)
-                raise TransferError(f"sent bytes from {begin} of a file of {total}, which is not what was asked for",
-                                    again=False)
+                raise TransferError(
+                    f"sent bytes from {begin} of a file of {total}, which is not what was asked for",
+                    again=False,
+                )
             expected = total if whole else size
         else:
             if not whole:
                 raise _no_ranges(url)
             have, expected = 0, _whole_length(response, size)
-        note.write_text(f"{plain(url)}\n{response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}\n")
-        _receive(response, part, have, expected, Progress(f"{label} from {urlsplit(url).netloc}", expected, unit="MB",
-                                                          scale=1e6, start=have))
+        note.write_text(
+            f"{plain(url)}\n{response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}\n"
+        )
+        _receive(
+            response,
+            part,
+            have,
+            expected,
+            Progress(f"{label} from {urlsplit(url).netloc}", expected, unit="MB", scale=1e6, start=have),
+        )
 
 
 def _receive(response, part, have, expected, progress) -> None:
@@ -132,7 +157,9 @@ def _receive(response, part, have, expected, progress) -> None:
 
 @contextmanager
 def _open(url, timeout, header, wanted, validator=None) -> Iterator:
-    request = urllib.request.Request(url, headers={"User-Agent": "scl-clustering", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "scl-clustering", "Accept-Encoding": "identity"}
+    )
     if wanted:
         request.add_header("Range", wanted)
     if validator:
@@ -148,13 +175,15 @@ def _open(url, timeout, header, wanted, validator=None) -> Iterator:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Network errors as TransferError. Only reads from the network stand inside: a full disk is not one of them."""
+    """Network errors as TransferError. Only reads from the network stand inside: a full disk is not one of
+    them."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()
-        raise TransferError(f"HTTP status {error.code} ({error.reason})", again=error.code in PASSING,
-                            status=error.code) from error
+        raise TransferError(
+            f"HTTP status {error.code} ({error.reason})", again=error.code in PASSING, status=error.code
+        ) from error
     except TimeoutError as error:
         raise TransferError("nothing came for the whole time-out (downloads.timeout)", again=True) from error
     except NETWORK as error:
@@ -170,16 +199,22 @@ def _content_range(response, url) -> tuple[int, int]:
 
 
 def _no_ranges(url) -> TransferError:
-    return TransferError(f"{urlsplit(url).netloc} answers no range requests, so a piece of the file cannot be had "
-                         "without the whole", again=False)
+    return TransferError(
+        f"{urlsplit(url).netloc} answers no range requests, so a piece of the file cannot be had "
+        "without the whole",
+        again=False,
+    )
 
 
 def _whole_length(response, size) -> int | None:
     """The length of a whole file that is about to come; refused now if it cannot be the right file."""
     announced = response.headers.get("Content-Length")
     if size is not None and announced is not None and int(announced) != size:
-        raise TransferError(f"offers {int(announced):,} bytes ({response.headers.get_content_type()}) where "
-                            f"{size:,} are expected", again=False)
+        raise TransferError(
+            f"offers {int(announced):,} bytes ({response.headers.get_content_type()}) where "
+            f"{size:,} are expected",
+            again=False,
+        )
     return size if announced is None else int(announced)
 
 

@@ -1,0 +1,157 @@
+"""Disks that are full and processes that are killed: nothing is half-written, and it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import fake_archives
+import pytest
+
+from benchmarks.datasets.prepare import prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make(tmp_path):
+    return prepare("d", dataset="digits", folder=tmp_path / "data", archives=tmp_path / "archives")
+
+
+def write_images(folder, count):
+    folder.mkdir()
+    for i in range(count):
+        image = fake_archives.encoded(fake_archives.picture(0, i, 40), "PNG")
+        (folder / f"{i}.png").write_bytes(image)
+
+
+def files_under(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from benchmarks.datasets.prepare import prepare
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    try:
+        prepare("d", dataset="folder", path={images!r}, clusters=2, size=256, folder=Path({folder!r}),
+                archives=Path({folder!r}) / "a", workers={workers})
+    except OSError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_full_disk_leaves_nothing_and_says_so(tmp_path, workers):
+    write_images(tmp_path / "images", 5)
+    code = LIMITED.format(
+        limit=600_000, folder=str(tmp_path / "data"), images=str(tmp_path / "images"), workers=workers
+    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"cannot write {tmp_path / 'data' / 'images.npy'}" in done.stderr and "make room" in done.stderr
+    assert not files_under(tmp_path / "data")
+
+
+@pytest.mark.parametrize("place", range(1, 4))
+def test_disk_that_fills_up_on_the_way(tmp_path, monkeypatch, place):
+    calls = []
+
+    def full(descriptor, data, offset, write=os.pwrite):
+        calls.append(offset)
+        if len(calls) >= 500 * place:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="cannot write .*images.npy: No space left"):
+        make(tmp_path)
+    assert not files_under(tmp_path / "data")
+    monkeypatch.undo()
+    assert json.loads(make(tmp_path).read_text())["count"] == 1797
+
+
+def test_short_writes_are_completed(tmp_path, monkeypatch):
+    whole = json.loads(make(tmp_path).read_text())["images_sha256"]
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset, write=os.pwrite: write(fd, data[:100], offset))
+    assert json.loads(make(tmp_path).read_text())["images_sha256"] == whole
+
+
+KILLED = """
+    import sys, time
+    from pathlib import Path
+    from benchmarks.datasets import folder
+    from benchmarks.datasets.prepare import prepare
+
+    def slow(pieces, rows, images=folder.piece_images):
+        for number, image in enumerate(images(pieces, rows)):
+            if number > 20:
+                time.sleep(60)
+            yield image
+
+    folder.piece_images = slow
+    if __name__ == "__main__":
+        import benchmarks.datasets.arrays as arrays
+        arrays.BATCH_IMAGES = 4
+        prepare("d", dataset="folder", path={images!r}, clusters=2, folder=Path({data!r}), archives=Path("x"),
+        workers=2)
+"""
+
+
+def test_kill_leaves_no_final_name_no_process_and_the_next_run_does_it(tmp_path):
+    write_images(tmp_path / "images", 40)
+    script = tmp_path / "killed.py"
+    script.write_text(
+        textwrap.dedent(KILLED).format(images=str(tmp_path / "images"), data=str(tmp_path / "data"))
+    )
+    child = subprocess.Popen(
+        [sys.executable, str(script)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    workers = wait_for(
+        lambda: len(children(child.pid)) >= 2 and any((tmp_path / "data").glob(".*")) and children(child.pid)
+    )
+    time.sleep(0.5)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not {"images.npy", "benchmark.json"} & files_under(tmp_path / "data")
+    wait_for(lambda: not any(alive(pid) for pid in workers))
+    prepare(
+        "d",
+        dataset="folder",
+        path=tmp_path / "images",
+        clusters=2,
+        folder=tmp_path / "data",
+        archives=tmp_path / "x",
+    )
+    assert files_under(tmp_path / "data") == {"images.npy", "benchmark.json"}
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came about")
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
