@@ -1,0 +1,131 @@
+"""What the harness relies on, for every method of ours, and for yours:
+
+    pytest tests/test_conformance.py --method my_file.MyMethod
+
+Everything goes through the training loop and the run's files, as in a study.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_METHODS, TINY_VIEW
+
+from scl import settings
+from scl.train import Trainer, with_all_options
+
+OWN = "own"
+
+
+def pytest_generate_tests(metafunc):
+    if "stage" in metafunc.fixturenames:
+        own = metafunc.config.getoption("--method")
+        metafunc.parametrize("stage", [OWN] if own else list(TINY_METHODS))
+
+
+@pytest.fixture
+def study(stage, tiny_study, request):
+    methods = dict(TINY_METHODS)
+    if stage == OWN:
+        dotted = request.config.getoption("--method")
+        names = settings.find_class(dotted).augmentations
+        methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": {name: TINY_VIEW for name in names}}
+    chain, name = [], stage
+    while name:
+        chain.insert(0, name)
+        name = methods[name].get("after")
+    return lambda **changes: tiny_study(*chain, methods=methods, **changes)
+
+
+def files(study, stage, seed=0):
+    directory = study.run("tiny-digits", "joint", stage, seed).directory
+    weights = torch.load(directory / "weights.pt", weights_only=True)
+    return np.load(directory / "assignments.npz"), weights, json.loads((directory / "record.json").read_text())
+
+
+def assert_same(one, two):
+    for name in one[0].files:
+        np.testing.assert_array_equal(one[0][name], two[0][name])
+    assert one[1].keys() == two[1].keys()
+    for name in one[1]:
+        assert torch.equal(one[1][name], two[1][name]), name
+
+
+def test_leaves_what_the_contract_promises(stage, study, train_all):
+    s = study()
+    train_all(s)
+    assigned, _, record = files(s, stage)
+    assert assigned["assignments"].shape == (200,) and assigned["rows"].tolist() == list(range(200))
+    assert assigned["assignments"].min() >= 0 and assigned["assignments"].max() < 10
+    assert assigned["confidence"].shape in ((0,), (200,))
+    assert ((assigned["confidence"] >= 0) & (assigned["confidence"] <= 1 + 1e-6)).all()
+    epochs = record["epochs"]
+    assert assigned["epochs"].tolist() == ([] if epochs == 0 else [-(-epochs // 2), epochs])
+    if epochs:
+        np.testing.assert_array_equal(assigned["per_epoch"][-1], assigned["assignments"])
+    assert record["label_guard"] is True and record["seconds"] > 0 and record["peak_memory_bytes"] > 0
+    history = (s.run("tiny-digits", "joint", stage, 0).directory / "history.csv").read_text().splitlines()
+    assert len(history) == 1 + epochs
+
+
+def test_twice_from_one_seed_is_bit_equal_and_two_seeds_differ(stage, study, train_all):
+    one, two = study(results="one", seeds=(0, 1)), study(results="two")
+    train_all(one)
+    train_all(two)
+    assert_same(files(one, stage), files(two, stage))
+    other = files(one, stage, seed=1)[0]["assignments"]
+    if stage != "kmeans":  # k-means on these pixels may find the same optimum from two seeds
+        assert (other != files(one, stage)[0]["assignments"]).any()
+
+
+def test_labels_play_no_part(stage, study, train_all, digits, tmp_path):
+    """With permuted labels beside the same images, weights and assignments are bit-equal."""
+    import shutil
+
+    shutil.copytree(digits, tmp_path / "permuted")
+    path = tmp_path / "permuted" / "tiny-digits" / "labels.npy"
+    labels = np.load(path)
+    np.save(path, np.random.default_rng(0).permutation(labels))
+    one, two = study(results="one"), study(results="two", data=tmp_path / "permuted")
+    train_all(one)
+    train_all(two)
+    assert_same(files(one, stage), files(two, stage))
+
+
+def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_all):
+    s = study()
+    run = s.run("tiny-digits", "joint", stage, 0)
+    train_all(s)
+    config = with_all_options(settings.load_run(run.directory))
+    if config.training.epochs == 0:
+        return
+    trainer = Trainer(config, run.directory, device="cpu", fingerprint="none", report=lambda *_: None)
+    trainer.method.prepare(trainer.images, trainer.seeds.generator("prepare"))
+    trainer.method.train()
+    index = torch.arange(64)
+    before = {k: v.clone() for k, v in trainer.method.named_parameters()}
+    for epoch in range(config.training.epochs):
+        trainer.epoch = trainer.method.epoch = epoch
+        trainer._step(index)
+    assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
+    moved = [k for k, v in trainer.method.named_parameters() if not torch.equal(v, before[k])]
+    assert any(k.startswith("encoder.") for k in moved)
+
+
+def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
+    """In evaluation mode an image's output does not depend on its neighbours in the batch."""
+    if stage == "random":
+        return
+    s = study()
+    train_all(s)
+    run = s.run("tiny-digits", "joint", stage, 0)
+    trainer = Trainer(with_all_options(settings.load_run(run.directory)), run.directory, device="cpu",
+                      fingerprint="none", report=lambda *_: None)
+    trainer.method.eval()
+    with torch.no_grad():
+        images = trainer.images.batch(torch.arange(16))
+        whole, halves = trainer.method.assign(images), [trainer.method.assign(half) for half in images.chunk(2)]
+    torch.testing.assert_close(whole, torch.cat(halves), rtol=1e-4, atol=1e-5)
+    if not trainer.method.clusters_by_kmeans:
+        torch.testing.assert_close(whole.float().sum(1), torch.ones(16))
