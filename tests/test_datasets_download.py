@@ -203,7 +203,8 @@ def test_killed_download_leaves_no_final_name_and_goes_on(server, tmp_path):
 def test_full_disk_is_told_apart_from_a_bad_network(server, tmp_path, monkeypatch):
     wanted = archive(server, "a")
     code = (
-        "import resource; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
+        "import resource; from pathlib import Path;"
+        "from benchmarks.datasets.catalogue import Archive, Downloads;"
         "from benchmarks.datasets.download import fetch;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
         f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads())"

@@ -93,6 +93,13 @@ def test_broken_and_foreign_pickles_are_refused_by_name(data):
         load_pickle(data, "a.tar: batch")
 
 
+def test_arrays_in_columns_keep_their_order():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for array in (pixels, np.asfortranarray(pixels)):
+        found = load_pickle(pickle.dumps({"data": array}, protocol=2), "x")
+        assert np.array_equal(found["data"].pixels, pixels)
+
+
 def test_array_of_a_false_shape_is_refused():
     sound = fake_archives.python2_pickle({"data": np.zeros((2, 5), np.uint8)})
     assert load_pickle(sound, "x")["data"].pixels.shape == (2, 5)

@@ -121,9 +121,8 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
     published = {"md5": archive.md5, "sha256": archive.sha256}
     if all(published[kind] in (None, value) for kind, value in digests.items()):
         return dataclasses.replace(archive, **digests)
-    return dataclasses.replace(
-        archive, **{"md5": None, "sha256": None, **digests}, bytes=None, official=False
-    )
+    digests = {"md5": None, "sha256": None, **digests}
+    return dataclasses.replace(archive, **digests, bytes=None, official=False)
 
 
 def missing_source(dataset: Dataset, downloads: Downloads) -> str | None:
@@ -149,7 +148,7 @@ WITH_UNLABELLED = {
     "heldout": {**TWO_SPLITS["heldout"], "represent": ("train", "unlabelled")},
 }
 
-# The last source of each is the official address. A mirror stands before it where that host is known to be slow:
+# The last source of each is the official address. A mirror stands before it where that host is slow:
 # www.cs.toronto.edu has been throttled since June 2026.
 _ALL = (
     Dataset(

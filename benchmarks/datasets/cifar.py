@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import tarfile
 import zlib
@@ -91,15 +92,12 @@ class _Bytes:
     state."""
 
     def __setstate__(self, state) -> None:
-        version, shape, dtype, fortran, raw = state
+        _, shape, dtype, fortran, raw = state
+        shape = [int(length) for length in shape]
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        if (
-            not isinstance(dtype, _DType)
-            or fortran
-            or len(raw) != int(np.prod([int(n) for n in shape], dtype=object))
-        ):
-            raise pickle.UnpicklingError("an array that is not plain uint8 in C order")
-        self.pixels = np.frombuffer(raw, dtype=np.uint8).reshape([int(n) for n in shape])
+        if not isinstance(dtype, _DType) or len(raw) != math.prod(shape):
+            raise pickle.UnpicklingError("an array that is not of plain bytes")
+        self.pixels = np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 class _DType:

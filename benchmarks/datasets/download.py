@@ -73,6 +73,8 @@ def locked(target: Path) -> Iterator[None]:
         except BlockingIOError:
             say(f"{target.name}: another process is at it; waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: one process at a time is then up to the caller
         yield
 
 
