@@ -142,6 +142,9 @@ def test_crop_boxes_follow_torchvisions_distribution(height, width):
     top, left, box_height, box_width = ours.unbind(1)
     assert top.min() >= 0 and left.min() >= 0 and box_height.min() >= 1 and box_width.min() >= 1
     assert (top + box_height).max() <= height and (left + box_width).max() <= width
+    for start, extent, side in ((top, box_height, height), (left, box_width, width)):
+        free = extent < side  # both ends are as likely
+        assert abs((start == 0)[free].float().mean() - (start + extent == side)[free].float().mean()) < 0.03
     for ours_column, theirs_column in zip(ours.unbind(1), theirs.unbind(1), strict=True):
         # quantiles of both samples: 3 standard errors of a quantile of 1500 are some 4 % of the range
         steps = torch.linspace(0.05, 0.95, 10)
@@ -172,18 +175,20 @@ def test_jitter_factors_are_uniform_around_one():
     assert abs(factors.mean() - 1) < 0.02 and abs(factors.std() - 0.8 / 12**0.5) < 0.01
 
 
-def test_jitter_orders_are_permutations_of_every_kind():
+def test_jitter_draws_hue_to_both_sides_and_every_order():
     """All 24 orders, evenly."""
     images = random_images(1, 8, 8).expand(4000, -1, -1, -1)
-    seen = []
+    seen, shifts = [], []
 
     def record(images, factors, order):
         seen.extend(map(tuple, order.tolist()))
+        shifts.append(factors[:, 3])
         return images
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations.colours, "jitter", record)
-        operations.colour_jitter(images, seeded(), brightness=0.4)
+        operations.colour_jitter(images, seeded(), hue=0.1)
+    assert abs(shifts[0].mean()) < 0.004 and -0.1 <= shifts[0].min() < -0.099 < 0.099 < shifts[0].max() <= 0.1
     counts = {order: seen.count(order) for order in set(seen)}
     assert len(counts) == 24 and all(set(order) == {0, 1, 2, 3} for order in counts)
     assert min(counts.values()) > 110 and max(counts.values()) < 230  # 167 +- 4.5 standard deviations
@@ -273,6 +278,9 @@ def test_a_wrong_configuration_is_refused_by_name(spec, message):
         augment.build(spec)
 
 
-def test_parameters_left_out_take_their_defaults():
+def test_parameters_left_out_take_their_defaults_and_the_chain_adds_nothing():
     images = random_images()
-    assert torch.equal(augment.build([{"flip": None}])(images, seeded()), operations.flip(images, seeded()))
+    chain = augment.build([{"random_resized_crop": None}, {"flip": {}}])
+    generator = seeded()
+    expected = operations.flip(operations.random_resized_crop(images, generator), generator)
+    assert torch.equal(chain(images, seeded()), expected)
