@@ -3,20 +3,19 @@
 Nothing here imports torch (the Snakefile reads this module), except `check_methods`, which looks at the classes.
 """
 
-import copy
 import dataclasses
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, dataset_named, missing_source
 from scl import settings
 from scl.record import write_yaml_if_changed
 from scl.settings import RunSettings, did_you_mean
 
 PROTOCOLS = ("joint", "heldout")
-CONTROLS = "baselines.controls."
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,14 @@ class Benchmark:
 @dataclass(frozen=True)
 class MethodBlock:
     """One stage of a method, and one row of the tables. `on` holds what differs on single benchmarks, `recipes` named
-    sets of differences (`recipe: official` at the top of the study chooses one)."""
+    sets of differences, with an `on` of their own (`recipe: official` at the top of the study chooses one and wins
+    over `on`). In a file, `like: other-stage` takes that stage's block as the ground."""
 
     method: str
     title: str | None = None
     after: str | None = None  # the stage whose weights this one starts from
     origin: str = ""  # where the settings come from: shown below the tables
+    note: str = ""  # shown below the table of each benchmark; under `on`, of that one
     network: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     augment: dict[str, list] = field(default_factory=dict)
@@ -124,16 +125,35 @@ class Study:
         folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
         return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
 
+    def resolved(self, stage: str, benchmark: str) -> dict:
+        """Block of a stage on a benchmark; the later wins: block, its `on`, the recipe, the recipe's `on`."""
+        block = self.methods[stage]
+        merged = {key: getattr(block, key) for key in ("method", "augment", "options", *WORDS)}
+        merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}
+        recipe = dict(block.recipes.get(self.recipe) or {})
+        on_recipe = recipe.pop("on", {})
+        for differences in (block.on.get(benchmark), recipe, on_recipe.get(benchmark)):
+            merged = merge(merged, differences or {})
+        return merged
+
     def settings(self, run: Run) -> RunSettings:
         """The resolved settings of one run. Raises ValueError naming the place."""
-        block = self.methods[run.stage]
-        merged = {key: getattr(block, key) for key in ("method", "augment", "options")}
-        merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}
-        for name, differences in (("recipes", self.recipe), ("on", run.benchmark)):
-            merged = merge(merged, getattr(block, name).get(differences, {}))
+        merged = {k: v for k, v in self.resolved(run.stage, run.benchmark).items() if k not in WORDS}
         merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
                    "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
         return settings.read(RunSettings, merged, f"methods.{run.stage}")
+
+    def origin(self, stage: str) -> str:
+        """Where the settings of a stage come from, under the recipe chosen."""
+        block = self.methods[stage]
+        return (block.recipes.get(self.recipe) or {}).get("origin", block.origin)
+
+    def note(self, stage: str, benchmark: str) -> str:
+        """What a reader of this benchmark's table must know of the settings of a stage; "" if nothing."""
+        found = self.resolved(stage, benchmark)
+        if self.recipe and self.recipe not in self.methods[stage].recipes and found["training"].get("epochs"):
+            return f"no recipe '{self.recipe}' is known; the common settings are used. {found['note']}".strip()
+        return found["note"]
 
 
 def load_study(source) -> Study:
@@ -142,37 +162,18 @@ def load_study(source) -> Study:
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
     mapping = resolve(source)
-    mapping.pop("extends", None)
     for key in ("results", "data"):
         if isinstance(mapping.get(key), str):
             mapping[key] = Path(mapping[key])
     if isinstance(mapping.get("seeds"), int) and not isinstance(mapping["seeds"], bool):
         mapping["seeds"] = list(range(mapping["seeds"]))
     study = settings.read(Study, mapping)
-    for stage in study.methods:  # every run's settings must read, before any job starts
-        for benchmark in study.benchmarks:
-            study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
+    for stage, block in study.methods.items():  # every run's settings must read, before any job starts
+        for recipe in dict.fromkeys([study.recipe, *block.recipes]):
+            chosen = dataclasses.replace(study, recipe=recipe)
+            for benchmark in study.benchmarks:
+                chosen.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
     return study
-
-
-def resolve(source) -> dict:
-    """The mapping with what it extends merged in; a method or benchmark set to null is left out."""
-    mapping = copy.deepcopy(source) if isinstance(source, dict) else settings.load_yaml(source)
-    if base := mapping.pop("extends", None):
-        mapping = merge(resolve(base), mapping)
-    for block in ("methods", "benchmarks"):
-        if isinstance(mapping.get(block), dict):
-            mapping[block] = {k: v for k, v in mapping[block].items() if v is not None}
-    return mapping
-
-
-def merge(ground: dict, differences: dict) -> dict:
-    """Differences win; mappings are merged key by key, lists and values are replaced."""
-    merged = dict(ground)
-    for key, value in differences.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
 
 
 def write_plan(study: Study, resolved: dict) -> None:
@@ -227,6 +228,9 @@ def _check(study: Study) -> None:
         _check_benchmark(study, name, block)
     for stage, block in study.methods.items():
         _check_chain(study, stage, block)
+    recipes = {name for block in study.methods.values() for name in block.recipes}
+    if study.recipe and study.recipe not in recipes:
+        raise ValueError(f"recipe: no method has a recipe '{study.recipe}'{did_you_mean(study.recipe, recipes)}")
     if study.reference and study.reference not in study.methods:
         raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
 
@@ -252,9 +256,12 @@ def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
 
 
 def _check_chain(study: Study, stage: str, block: MethodBlock) -> None:
-    for name in block.on:
-        if name not in study.benchmarks and name not in _known_datasets():
-            raise ValueError(f"methods.{stage}.on.{name}: no such benchmark{did_you_mean(name, study.benchmarks)}")
+    named = {"on": block.on} | {f"recipes.{name}.on": recipe.get("on", {}) for name, recipe in block.recipes.items()}
+    for where, on in named.items():
+        for name in on:
+            if name not in study.benchmarks and name not in _known_datasets():
+                raise ValueError(f"methods.{stage}.{where}.{name}: no such benchmark"
+                                 f"{did_you_mean(name, study.benchmarks)}")
     seen = [stage]
     while block.after:
         if block.after not in study.methods:

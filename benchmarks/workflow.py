@@ -3,8 +3,9 @@
 import shlex
 import sys
 
+from benchmarks.compose import resolve
 from benchmarks.datasets.catalogue import archives_of
-from benchmarks.study import Study, check_methods, load_study, resolve, write_plan
+from benchmarks.study import Study, check_methods, load_study, write_plan
 from scl import devices
 
 
