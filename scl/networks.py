@@ -30,8 +30,9 @@ class Encoder(nn.Module):
             initialise_as_pica(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.to(self.mean.dtype)
-        images = sobel(images) if self.sobel else (images - self.mean) / self.std
+        images = (images.to(self.mean.dtype) - self.mean) / self.std
+        if self.sobel:
+            images = sobel(images)
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
 
