@@ -24,7 +24,8 @@ def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor
 def partition_terms(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """The two terms of `partition_uncertainty`: the cross-entropy against the diagonal and log K - H(mean p)."""
     p, q = p.float(), q.float()
-    similarity = F.normalize(p, dim=0).T @ F.normalize(q, dim=0)  # K x K
+    with torch.autocast(p.device.type, enabled=False):  # no temperature: bfloat16 would blur the cosines
+        similarity = F.normalize(p, dim=0).T @ F.normalize(q, dim=0)  # K x K
     diagonal = torch.arange(p.shape[1], device=p.device)
     return F.cross_entropy(similarity, diagonal), balance(p)
 
@@ -36,14 +37,19 @@ class Options:
     balance_weight: float = 2.0  # lambda
     perturbations: int = 3  # perturbed copies of a batch
     overclusters: int = 70  # K of the over-clustering head; 700 for Tiny-ImageNet
+    centre: float = 1.0  # share of the side that is evaluated; official: 32 of 40 pixels, 96 of 112
 
     def __post_init__(self):
         if self.perturbations < 1 or self.overclusters < 2:
-            raise ValueError(f"perturbations ({self.perturbations}) at least 1, overclusters ({self.overclusters}) at least 2")
+            raise ValueError(f"perturbations ({self.perturbations}) at least 1, "
+                             f"overclusters ({self.overclusters}) at least 2")
+        if not 0 < self.centre <= 1:
+            raise ValueError(f"centre: above 0 and up to 1, got {self.centre}")
 
 
 class PICA(Method):
-    """Two heads trained alternately, an epoch each: over-clustering on even epochs, the target on odd ones."""
+    """Two heads trained alternately, a pass over the images each: over-clustering on even epochs, the target on odd
+    ones. An epoch here is one such pass, so the official 200 epochs (of both heads) are 400."""
 
     Options = Options
     augmentations = ("original", "perturbed")
@@ -74,10 +80,19 @@ class PICA(Method):
 
     def step(self, views, index):
         head = self.overclustering_head if self.overclusters_in(self.epoch) else self.head
-        copies = self.options.perturbations
-        original, *perturbed = head(self.encoder(torch.cat(views))).float().softmax(1).chunk(1 + copies)
-        uncertainty, unbalance = partition_terms(original.repeat(copies, 1), torch.cat(perturbed))
+        original, perturbed = views[0], torch.cat(views[1:])  # two passes: each has its own batch statistics
+        p, q = (head(self.encoder(batch)).float().softmax(1) for batch in (original, perturbed))
+        uncertainty, unbalance = partition_terms(p.repeat(self.options.perturbations, 1), q)
         return {"uncertainty": uncertainty, "balance": self.options.balance_weight * unbalance}
 
     def assign(self, images):
-        return self.head(self.encoder(images)).float().softmax(1)
+        return self.head(self.encoder(middle(images, self.options.centre))).float().softmax(1)
+
+
+def middle(images: Tensor, share: float) -> Tensor:
+    """The centre of each image, `share` of its side, enlarged to the whole: B x 3 x H x W."""
+    side = images.shape[-1]
+    inner = round(share * side)
+    first = (side - inner) // 2
+    window = images[:, :, first:first + inner, first:first + inner]
+    return F.interpolate(window, size=side, mode="bilinear", align_corners=False) if inner < side else images

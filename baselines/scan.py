@@ -100,7 +100,7 @@ class SCAN(Method):
         return strong(images.batch(index), generator), strong(images.batch(neighbour), generator)
 
     def step(self, views, index):
-        anchor, neighbour = self.head(self.encoder(torch.cat(views))).chunk(2)
+        anchor, neighbour = (self.head(self.encoder(view)) for view in views)  # each with its own batch statistics
         consistency, spread = scan_terms(anchor, neighbour)
         return {"consistency": consistency, "entropy": -self.options.entropy_weight * spread}
 
@@ -111,11 +111,13 @@ class SCAN(Method):
 def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
     """Positions of each row itself, then of its `count` nearest rows by inner product: N x (count + 1).
 
-    z: N x d unit rows. Never builds more than chunk x N.
+    z: N x d unit rows. Never builds more than chunk x N. In float32 also under autocast: among close neighbours the
+    inner products differ by less than bfloat16 can tell.
     """
-    rows = []
+    rows, z = [], z.float()
     for start in range(0, len(z), chunk):
-        similarity = z[start:start + chunk] @ z.T  # chunk x N
+        with torch.autocast(z.device.type, enabled=False):
+            similarity = z[start:start + chunk] @ z.T  # chunk x N
         own = torch.arange(start, start + len(similarity), device=z.device)
         similarity[torch.arange(len(own), device=z.device), own] = float("inf")  # itself first, also among duplicates
         rows.append(similarity.topk(count + 1, dim=1).indices)

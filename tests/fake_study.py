@@ -59,6 +59,12 @@ class Study:
         folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
         return Run(benchmark, protocol, stage, seed, self.methods[stage].title, folder, after)
 
+    def origin(self, stage):
+        return self.methods[stage].origin
+
+    def note(self, stage, benchmark):
+        return ""
+
     def runs(self):
         return [
             self.run(benchmark, protocol, stage, seed)

@@ -84,9 +84,9 @@ def header(study, grid: Grid) -> list[str]:
 def origins_of(study) -> list[str]:
     """What the configuration says on the origin of each method's settings."""
     return [
-        f"{block.title or stage}: {' '.join(block.origin.split())}"
+        f"{block.title or stage}: {' '.join(study.origin(stage).split())}"
         for stage, block in study.methods.items()
-        if block.origin
+        if study.origin(stage)
     ]
 
 
@@ -151,6 +151,8 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
             )
         )
         notes += _notes_of(study, stage, cell, published[stage])
+        if note := study.note(stage, benchmark):
+            notes.append(f"{cell.title}: {' '.join(note.split())}")
     if shown:
         columns += ("published ACC / NMI / ARI",)
     return _table(f"{benchmark} ({protocol})", columns, rows, list(dict.fromkeys(notes)))
