@@ -30,9 +30,6 @@ OPERATIONS = {
         operations.cutout,
     )
 }
-PART = (
-    2**20
-)  # values (4 MB) that a CPU augments at a time: larger temporaries leave the cache and are paged in anew
 
 
 def build(spec):
@@ -46,20 +43,12 @@ def build(spec):
     @torch.no_grad()
     def augment(images, generator):
         with torch.autocast(images.device.type, enabled=False):
-            parts = -(-images.numel() // PART) if images.device.type == "cpu" else 1
-            results = [
-                _run(steps, part, generator) for part in images.tensor_split(min(parts, len(images)) or 1)
-            ]
-            return results[0] if len(results) == 1 else torch.cat(results)
+            result = images.float().contiguous()  # colour works on planes, and bfloat16 is too coarse for hue
+            for function, parameters in steps:
+                result = function(result, generator, **parameters)
+        return result.to(images.dtype)
 
     return augment
-
-
-def _run(steps, images, generator):
-    result = images.float().contiguous()  # colour works on planes, and bfloat16 is too coarse for hue
-    for function, parameters in steps:
-        result = function(result, generator, **parameters)
-    return result.to(images.dtype)
 
 
 def _step(entry):
