@@ -137,7 +137,7 @@ def test_members_that_leave_their_folder_are_never_written(tmp_path):
     path = tmp_path / "cifar-10-python.tar.gz"
     fake_archives.cifar10(tmp_path / "sound.tar.gz", 2)
     with tarfile.open(tmp_path / "sound.tar.gz") as sound, tarfile.open(path, "w:gz") as tar:
-        for name in ("../evil", "/tmp/evil-absolute", "cifar-10-batches-py/../../evil"):
+        for name in ("../evil", str(tmp_path / "evil-absolute"), "cifar-10-batches-py/../../evil"):
             fake_archives.add(tar, name, b"evil")
         link = tarfile.TarInfo("cifar-10-batches-py/link")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
@@ -147,7 +147,7 @@ def test_members_that_leave_their_folder_are_never_written(tmp_path):
             tar.addfile(entry, sound.extractfile(entry))
     make(tmp_path, "cifar10", path)
     written = files_under(tmp_path)
-    assert not any("evil" in name for name in written) and not os.path.exists("/tmp/evil-absolute")
+    assert not any("evil" in name for name in written)
 
 
 def test_a_link_in_place_of_a_member_is_not_followed(tmp_path):
