@@ -40,21 +40,22 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class MethodBlock:
-    """One stage of a method, and one row of the tables. `on` holds what differs on single benchmarks, `recipes` named
-    sets of differences, with an `on` of their own (`recipe: official` at the top of the study chooses one and wins
-    over `on`). In a file, `like: other-stage` takes that stage's block as the ground."""
+    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single benchmarks,
+    `recipes` named sets of differences, with a `per_benchmark` of their own (`recipe: official` at the top of the study
+    chooses one, which wins over the block's `per_benchmark`). In a file, `like: other-stage` takes that stage's block as
+    the ground."""
 
     method: str
     title: str | None = None
     after: str | None = None  # the stage whose weights this one starts from
     origin: str = ""  # where the settings come from: shown below the tables
-    note: str = ""  # shown below the table of each benchmark; under `on`, of that one
+    note: str = ""  # shown below the table of each benchmark; in `per_benchmark`, of that one
     network: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     augment: dict[str, list] = field(default_factory=dict)
     options: dict = field(default_factory=dict)
     recipes: dict[str, dict] = field(default_factory=dict)
-    on: dict[str, dict] = field(default_factory=dict)
+    per_benchmark: dict[str, dict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ class Study:
         return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
 
     def resolved(self, stage: str, benchmark: str) -> dict:
-        """Block of a stage on a benchmark; the later wins: block, its `on`, the recipe, the recipe's `on`."""
+        """Block of a stage on a benchmark; the later wins: block, its `per_benchmark`, the recipe, that of the recipe."""
         block = self.methods[stage]
         merged = {key: getattr(block, key) for key in ("method", "augment", "options", *WORDS)}
         merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}
         recipe = dict(block.recipes.get(self.recipe) or {})
-        on_recipe = recipe.pop("on", {})
-        for differences in (block.on.get(benchmark), recipe, on_recipe.get(benchmark)):
+        last = recipe.pop("per_benchmark", {})
+        for differences in (block.per_benchmark.get(benchmark), recipe, last.get(benchmark)):
             merged = merge(merged, differences or {})
         return merged
 
@@ -256,11 +257,12 @@ def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
 
 
 def _check_chain(study: Study, stage: str, block: MethodBlock) -> None:
-    named = {"on": block.on} | {f"recipes.{name}.on": recipe.get("on", {}) for name, recipe in block.recipes.items()}
-    for where, on in named.items():
-        for name in on:
+    named = {"": block.per_benchmark}
+    named |= {f"recipes.{name}.": recipe.get("per_benchmark", {}) for name, recipe in block.recipes.items()}
+    for where, per_benchmark in named.items():
+        for name in per_benchmark:
             if name not in study.benchmarks and name not in _known_datasets():
-                raise ValueError(f"methods.{stage}.{where}.{name}: no such benchmark"
+                raise ValueError(f"methods.{stage}.{where}per_benchmark.{name}: no such benchmark"
                                  f"{did_you_mean(name, study.benchmarks)}")
     seen = [stage]
     while block.after:

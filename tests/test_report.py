@@ -73,7 +73,7 @@ def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
         [made_up(study.run("cifar10", "joint", "pica", seed), "nmi_geometric") for seed in (0, 1, 2)]
     )
     line = next(line for line in claims_of(study).splitlines() if line.startswith("- PICA on cifar10"))
-    assert f"NMI (geometric) {ours:.1f} here, 56.1 there" in line and "200 epochs there, 100 here" in line
+    assert f"NMI (geometric) {ours:.1f} here, 56.1 there" in line and "400 epochs there, 100 here" in line
 
 
 def test_a_comparison_across_commits_carries_a_caution(tmp_path):
