@@ -29,7 +29,7 @@ class Published:
     nmi: float | None
     ari: float | None
     nmi_average: str  # geometric | "" where the source does not say
-    epochs: int | None  # of the source's recipe
+    epochs: int | None  # of the source's recipe, counted as here: PICA's 200 of two heads are 400
     source: str
 
 

@@ -1,0 +1,231 @@
+"""The settings of config/paper.yaml against a table of facts, written out here a second time.
+
+Sources: "official" the authors' code of SCAN (van Gansbeke et al., ECCV 2020) and PICA (Huang, Gong & Zhu,
+CVPR 2020), "paper" the publication. docs/methods.md tells each fact in words.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.study import check_methods, load_study
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {"cifar10": 32, "cifar100-20": 32, "stl10": 96, "imagenet10": 96, "imagenet-dogs": 96, "tiny-imagenet": 64}
+STAGES = ("random", "kmeans", "simclr", "scan", "selflabel", "pica", "scl")
+SIMCLR_VIEW = [
+    {"random_resized_crop": {"scale": [0.2, 1.0]}},
+    {"flip": {"probability": 0.5}},
+    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
+    {"greyscale": {"probability": 0.2}},
+]
+PICA_PERTURBED = [
+    {"random_resized_crop": {"scale": [0.2, 1.0]}},
+    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "probability": 1.0}},
+    {"greyscale": {"probability": 0.2}},
+    {"flip": {"probability": 0.5}},
+]
+
+
+def scan_strong(largest):
+    return [{"flip": {"probability": 0.5}}, {"random_crop": {}}, {"scan_strong": {"operations": 4}},
+            {"cutout": {"largest": largest}}]
+
+
+def load(monkeypatch, **changes):
+    monkeypatch.chdir(ROOT)  # `extends` is read from the working directory
+    return load_study({"extends": "config/paper.yaml", **changes})
+
+
+@pytest.fixture(params=[None, "official"], ids=["common", "official"])
+def study(request, monkeypatch):
+    return load(monkeypatch, recipe=request.param)
+
+
+def resolved(study, stage, benchmark):
+    return study.settings(study.run(benchmark, "joint", stage, 0))
+
+
+def facts(settings, *names):
+    t = settings.training
+    return tuple(getattr(t, name) for name in names)
+
+
+ADAM = ("adam", 1e-4, 1e-4, "constant")
+OPTIMISER = ("optimizer", "learning_rate", "weight_decay", "schedule")
+
+
+@pytest.mark.parametrize("benchmark", SIZES)
+def test_simclr(study, benchmark):
+    """Official: SCAN's pretext task, the same on CIFAR-10, CIFAR-100-20 and STL-10; used here on all six."""
+    s = resolved(study, "simclr", benchmark)
+    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (500, 512, "sgd", 0.4, 1e-4, "cosine")
+    assert (s.training.momentum, s.training.final_learning_rate) == (0.9, pytest.approx(0.4 * 0.1**3))
+    assert s.augment == {"view": SIMCLR_VIEW}
+    layer = "encoder" if "imagenet" in benchmark else "projection"  # the authors' answers: CIFAR-10, ImageNet
+    assert s.options == {"temperature": 0.1, "anchors": "first", "projection_hidden": 512, "projection": 128,
+                         "layer": layer, "kmeans_restarts": 10}
+
+
+@pytest.mark.parametrize("benchmark,epochs,batch,hole", [
+    ("cifar10", 50, 128, 16), ("cifar100-20", 100, 512, 16), ("stl10", 100, 128, 32),  # official
+    ("imagenet10", 100, 128, 32), ("imagenet-dogs", 100, 128, 32), ("tiny-imagenet", 100, 512, 21)])  # ours
+def test_scan(study, benchmark, epochs, batch, hole):
+    s = resolved(study, "scan", benchmark)
+    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, batch, *ADAM)
+    assert s.options == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
+    assert s.augment == {"strong": scan_strong(hole)}
+    assert study.methods["scan"].after == "simclr"
+
+
+@pytest.mark.parametrize("benchmark,epochs,hole", [
+    ("cifar10", 200, 16), ("cifar100-20", 200, 16), ("stl10", 100, 32),  # official
+    ("imagenet10", 100, 32), ("imagenet-dogs", 100, 32), ("tiny-imagenet", 200, 21)])  # ours
+def test_self_label(study, benchmark, epochs, hole):
+    s = resolved(study, "selflabel", benchmark)
+    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, 1000, *ADAM)
+    assert s.options == {"threshold": 0.99, "balanced": True}
+    assert s.augment == {"weak": [], "strong": scan_strong(hole)}  # the weak view is the image as it is
+    assert study.methods["selflabel"].after == "scan"
+
+
+@pytest.mark.parametrize("benchmark,batch,overclusters,resized", [
+    ("cifar100-20", 256, 70, 40), ("stl10", 128, 70, 112),  # official; Tiny-ImageNet's 700 is the paper's
+    ("cifar10", 256, 70, 40), ("imagenet10", 128, 70, 112), ("imagenet-dogs", 128, 70, 112),
+    ("tiny-imagenet", 256, 700, 64 * 112 / 96)])
+def test_pica(study, benchmark, batch, overclusters, resized):
+    s = resolved(study, "pica", benchmark)
+    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (2 * 200, batch, "adam", 1e-4, 0.0, "constant")
+    share = SIZES[benchmark] / resized  # of the side: what is left of the image resized and cropped
+    assert s.options == {"balance_weight": 2.0, "perturbations": 3, "overclusters": overclusters,
+                         "centre": pytest.approx(share, abs=1e-3)}
+    assert s.augment["perturbed"] == PICA_PERTURBED
+    (original,) = s.augment["original"]
+    assert original == {"random_resized_crop": {"scale": [pytest.approx(share**2, abs=1e-3)] * 2, "ratio": [1.0, 1.0]}}
+
+
+@pytest.mark.parametrize("benchmark", SIZES)
+def test_networks(study, benchmark):
+    """One backbone for all in the common comparison; the official recipe changes PICA's alone."""
+    networks = {stage: resolved(study, stage, benchmark).network for stage in STAGES}
+    pica = networks.pop("pica")
+    (common,) = set(map(repr, networks.values()))
+    one = networks["scl"]
+    assert (one.backbone, one.width, one.layers, one.pool, one.sobel) == ("resnet18", 64, None, None, False)
+    if study.recipe:
+        assert (pica.backbone, pica.pool, pica.sobel, pica.pica_initialisation) == ("resnet34", True, True, True)
+    else:
+        assert repr(pica) == common
+
+
+@pytest.mark.parametrize("benchmark", SIZES)
+def test_the_same_data_and_size_for_all(study, benchmark):
+    assert study.benchmarks[benchmark].size == SIZES[benchmark]
+    assert {resolved(study, stage, benchmark).data for stage in STAGES} == {f"data/{benchmark}"}
+    assert study.benchmarks[benchmark].subset is None
+
+
+def test_scl_is_the_same_on_all_benchmarks(study):
+    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it sees SimCLR's views, for as many epochs."""
+    seen = {repr((s.training, s.network, s.augment, s.options))
+            for s in (resolved(study, "scl", benchmark) for benchmark in SIZES)}
+    assert len(seen) == 1
+    for benchmark in SIZES:
+        scl, simclr = (resolved(study, stage, benchmark) for stage in ("scl", "simclr"))
+        assert scl.augment == simclr.augment and scl.training.epochs == simclr.training.epochs
+
+
+def test_the_grid_is_whole_and_its_settings_have_an_origin(study):
+    assert tuple(study.methods) == STAGES and tuple(study.benchmarks) == tuple(SIZES)
+    assert study.seeds == [0, 1, 2, 3, 4] and study.reference == "scl"
+    protocols = {benchmark: study.protocols_of(benchmark) for benchmark in SIZES}
+    assert [b for b, p in protocols.items() if p == ["joint", "heldout"]] == ["cifar10", "cifar100-20", "stl10"]
+    assert all(study.origin(stage) for stage in STAGES)
+    check_methods(study)
+
+
+def test_absence_of_official_settings_is_said(study):
+    """Below the table of each benchmark: SCAN has none on subsets of ImageNet, PICA has two files of settings."""
+    without = {stage: [b for b in SIZES if "no official settings" in study.note(stage, b)] for stage in STAGES}
+    subsets = ["imagenet10", "imagenet-dogs", "tiny-imagenet"]
+    assert without == {"random": [], "kmeans": [], "simclr": subsets, "scan": subsets, "selflabel": subsets,
+                       "pica": ["cifar10", *subsets], "scl": []}
+    common = "common settings are used" in study.note("scl", "cifar10")
+    assert common == (study.recipe == "official")
+
+
+def test_the_ablation_changes_one_thing_a_row(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study("config/ablation.yaml")
+    smoke = load_study("config/smoke.yaml")
+    reference = smoke.settings(smoke.run("digits", "joint", "scl", 0))
+    changes = {}
+    for stage in study.methods:
+        s = study.settings(study.run("digits", "joint", stage, 0))
+        assert (s.method, s.network, s.training, s.augment) == (
+            reference.method, reference.network, reference.training, reference.augment)
+        changes[stage] = {k: v for k, v in s.options.items() if reference.options.get(k) != v}
+    assert changes == {
+        "scl": {}, "scl-no-semantic": {"semantic_weight": 0.0}, "scl-no-consistency": {"consistency": "view"},
+        "scl-boundaries": {"consensus": "boundaries"}, "scl-similarities": {"consensus": "similarities"},
+        "scl-no-instance": {"instance_weight": 0.0}, "scl-kmeans": {"assignment": "kmeans"}}
+    assert len({block.title for block in study.methods.values()}) == len(changes)
+    assert study.reference == "scl" and len(study.seeds) == 5 and study.protocols == ["joint"]
+
+
+# --- how blocks combine -----------------------------------------------------------------------------------------
+
+SCL = {"method": "scl.method.SCL", "augment": {"view": []}, "training": {"epochs": 1, "batch_size": 10},
+       "origin": "ours", "title": "SCL"}
+
+
+def small(**changes):
+    return {"results": "r", "benchmarks": {"digits": {}, "cifar10": {}}, "methods": {"scl": {**SCL, **changes}}}
+
+
+def test_the_recipe_wins_over_the_benchmark_and_has_benchmarks_of_its_own():
+    mapping = small(
+        per_benchmark={"cifar10": {"training": {"epochs": 2, "batch_size": 20}, "note": "two"}},
+        recipes={"official": {"training": {"epochs": 3}, "origin": "theirs",
+                              "per_benchmark": {"digits": {"training": {"epochs": 4}}}}})
+
+    def of(study, benchmark):
+        return facts(resolved(study, "scl", benchmark), "epochs", "batch_size")
+
+    common, official = load_study(mapping), load_study({**mapping, "recipe": "official"})
+    assert (of(common, "digits"), of(common, "cifar10")) == ((1, 10), (2, 20))
+    assert (of(official, "digits"), of(official, "cifar10")) == ((4, 10), (3, 20))
+    assert (common.origin("scl"), official.origin("scl")) == ("ours", "theirs")
+    assert (common.note("scl", "digits"), common.note("scl", "cifar10")) == ("", "two")
+
+
+@pytest.mark.parametrize("changes,message", [
+    ({"recipes": {"official": {"trainig": {}}}}, r"methods\.scl\.trainig: unknown key \(did you mean 'training'"),
+    ({"recipes": {"official": {"training": {"epochs": -1}}}}, "epochs: -1 is below 0"),
+    ({"recipes": {"official": {"per_benchmark": {"digit": {}}}}}, "official.per_benchmark.digit: no such benchmark"),
+    ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),
+])
+def test_a_recipe_is_checked_even_when_not_chosen(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_study(small(**changes))
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ValueError, match="recipe: no method has a recipe 'offical'.*did you mean 'official'"):
+        load_study({**small(recipes={"official": {}}), "recipe": "offical"})
+
+
+def test_like_takes_the_other_block_but_not_its_words():
+    mapping = small()
+    mapping["methods"] |= {"b": {"like": "a", "training": {"epochs": 7}}, "a": {"like": "scl", "title": "A"}}
+    study = load_study(mapping)
+    assert facts(resolved(study, "b", "digits"), "epochs", "batch_size") == (7, 10)
+    assert (study.methods["a"].title, study.methods["b"].title, study.origin("a")) == ("A", None, "")
+
+
+@pytest.mark.parametrize("like,message", [("scm", "unknown 'scm'.*did you mean 'scl'"), ("x", "circle: x -> x")])
+def test_like_must_lead_somewhere(like, message):
+    mapping = small()
+    mapping["methods"]["x"] = {"like": like}
+    with pytest.raises(ValueError, match=message):
+        load_study(mapping)
