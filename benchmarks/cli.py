@@ -128,7 +128,13 @@ def prepare(options):
 
 def train(options):
     """Train one run, or go on with it; what it is stands in its run.yaml."""
+    import gc
+
+    gc.disable()  # a million objects come with these imports and stay: looking through them takes a fifth of the start
     from scl.train import train as train_run
+
+    gc.freeze()
+    gc.enable()
 
     print(train_run(options.run, gpus=options.gpus, threads=options.threads, runs_per_gpu=options.runs_per_gpu,
                     checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu))

@@ -7,9 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scl.settings import Network
-from scl.shim import torchvision  # noqa: F401  before timm, which imports torchvision
-
-import timm  # noqa: E402  isort: skip
 
 
 class Encoder(nn.Module):
@@ -38,6 +35,7 @@ class Encoder(nn.Module):
 
 def backbone(network: Network, size: int) -> nn.Module:
     """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side."""
+    timm = _timm()
     if not network.backbone.startswith("resnet") or not timm.is_model(network.backbone):
         raise ValueError(f"network.backbone: '{network.backbone}' is not a ResNet of timm (try resnet18 or resnet34)")
     channels_in = 2 if network.sobel else 3
@@ -59,6 +57,15 @@ def backbone(network: Network, size: int) -> nn.Module:
     pool = size > 32 if network.pool is None else network.pool
     net.maxpool = nn.MaxPool2d(2) if pool else nn.Identity()
     return net
+
+
+def _timm():
+    """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
+    from scl.shim import torchvision  # noqa: F401  before timm, which imports it
+
+    import timm  # isort: skip
+
+    return timm
 
 
 def projection_head(dimensions: int, hidden: int, out: int, *, normalised: bool = False) -> nn.Sequential:

@@ -51,6 +51,21 @@ def test_scores_of_a_case_worked_by_hand():
     assert scores["mean_confidence"] is None
 
 
+def test_information_and_pairs_are_those_of_scikit_learn():
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    generator = np.random.default_rng(0)
+    for case in range(300):
+        count, classes, clusters = generator.integers(1, [200, 12, 12])
+        labels, other = generator.integers(classes, size=count), generator.integers(clusters, size=count)
+        assignments = [other, np.where(generator.random(count) < 0.7, labels, other), labels, np.arange(count)][case % 4]
+        scores = clustering_scores(labels, assignments)
+        assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, assignments), abs=1e-9)
+        geometric = normalized_mutual_info_score(labels, assignments, average_method="geometric")
+        assert scores["nmi_geometric"] == pytest.approx(geometric, abs=1e-9)
+        assert scores["ari"] == pytest.approx(adjusted_rand_score(labels, assignments), abs=1e-9)
+
+
 def test_names_of_clusters_and_classes_do_not_matter():
     labels = np.repeat([0, 1, 2], [5, 9, 4])
     scores = clustering_scores(labels + 40, (labels + 1) % 3)
