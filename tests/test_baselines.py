@@ -1,0 +1,262 @@
+"""What the baselines draw and when they use what: neighbours, heads, unlabelled images, confident images."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.controls import Pixels
+from baselines.pica import PICA, middle
+from baselines.scan import SCAN, SelfLabel, nearest
+from baselines.simclr import SimCLR
+from scl import images as stored
+from scl.assign import assignments, kmeans
+from scl.contract import Problem
+from scl.method import SCL
+from scl.settings import Network
+
+TINY = Network(width=8, layers=[1, 1, 1])
+PROBLEM = Problem(images=12, unlabelled=6, clusters=3, size=8, epochs=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def build(cls, *, problem=PROBLEM, network=TINY, **options):
+    torch.manual_seed(0)
+    return cls(cls.Options(**options), problem, network)
+
+
+class Positions:
+    """Images whose pixels are their own position: what was drawn can be read off."""
+
+    def batch(self, index):
+        return index.float()[:, None, None, None].expand(-1, 3, 8, 8)
+
+
+def identity(images, generator):
+    return images
+
+
+def drawn(views):
+    return [view[:, 0, 0, 0].long() for view in views]
+
+
+# --- SCAN -------------------------------------------------------------------------------------------------------
+
+
+def test_scan_draws_uniformly_among_21_the_image_itself_included():
+    count = 4000
+    scan = build(SCAN, problem=dataclasses.replace(PROBLEM, images=count))
+    scan.neighbours.copy_((torch.arange(count)[:, None] + torch.arange(21)) % count)
+    index = torch.arange(count).flip(0)
+    anchor, neighbour = drawn(scan.draw(Positions(), index, {"strong": identity}, torch.Generator().manual_seed(0)))
+    assert torch.equal(anchor, index)
+    column = (neighbour - anchor) % count
+    frequency = torch.bincount(column, minlength=21)
+    assert len(frequency) == 21
+    expected = count / 21
+    assert ((frequency - expected) ** 2 / expected).sum() < 45.3  # chi-squared, 20 degrees of freedom, p = 0.001
+
+
+def test_scan_augments_both_images_strongly_and_apart():
+    scan = build(SCAN, neighbours=2)
+    scan.neighbours.copy_(torch.arange(12)[:, None].expand(-1, 3))  # the neighbour is the image itself
+    calls = []
+
+    def strong(images, generator):
+        calls.append(len(images))
+        return images + torch.rand(len(images), 1, 1, 1, generator=generator)
+
+    one, two = scan.draw(Positions(), torch.arange(12), {"strong": strong}, torch.Generator().manual_seed(0))
+    assert calls == [12, 12] and (one != two).any()
+
+
+@pytest.mark.parametrize("chunk", [3, 7, 1024])
+def test_nearest_against_brute_force(chunk):
+    z = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    found = nearest(torch.tensor(z), 6, chunk=chunk).numpy()
+    assert found.shape == (40, 7)
+    for i in range(40):
+        others = sorted((j for j in range(40) if j != i), key=lambda j: -float(z[i] @ z[j]))
+        assert found[i].tolist() == [i, *others[:6]]
+
+
+def test_nearest_puts_the_image_itself_first_among_duplicates():
+    z = torch.nn.functional.normalize(torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    z[3:8] = z[3]  # five copies of one image
+    found = nearest(z, 4)
+    assert found[:, 0].tolist() == list(range(10))
+    for row in range(3, 8):
+        assert set(found[row].tolist()) == set(range(3, 8))
+
+
+def test_nearest_is_exact_under_autocast():
+    angle = torch.arange(50) * 1e-3  # neighbours on a circle: inner products of 1 - 5e-7, all 1 in bfloat16
+    z = torch.stack([angle.cos(), angle.sin()], dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest(z, 2)
+    assert set(found[20].tolist()) == {19, 20, 21}
+
+
+def test_scan_starts_from_the_outputs_of_simclr():
+    """Neighbours are those of SimCLR's normalised outputs, in evaluation mode; the clustering head is new."""
+    simclr, scan = build(SimCLR), build(SCAN, neighbours=3)
+    scan.start_from(simclr.state_dict())
+    pixels = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = stored.Images(pixels, np.arange(12), 12)
+    scan.train()
+    scan.prepare(images, torch.Generator())
+    simclr.eval()
+    with torch.no_grad():
+        z = torch.nn.functional.normalize(simclr.projection(simclr.encoder(images.batch(torch.arange(12)))), dim=1)
+    assert torch.equal(scan.neighbours, nearest(z, 3))
+    assert not any(p.requires_grad for p in scan.projection.parameters())
+    assert all(p.requires_grad for p in scan.encoder.parameters())
+
+
+# --- self-labelling ---------------------------------------------------------------------------------------------
+
+
+def test_self_label_counts_steps_without_a_confident_image():
+    method = build(SelfLabel, threshold=0.999)
+    torch.nn.init.zeros_(method.head.weight)
+    torch.nn.init.zeros_(method.head.bias)  # every class equally likely: nobody is confident
+    views = torch.rand(2, 6, 3, 8, 8)
+    for expected in (1, 2):
+        (loss,) = method.step(tuple(views), torch.arange(6)).values()
+        assert loss.item() == 0 and not loss.requires_grad  # so the loop leaves the weights alone
+        assert method.counts == {"steps with no confident image": expected}
+    with torch.no_grad():
+        method.head.bias[0] = 100
+    (loss,) = method.step(tuple(views), torch.arange(6)).values()
+    assert loss.requires_grad and method.counts == {"steps with no confident image": 2}
+
+
+def test_an_empty_mask_survives_the_loop_and_reaches_the_record(tiny_study, train_all):
+    from conftest import TINY_METHODS
+
+    methods = {k: dict(TINY_METHODS[k]) for k in ("simclr", "scan", "selflabel")}
+    methods["selflabel"] |= {"options": {"threshold": 0.9999}}
+    study = tiny_study(methods=methods)
+    train_all(study)
+    run = study.run("tiny-digits", "joint", "selflabel", 0)
+    counts = json.loads((run.directory / "record.json").read_text())["counts"]
+    assert counts == {"steps with no confident image": 6}  # 2 epochs of 3 steps
+    after, before = (torch.load(r.directory / "weights.pt", weights_only=True) for r in (run, run.after))
+    assert all(torch.equal(after[k], before[k]) for k in before if k.startswith("head."))
+
+
+# --- PICA -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epoch,trained,resting", [(0, "overclustering_head", "head"),
+                                                   (1, "head", "overclustering_head"), (2, "overclustering_head", "head")])
+def test_pica_alternates_its_heads(epoch, trained, resting):
+    pica = build(PICA, overclusters=5)
+    pica.epoch = epoch
+    sum(pica.step(tuple(torch.rand(4, 6, 3, 8, 8)), torch.arange(6)).values()).backward()
+    assert getattr(pica, trained).weight.grad.abs().sum() > 0
+    assert getattr(pica, resting).weight.grad is None
+    assert all(p.grad is not None for p in pica.encoder.parameters())
+
+
+def test_pica_draws_the_original_once_and_three_perturbed_copies():
+    pica = build(PICA)
+    augment = {"original": identity, "perturbed": lambda images, generator: images + 100}
+    views = drawn(pica.draw(Positions(), torch.tensor([4, 2]), augment, torch.Generator()))
+    assert [v.tolist() for v in views] == [[4, 2]] + [[104, 102]] * 3
+
+
+def test_pica_evaluates_the_middle():
+    images = torch.rand(2, 3, 40, 40)
+    window = torch.nn.functional.interpolate(images[:, :, 4:36, 4:36], size=40, mode="bilinear")
+    torch.testing.assert_close(middle(images, 0.8), window)
+    assert middle(images, 1.0) is images
+
+
+def test_pica_official_initialisation_and_input():
+    problem = dataclasses.replace(PROBLEM, size=32)
+    network = Network(backbone="resnet18", pool=True, sobel=True, pica_initialisation=True)
+    pica = build(PICA, problem=problem, network=network)
+    first = pica.encoder.backbone.conv1
+    assert first.in_channels == 2 and first.stride == (1, 1) and pica.encoder.backbone.maxpool.kernel_size == 2
+    deep = pica.encoder.backbone.layer4[0].conv2.weight
+    assert deep.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
+    for head in (pica.head, pica.overclustering_head):
+        assert head.weight.std().item() == pytest.approx(0.01, rel=0.2) and not head.bias.any()
+
+
+# --- images that may only be looked at --------------------------------------------------------------------------
+
+
+def test_unlabelled_images_serve_representation_only():
+    """As in the official codes: SimCLR sees all, PICA's over-clustering head too, its target head does not."""
+    assert [build(SimCLR).pool(epoch) for epoch in (0, 1)] == [18, 18]
+    assert [build(PICA).pool(epoch) for epoch in (0, 1, 2)] == [18, 12, 18]
+    for cls in (SCAN, SelfLabel, SCL):
+        method = build(cls, **({"neighbours": 2} if cls is SCAN else {}))
+        assert not cls.uses_unlabelled and [method.pool(epoch) for epoch in (0, 1)] == [12, 12]
+
+
+def test_images_to_cluster_come_first(tmp_path):
+    splits = {"train": [0, 4], "test": [4, 10], "unlabelled": [10, 15]}
+    heldout = {"fit": ["train"], "represent": ["train", "unlabelled"], "assign": ["test"]}
+    (tmp_path / "benchmark.json").write_text(json.dumps({"splits": splits, "protocols": {"heldout": heldout}}))
+    np.save(tmp_path / "images.npy", np.zeros((15, 8, 8, 3), np.uint8))
+    seen = {use: stored.load(tmp_path, "heldout", use) for use in ("fit", "represent", "assign")}
+    assert seen["represent"].rows.tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 14] and seen["represent"].fit == 4
+    assert seen["fit"].rows.tolist() == [0, 1, 2, 3] and seen["assign"].rows.tolist() == [4, 5, 6, 7, 8, 9]
+
+
+def test_kmeans_is_fitted_on_the_images_to_cluster_alone():
+    rng = np.random.default_rng(0)
+    fit = np.concatenate([rng.integers(0, 20, (12, 8, 8, 3)), rng.integers(200, 256, (6, 8, 8, 3))])  # 6 unlabelled
+    other = rng.integers(0, 20, (9, 8, 8, 3))
+    pixels = build(Pixels, kmeans_restarts=3)
+    represent = stored.Images(torch.tensor(fit.astype(np.uint8)), np.arange(18), 12)
+    evaluated = stored.Images(torch.tensor(other.astype(np.uint8)), np.arange(9), 9)
+    found, confidence = assignments(pixels, represent, evaluated, autocast=torch.no_grad, seed=5)
+    flat = [torch.tensor(a).permute(0, 3, 1, 2).reshape(len(a), -1).numpy().astype(np.float32) / 255
+            for a in (fit[:12], other)]
+    np.testing.assert_array_equal(found, kmeans(*flat, 3, restarts=3, seed=5))
+    assert confidence.size == 0
+
+
+@pytest.mark.parametrize("layer,dimensions", [("projection", 16), ("encoder", 32)])
+def test_simclr_gives_kmeans_the_layer_that_is_named(layer, dimensions):
+    simclr = build(SimCLR, layer=layer, projection=16).eval()
+    with torch.no_grad():
+        features = simclr.assign(torch.rand(5, 3, 8, 8))
+    assert features.shape == (5, dimensions)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(5))
+
+
+# --- the protocol that holds the test images out ----------------------------------------------------------------
+
+
+def test_heldout_trains_on_train_and_evaluates_test(digits, tiny_study, train_all, tmp_path):
+    """Rows are those of the test split; other test images leave every weight as it was."""
+    import shutil
+
+    facts = stored.describe(digits / "tiny-digits")
+    start, stop = facts["splits"]["test"]
+    shutil.copytree(digits, tmp_path / "other")
+    path = tmp_path / "other" / "tiny-digits" / "images.npy"
+    images = np.load(path)
+    images[start:stop] = 255 - images[start:stop]
+    np.save(path, images)
+    one = tiny_study(protocols=["heldout"], results="one")
+    two = tiny_study(protocols=["heldout"], results="two", data=tmp_path / "other")
+    changed = set()
+    for run, twin in zip(train_all(one), train_all(two)):
+        weights = [torch.load(r.directory / "weights.pt", weights_only=True) for r in (run, twin)]
+        assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0]), run.stage
+        assigned = [np.load(r.directory / "assignments.npz") for r in (run, twin)]
+        assert assigned[0]["rows"].tolist() == list(range(start, stop)), run.stage
+        if any((assigned[0][name] != assigned[1][name]).any() for name in ("assignments", "confidence")):
+            changed.add(run.stage)
+        if run.stage == "scan":
+            rows = assigned[0]["neighbours"]
+            assert rows.shape == (facts["splits"]["train"][1], 21) and rows.max() < start
+    assert changed == {"kmeans", "simclr", "scan", "selflabel", "pica", "scl"}  # all but chance look at the images
