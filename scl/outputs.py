@@ -71,7 +71,9 @@ def _record(trainer) -> dict:
         "started": trainer.attempts[0]["started"], "finished": now()}
 
 
-def write_failure(directory: Path, error: Exception) -> None:
-    """failure.json: why the run failed and where, for the tables and for the reader."""
-    write_json(directory / "failure.json", {"error": str(error), "kind": type(error).__name__, "time": now(),
-                                            **getattr(error, "where", {})})
+def write_failure(directory: Path, error: Exception, trainer=None) -> None:
+    """failure.json: why the run failed and where, for the tables and for the reader. trainer: None if the run
+    failed before there was one."""
+    where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
+    where |= getattr(error, "where", {})
+    write_json(directory / "failure.json", {"error": str(error), "kind": type(error).__name__, "time": now(), **where})

@@ -44,13 +44,17 @@ class NonFinite(FloatingPointError):
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
 
 
+def say(line: str) -> None:
+    """Print at once: a log file is read while the run goes on, and a killed process prints nothing more."""
+    print(line, flush=True)
+
+
 def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
-          require_gpu: bool = False, report=print) -> Path:
+          require_gpu: bool = False, report=say) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
 
     The same call resumes. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint
-    and failure.json stay), SystemExit (143 after SIGTERM, 130 after
-    Ctrl-C) with the state saved.
+    and failure.json stay), SystemExit (143 after SIGTERM, 130 after Ctrl-C) with the state saved.
     """
     directory = Path(directory)
     run = with_all_options(settings.load_run(directory))
@@ -64,12 +68,13 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
                 labels_out_of_reach(), checkpoint.Stop() as stop:
             torch.set_num_threads(threads)
             device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
-            trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
+            trainer = None
             try:
+                trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
                 trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
                 return finish(trainer)
             except (FloatingPointError, torch.OutOfMemoryError) as error:
-                write_failure(directory, error)
+                write_failure(directory, error, trainer)
                 raise
 
 
@@ -120,7 +125,7 @@ def curve_epochs(training) -> set[int]:
 class Trainer:
     """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
 
-    def __init__(self, run: RunSettings, directory: Path, *, device: str, fingerprint: str, report=print):
+    def __init__(self, run: RunSettings, directory: Path, *, device: str, fingerprint: str, report=say):
         self.run, self.directory, self.device, self.fingerprint, self.report = run, directory, device, fingerprint, report
         self.started = now()
         self.seeds = Seeds(run.benchmark, run.stage, run.seed)
@@ -282,7 +287,8 @@ class Trainer:
 
     def restore(self) -> bool:
         """Whether a checkpoint of this very run was found and loaded."""
-        state = checkpoint.load(self.directory / "checkpoint.pt", fingerprint=self.fingerprint)
+        state = checkpoint.load(self.directory / "checkpoint.pt", fingerprint=self.fingerprint,
+                                report=self.report)
         if state is None:
             return False
         self.method.load_state_dict(state["method"])
