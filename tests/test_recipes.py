@@ -4,6 +4,8 @@ Sources: "official" the authors' code of SCAN (van Gansbeke et al., ECCV 2020) a
 CVPR 2020), "paper" the publication. docs/methods.md tells each fact in words.
 """
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,14 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
         "scl-no-instance": {"instance_weight": 0.0}, "scl-kmeans": {"assignment": "kmeans"}}
     assert len({block.title for block in study.methods.values()}) == len(changes)
     assert study.reference == "scl" and len(study.seeds) == 5 and study.protocols == ["joint"]
+
+
+def test_what_the_documentation_names_is_there():
+    named = re.findall(r"`([a-z_/]+\.py):(\w+)`", (ROOT / "docs" / "methods.md").read_text())
+    assert len(set(named)) > 25
+    for file, name in named:
+        found = {n.name for n in ast.parse((ROOT / file).read_text()).body if hasattr(n, "name")}
+        assert name in found, f"docs/methods.md names {file}:{name}"
 
 
 # --- how blocks combine -----------------------------------------------------------------------------------------
