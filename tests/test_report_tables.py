@@ -180,6 +180,18 @@ def test_tables_are_as_expected(tmp_path, index, name):
     check_golden(tables(troubled(tmp_path))[index], name)
 
 
+class Noted(Study):
+    def note(self, stage, benchmark):
+        return "no official settings" if (stage, benchmark) == ("scan", "digits") else ""
+
+
+def test_a_note_on_settings_stands_below_the_table_of_its_benchmark(tmp_path):
+    page = tables(finish_all(Noted(tmp_path / "noted")))[0]
+    assert page.count("- SCAN (clustering step): no official settings") == 1
+    digits = page[page.index("**digits (joint)**") :]
+    assert "no official settings" in digits[: digits.index("\n**")]
+
+
 def test_the_mean_and_spread_are_those_of_the_seeds(study):
     values = [made_up(study.run("cifar10", "joint", "scl", seed)) * 100 for seed in (0, 1, 2)]
     line = next(line for line in tables(study)[0].splitlines() if line.startswith("| SCL ") and "GB" in line)
