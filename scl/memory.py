@@ -1,4 +1,7 @@
-"""Instance memory: one unit row and one pseudo class an image; similarities of a batch to all of them."""
+"""Instance memory: one unit row and one pseudo class an image; similarities of a batch to all of them.
+
+What it costs, and what else was tried: docs/decisions/engine.md.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +20,16 @@ class InstanceMemory(nn.Module):
     def similarity(self, z: Tensor, index: Tensor) -> Tensor:
         """[2] p_k(x_i) = sum_{j != i, a_j = k} exp(z_i . m_j / tau) / sum_{j != i} exp(z_i . m_j / tau).
 
-        z: B x d unit rows, index: B positions of the images in memory. Returns B x K, float32.
-        Nothing larger than N x B is built: the sums over pseudo classes are one segmented sum of rows. The maximum
-        of the exponent, 1 / tau, is subtracted first, so no term overflows.
+        z: M x d unit rows, index: their M positions in memory. Both views at once cost less than one after the
+        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Returns M x K, float32 (float64 for such z).
+        Products are in the compute dtype: that of autocast where it is on, else that of z. Nothing larger than
+        N x M is built.
         """
-        batch = len(z)
-        logits = (self.rows.to(z.dtype) @ z.T - 1) / self.temperature  # N x B
-        logits[index, torch.arange(batch, device=z.device)] = float("-inf")  # j != i
-        sums = torch.zeros(self.clusters, batch, dtype=torch.float32, device=z.device)
-        sums = sums.index_add(0, self.pseudo_classes, logits.exp().float())  # K x B
+        device = z.device.type
+        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
+        with torch.autocast(device, enabled=False):
+            sums = _ClassSums.apply(z.to(compute), self.rows.to(compute), self.pseudo_classes, index, self.clusters,
+                                    self.temperature)  # K x M
         return (sums / sums.sum(0).clamp_min(1e-30)).T
 
     @torch.no_grad()
@@ -35,3 +39,57 @@ class InstanceMemory(nn.Module):
         mixed = self.momentum * self.rows[index] + (1 - self.momentum) * fresh
         self.rows[index] = F.normalize(mixed, dim=1)
         self.pseudo_classes[index] = pseudo_classes
+
+
+class _ClassSums(torch.autograd.Function):
+    """S_km = sum_{j != i_m, a_j = k} w_jm with w_jm = exp((z_m . m_j - 1) / tau); 1 / tau is the largest exponent,
+    so nothing overflows.
+
+    dS_km / dz_m is the sum over a_j = k of w_jm m_j / tau. Backward therefore weighs w by the gradient of each
+    row's class (a gather) and multiplies once: two products and two passes over N x M in all, where autograd's
+    own graph takes six passes and holds four such arrays.
+    """
+
+    @staticmethod
+    def forward(ctx, z, rows, classes, index, clusters, temperature):
+        """z: M x d, rows: N x d, classes: N, index: M. Returns K x M."""
+        keys = (z / temperature).T.contiguous()  # d x M
+        weights = z.new_empty(len(rows), len(z))  # N x M
+        sums = torch.zeros(clusters, len(z), dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
+        column = torch.arange(len(z), device=z.device)
+        for part in _parts(rows):
+            w = weights[part]
+            torch.mm(rows[part], keys, out=w).sub_(1 / temperature).exp_()
+            own = index - part.start  # the row of an image itself, if it is in this part
+            inside = own.clamp(0, len(w) - 1)
+            w[inside, column] = w[inside, column] * (inside != own)
+            _add_by_class(sums, classes[part], w)
+        ctx.save_for_backward(weights, rows, classes)
+        ctx.temperature = temperature
+        return sums
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weights, rows, classes = ctx.saved_tensors
+        gradient = gradient.to(weights.dtype)  # K x M
+        dz = torch.zeros(weights.shape[1], rows.shape[1], dtype=torch.promote_types(rows.dtype, torch.float32),
+                         device=rows.device)
+        for part in _parts(rows):
+            dz += gradient.index_select(0, classes[part]).mul_(weights[part]).T @ rows[part]  # M x d
+        return (dz / ctx.temperature).to(rows.dtype), None, None, None, None, None
+
+
+def _parts(rows: Tensor) -> list[slice]:
+    """The rows in pieces whose similarities stay in a CPU's cache (2 MB for 512 columns); all at once on a GPU."""
+    length = 1024 if rows.device.type == "cpu" else len(rows)
+    return [slice(start, min(start + length, len(rows))) for start in range(0, len(rows), length)]
+
+
+def _add_by_class(sums: Tensor, classes: Tensor, weights: Tensor) -> None:
+    """sums[k] += the sum of the rows of `weights` (n x M) of class k. On a GPU atomic additions to few addresses
+    would queue: there it is a product with the one-hot classes, in the compute dtype."""
+    if weights.device.type == "cpu":
+        sums.index_add_(0, classes, weights.to(sums.dtype))
+    else:
+        one_hot = classes == torch.arange(len(sums), device=classes.device)[:, None]  # K x n
+        sums += one_hot.to(weights.dtype) @ weights

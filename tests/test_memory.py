@@ -1,0 +1,58 @@
+"""The memory's hand-written gradient against autograd's of the plain formula, in float64 and over several parts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scl.memory import InstanceMemory
+
+
+def plain(memory, z, index):
+    """[2] with a one-hot product and nothing clever: M x K."""
+    weights = torch.exp(z @ memory.rows.T.to(z.dtype) / memory.temperature)  # M x N
+    weights = weights * (torch.arange(len(memory.rows)) != index[:, None])
+    sums = weights @ F.one_hot(memory.pseudo_classes, memory.clusters).to(z.dtype)
+    return sums / sums.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("images, clusters", [(40, 3), (2500, 10), (2500, 200)])  # a part holds 1024 rows
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_values_and_gradients_are_those_of_the_plain_formula(images, clusters, temperature):
+    generator = torch.Generator().manual_seed(images + clusters)
+    memory = InstanceMemory(images, 8, clusters, momentum=0.5, temperature=temperature)
+    memory.rows.copy_(F.normalize(torch.randn(images, 8, generator=generator), dim=1))
+    memory.pseudo_classes.copy_(torch.randint(clusters, (images,), generator=generator))
+    index = torch.randperm(images, generator=generator)[:16]
+    index[:2] = torch.tensor([0, images - 1])  # the ends of the first and the last part
+    z = F.normalize(torch.randn(32, 8, generator=generator, dtype=torch.float64), dim=1)
+    towards = torch.randn(32, clusters, generator=generator, dtype=torch.float64)
+    results = []
+    for similarity in (memory.similarity, lambda z, index: plain(memory, z, index)):
+        leaf = z.clone().requires_grad_()
+        p = similarity(leaf, index.repeat(2))  # both views
+        (p * towards).sum().backward()
+        results.append((p.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-10)
+
+
+def test_both_views_at_once_are_the_views_one_by_one():
+    memory = InstanceMemory(50, 8, 4, momentum=0.5, temperature=0.1)
+    memory.rows.copy_(F.normalize(torch.randn(50, 8), dim=1))
+    z, index = F.normalize(torch.randn(12, 8), dim=1), torch.arange(6)
+    together = memory.similarity(z, index.repeat(2))
+    torch.testing.assert_close(together, torch.cat([memory.similarity(v, index) for v in z.chunk(2)]))
+    assert (together[:, 0] == 1).all()  # every image is still in class 0
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.05), (torch.float32, 1e-5)])
+def test_products_follow_autocast(dtype, tolerance):
+    memory = InstanceMemory(100, 16, 5, momentum=0.5, temperature=0.5)
+    memory.rows.copy_(F.normalize(torch.randn(100, 16), dim=1))
+    memory.pseudo_classes.copy_(torch.arange(100) % 5)
+    z, index = F.normalize(torch.randn(8, 16), dim=1).requires_grad_(), torch.arange(8)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        p = memory.similarity(z, index)
+    assert p.dtype == torch.float32
+    p[:, 0].log().sum().backward()
+    assert z.grad.dtype == torch.float32 and z.grad.isfinite().all()
+    torch.testing.assert_close(p, plain(memory, z, index), rtol=tolerance, atol=tolerance)
