@@ -150,15 +150,24 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
                 *beside,
             )
         )
-        notes += _notes_of(study, stage, cell, published[stage])
-        if note := study.note(stage, benchmark):
-            notes.append(f"{cell.title}: {' '.join(note.split())}")
+        notes += _notes_of(cell, published[stage])
     if shown:
         columns += ("published ACC / NMI / ARI",)
+    notes += _settings_notes(study, benchmark, by_stage)
     return _table(f"{benchmark} ({protocol})", columns, rows, list(dict.fromkeys(notes)))
 
 
-def _notes_of(study, stage: str, cell: Cell, published: Published | None) -> list[str]:
+def _settings_notes(study, benchmark: str, by_stage: dict[str, Cell]) -> list[str]:
+    """What must be said of the methods' forms and settings, once for all methods of which it holds."""
+    titles = {}
+    for stage, cell in by_stage.items():
+        for note in (reconstruction_note(study, stage), study.note(stage, benchmark)):
+            if note:
+                titles.setdefault(" ".join(note.split()), []).append(cell.title)
+    return [f"{', '.join(found)}: {note}" for note, found in titles.items()]
+
+
+def _notes_of(cell: Cell, published: Published | None) -> list[str]:
     notes = []
     if published:
         average = "; NMI with the geometric mean" if published.nmi_average == "geometric" else ""
@@ -166,8 +175,6 @@ def _notes_of(study, stage: str, cell: Cell, published: Published | None) -> lis
             f"published, {cell.title}: {published.source}, {published.statistic}{average}"
             f"{schedules(cell, published)}."
         )
-    if note := reconstruction_note(study, stage):
-        notes.append(f"{cell.title}: {note}")
     reasons = dict.fromkeys(
         f"{cell.title}, seed {row.seed}: {row.status}: {row.reason}."
         for row in cell.rows
