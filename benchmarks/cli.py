@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from scl import settings
+from scl.imports import uncollected
 
 
 def main(arguments=None) -> int:
@@ -128,13 +129,8 @@ def prepare(options):
 
 def train(options):
     """Train one run, or go on with it; what it is stands in its run.yaml."""
-    import gc
-
-    gc.disable()  # a million objects come with these imports and stay: looking through them takes a fifth of the start
-    from scl.train import train as train_run
-
-    gc.freeze()
-    gc.enable()
+    with uncollected():
+        from scl.train import train as train_run
 
     print(train_run(options.run, gpus=options.gpus, threads=options.threads, runs_per_gpu=options.runs_per_gpu,
                     checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu))

@@ -7,6 +7,7 @@ import torch
 
 from scl.contract import Method
 from scl.images import Images
+from scl.imports import uncollected
 
 
 @torch.no_grad()
@@ -43,8 +44,9 @@ def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, see
 def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts: int, seed: int) -> np.ndarray:
     """k-means++ of scikit-learn, the best of `restarts` by inertia, fitted on the first array, applied to the
     second: M integers."""
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
+    with uncollected():
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
     model = KMeans(clusters, n_init=restarts, random_state=seed % 2**32)
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scl.imports import uncollected
 from scl.settings import Network
 
 
@@ -61,9 +62,10 @@ def backbone(network: Network, size: int) -> nn.Module:
 
 def _timm():
     """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
-    from scl.shim import torchvision  # noqa: F401  before timm, which imports it
+    with uncollected():
+        from scl.shim import torchvision  # noqa: F401  before timm, which imports it
 
-    import timm  # isort: skip
+        import timm  # isort: skip
 
     return timm
 
