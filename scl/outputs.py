@@ -20,6 +20,11 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+def say(line: str) -> None:
+    """Print at once: a log file is read while the run goes on, and a killed process prints nothing more."""
+    print(line, flush=True)
+
+
 def finish(trainer) -> Path:
     """Assignments, weights, history and record of a trained run; returns the record's path."""
     directory, method = trainer.directory, trainer.method

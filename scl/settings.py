@@ -41,7 +41,7 @@ class Training:
     schedule: str = "cosine"  # cosine | constant
     momentum: float = 0.9  # sgd only
     weight_decay: float = 0.0
-    precision: str = "auto"  # auto | fp32 | bf16: auto is bf16 on CUDA, fp32 elsewhere
+    precision: str = "auto"  # auto | fp32 | bf16: auto is bf16 where the hardware has it, see scl.precision
     compile: bool = False  # torch.compile of the encoder
     curve_points: int = 10  # assignments kept on the way, for the curves
 

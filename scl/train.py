@@ -12,8 +12,8 @@ Random streams are derived from (run, purpose, step), so a checkpoint need not h
 repeats the interrupted one bit for bit on the CPU, given the same number of threads.
 """
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from scl import augment, checkpoint, devices, images, settings
+from scl import augment, checkpoint, devices, images, precision, settings
 from scl.assign import assignments
 from scl.contract import Problem
 from scl.guard import labels_out_of_reach
-from scl.outputs import CODE_ROOT, finish, now, write_failure
+from scl.outputs import CODE_ROOT, finish, now, say, write_failure
 from scl.record import provenance, sha256
 from scl.seeding import Seeds
 from scl.settings import RunSettings
@@ -42,11 +42,6 @@ class NonFinite(FloatingPointError):
         super().__init__(f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
                          f"learning rate or precision: fp32")
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
-
-
-def say(line: str) -> None:
-    """Print at once: a log file is read while the run goes on, and a killed process prints nothing more."""
-    print(line, flush=True)
 
 
 def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
@@ -101,13 +96,6 @@ def finished(directory: Path, fingerprint: str) -> bool:
     return path.exists() and json.loads(path.read_text()).get("fingerprint") == fingerprint
 
 
-def choose_precision(wanted: str, device: str) -> torch.dtype:
-    """'auto' is bf16 on CUDA and fp32 elsewhere."""
-    if wanted == "auto":
-        wanted = "bf16" if device == "cuda" else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
-
-
 def learning_rate(training, epoch: int) -> float:
     """Of a whole epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
     if training.schedule == "constant":
@@ -135,9 +123,9 @@ class Trainer:
         self.evaluated = self._evaluated_images()
         self.method = self._build(method_class)
         self.augment = {name: augment.build(spec) for name, spec in run.augment.items()}
-        dtype = choose_precision(run.training.precision, device)
+        dtype = precision.choose(run.training.precision, device)
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        self.autocast = lambda: torch.autocast(device, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
+        self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = self._optimizer() if run.training.epochs else None
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.history, self.curve, self.attempts = [], [], []
@@ -187,7 +175,7 @@ class Trainer:
         self.method.train()
         saved = time.perf_counter()
         while self.epoch < self.run.training.epochs:
-            for _ in self._steps_of_epoch():
+            for _ in self.steps_of_epoch():
                 late = time.perf_counter() - saved > checkpoint_seconds
                 if late or stop.requested:
                     self.save()
@@ -203,7 +191,8 @@ class Trainer:
         batch = min(self.run.training.batch_size, pool)
         return pool // batch, batch
 
-    def _steps_of_epoch(self):
+    def steps_of_epoch(self):
+        """Makes the steps that this epoch has left, one each time it is asked for the next."""
         self.method.epoch = self.epoch
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.run.training, self.epoch)
@@ -212,17 +201,20 @@ class Trainer:
         order = order.to(self.device)
         while self.step_in_epoch < steps:
             index = order[self.step_in_epoch * batch:(self.step_in_epoch + 1) * batch]  # B
-            self._step(index)
+            self.learn(self.draw(index), index)
             self.step_in_epoch += 1
             if len(self.epoch_losses) - self.losses_checked >= CHECK_EVERY:
                 self._check_losses()
             yield
 
-    def _step(self, index) -> None:
-        name = ("step", self.epoch, self.step_in_epoch)
-        torch.manual_seed(self.seeds(*name, "layers"))  # for methods with random layers of their own
-        views = self.method.draw(self.images, index, self.augment,
-                                 self.seeds.generator(*name, "views", device=self.device))
+    def draw(self, index) -> tuple:
+        """The augmented views of the images at `index` for this step."""
+        generator = self.seeds.generator("step", self.epoch, self.step_in_epoch, "views", device=self.device)
+        return self.method.draw(self.images, index, self.augment, generator)
+
+    def learn(self, views, index) -> None:
+        """Forward, backward, optimiser and memory; waits for nothing on the device."""
+        torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers of a method
         with self.autocast():
             terms = self.method.step(views, index)
         self.term_names = list(terms)
