@@ -40,10 +40,10 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class MethodBlock:
-    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single benchmarks,
-    `recipes` named sets of differences, with a `per_benchmark` of their own (`recipe: official` at the top of the study
-    chooses one, which wins over the block's `per_benchmark`). In a file, `like: other-stage` takes that stage's block as
-    the ground."""
+    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single
+    benchmarks, `recipes` named sets of differences, with a `per_benchmark` of their own (`recipe: official` at the
+    top of the study chooses one, which wins over the block's `per_benchmark`). In a file, `like: other-stage` takes
+    that stage's block as the ground."""
 
     method: str
     title: str | None = None
@@ -127,7 +127,7 @@ class Study:
         return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
 
     def resolved(self, stage: str, benchmark: str) -> dict:
-        """Block of a stage on a benchmark; the later wins: block, its `per_benchmark`, the recipe, that of the recipe."""
+        """Block of a stage on a benchmark. The later wins: block, its per_benchmark, recipe, the recipe's."""
         block = self.methods[stage]
         merged = {key: getattr(block, key) for key in ("method", "augment", "options", *WORDS)}
         merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}

@@ -150,8 +150,8 @@ def test_an_empty_mask_survives_the_loop_and_reaches_the_record(tiny_study, trai
 # --- PICA -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch,trained,resting", [(0, "overclustering_head", "head"),
-                                                   (1, "head", "overclustering_head"), (2, "overclustering_head", "head")])
+@pytest.mark.parametrize("epoch,trained,resting", [
+    (0, "overclustering_head", "head"), (1, "head", "overclustering_head"), (2, "overclustering_head", "head")])
 def test_pica_alternates_its_heads(epoch, trained, resting):
     pica = build(PICA, overclusters=5)
     pica.epoch = epoch
