@@ -7,16 +7,15 @@
 # rewritten at the start of the workflow only where its content changes: so only runs that a change concerns run again.
 import sys
 
-from snakemake.exceptions import WorkflowError
-
-sys.path.insert(0, workflow.basedir)
+sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
 from benchmarks import workflow as study_files
-from benchmarks.cli import study_in_words
+from benchmarks.cli import in_one_line, study_in_words
 
 try:
     STUDY = study_files.open_study(config, main_process=workflow.is_main_process)
-except (ValueError, OSError) as error:
-    raise WorkflowError(str(error)) from None
+except (ValueError, OSError) as error:  # not WorkflowError: it would blame a line of this file
+    print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
+    raise SystemExit(2) from None
 THREADS = study_files.share_machine(workflow, STUDY)
 # Neither the interpreter nor $machine is a param: they change no result, so they must not run anything again.
 shell.prefix(study_files.shell_prefix(STUDY))
@@ -65,6 +64,8 @@ rule download:
         f"{DATA}/archives/{{file}}",
     log:
         f"{RESULTS}/logs/download/{{file}}.log",
+    message:
+        "download {wildcards.file}"
     retries: 1
     conda:
         "environment.yaml"
@@ -82,6 +83,8 @@ rule prepare:
         f"{DATA}/{{benchmark}}/benchmark.json",
     log:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
+    message:
+        "prepare {wildcards.benchmark}"
     conda:
         "environment.yaml"
     threads: 8
@@ -102,6 +105,8 @@ rule train:
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
+    message:
+        "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     retries: 1  # resumes from the checkpoint
     conda:
         "environment.yaml"
@@ -123,6 +128,8 @@ rule evaluate:
         f"{RUN}/metrics.json",
     log:
         f"{LOG}.evaluate.log",
+    message:
+        "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     conda:
         "environment.yaml"
     params:
@@ -139,6 +146,8 @@ rule collect:
         f"{RESULTS}/runs.csv",
     log:
         f"{RESULTS}/logs/collect.log",
+    message:
+        "collect all runs into {output}"
     conda:
         "environment.yaml"
     shell:
@@ -153,6 +162,8 @@ rule tables:
         f"{RESULTS}/tables.tex",
     log:
         f"{RESULTS}/logs/tables.log",
+    message:
+        "write {output}"
     conda:
         "environment.yaml"
     params:
@@ -168,6 +179,8 @@ rule claims:
         f"{RESULTS}/claims.md",
     log:
         f"{RESULTS}/logs/claims.log",
+    message:
+        "write {output}"
     conda:
         "environment.yaml"
     params:
@@ -186,6 +199,8 @@ rule figures:
         f"{RESULTS}/figures/curves.svg",
     log:
         f"{RESULTS}/logs/figures.log",
+    message:
+        "draw {output}"
     conda:
         "environment.yaml"
     params:
@@ -203,6 +218,8 @@ rule page:
         f"{RESULTS}/report/index.html",
     log:
         f"{RESULTS}/logs/page.log",
+    message:
+        "write {output}"
     conda:
         "environment.yaml"
     params:

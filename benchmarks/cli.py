@@ -19,11 +19,17 @@ def main(arguments=None) -> int:
     try:
         return options.verb(options) or 0
     except (ValueError, OSError) as error:
-        print(f"scl: error: {error}", file=sys.stderr)
+        print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"scl: failed: {error}", file=sys.stderr)
         return 1
+
+
+def in_one_line(error: Exception) -> str:
+    """What to tell the user; an OSError of ours, which explains itself, without its number."""
+    ours = isinstance(error, OSError) and error.strerror and not error.filename
+    return error.strerror if ours else str(error)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,13 +70,15 @@ def plan(options):
 
 
 def study_in_words(study) -> str:
-    """A few lines: what is planned, what is done, what is left out and why."""
+    """A few lines: what is planned, what is done, where it goes, what is left out and why."""
     runs = [run for run in study.runs() if run.benchmark not in study.skipped]
     done = sum((run.directory / "record.json").exists() for run in runs)
-    lines = [f"{study.title or study.results}: {len(runs)} runs "
-             f"({len(study.benchmarks) - len(study.skipped)} benchmarks, {len(study.methods)} stages, "
-             f"{len(study.seeds)} seeds), {done} done"]
-    lines += [f"  {name}: not run: {reason}" for name, reason in study.skipped.items()]
+    lines = [f"{study.title or study.results}: {len(runs)} runs, {done} of them trained; results in {study.results}",
+             f"  {len(study.methods)} methods and stages: {', '.join(study.methods)}",
+             f"  seeds: {', '.join(map(str, study.seeds))}"]
+    for name in study.benchmarks:
+        reason = study.skipped.get(name)
+        lines.append(f"  {name}: not run: {reason}" if reason else f"  {name}: {' and '.join(study.protocols_of(name))}")
     return "\n".join(lines)
 
 
