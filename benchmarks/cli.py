@@ -57,6 +57,16 @@ def parser() -> argparse.ArgumentParser:
     verb(evaluate, run)
     verb(report, study, part={"choices": list(PARTS), "help": "one part only (default: all)"})
     verb(doctor, study)
+    verb(bench, study, method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
+         size={"type": int, "default": 32, "help": "pixels a side (default: %(default)s)"},
+         batch_size={"type": int, "default": 256}, steps={"type": int, "help": "timed at a stretch"},
+         rounds={"type": int, "help": "repetitions, of which the median counts"},
+         gpus={"type": int, "default": 1, "help": "0: on the CPU"},
+         threads={"type": int, "help": "default: all cores"}, workers={"type": int, "help": "loader processes of part d"},
+         precision={"choices": ["auto", "fp32", "bf16"], "default": "auto"},
+         compile={"action": "store_true", "help": "torch.compile of the encoder"},
+         quick={"action": "store_true", "help": "one round of one step, fewer images"},
+         out={"type": Path, "help": "write the measurement here as JSON"})
     return top
 
 
@@ -196,6 +206,20 @@ def doctor(options):
     study.results.mkdir(parents=True, exist_ok=True)
     print(f"{shutil.disk_usage(study.results).free / 1e9:.0f} GB free at {study.results}")
     print(study_in_words(study))
+
+
+def bench(options):
+    """Time augmentation, network, training loop and the field's ordinary pipeline, in images a second."""
+    from benchmarks.study import load_study
+
+    study = load_study(options.study)
+    with uncollected():
+        from benchmarks import bench as benching
+    result = benching.bench(study, benching.plan_of(options), gpus=options.gpus,
+                            threads=options.threads or benching.cores())
+    print(benching.table(result))
+    if options.out:
+        print(benching.write(result, options.out))
 
 
 if __name__ == "__main__":

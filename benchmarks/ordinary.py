@@ -1,0 +1,93 @@
+"""The ordinary pipeline of the field, to compare the engine with: PIL images, torchvision's transforms, loader
+processes, float32 and NCHW. It serves `scl bench` alone; no result of a study comes from it.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from scl.shim import torchvision
+
+T = torchvision.transforms
+
+
+def _jitter(probability=1.0, **strengths):
+    return T.RandomApply([T.ColorJitter(**strengths)], p=probability)
+
+
+def _affine(side, degrees=0.0, translate=0.0, scale=None, shear=0.0):
+    return T.RandomAffine(degrees, (translate, translate), scale, shear or None)
+
+
+def _blur(kernel=3, sigma=(0.1, 2.0), probability=0.5):
+    return T.RandomApply([T.GaussianBlur(kernel, tuple(sigma))], p=probability)
+
+
+COUNTERPARTS = {  # operation of scl.augment -> (side, parameters) -> torchvision's transform of the same work
+    "random_resized_crop": lambda side, size=None, **given: T.RandomResizedCrop(size or side, **given),
+    "random_crop": lambda side, size=None, padding=0: T.RandomCrop(size or side, padding),
+    "flip": lambda side, probability=0.5: T.RandomHorizontalFlip(probability),
+    "affine": _affine,
+    "colour_jitter": lambda side, **given: _jitter(**given),
+    "greyscale": lambda side, probability=0.2: T.RandomGrayscale(probability),
+    "blur": lambda side, **given: _blur(**given),
+    "scan_strong": lambda side, operations=4: T.RandAugment(operations),
+}
+AFTERWARDS = {  # of tensors
+    "noise": lambda side, std=0.05: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
+    "cutout": lambda side, largest=16, fill=0.45: T.RandomErasing(1.0, (1 / side**2, min(1.0, (largest / side) ** 2)),
+                                                                  (1.0, 1.0), fill),
+}
+
+
+def transform(spec, side: int):
+    """torchvision's chain for the operations of a configuration: PIL image -> 3 x side x side tensor in [0, 1]."""
+    named = [next(iter(entry.items())) for entry in spec]
+    chosen = {table_name: [table[name](side, **(given or {})) for name, given in named if name in table]
+              for table_name, table in (("before", COUNTERPARTS), ("after", AFTERWARDS))}
+    return T.Compose([*chosen["before"], T.ToTensor(), *chosen["after"]])
+
+
+class Views(Dataset):
+    """Item i: (i, one view for each name in `names`). pixels: N x H x W x 3 uint8."""
+
+    def __init__(self, pixels: np.ndarray, transforms: dict, names):
+        self.pixels, self.transforms, self.names = pixels, transforms, names
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, position):
+        image = Image.fromarray(self.pixels[position])
+        return position, *(self.transforms[name](image) for name in self.names)
+
+
+class _NCHW(nn.Module):
+    def forward(self, images):
+        return images.contiguous()
+
+
+class OrdinaryTraining:
+    """The network and loss of `trainer` (made for fp32, not compiled), fed by loader processes.
+
+    trainer: a scl.train.Trainer of its own, changed here. names: the augmentations of an image's views, in order.
+    """
+
+    def __init__(self, trainer, names, *, workers: int):
+        self.trainer, self.device = trainer, trainer.device
+        trainer.method.to(memory_format=torch.contiguous_format)
+        trainer.method.encoder.backbone = nn.Sequential(_NCHW(), trainer.method.encoder.backbone)
+        transforms = {name: transform(spec, trainer.images.size) for name, spec in trainer.run.augment.items()}
+        pixels = trainer.images.pixels[:trainer.method.pool(trainer.epoch)].cpu().numpy()
+        self.loader = DataLoader(Views(pixels, transforms, names), batch_size=trainer.run.training.batch_size,
+                                 shuffle=True, drop_last=True, num_workers=workers, pin_memory=self.device == "cuda")
+
+    def steps(self):
+        """Trains endlessly, one step each time it is asked for the next. Close it to end the loader processes."""
+        while True:
+            for index, *views in self.loader:
+                index, *views = (tensor.to(self.device, non_blocking=True) for tensor in (index, *views))
+                self.trainer.learn(tuple(views), index)
+                yield
