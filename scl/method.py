@@ -30,11 +30,11 @@ class Options:
     balance_weight: float = 2.0  # w_b
     consistency: str = "joint"  # joint: p against q, equation 5 | view: q against q (ablation)
     consensus: str = "both"  # both | boundaries: q alone | similarities: p alone (ablation)
-    warm_up: float = 0.125  # share of the epochs before the memory is used
+    warm_up: float = 0.025  # share of the epochs, at least one, before the memory is used
     assignment: str = "prototypes"  # prototypes | kmeans on h (ablation)
     projection_hidden: int = 512
     projection: int = 128  # d
-    projection_norm: bool = True
+    projection_norm: bool = True  # batch norm in g: without it a small network may start collapsed
     kmeans_restarts: int = 10
 
     def __post_init__(self):
@@ -56,7 +56,8 @@ class SCL(Method):
     def __init__(self, options, problem, network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)  # f
-        self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection, normalised=options.projection_norm)  # g
+        self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection,
+                                          normalised=options.projection_norm)  # g
         self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
         self.memory = InstanceMemory(problem.images, options.projection, problem.clusters,
                                      momentum=options.memory_momentum, temperature=options.temperature)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from scl.imports import uncollected
 from scl.settings import Network
 
+USUAL = ("resnet18", "resnet34", "resnet50")
+
 
 class Encoder(nn.Module):
     """h = f(x): B x 3 x H x W images in [0, 1] -> B x D features; normalisation is part of the network.
@@ -34,15 +36,22 @@ class Encoder(nn.Module):
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
 
+def check(network: Network, size: int) -> None:
+    """Raise ValueError for a network that cannot be built for images of `size` pixels a side. Only a name beyond the
+    usual ones takes the time to ask timm."""
+    name = network.backbone
+    if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
+        raise ValueError(f"network.backbone: '{name}' is not a ResNet of timm (try resnet18 or resnet34)")
+    if size > 96 and (network.width != 64 or network.layers):
+        raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
+
+
 def backbone(network: Network, size: int) -> nn.Module:
     """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side."""
+    check(network, size)
     timm = _timm()
-    if not network.backbone.startswith("resnet") or not timm.is_model(network.backbone):
-        raise ValueError(f"network.backbone: '{network.backbone}' is not a ResNet of timm (try resnet18 or resnet34)")
     channels_in = 2 if network.sobel else 3
     if size > 96:
-        if network.width != 64 or network.layers:
-            raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
         return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, zero_init_last=False)
     width = network.width
     layers = {"layers": tuple(network.layers)} if network.layers else {}

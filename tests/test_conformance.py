@@ -107,7 +107,7 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_a
     before = {k: v.clone() for k, v in trainer.method.named_parameters()}
     for epoch in range(config.training.epochs):
         trainer.epoch = trainer.method.epoch = epoch
-        trainer._step(index)
+        trainer.learn(trainer.draw(index), index)
     assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
     moved = [k for k, v in trainer.method.named_parameters() if not torch.equal(v, before[k])]
     assert any(k.startswith("encoder.") for k in moved)
