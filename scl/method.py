@@ -20,7 +20,7 @@ from scl.networks import Prototypes, projection_head
 class Options:
     """All defaults are ours, fixed on digits and a CIFAR-10 subset, the same on every benchmark."""
 
-    temperature: float = 0.1  # tau, instance similarities
+    temperature: float = 0.07  # tau, instance similarities
     prototype_temperature: float = 0.1  # tau_c, cluster decisions
     instance_temperature: float = 0.5  # tau_i, NT-Xent
     memory_momentum: float = 0.5  # mu
@@ -31,15 +31,16 @@ class Options:
     consistency: str = "joint"  # joint: p against q, equation 5 | view: q against q (ablation)
     consensus: str = "both"  # both | boundaries: q alone | similarities: p alone (ablation)
     warm_up: float = 0.025  # share of the epochs, at least one, before the memory is used
+    prototypes: str = "kmeans"  # start at the k-means centres of the memory after the warm-up | random
     assignment: str = "prototypes"  # prototypes | kmeans on h (ablation)
     projection_hidden: int = 512
     projection: int = 128  # d
     projection_norm: bool = True  # batch norm in g: without it a small network may start collapsed
-    kmeans_restarts: int = 10
+    kmeans_restarts: int = 10  # of the start of the prototypes, and where k-means assigns
 
     def __post_init__(self):
         for name, choices in (("consistency", ("joint", "view")), ("assignment", ("prototypes", "kmeans")),
-                              ("consensus", ("both", "boundaries", "similarities"))):
+                              ("consensus", ("both", "boundaries", "similarities")), ("prototypes", ("kmeans", "random"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
         for name in ("temperature", "prototype_temperature", "instance_temperature"):
@@ -48,10 +49,14 @@ class Options:
 
 
 class SCL(Method):
-    """Semantic Contrastive Learning: memory, prototypes and encoder are learned concurrently."""
+    """Semantic Contrastive Learning: memory, prototypes and encoder are learned concurrently.
+
+    Starts from a SimCLR encoder where the configuration says `after`, as SCAN does, otherwise from random weights.
+    """
 
     Options = Options
     augmentations = ("view",)
+    follows = ("encoder",)
 
     def __init__(self, options, problem, network):
         super().__init__(options, problem, network)
@@ -61,6 +66,7 @@ class SCL(Method):
         self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
         self.memory = InstanceMemory(problem.images, options.projection, problem.clusters,
                                      momentum=options.memory_momentum, temperature=options.temperature)
+        self.register_buffer("placed", torch.tensor(options.prototypes == "random"))  # are the prototypes in place?
 
     @property
     def warming_up(self) -> bool:
@@ -74,15 +80,33 @@ class SCL(Method):
         """[1] q_k = softmax_k(z . c_k / tau_c): B x K."""
         return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
+    @torch.no_grad()
+    def place_prototypes(self):
+        """[10] After the warm-up the prototypes start at the k-means centres of the memory (no label is involved)."""
+        from sklearn.cluster import KMeans
+
+        rows = self.memory.rows
+        seed = int(torch.randint(2**31, (1,)))  # the loop seeds this stream by name
+        found = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed).fit(rows.cpu().numpy())
+        centres = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
+        self.prototypes.weight.copy_(F.normalize(centres, dim=1))
+        self.memory.pseudo_classes.copy_(torch.from_numpy(found.labels_))
+        self.placed.fill_(True)
+
     def step(self, views, index):
         o = self.options
+        if not self.warming_up and not self.placed:
+            self.place_prototypes()
         z1, z2 = self.embed(torch.cat(views)).chunk(2)
         q1, q2 = self.decide(z1), self.decide(z2)
-        terms = {"balance": o.balance_weight * losses.balance(torch.cat([q1, q2]))}
-        if o.instance_weight:
+        terms = {}
+        if o.instance_weight or not self.placed:
             terms["instance"] = o.instance_weight * losses.nt_xent(z1, z2, o.instance_temperature)
+        if self.placed:
+            terms["balance"] = o.balance_weight * losses.balance(torch.cat([q1, q2]))
         if self.warming_up:  # [10] the memory is not yet meaningful
-            terms["consistency"] = o.consistency_weight * losses.agreement(q1, q2)
+            if self.placed:
+                terms["consistency"] = o.consistency_weight * losses.agreement(q1, q2)
             pseudo_classes = (q1 + q2).argmax(1)
         else:
             p1, p2 = self.memory.similarity(z1, index), self.memory.similarity(z2, index)

@@ -29,6 +29,7 @@ ABLATIONS = {  # stage of config/ablation.yaml -> its change
 
 def build(*, images=IMAGES, clusters=CLUSTERS, epoch=EPOCHS - 1, **options):
     """SCL with a memory of random unit rows and random pseudo classes; weights depend on no option."""
+    options = {"prototypes": "random"} | options
     problem = Problem(images=images, unlabelled=0, clusters=clusters, size=8, epochs=EPOCHS, mean=(0.5,) * 3,
                       std=(0.25,) * 3)
     torch.manual_seed(1)
@@ -138,6 +139,22 @@ def test_warm_up_uses_no_memory(epoch, warm):
         q = sum(decisions(z, prototypes, method.options.prototype_temperature) for z in (z1, z2))
         *_, pseudo_classes = method.seen
         assert pseudo_classes.tolist() == q.argmax(1).tolist()
+
+
+def test_prototypes_start_at_the_kmeans_centres_of_the_memory():
+    """[10] Until then only instance contrast learns; the pseudo classes are then those of k-means."""
+    method = build(prototypes="kmeans", warm_up=0.125, epoch=4)
+    assert terms_of(method).keys() == {"instance"} and not method.placed
+    corners = torch.eye(8)[torch.arange(IMAGES) % CLUSTERS]  # four groups that k-means cannot miss
+    method.memory.rows.copy_(corners)
+    method.epoch = 5
+    assert terms_of(method).keys() == {"semantic", "consistency", "balance", "instance"} and method.placed
+    centres = torch.nn.functional.normalize(method.prototypes.weight.detach(), dim=1)  # K x d
+    torch.testing.assert_close(centres.sort(0).values, torch.eye(8)[:CLUSTERS].sort(0).values, atol=1e-5, rtol=0)
+    assert (centres[method.memory.pseudo_classes] * corners).sum(1).min() > 0.999
+    placed = method.prototypes.weight.detach().clone()
+    method.step(views(), INDEX)
+    assert torch.equal(method.prototypes.weight, placed)  # once, not at every step
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -128,13 +128,13 @@ def test_the_same_data_and_size_for_all(study, benchmark):
 
 
 def test_scl_is_the_same_on_all_benchmarks(study):
-    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it sees SimCLR's views, for as many epochs."""
+    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it sees SimCLR's views and starts from SimCLR, as SCAN does."""
     seen = {repr((s.training, s.network, s.augment, s.options))
             for s in (resolved(study, "scl", benchmark) for benchmark in SIZES)}
     assert len(seen) == 1
     for benchmark in SIZES:
         scl, simclr = (resolved(study, stage, benchmark) for stage in ("scl", "simclr"))
-        assert scl.augment == simclr.augment and scl.training.epochs == simclr.training.epochs
+        assert scl.augment == simclr.augment and study.methods["scl"].after == study.methods["scan"].after == "simclr"
 
 
 def test_the_grid_is_whole_and_its_settings_have_an_origin(study):
@@ -162,7 +162,8 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
     smoke = load_study("config/smoke.yaml")
     reference = smoke.settings(smoke.run("digits", "joint", "scl", 0))
     changes = {}
-    for stage in study.methods:
+    assert study.methods["scl"].after == "simclr"  # the stage that all rows start from
+    for stage in study.methods.keys() - {"simclr"}:
         s = study.settings(study.run("digits", "joint", stage, 0))
         assert (s.method, s.network, s.training, s.augment) == (
             reference.method, reference.network, reference.training, reference.augment)
@@ -171,7 +172,7 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
         "scl": {}, "scl-no-semantic": {"semantic_weight": 0.0}, "scl-no-consistency": {"consistency": "view"},
         "scl-boundaries": {"consensus": "boundaries"}, "scl-similarities": {"consensus": "similarities"},
         "scl-no-instance": {"instance_weight": 0.0}, "scl-kmeans": {"assignment": "kmeans"}}
-    assert len({block.title for block in study.methods.values()}) == len(changes)
+    assert len({block.title for block in study.methods.values()}) == len(changes) + 1
     assert study.reference == "scl" and len(study.seeds) == 5 and study.protocols == ["joint"]
 
 
