@@ -10,7 +10,7 @@ smoke: .venv/ready
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
 
 test: .venv/ready
-	.venv/bin/python -m pytest -n auto $(TESTS)
+	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
 clean:
 	rm -rf .venv .snakemake build *.egg-info

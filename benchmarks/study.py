@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, dataset_named, missing_source
 from scl import settings
+from scl.imports import uncollected
 from scl.record import write_yaml_if_changed
 from scl.settings import RunSettings, did_you_mean
 
@@ -34,8 +35,6 @@ class Benchmark:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"{key}: {value} is below {least}")
-        if self.subset and self.clusters and self.clusters > self.subset:
-            raise ValueError(f"clusters: {self.clusters} clusters cannot be found in {self.subset} images")
 
 
 @dataclass(frozen=True)
@@ -189,9 +188,10 @@ def write_plan(study: Study, resolved: dict) -> None:
 
 
 def check_methods(study: Study) -> None:
-    """Import every method, read its options, try its augmentations. Raises ValueError naming the key."""
-    from scl import augment
-    from scl.contract import Method
+    """Import every method, read its options, try its network and augmentations. Raises ValueError naming the key."""
+    with uncollected():
+        from scl import augment, networks
+        from scl.contract import Method
 
     for stage, block in study.methods.items():
         where = f"methods.{stage}"
@@ -201,6 +201,8 @@ def check_methods(study: Study) -> None:
         for benchmark in study.benchmarks:
             resolved = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
             settings.read(found.Options, resolved.options, f"{where}.options")
+            if resolved.training.epochs:
+                _check_network(study, benchmark, resolved.network, where, networks.check)
             for name in found.augmentations:
                 if name not in resolved.augment:
                     raise ValueError(f"{where}.augment.{name}: missing; {found.__name__} draws it")
@@ -211,6 +213,14 @@ def check_methods(study: Study) -> None:
                     augment.build(spec)
                 except ValueError as error:
                     raise ValueError(f"{where}.augment.{name}: {error}") from None
+
+
+def _check_network(study: Study, benchmark: str, network, where: str, check) -> None:
+    size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
+    try:
+        check(network, size)
+    except ValueError as error:
+        raise ValueError(f"{where} on {benchmark} ({size} px): {error}") from None
 
 
 def _check(study: Study) -> None:
@@ -247,6 +257,9 @@ def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
         raise ValueError(f"benchmarks.{name}.path: only for dataset: folder")
     if dataset.clusters is None and block.clusters is None:
         raise ValueError(f"benchmarks.{name}.clusters: missing; say how many clusters to look for")
+    images = block.subset or sum(dataset.counts.values())
+    if images and (block.clusters or 0) > images:
+        raise ValueError(f"benchmarks.{name}.clusters: {block.clusters} clusters cannot be found in {images} images")
     if block.subset and name == dataset.name:
         raise ValueError(f"benchmarks.{name}.subset: a subset is another benchmark; give it a name of its own, "
                          f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")

@@ -55,13 +55,14 @@ def trains(study: Study, wildcards) -> bool:
 
 
 def shell_prefix(study: Study) -> str:
-    """What every shell command starts with: `scl` is run by the interpreter that runs Snakemake, so that the workflow
+    """What every shell command starts with: bash's strict mode, which Snakemake's own prefix would have set (else a
+    failure on the left of `| tee` is lost); `scl` is run by the interpreter that runs Snakemake, so that the workflow
     works in an environment that is not activated; $machine holds how a run behaves on this machine."""
     machine = study.machine
     flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
     flags += " --require-gpu" if machine.require_gpu else ""
     python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
-    return f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}; machine="{flags}"; '  # Snakemake formats it once more
+    return f'set -euo pipefail; scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}; machine="{flags}"; '  # Snakemake formats it once more
 
 
 def share_machine(workflow, study: Study) -> int:

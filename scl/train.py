@@ -12,6 +12,7 @@ Random streams are derived from (run, purpose, step), so a checkpoint need not h
 repeats the interrupted one bit for bit on the CPU, given the same number of threads.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -68,8 +69,9 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
                 trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
                 trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
                 return finish(trainer)
-            except (FloatingPointError, torch.OutOfMemoryError) as error:
-                write_failure(directory, error, trainer)
+            except Exception as error:
+                with contextlib.suppress(OSError):  # on a full disk
+                    write_failure(directory, error, trainer)
                 raise
 
 

@@ -1,0 +1,249 @@
+"""The workflow from end to end, as a user runs it.
+
+The first test goes from download to tables over all six benchmarks, all methods and both protocols: 63 runs of two
+processes each on two cores. What such a run costs is its start (torch 1.5 s, timm and torchvision 1.4 s, scikit-learn
+1.5 s), so that was made cheap for everyone who has hundreds of small runs: timm only where a network is built,
+scikit-learn only where k-means runs, no garbage collection while importing, evaluation without either (0.7 s). One
+process for several runs would be faster still, but then a run that crashes takes its neighbours along.
+"""
+
+import json
+import shutil
+
+import pytest
+from archive_server import ArchiveServer
+from conftest import TINY_METHODS
+from fake_archives import build
+from flow import ROOT, TINY, column, planned, snakemake
+from PIL import Image
+
+
+SIX = ("cifar10", "cifar100-20", "stl10", "imagenet10", "imagenet-dogs", "tiny-imagenet")
+BOTH = ("cifar10", "cifar100-20", "stl10")  # have a test split
+CIFAR10, CIFAR100, STL10, TINY_IMAGENET = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz", "stl10_binary.tar.gz",
+                                           "tiny-imagenet-200.zip")
+
+
+def short(stage):
+    """A method of the tests, with a single epoch if it trains."""
+    block = TINY_METHODS[stage]
+    return block | {"training": {**block["training"], "epochs": 1}} if "training" in block else block
+
+
+def is_score(cell):
+    return 0 < float(cell) <= 100
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    return folder, build(folder)
+
+
+def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(archives, tmp_path):
+    folder, checksums = archives
+    with ArchiveServer(folder) as server:
+        server.faults = {f"a/{CIFAR10}": {"wrong"}, f"a/{CIFAR100}": {"cut"}, f"a/{STL10}": {"404"},
+                         f"a/{TINY_IMAGENET}": {"cut", "no ranges"}}
+        downloads = {"mirrors": {file: [server.url(file), server.url(file, "b")] for file in checksums},
+                     "checksums": checksums, "timeout": 10,
+                     "imagenet": {"tar": server.url("ILSVRC2012_img_train.tar"), "accept_terms": True,
+                                  "images_per_class": 6}}
+        study = TINY | {"benchmarks": {name: {"size": 8} for name in SIX}, "protocols": ["joint", "heldout"],
+                        "downloads": downloads, "methods": {stage: short(stage) for stage in TINY_METHODS}}
+        done = snakemake(tmp_path, study)
+        served = {path for path, _, status in server.requests if status in (200, 206)}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"b/{CIFAR10}" in served and f"b/{STL10}" in served  # the second mirror, where the first would not do
+    assert f"b/{CIFAR100}" not in served and f"b/{TINY_IMAGENET}" not in served  # a cut connection is no reason
+
+    tables = (tmp_path / "results" / "tables.md").read_text()
+    assert "Runs: 63 of 63 planned are done." in tables
+    for protocol, benchmarks in (("joint", SIX), ("heldout", BOTH)):
+        for benchmark in benchmarks:
+            cells = column(tables, protocol, benchmark)
+            assert set(cells) == set(TINY_METHODS)
+            assert all(map(is_score, cells.values())), cells
+    assert column(tables, "joint", "cifar10")["kmeans"] > column(tables, "joint", "cifar10")["random"]
+    with pytest.raises(ValueError):  # STL-10 and the like have no heldout column
+        column(tables, "heldout", "tiny-imagenet")
+    for name in ("claims.md", "tables.tex", "figures/scores.png", "figures/curves.svg", "report/index.html"):
+        assert (tmp_path / "results" / name).stat().st_size > 0
+    unlabelled = json.loads((tmp_path / "data" / "stl10" / "benchmark.json").read_text())["protocols"]
+    assert "unlabelled" in unlabelled["joint"]["represent"] and "unlabelled" not in unlabelled["joint"]["fit"]
+
+
+# What goes wrong on the way: one study in which much does, and what is left of it.
+
+
+@pytest.fixture(scope="module")
+def broken(archives, tmp_path_factory):
+    """(process, folder, study) with a diverging run, a dead server, too few images, and no ImageNet."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "few").mkdir()
+    for i in range(3):
+        Image.new("RGB", (9, 9), (80 * i, 0, 0)).save(folder / "few" / f"{i}.png")
+    with ArchiveServer(archives[0]) as server:
+        server.faults = {f"a/{CIFAR10}": {"404"}, f"b/{CIFAR10}": {"login"}}
+        study = TINY | {
+            "benchmarks": TINY["benchmarks"] | {"cifar10": {"size": 8}, "imagenet10": {"size": 8},
+                                                "few": {"dataset": "folder", "path": "few", "clusters": 5, "size": 8}},
+            "downloads": {"mirrors": {CIFAR10: [server.url(CIFAR10), server.url(CIFAR10, "b")]},
+                          "checksums": {CIFAR10: archives[1][CIFAR10]}},
+            "methods": {"random": TINY_METHODS["random"],
+                        "scl": TINY_METHODS["scl"] | {"training": {"epochs": 4, "learning_rate": 1.0e30}}}}
+        return snakemake(folder, study), folder, study
+
+
+@pytest.mark.xdist_group("broken")
+def test_a_failing_run_stops_neither_the_others_nor_the_tables(broken):
+    done, folder, _ = broken
+    assert done.returncode != 0
+    cells = column((folder / "results" / "tables.md").read_text(), "joint", "tiny")
+    assert is_score(cells["random"]) and cells["scl"] == "failed"
+    run = folder / "results" / "runs" / "tiny" / "joint" / "scl" / "seed0"
+    assert json.loads((run / "failure.json").read_text())["epoch"] >= 1
+    assert not (run / "record.json").exists() and not (run / "weights.pt").exists()
+    assert "scl: failed: the loss term" in done.stdout + done.stderr
+
+
+@pytest.mark.xdist_group("broken")
+def test_a_dead_server_is_named_and_the_other_benchmarks_are_done(broken):
+    done, folder, _ = broken
+    log = (folder / "results" / "logs" / "download" / f"{CIFAR10}.log").read_text()
+    assert log.count("scl: error:") == 1 and "could not be had from 127.0.0.1" in log
+    assert "put it at data/archives/" in log and "Traceback" not in log
+    assert "could not be had" in done.stdout + done.stderr  # shown without looking for the log
+    assert "completed successfully, but some output files are missing" not in done.stdout + done.stderr
+    assert not (folder / "data" / "archives" / CIFAR10).exists()
+    assert set(column((folder / "results" / "tables.md").read_text(), "joint", "cifar10").values()) == {"not run"}
+
+
+@pytest.mark.xdist_group("broken")
+def test_more_clusters_than_images_is_one_message_and_leaves_no_data(broken):
+    _, folder, _ = broken
+    log = (folder / "results" / "logs" / "prepare" / "few.log").read_text()
+    assert "scl: error: few: clusters: 5 is not within 1 .. 3, the number of images" in log
+    assert "Traceback" not in log
+    assert not (folder / "data" / "few").exists() or not list((folder / "data" / "few").glob("*.*"))
+
+
+@pytest.mark.xdist_group("broken")
+def test_without_imagenet_it_is_said_first_and_written_in_the_cells(broken):
+    done, folder, _ = broken
+    assert "imagenet10: not run: no ImageNet source" in done.stderr.partition("Building DAG")[0]
+    cells = column((folder / "results" / "tables.md").read_text(), "joint", "imagenet10")
+    assert set(cells.values()) == {"not run: no ImageNet source"}
+
+
+# What runs again, and what does not.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, study) of a small study that has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    methods = {stage: short(stage) for stage in ("random", "simclr", "scan")}
+    study = TINY | {"methods": methods, "seeds": [0, 3]}
+    done = snakemake(folder, study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, study
+
+
+def changed(study, stage, **training):
+    """The study with other training of one stage."""
+    block = study["methods"][stage]
+    return study | {"methods": study["methods"] | {stage: block | {"training": block["training"] | training}}}
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_second_run_has_nothing_to_do(finished):
+    folder, study = finished
+    done = snakemake(folder, study)
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+    assert "6 runs, 6 of them trained" in done.stderr
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_changed_key_runs_what_it_concerns_and_looking_at_it_runs_nothing(finished):
+    folder, study = finished
+    last = planned(snakemake(folder, changed(study, "scan", learning_rate=0.002), "--dry-run"))
+    assert (last["train"], last["evaluate"], last.get("prepare", 0)) == (2, 2, 0)
+    first = planned(snakemake(folder, changed(study, "simclr", batch_size=16), "--dry-run"))
+    assert first["train"] == 4  # and SCAN, which starts from it
+    renamed = study | {"methods": study["methods"] | {"random": study["methods"]["random"] | {"title": "chance"}}}
+    assert "train" not in planned(snakemake(folder, renamed, "--dry-run"))
+    assert planned(snakemake(folder, study, "--dry-run")) == {}
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_further_seed_or_method_runs_nothing_else(finished):
+    folder, study = finished
+    more = planned(snakemake(folder, study | {"seeds": [0, 3, 4]}, "--dry-run"))
+    assert (more["train"], more["evaluate"]) == (3, 3)
+    added = study | {"methods": study["methods"] | {"kmeans": TINY_METHODS["kmeans"]}}
+    assert planned(snakemake(folder, added, "--dry-run"))["train"] == 2
+
+
+@pytest.mark.xdist_group("finished")
+def test_committed_results_elsewhere_do_not_count_as_done(finished, tmp_path):
+    folder, study = finished
+    shutil.copytree(folder / "results", tmp_path / "results" / "reference" / "results")
+    fresh = planned(snakemake(tmp_path, study, "--dry-run"))
+    assert (fresh["prepare"], fresh["train"], fresh["evaluate"], fresh["tables"]) == (1, 6, 6, 1)
+
+
+def test_a_dry_run_explains_itself(tmp_path):
+    study = TINY | {"methods": {"random": TINY_METHODS["random"]}, "title": "A first look"}
+    done = snakemake(tmp_path, study, "--dry-run")
+    told = done.stdout + done.stderr
+    for words in ("A first look: 1 runs, 0 of them trained; results in results", "tiny: joint", "prepare tiny",
+                  "train random on tiny (joint), seed 0", "write results/tables.md"):
+        assert words in told
+    assert not (tmp_path / "data").exists() and not list(tmp_path.rglob("record.json"))
+
+
+def test_the_workflow_passes_its_linter(tmp_path):
+    done = snakemake(tmp_path, (ROOT / "config" / "smoke.yaml").read_text(), "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "congratulations" in (done.stdout + done.stderr).lower()
+
+
+OWN_METHOD = '''
+from dataclasses import dataclass
+
+import torch
+
+from scl.contract import Method
+
+
+@dataclass(frozen=True)
+class Options:
+    darkness: float = 1.0
+
+
+class Brightness(Method):
+    """Clusters by brightness."""
+
+    Options = Options
+
+    def assign(self, images):
+        light = images.mean((1, 2, 3))  # B
+        centres = torch.linspace(0, 1, self.problem.clusters)
+        return torch.softmax(-50 * self.options.darkness * (light[:, None] - centres).abs(), 1)
+'''
+
+
+def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_METHOD)
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        Image.new("RGB", (20 + i, 15), (20 * i, 20 * i, 20 * i)).save(tmp_path / "photos" / f"{i}.jpg")
+    study = TINY | {"benchmarks": TINY["benchmarks"] | {"photos": {"dataset": "folder", "path": "photos", "size": 8,
+                                                                   "clusters": 3}},
+                    "methods": {"mine": {"method": "mine.Brightness", "options": {"darkness": 0.5}}}}
+    done = snakemake(tmp_path, study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = (tmp_path / "results" / "tables.md").read_text()
+    assert column(tables, "joint", "photos") == {"mine": "no labels"}
+    assert is_score(column(tables, "joint", "tiny")["mine"])
