@@ -202,6 +202,17 @@ def test_kill_9_at_random_moments_loses_at_most_the_checkpoint_in_the_making(pat
         assert not list(path.parent.glob("*.damaged"))
 
 
+@pytest.fixture
+def heard():
+    """The signals as a terminal leaves them, also where the tests themselves were started by nohup or with '&'."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number, status", [
     (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129),
 ])
@@ -216,6 +227,7 @@ def test_a_signal_sets_a_flag_and_the_handler_before_is_put_back(number, status)
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("heard")
 def test_the_second_ctrl_c_stops_at_once():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), checkpoint.Stop() as stop:
