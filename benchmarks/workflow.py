@@ -62,7 +62,8 @@ def shell_prefix(study: Study) -> str:
     flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
     flags += " --require-gpu" if machine.require_gpu else ""
     python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
-    return f'set -euo pipefail; scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}; machine="{flags}"; '  # Snakemake formats it once more
+    scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
+    return f'set -euo pipefail; {scl}; machine="{flags}"; '
 
 
 def share_machine(workflow, study: Study) -> int:

@@ -43,7 +43,8 @@ def check(network: Network, size: int) -> None:
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
         raise ValueError(f"network.backbone: '{name}' is not a ResNet of timm (try resnet18 or resnet34)")
     if network.layers is not None and (len(network.layers) not in (3, 4) or min(network.layers) < 1):
-        raise ValueError(f"network.layers: {network.layers} are not the blocks of three or four stages, e.g. [2, 2, 2, 2]")
+        raise ValueError(f"network.layers: {network.layers} are not the blocks of three or four stages, such as "
+                         "[2, 2, 2, 2]")
     if size > 96 and (network.width != 64 or network.layers):
         raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
 

@@ -30,7 +30,8 @@ def planned(done) -> dict:
     """{rule: number of jobs} of a dry run, {} if there is nothing to do."""
     assert done.returncode == 0, done.stderr
     table = (done.stdout + done.stderr).rpartition("Job stats:")[2]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule not in ("all", "total")}
+    counts = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+    return {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
 
 
 def column(tables, protocol, name) -> dict:

@@ -17,7 +17,6 @@ from fake_archives import build
 from flow import ROOT, TINY, column, planned, snakemake
 from PIL import Image
 
-
 SIX = ("cifar10", "cifar100-20", "stl10", "imagenet10", "imagenet-dogs", "tiny-imagenet")
 BOTH = ("cifar10", "cifar100-20", "stl10")  # have a test split
 CIFAR10, CIFAR100, STL10, TINY_IMAGENET = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz", "stl10_binary.tar.gz",
@@ -64,8 +63,9 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
             cells = column(tables, protocol, benchmark)
             assert set(cells) == set(TINY_METHODS)
             assert all(map(is_score, cells.values())), cells
-    assert column(tables, "joint", "cifar10")["kmeans"] > column(tables, "joint", "cifar10")["random"]
-    with pytest.raises(ValueError):  # STL-10 and the like have no heldout column
+    cells = column(tables, "joint", "cifar10")  # the made-up pictures have the colours of their class
+    assert float(cells["kmeans"]) > 2 * float(cells["random"])
+    with pytest.raises(ValueError):  # one split, one protocol
         column(tables, "heldout", "tiny-imagenet")
     for name in ("claims.md", "tables.tex", "figures/scores.png", "figures/curves.svg", "report/index.html"):
         assert (tmp_path / "results" / name).stat().st_size > 0
