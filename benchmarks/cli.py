@@ -46,15 +46,21 @@ def parser() -> argparse.ArgumentParser:
 
     study = ("study", {"nargs": "?", "default": "config/paper.yaml", "help": "configuration (default: %(default)s)"})
     one_study = {"study": {"default": "config/paper.yaml", "metavar": "FILE", "help": "configuration (default: %(default)s)"}}
-    run = ("run", {"type": Path, "help": "folder of the run, with its run.yaml"})
+    folder = ("run", {"type": Path, "help": "folder of the run, with its run.yaml"})
     verb(plan, study)
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
-    verb(train, run, gpus={"type": int, "default": 1, "help": "0: on the CPU"},
+    verb(run, study, minutes={"type": float, "help": "then save what is running and stop; the same command goes on"},
+         jobs={"type": int, "help": "runs side by side (default: what the machine carries)"},
+         cpu={"action": "store_true", "help": "leave the GPUs alone"})
+    verb(pack, study, ("archive", {"type": Path, "help": "tar file to write"}),
+         weights={"action": "store_true", "help": "weights too, and checkpoints of unfinished runs"})
+    verb(unpack, study, ("archive", {"type": Path, "help": "tar file that pack wrote"}))
+    verb(train, folder, gpus={"type": int, "default": 1, "help": "0: on the CPU"},
          threads={"type": int, "default": 1}, checkpoint_seconds={"type": float, "default": 300.0},
          runs_per_gpu={"type": int, "default": 1}, require_gpu={"action": "store_true"})
-    verb(evaluate, run)
+    verb(evaluate, folder)
     verb(report, study, part={"choices": list(PARTS), "help": "one part only (default: all)"})
     verb(doctor, study)
     verb(bench, study, method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
@@ -105,12 +111,14 @@ def status(options):
 
 def state_of(study, run) -> str:
     """One line on a run."""
+    from benchmarks.runner import log_of
+
     if (run.directory / "record.json").exists():
         seconds = json.loads((run.directory / "record.json").read_text())["seconds"]
         return f"done in {seconds / 60:.1f} min"
     if (run.directory / "failure.json").exists():
         return "failed: " + json.loads((run.directory / "failure.json").read_text())["error"]
-    log = study.results / "logs" / run.directory.relative_to(study.results / "runs").with_suffix(".log")
+    log = log_of(study, run)
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1] if lines else "not started"
 
@@ -159,6 +167,41 @@ def evaluate(options):
     from benchmarks.evaluation.evaluate import evaluate_run
 
     print(evaluate_run(options.run, settings.load_run(options.run).data))
+
+
+def run(options):
+    """Run a study without Snakemake: prepare, train, evaluate and report what is missing, seed by seed."""
+    from benchmarks.compose import resolve
+    from benchmarks.runner import cores, run_study, slots
+    from benchmarks.study import check_methods, load_study, write_plan
+
+    study = load_study(options.study)
+    check_methods(study)
+    write_plan(study, resolve(options.study))
+    jobs, gpus, threads = slots(study, cores(), cpu=options.cpu)
+    done = run_study(study, jobs=options.jobs or jobs, gpus=gpus, threads=threads, minutes=options.minutes)
+    options.part = None
+    report(options)
+    return 0 if done else 1
+
+
+def pack(options):
+    """Put the runs of a study, finished or begun, into one tar file, to carry them to another machine."""
+    from benchmarks.exchange import pack_runs
+    from benchmarks.study import load_study
+
+    print(pack_runs(load_study(options.study), options.archive, weights=options.weights))
+
+
+def unpack(options):
+    """Take over the runs of a packed study: those that this configuration plans, with exactly its settings."""
+    from benchmarks.compose import resolve
+    from benchmarks.exchange import unpack_runs
+    from benchmarks.study import load_study, write_plan
+
+    study = load_study(options.study)
+    write_plan(study, resolve(options.study))
+    print(unpack_runs(study, options.archive))
 
 
 PARTS = {  # part -> (module, function), in the order of making
