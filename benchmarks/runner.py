@@ -58,7 +58,9 @@ def run_study(study: Study, *, jobs: int, gpus: int, threads: int, minutes: floa
     Raises ValueError or OSError if a benchmark cannot be prepared.
     """
     deadline = time.monotonic() + (60 * minutes if minutes is not None else float("inf"))
-    wanted = [run for run in by_seed(study) if row_of(run, study.skipped).status not in ("done", "skipped")]
+    order = [run for run in by_seed(study) if run.benchmark not in study.skipped]
+    done = {run.directory for run in order if row_of(run, study.skipped).status == "done"}
+    wanted = [run for run in order if run.directory not in done]
     for name in dict.fromkeys(run.benchmark for run in wanted):
         _prepare(study, name)
     report(f"{len(wanted)} runs to do, {jobs} at a time with {threads} threads each")
@@ -71,14 +73,27 @@ def run_study(study: Study, *, jobs: int, gpus: int, threads: int, minutes: floa
             for job in [job for job in running if not job.advance()]:
                 running.remove(job)
                 report(_ended(study, job))
-            ready, wanted = _ready(study, wanted, running)
+                if not job.failed:
+                    done.add(job.run.directory)
+            wanted = _possible(wanted, done | {job.run.directory for job in running})
+            ready = [run for run in wanted if run.after is None or run.after.directory in done]
             for run in ready[:jobs - len(running)]:
                 report(f"{_name(run)}: started")
                 wanted.remove(run)
                 running.append(_job(study, run, gpus, threads))
                 running[-1].advance()
             time.sleep(POLL)
-    return all(row_of(run, study.skipped).status in ("done", "skipped") for run in study.runs())
+    return len(done) == len(order)
+
+
+def _possible(wanted: list[Run], there: set[Path]) -> list[Run]:
+    """Those whose preceding stage is there or still to come; the others start from a run that failed."""
+    there, possible = set(there), []
+    for run in wanted:  # a stage comes after the one it starts from
+        if run.after is None or run.after.directory in there:
+            possible.append(run)
+            there.add(run.directory)
+    return possible
 
 
 def by_seed(study: Study) -> list[Run]:
@@ -111,21 +126,6 @@ def _prepare(study: Study, name: str) -> None:
     from benchmarks.datasets.prepare import prepare
 
     prepare(name, folder=study.data / name, archives=study.data / "archives", downloads=study.downloads, **wanted)
-
-
-def _ready(study: Study, wanted: list[Run], running: list[Job]) -> tuple[list[Run], list[Run]]:
-    """(those that can start now, all that can still come): the rest starts from a run that failed."""
-    coming = {_name(run) for run in wanted} | {_name(job.run) for job in running}
-    possible, ready = [], []
-    for run in wanted:
-        waits = run.after and _name(run.after) in coming
-        if run.after and not waits and row_of(run.after, study.skipped).status != "done":
-            coming.discard(_name(run))
-            continue
-        possible.append(run)
-        if not waits:
-            ready.append(run)
-    return ready, possible
 
 
 def _job(study: Study, run: Run, gpus: int, threads: int) -> Job:

@@ -68,7 +68,8 @@ def header(study, grid: Grid) -> list[str]:
     if done:
         lines += [
             f"Commit: {_counted(_commit(row) for row in done)}. "
-            f"Device: {_counted(row.device for row in done)}. PyTorch: {_counted(row.torch for row in done)}."
+            f"Device: {_counted(row.device for row in done)}. PyTorch: {_counted(row.torch for row in done)}.",
+            f"Training and assignment of all runs together: {_spent(done)}.",
         ]
     return lines + [
         "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the "
@@ -76,8 +77,8 @@ def header(study, grid: Grid) -> list[str]:
         "never averaged.",
         'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is '
         "the ACC of the epoch with the best one, which only labels can tell.",
-        "Time a run: training and assignment of one seed, with the stages it builds on, mean over the seeds. "
-        "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
+        "Time a run: training and assignment of one seed, with the stages it builds on; an epoch: of the "
+        "stage alone, what comes before and after its epochs included; both means over the seeds. Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
     ]
 
 
@@ -92,6 +93,14 @@ def origins_of(study) -> list[str]:
 
 def _commit(row) -> str:
     return row.commit[:10] + (" with uncommitted changes" if row.dirty else "")
+
+
+def _spent(done) -> str:
+    """'3.1 GPU-hours, 0.2 CPU-hours': of wall-clock time, a run after the other."""
+    hours = {"GPU": 0.0, "CPU": 0.0}
+    for row in done:
+        hours["CPU" if row.device.startswith("CPU") else "GPU"] += row.seconds / 3600
+    return ", ".join(f"{spent:.2f} {kind}-hours" for kind, spent in hours.items() if spent)
 
 
 def _counted(values) -> str:
@@ -132,7 +141,7 @@ def _overview(study, grid: Grid, protocol: str) -> Table:
 def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> Table:
     published = {stage: published_for(study, stage, protocol, benchmark) for stage in by_stage}
     shown = any(published.values())
-    columns = ("Method", "n", *SCORES.values(), "oracle", "time a run", "memory")
+    columns = ("Method", "n", *SCORES.values(), "oracle", "time a run", "an epoch", "memory")
     rows, notes = [], []
     for stage, cell in by_stage.items():
         beside = (Text(published_scores(published[stage])),) if shown else ()
@@ -146,6 +155,7 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
                 Text(str(len(cell.done))),
                 *values,
                 Text(duration(cell.mean("chain_seconds"))),
+                Text(duration(an_epoch(cell))),
                 Text(memory(cell)),
                 *beside,
             )
@@ -267,6 +277,12 @@ def duration(seconds: float | None) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def an_epoch(cell: Cell) -> float | None:
+    """Seconds of a stage by its epochs, mean over the seeds; None where it has no epochs."""
+    seconds, epochs = cell.mean("seconds"), cell.mean("epochs")
+    return seconds / epochs if seconds is not None and epochs else None
 
 
 def memory(cell: Cell) -> str:
