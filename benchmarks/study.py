@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.compose import WORDS, merge, resolve
-from benchmarks.datasets.catalogue import Downloads, dataset_named, missing_source
+from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
 from scl.imports import uncollected
 from scl.record import write_yaml_if_changed
@@ -142,6 +142,14 @@ class Study:
         merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
                    "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
         return settings.read(RunSettings, merged, f"methods.{run.stage}")
+
+    def images_note(self, benchmark: str) -> str:
+        """What a reader of this benchmark's table must know of its images; "" if they are the published ones, all."""
+        block, dataset = self.benchmarks[benchmark], self.dataset(benchmark)
+        notes = [f"a fixed subset of {block.subset:,} images of {dataset.title}"] if block.subset else []
+        if not all(archive.official for archive in archives_of(dataset, self.downloads)):
+            notes.append("from an archive other than the published one (checksums of the configuration)")
+        return ", ".join(notes)
 
     def origin(self, stage: str) -> str:
         """Where the settings of a stage come from, under the recipe chosen."""

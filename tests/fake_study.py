@@ -53,6 +53,9 @@ class Study:
     recipe: str | None = None
     title: str = "A study that never ran"
 
+    def images_note(self, benchmark):
+        return ""
+
     def run(self, benchmark, protocol, stage, seed):
         before = self.methods[stage].after
         after = self.run(benchmark, protocol, before, seed) if before else None

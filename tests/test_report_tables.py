@@ -18,10 +18,12 @@ from fake_study import (
     write,
 )
 
+from benchmarks.datasets.catalogue import Downloads, dataset_named
 from benchmarks.report.collect import collect, read_rows, row_of
 from benchmarks.report.layout import Table, Text, latex, markdown, to_html
 from benchmarks.report.published import load_published, published_for
 from benchmarks.report.tables import duration, write_tables
+from benchmarks.study import Study as RealStudy
 
 
 @pytest.fixture
@@ -190,6 +192,25 @@ def test_a_note_on_settings_stands_below_the_table_of_its_benchmark(tmp_path):
     assert page.count("- SCAN (clustering step): no official settings") == 1
     digits = page[page.index("**digits (joint)**") :]
     assert "no official settings" in digits[: digits.index("\n**")]
+
+
+class OtherImages(Study):
+    images_note = RealStudy.images_note
+
+    def dataset(self, name):
+        return dataset_named(name)
+
+    @property
+    def downloads(self):
+        return Downloads(checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}})
+
+
+def test_images_that_are_not_the_published_ones_are_named_below_their_table(tmp_path):
+    subset = {"cifar10": benchmark(), "digits": benchmark(subset=500)}
+    page = tables(finish_all(OtherImages(tmp_path / "other", benchmarks=subset)))[0]
+    assert page.count("- Images: from an archive other than the published one") == 1
+    digits = page[page.index("**digits (joint)**") :]
+    assert "- Images: a fixed subset of 500 images of Digits" in digits[: digits.index("\n**")]
 
 
 def test_the_mean_and_spread_are_those_of_the_seeds(study):

@@ -163,7 +163,8 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
         notes += _notes_of(cell, published[stage])
     if shown:
         columns += ("published ACC / NMI / ARI",)
-    notes += _settings_notes(study, benchmark, by_stage)
+    images = study.images_note(benchmark)
+    notes = ([f"Images: {images}."] if images else []) + notes + _settings_notes(study, benchmark, by_stage)
     return _table(f"{benchmark} ({protocol})", columns, rows, list(dict.fromkeys(notes)))
 
 
