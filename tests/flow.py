@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}}, "protocols": ["joint"], "seeds": 1,
-        "network": {"width": 8, "layers": [1, 1, 1]}, "training": {"batch_size": 32, "curve_points": 1},
+        "network": {"width": 8, "layers": [1, 1, 1]}, "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
         "machine": {"threads": 1}, "results": "results", "data": "data"}
 
 
