@@ -11,14 +11,16 @@ from scl.imports import uncollected
 
 
 @torch.no_grad()
-def outputs(method: Method, images: Images, *, autocast, batch_size: int = 512) -> np.ndarray:
-    """`method.assign` of all images, un-augmented and in evaluation mode: M x K or M x D, float32."""
+def outputs(method: Method, images: Images, *, autocast, first: int | None = None, batch_size: int = 512) -> np.ndarray:
+    """`method.assign` of all images, or of the `first` so many, un-augmented and in evaluation mode: M x K or M x D,
+    float32."""
+    count = len(images) if first is None else first
     training = method.training
     method.eval()
     device = images.pixels.device
     parts = []
-    for start in range(0, len(images), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(images)), device=device)
+    for start in range(0, count, batch_size):
+        index = torch.arange(start, min(start + batch_size, count), device=device)
         with autocast():
             parts.append(method.assign(images.batch(index)).float())
     method.train(training)
@@ -36,7 +38,7 @@ def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, see
     if not method.clusters_by_kmeans:
         return result.argmax(1).astype(np.int64), result.max(1).astype(np.float32)
     same = evaluated is fit
-    fitted = result if same else outputs(method, fit, autocast=autocast)[:fit.fit]
+    fitted = result if same else outputs(method, fit, autocast=autocast, first=fit.fit)  # unlabelled ones come after
     return kmeans(fitted, result, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=seed), \
         np.empty(0, np.float32)
 
