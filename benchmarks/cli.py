@@ -24,6 +24,9 @@ def main(arguments=None) -> int:
     except FloatingPointError as error:
         print(f"scl: failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("scl: interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def in_one_line(error: Exception) -> str:
