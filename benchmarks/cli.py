@@ -217,12 +217,15 @@ PARTS = {  # part -> (module, function), in the order of making
 
 
 def report(options):
-    """Make runs.csv, tables, figures, claims and the page from the runs there are."""
+    """Make runs.csv, tables, figures, claims and the page from the runs there are with exactly these settings."""
     import importlib
 
-    from benchmarks.study import load_study
+    from benchmarks.compose import resolve
+    from benchmarks.study import load_study, write_plan
 
     study = load_study(options.study)
+    if Path(options.study) != study.results / "study.yaml":  # the plan itself, as the workflow calls this
+        write_plan(study, resolve(options.study))
     for part in [options.part] if options.part else PARTS:
         module, function = PARTS[part]
         made = getattr(importlib.import_module(module), function)(study)

@@ -116,6 +116,18 @@ def test_packed_runs_arrive_elsewhere(weights, finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.xdist_group("runner")
+def test_a_report_counts_no_run_of_other_settings(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "copy", copy_function=shutil.copy2)
+    monkeypatch.chdir(folder)
+    changed = STUDY["methods"]["scan"] | {"options": {"neighbours": 3}}
+    write(folder, STUDY | {"methods": STUDY["methods"] | {"scan": changed}})
+    assert main(["report", "study.yaml"]) == 0
+    found = {(row.stage, row.status, row.reason) for row in read_rows(load_study("study.yaml"))}
+    assert found == {("kmeans", "done", ""), ("simclr", "done", ""),
+                     ("scan", "missing", "run.yaml has changed since it was trained: train again")}
+
+
+@pytest.mark.xdist_group("runner")
 @pytest.mark.parametrize("change,named", [
     ({"seeds": 1}, "does not plan"), ({"training": STUDY["training"] | {"batch_size": 16}}, "other settings.*training")])
 def test_runs_of_another_study_are_refused(change, named, finished, tmp_path, monkeypatch, capsys):
