@@ -35,7 +35,7 @@ def scan_strong(largest):
 
 
 def load(monkeypatch, **changes):
-    monkeypatch.chdir(ROOT)  # `extends` is read from the working directory
+    monkeypatch.chdir(ROOT)
     return load_study({"extends": "config/paper.yaml", **changes})
 
 
@@ -55,6 +55,15 @@ def facts(settings, *names):
 
 ADAM = ("adam", 1e-4, 1e-4, "constant")
 OPTIMISER = ("optimizer", "learning_rate", "weight_decay", "schedule")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
+def test_every_committed_configuration_reads(name, monkeypatch):
+    monkeypatch.chdir(ROOT)  # `extends` is read from the working directory
+    study = load_study(f"config/{name}")
+    check_methods(study)
+    assert study.runs() and study.title
+
 
 
 @pytest.mark.parametrize("benchmark", SIZES)
