@@ -26,7 +26,7 @@ from benchmarks.ordinary import OrdinaryTraining
 from benchmarks.study import Study
 from scl import devices
 from scl.outputs import CODE_ROOT
-from scl.record import provenance, write_json
+from scl.record import cores, provenance, write_json
 from scl.train import Trainer, with_all_options
 
 PARTS = {"augment": "(a) augmentation alone", "learn": "(b) forward, backward, optimiser alone",
@@ -49,11 +49,6 @@ class Plan:
     workers: int = 2  # loader processes of part d
     precision: str = "auto"
     compile: bool = False
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def plan_of(options) -> Plan:

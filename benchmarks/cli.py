@@ -175,13 +175,13 @@ def evaluate(options):
 def run(options):
     """Run a study without Snakemake: prepare, train, evaluate and report what is missing, seed by seed."""
     from benchmarks.compose import resolve
-    from benchmarks.runner import cores, run_study, slots
+    from benchmarks.runner import run_study, slots
     from benchmarks.study import check_methods, load_study, write_plan
 
     study = load_study(options.study)
     check_methods(study)
     write_plan(study, resolve(options.study))
-    jobs, gpus, threads = slots(study, cores(), cpu=options.cpu)
+    jobs, gpus, threads = slots(study, cpu=options.cpu)
     done = run_study(study, jobs=options.jobs or jobs, gpus=gpus, threads=threads, minutes=options.minutes)
     options.part = None
     report(options)

@@ -7,7 +7,6 @@ settings and images. What it adds is a limit of time, so that a study can be spr
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from benchmarks.report.collect import row_of
 from benchmarks.study import Run, Study
 from benchmarks.workflow import preparation
 from scl import devices
+from scl.record import cores
 
 POLL = 0.2  # seconds between looks at the running jobs
 
@@ -101,17 +101,13 @@ def by_seed(study: Study) -> list[Run]:
     return sorted(study.runs(), key=lambda run: study.seeds.index(run.seed))
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def slots(study: Study, cores: int, *, cpu: bool = False) -> tuple[int, int, int]:
+def slots(study: Study, *, cpu: bool = False) -> tuple[int, int, int]:
     """(runs side by side, GPUs of each, threads of each) that this machine carries; cpu: leave its GPUs alone."""
+    machine, available = study.machine, cores()
     gpus = 0 if cpu else len(devices.visible())
-    jobs = gpus * study.machine.runs_per_gpu or max(1, cores // (study.machine.threads or cores))
-    threads = study.machine.threads if study.machine.threads and not gpus else max(1, cores // jobs)
-    return jobs, int(gpus > 0), min(cores, threads)
+    jobs = gpus * machine.runs_per_gpu or max(1, available // (machine.threads or available))
+    threads = machine.threads if machine.threads and not gpus else max(1, available // jobs)
+    return jobs, int(gpus > 0), min(available, threads)
 
 
 def _prepare(study: Study, name: str) -> None:

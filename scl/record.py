@@ -164,7 +164,7 @@ def provenance(root, *, device=None):
         "dirty": dirty,
         "versions": _versions(),
         "device": torch.cuda.get_device_name(device) if cuda else _processor(),
-        "threads": torch.get_num_threads() if torch else _allowed_threads(),
+        "threads": torch.get_num_threads() if torch else cores(),
     }
 
 
@@ -206,5 +206,6 @@ def _processor():
     return "CPU: " + (platform.processor() or platform.machine())
 
 
-def _allowed_threads():
+def cores():
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
