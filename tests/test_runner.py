@@ -28,7 +28,8 @@ BROKEN = {"training": {"epochs": 4, "learning_rate": 1.0e30}}
 def scl(folder, *arguments, wait=True):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.cli", *arguments], cwd=folder, env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored in background jobs
     return (process.communicate(timeout=600)[0], process.returncode) if wait else process
 
 
