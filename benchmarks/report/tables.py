@@ -78,7 +78,8 @@ def header(study, grid: Grid) -> list[str]:
         'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is '
         "the ACC of the epoch with the best one, which only labels can tell.",
         "Time a run: training and assignment of one seed, with the stages it builds on; an epoch: of the "
-        "stage alone, what comes before and after its epochs included; both means over the seeds. Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
+        "stage alone, what comes before and after its epochs included; both means over the seeds. "
+        "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
     ]
 
 
