@@ -69,10 +69,8 @@ rule download:
     retries: 1
     conda:
         "environment.yaml"
-    params:
-        plan=PLAN,
     shell:
-        "scl download {wildcards.file} --study {params.plan} 2>&1 | tee {log}"
+        "scl download {wildcards.file} --study {PLAN} 2>&1 | tee {log}"
 
 
 rule prepare:
@@ -88,11 +86,10 @@ rule prepare:
     conda:
         "environment.yaml"
     threads: 8
-    params:
-        plan=PLAN,
+    params:  # not the plan: studies share the data, and each has its own
         preparation=lambda w: study_files.preparation(STUDY, w.benchmark),
     shell:
-        "scl prepare {wildcards.benchmark} --study {params.plan} 2>&1 | tee {log}"
+        "scl prepare {wildcards.benchmark} --study {PLAN} 2>&1 | tee {log}"
 
 
 rule train:

@@ -247,3 +247,13 @@ def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
     tables = (tmp_path / "results" / "tables.md").read_text()
     assert column(tables, "joint", "photos") == {"mine": "no labels"}
     assert is_score(column(tables, "joint", "tiny")["mine"])
+
+
+def test_studies_that_share_data_leave_each_other_alone(tmp_path):
+    first = TINY | {"methods": {"random": TINY_METHODS["random"]}}
+    second = first | {"results": "others"}
+    for study in (first, second):
+        done = snakemake(tmp_path, study)
+        assert done.returncode == 0, done.stderr
+    assert "prepare tiny" not in done.stderr + done.stdout  # it was there
+    assert planned(snakemake(tmp_path, first, "--dry-run")) == {}
