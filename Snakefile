@@ -17,7 +17,7 @@ except (ValueError, OSError) as error:  # not WorkflowError: it would blame a li
     print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 THREADS = study_files.share_machine(workflow, STUDY)
-# Neither the interpreter nor $machine is a param: they change no result, so they must not run anything again.
+# Neither the interpreter nor $machine nor $plan is a param: they change no result, so they must not run anything again.
 shell.prefix(study_files.shell_prefix(STUDY))
 RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 PLAN = f"{RESULTS}/study.yaml"
@@ -70,7 +70,7 @@ rule download:
     conda:
         "environment.yaml"
     shell:
-        "scl download {wildcards.file} --study {PLAN} 2>&1 | tee {log}"
+        'scl download {wildcards.file} --study "$plan" 2>&1 | tee {log}'
 
 
 rule prepare:
@@ -89,7 +89,7 @@ rule prepare:
     params:  # not the plan: studies share the data, and each has its own
         preparation=lambda w: study_files.preparation(STUDY, w.benchmark),
     shell:
-        "scl prepare {wildcards.benchmark} --study {PLAN} 2>&1 | tee {log}"
+        'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log}'
 
 
 rule train:

@@ -57,13 +57,15 @@ def trains(study: Study, wildcards) -> bool:
 def shell_prefix(study: Study) -> str:
     """What every shell command starts with: bash's strict mode, which Snakemake's own prefix would have set (else a
     failure on the left of `| tee` is lost); `scl` is run by the interpreter that runs Snakemake, so that the workflow
-    works in an environment that is not activated; $machine holds how a run behaves on this machine."""
+    works in an environment that is not activated; $machine holds how a run behaves on this machine, $plan the
+    study's file."""
     machine = study.machine
     flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
     flags += " --require-gpu" if machine.require_gpu else ""
-    python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+    python, plan = (shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+                    for path in (sys.executable, study.results / "study.yaml"))
     scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
-    return f'set -euo pipefail; {scl}; machine="{flags}"; '
+    return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
 
 
 def share_machine(workflow, study: Study) -> int:
