@@ -1,7 +1,7 @@
 """The `scl` command: everything that the workflow does, one verb at a time.
 
 Bad input ends with one line on stderr and status 2, a diverged run with status 1, a stop by signal with 128 + signal.
-Modules are imported by the verbs that need them: only `train` and `bench` load torch.
+Modules are imported by the verbs that need them, so that those without torch start at once.
 """
 
 import argparse
