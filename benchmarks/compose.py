@@ -1,6 +1,7 @@
 """From a configuration as written to one mapping: `extends`, `like`, and what is set to null."""
 
 import copy
+from pathlib import Path
 
 from scl import settings
 from scl.settings import did_you_mean
@@ -10,8 +11,8 @@ WORDS = ("origin", "note")  # of a method block: for the reader of the tables, n
 
 def resolve(source) -> dict:
     """The mapping with what it extends merged in, a method or benchmark set to null left out, and every `like`
-    replaced by what it stands for. Raises ValueError for a `like` that leads nowhere."""
-    mapping = _extended(source)
+    replaced by what it stands for. Raises ValueError for an `extends` or a `like` that leads nowhere."""
+    mapping = _extended(source, ())
     for block in ("methods", "benchmarks"):
         if isinstance(mapping.get(block), dict):
             mapping[block] = {k: v for k, v in mapping[block].items() if v is not None}
@@ -21,11 +22,21 @@ def resolve(source) -> dict:
     return mapping
 
 
-def _extended(source) -> dict:
-    mapping = copy.deepcopy(source) if isinstance(source, dict) else settings.load_yaml(source)
-    if base := mapping.pop("extends", None):
-        mapping = merge(_extended(base), mapping)
-    return mapping
+def _extended(source, seen: tuple) -> dict:
+    """seen: the files on the way here."""
+    if isinstance(source, dict):
+        mapping = copy.deepcopy(source)
+    else:
+        path = Path(source).resolve()
+        if path in seen:
+            raise ValueError(f"extends: a circle: {' -> '.join(file.name for file in (*seen, path))}")
+        mapping, seen = settings.load_yaml(source), (*seen, path)
+    base = mapping.pop("extends", None)
+    if base is None:
+        return mapping
+    if not isinstance(base, (str, Path)):
+        raise ValueError(f"extends: expected the name of one file, got {base!r}; that file may extend another")
+    return merge(_extended(base, seen), mapping)
 
 
 def _likened(methods: dict, stage: str, seen: tuple):

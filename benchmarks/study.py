@@ -66,6 +66,12 @@ class Machine:
     checkpoint_seconds: float = 300.0
     require_gpu: bool = False  # an error, not a warning, where no GPU is visible
 
+    def __post_init__(self):
+        for key, least in (("threads", 1), ("runs_per_gpu", 1), ("checkpoint_seconds", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"machine.{key}: {value} is below {least}, the least that makes sense")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -170,6 +176,7 @@ def load_study(source) -> Study:
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
     mapping = resolve(source)
+    settings.refuse_non_finite(mapping)
     for key in ("results", "data"):
         if isinstance(mapping.get(key), str):
             mapping[key] = Path(mapping[key])
@@ -238,8 +245,9 @@ def _check(study: Study) -> None:
         if not getattr(study, key):
             raise ValueError(f"{key}: none given")
         for name in getattr(study, key):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", str(name)):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
                 raise ValueError(f"{key}.{name}: a name is a folder too: small letters, digits, '-', '_' and '.'")
+    _check_protocols(study.protocols, "protocols")
     for protocol in study.protocols:
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocols: unknown '{protocol}'{did_you_mean(protocol, PROTOCOLS)}")
@@ -252,6 +260,11 @@ def _check(study: Study) -> None:
         raise ValueError(f"recipe: no method has a recipe '{study.recipe}'{did_you_mean(study.recipe, recipes)}")
     if study.reference and study.reference not in study.methods:
         raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
+
+
+def _check_protocols(protocols: list[str], where: str) -> None:
+    if not protocols or len(set(protocols)) != len(protocols):
+        raise ValueError(f"{where}: one or more different ones of {', '.join(PROTOCOLS)}; got {protocols}")
 
 
 def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
@@ -271,6 +284,8 @@ def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
     if block.subset and name == dataset.name:
         raise ValueError(f"benchmarks.{name}.subset: a subset is another benchmark; give it a name of its own, "
                          f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")
+    if block.protocols is not None:
+        _check_protocols(block.protocols, f"benchmarks.{name}.protocols")
     for protocol in block.protocols or []:
         if protocol not in dataset.protocols:
             raise ValueError(f"benchmarks.{name}.protocols: {dataset.title} has no '{protocol}'; "

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -100,6 +101,15 @@ def read(cls, mapping, where=""):
     return cls(**values)
 
 
+def refuse_non_finite(value, where="") -> None:
+    """Raises ValueError for a NaN or an infinity anywhere in nested mappings and lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, got {value}")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        refuse_non_finite(one, _join(where, key))
+
+
 def convert(value, hint, where):
     """`value` as the type `hint`, or ValueError. An int is taken where a float is wanted; nothing else is bent."""
     if hint is typing.Any:
@@ -118,6 +128,9 @@ def convert(value, hint, where):
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected keys and values, got {value!r}")
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{_join(where, key)}: a name is a text; write it in quotes: '{key}'")
         return {k: convert(v, arguments[1], _join(where, k)) if arguments else v for k, v in value.items()}
     return _convert_scalar(value, hint, where)
 
@@ -159,11 +172,24 @@ def _join(where, key) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys and says nothing; this one refuses them."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice; keep one", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
 def load_yaml(path) -> dict:
-    """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error)."""
+    """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error or a key given twice)."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except yaml.YAMLError as error:

@@ -1,0 +1,75 @@
+"""What a configuration may say: everything else is one line that names the key, before anything runs."""
+
+import copy
+
+import pytest
+from conftest import TINY_METHODS
+
+from benchmarks.study import load_study
+
+NAN, INFINITE = float("nan"), float("inf")
+GOOD = {"results": "r", "benchmarks": {"digits": {}}, "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
+
+
+def put(path, value):
+    """GOOD with `value` at the dotted path."""
+    mapping = inner = copy.deepcopy(GOOD)
+    *way, last = path.split(".")
+    for key in way:
+        inner = inner.setdefault(key, {})
+    inner[last] = value
+    return mapping
+
+
+def refused(source):
+    """What is said of a configuration that cannot be read: one line."""
+    with pytest.raises(ValueError) as error:
+        load_study(source)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("text,told", [
+    ("methods: {}\nseeds: 1\nmethods: {}\n", "line 3: not valid YAML: 'methods' is given twice; keep one"),
+    ("methods:\n  scl: {}\n  pica: {}\n  scl: {}\n", "line 4: not valid YAML: 'scl' is given twice; keep one"),
+    ("methods: {scl: {options: {a: 1, a: 2}}}\n", "line 1: not valid YAML: 'a' is given twice; keep one")])
+def test_a_key_given_twice_is_refused(text, told, tmp_path):
+    (tmp_path / "study.yaml").write_text(text)
+    assert refused(tmp_path / "study.yaml") == f"{tmp_path / 'study.yaml'} {told}"
+
+
+def test_a_merged_key_may_be_given_again(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "results: r\nbenchmarks: {digits: {}}\nmethods:\n  one: &one {method: baselines.controls.Random, title: one}\n"
+        "  two: {<<: *one, title: two}\n")
+    assert load_study(tmp_path / "study.yaml").methods["two"].title == "two"
+
+
+@pytest.mark.parametrize("path,value,told", [
+    ("protocols", ["joint", "joint"], "protocols: one or more different ones of joint, heldout; got"),
+    ("protocols", [], "protocols: one or more different ones of"),
+    ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: one or more different ones of"),
+    ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: one or more different ones of"),
+    ("seeds", [1, 1], "seeds: a number of seeds, or a list of different ones"),
+    ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: a name is a text; write it in quotes: '1'"),
+    ("methods", {True: TINY_METHODS["random"]}, "methods.True: a name is a text"),
+    ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
+    ("extends", 3, "extends: expected the name of one file, got 3"),
+    ("training.learning_rate", NAN, "training.learning_rate: expected a finite number, got nan"),
+    ("methods.scan.options", {"entropy_weight": INFINITE}, "methods.scan.options.entropy_weight: expected a finite"),
+    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "methods.scan.augment.strong.0.noise.std: expected a"),
+    ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: expected a finite number"),
+    ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: -1.0 is below 0"),
+    ("machine.threads", -2, "machine.threads: -2 is below 1"),
+    ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: 0 is below 1"),
+])
+def test_what_makes_no_sense_is_refused(path, value, told):
+    assert told in refused(put(path, value))
+
+
+def test_a_file_may_not_extend_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, base in (("a", "a"), ("b", "c"), ("c", "b")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {base}.yaml\n")
+    assert refused("a.yaml") == "extends: a circle: a.yaml -> a.yaml"
+    assert refused({"extends": "b.yaml"}) == "extends: a circle: b.yaml -> c.yaml -> b.yaml"
