@@ -12,7 +12,7 @@ from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line, study_in_words
 
 try:
-    STUDY = study_files.open_study(config, main_process=workflow.is_main_process)
+    STUDY = study_files.open_study(config, workflow.configfiles, main_process=workflow.is_main_process)
 except (ValueError, OSError) as error:  # not WorkflowError: it would blame a line of this file
     print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
     raise SystemExit(2) from None
@@ -46,9 +46,7 @@ localrules:
 
 
 onerror:
-    shell(
-        f"scl report {PLAN}"
-    )  # tables of what there is: failed and missing runs are printed as such
+    shell('scl report "$plan"')  # tables of what there is: failed and missing runs are printed as such
 
 
 rule all:
@@ -70,7 +68,7 @@ rule download:
     conda:
         "environment.yaml"
     shell:
-        'scl download {wildcards.file} --study "$plan" 2>&1 | tee {log}'
+        'scl download {wildcards.file} --study "$plan" 2>&1 | tee {log:q}'
 
 
 rule prepare:
@@ -89,7 +87,7 @@ rule prepare:
     params:  # not the plan: studies share the data, and each has its own
         preparation=lambda w: study_files.preparation(STUDY, w.benchmark),
     shell:
-        'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log}'
+        'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log:q}'
 
 
 rule train:
@@ -113,7 +111,7 @@ rule train:
     params:
         run=lambda w: str(study_files.run_of(STUDY, w).directory),
     shell:
-        "scl train {params.run} --gpus {resources.gpu} --threads {threads} $machine &> {log}"
+        "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} $machine &> {log:q}"
 
 
 rule evaluate:
@@ -132,7 +130,7 @@ rule evaluate:
     params:
         run=lambda w: str(study_files.run_of(STUDY, w).directory),
     shell:
-        "scl evaluate {params.run} &> {log}"
+        "scl evaluate {params.run:q} &> {log:q}"
 
 
 rule collect:
@@ -148,7 +146,7 @@ rule collect:
     conda:
         "environment.yaml"
     shell:
-        "scl report {input.plan} --part collect &> {log}"
+        "scl report {input.plan:q} --part collect &> {log:q}"
 
 
 rule tables:
@@ -166,7 +164,7 @@ rule tables:
     params:
         plan=PLAN,
     shell:
-        "scl report {params.plan} --part tables &> {log}"
+        "scl report {params.plan:q} --part tables &> {log:q}"
 
 
 rule claims:
@@ -183,7 +181,7 @@ rule claims:
     params:
         plan=PLAN,
     shell:
-        "scl report {params.plan} --part claims &> {log}"
+        "scl report {params.plan:q} --part claims &> {log:q}"
 
 
 rule figures:
@@ -203,7 +201,7 @@ rule figures:
     params:
         plan=PLAN,
     shell:
-        "scl report {params.plan} --part figures &> {log}"
+        "scl report {params.plan:q} --part figures &> {log:q}"
 
 
 rule page:
@@ -222,4 +220,4 @@ rule page:
     params:
         plan=PLAN,
     shell:
-        "scl report {params.plan} --part page &> {log}"
+        "scl report {params.plan:q} --part page &> {log:q}"

@@ -241,6 +241,9 @@ def _check_network(study: Study, benchmark: str, network, where: str, check) -> 
 def _check(study: Study) -> None:
     if not study.seeds or len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
         raise ValueError(f"seeds: a number of seeds, or a list of different ones from 0 on; got {study.seeds}")
+    for key in ("results", "data"):
+        if set("{}") & set(str(getattr(study, key))):
+            raise ValueError(f"{key}: '{getattr(study, key)}': {{ and }} mean wildcards to Snakemake; name another folder")
     for key in ("benchmarks", "methods"):
         if not getattr(study, key):
             raise ValueError(f"{key}: none given")

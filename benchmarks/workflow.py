@@ -2,22 +2,33 @@
 
 import shlex
 import sys
+from pathlib import Path
 
 from benchmarks.compose import resolve
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.study import Study, check_methods, load_study, write_plan
 from scl import devices
+from scl.settings import load_yaml
 
 
-def open_study(config: dict, *, main_process: bool) -> Study:
+def open_study(config: dict, files, *, main_process: bool) -> Study:
     """The study of the configuration given to Snakemake, or of config/paper.yaml; its plan is written by the main
     process alone. Raises ValueError or OSError before any job starts."""
-    resolved = resolve(config or "config/paper.yaml")
+    resolved = resolve(_source(config, files) or "config/paper.yaml")
     study = load_study(resolved)
     if main_process:
         check_methods(study)
         write_plan(study, resolved)
     return study
+
+
+def _source(config: dict, files):
+    """What `config` was read from, if from one file alone; else `config`. Snakemake passes over keys given twice, so
+    every file is read once more."""
+    here = Path.cwd()
+    files = [file.relative_to(here) if file.is_relative_to(here) else file for file in map(Path, files)]
+    read = [load_yaml(file) for file in files]
+    return files[0] if read == [config] else config  # else several files, or --config beside
 
 
 def archives(study: Study, benchmark: str) -> list[str]:

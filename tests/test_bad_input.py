@@ -71,6 +71,14 @@ def test_bad_configuration_is_one_message_before_any_job(refusals, name):
     assert not {path for path in left if not path.startswith(".snakemake")}
 
 
+def test_a_key_given_twice_is_refused(tmp_path):
+    """Snakemake itself reads the file first, and keeps the last of the two."""
+    done = snakemake(tmp_path, "results: r\nseeds: 1\nseeds: 2\n")
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("snakemake: error: study.yaml line 3: ") and "'seeds' is given twice" in told
+
+
 def test_yaml_that_is_none_is_refused(tmp_path):
     done = snakemake(tmp_path, "seeds: [0\nmethods: {")
     assert done.returncode != 0

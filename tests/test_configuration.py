@@ -60,6 +60,7 @@ def test_a_merged_key_may_be_given_again(tmp_path):
     ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "methods.scan.augment.strong.0.noise.std: expected a"),
     ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: expected a finite number"),
     ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: -1.0 is below 0"),
+    ("results", "results/{a}", "results: 'results/{a}': { and } mean wildcards to Snakemake; name another folder"),
     ("machine.threads", -2, "machine.threads: -2 is below 1"),
     ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: 0 is below 1"),
 ])

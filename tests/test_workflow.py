@@ -250,8 +250,8 @@ def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
 
 
 def test_studies_that_share_data_leave_each_other_alone(tmp_path):
-    first = TINY | {"methods": {"random": TINY_METHODS["random"]}}
-    second = first | {"results": "others"}
+    first = TINY | {"methods": {"random": TINY_METHODS["random"]}, "data": "my data"}
+    second = first | {"results": "the other's"}  # what a shell must not take apart
     for study in (first, second):
         done = snakemake(tmp_path, study)
         assert done.returncode == 0, done.stderr
