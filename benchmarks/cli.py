@@ -81,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 def plan(options):
     """Check a configuration and say what it would run, without running it."""
-    from benchmarks.study import check_methods, load_study
+    from benchmarks.check import check_methods
+    from benchmarks.study import load_study
 
     study = load_study(options.study)
     check_methods(study)
@@ -174,9 +175,10 @@ def evaluate(options):
 
 def run(options):
     """Run a study without Snakemake: prepare, train, evaluate and report what is missing, seed by seed."""
+    from benchmarks.check import check_methods
     from benchmarks.compose import resolve
     from benchmarks.runner import run_study, slots
-    from benchmarks.study import check_methods, load_study, write_plan
+    from benchmarks.study import load_study, write_plan
 
     study = load_study(options.study)
     check_methods(study)
@@ -237,7 +239,8 @@ def doctor(options):
     """Look at this machine: versions, devices, room on the disk, and what the configuration still lacks."""
     import shutil
 
-    from benchmarks.study import check_methods, load_study
+    from benchmarks.check import check_methods
+    from benchmarks.study import load_study
     from scl import devices
     from scl.record import provenance
 

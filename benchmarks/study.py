@@ -1,6 +1,6 @@
 """A study: which benchmarks, methods, protocols and seeds. Read from YAML, checked, and expanded into runs.
 
-Nothing here imports torch (the Snakefile reads this module), except `check_methods`, which looks at the classes.
+Nothing here imports torch: the Snakefile reads this module. benchmarks/check.py looks at the classes of the methods.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from pathlib import Path
 from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
-from scl.imports import uncollected
 from scl.record import write_yaml_if_changed
 from scl.settings import RunSettings, did_you_mean
 
@@ -200,42 +199,6 @@ def write_plan(study: Study, resolved: dict) -> None:
     for run in study.runs():
         if run.benchmark not in study.skipped:
             write_yaml_if_changed(run.directory / "run.yaml", dataclasses.asdict(study.settings(run)))
-
-
-def check_methods(study: Study) -> None:
-    """Import every method, read its options, try its network and augmentations. Raises ValueError naming the key."""
-    with uncollected():
-        from scl import augment, networks
-        from scl.contract import Method
-
-    for stage, block in study.methods.items():
-        where = f"methods.{stage}"
-        found = settings.find_class(block.method, f"{where}.method")
-        if not issubclass(found, Method):
-            raise ValueError(f"{where}.method: '{block.method}' is not a scl.contract.Method")
-        for benchmark in study.benchmarks:
-            resolved = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
-            settings.read(found.Options, resolved.options, f"{where}.options")
-            if resolved.training.epochs:
-                _check_network(study, benchmark, resolved.network, where, networks.check)
-            for name in found.augmentations:
-                if name not in resolved.augment:
-                    raise ValueError(f"{where}.augment.{name}: missing; {found.__name__} draws it")
-            for name, spec in resolved.augment.items():
-                if name not in found.augmentations:
-                    raise ValueError(f"{where}.augment.{name}: unknown{did_you_mean(name, found.augmentations)}")
-                try:
-                    augment.build(spec)
-                except ValueError as error:
-                    raise ValueError(f"{where}.augment.{name}: {error}") from None
-
-
-def _check_network(study: Study, benchmark: str, network, where: str, check) -> None:
-    size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
-    try:
-        check(network, size)
-    except ValueError as error:
-        raise ValueError(f"{where} on {benchmark} ({size} px): {error}") from None
 
 
 def _check(study: Study) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.compose import resolve
 from benchmarks.datasets.catalogue import archives_of
-from benchmarks.study import Study, check_methods, load_study, write_plan
+from benchmarks.study import Study, load_study, write_plan
 from scl import devices
 from scl.settings import load_yaml
 
@@ -17,6 +17,8 @@ def open_study(config: dict, files, *, main_process: bool) -> Study:
     resolved = resolve(_source(config, files) or "config/paper.yaml")
     study = load_study(resolved)
     if main_process:
+        from benchmarks.check import check_methods  # which imports torch
+
         check_methods(study)
         write_plan(study, resolved)
     return study

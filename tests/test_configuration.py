@@ -5,6 +5,7 @@ import copy
 import pytest
 from conftest import TINY_METHODS
 
+from benchmarks.check import check_methods
 from benchmarks.study import load_study
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -66,6 +67,19 @@ def test_a_merged_key_may_be_given_again(tmp_path):
 ])
 def test_what_makes_no_sense_is_refused(path, value, told):
     assert told in refused(put(path, value))
+
+
+@pytest.mark.parametrize("path,value,told", [
+    ("methods.scan.training.epochs", 0, "methods.scan.training.epochs on digits: none given, but SCAN trains; say how"),
+    ("methods.scan.training", {}, "methods.scan.training.epochs on digits: none given, but SCAN trains"),
+    ("methods.scan.per_benchmark", {"digits": {"training": {"epochs": 0}}}, "scan.training.epochs on digits: none given"),
+    ("methods.random", {**TINY_METHODS["random"], "training": {"epochs": 3}},
+     "methods.random.training.epochs on digits: 3, but Random has no step() to train with; write 0"),
+])
+def test_only_what_trains_has_epochs(path, value, told):
+    with pytest.raises(ValueError) as error:
+        check_methods(load_study(put(path, value)))
+    assert told in str(error.value)
 
 
 def test_a_file_may_not_extend_itself(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import check_methods, load_study
+from benchmarks.check import check_methods
+from benchmarks.study import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"cifar10": 32, "cifar100-20": 32, "stl10": 96, "imagenet10": 96, "imagenet-dogs": 96, "tiny-imagenet": 64}
