@@ -1,4 +1,8 @@
-"""From a configuration as written to one mapping: `extends`, `like`, and what is set to null."""
+"""From a configuration as written to one mapping: `extends`, `like`, and what is set to null.
+
+Where settings come from is said in words (`origin`, `note`); a file that changes settings and says nothing of it must
+not leave the words of the file it extends to stand for them.
+"""
 
 import copy
 from pathlib import Path
@@ -23,11 +27,11 @@ def resolve(source) -> dict:
 
 
 def _extended(source, seen: tuple) -> dict:
-    """seen: the files on the way here."""
+    """The mapping merged over what it extends; seen: the files on the way here."""
     if isinstance(source, dict):
-        mapping = copy.deepcopy(source)
+        mapping, name = copy.deepcopy(source), "the configuration"
     else:
-        path = Path(source).resolve()
+        path, name = Path(source).resolve(), Path(source).name if Path(source).is_absolute() else str(source)
         if path in seen:
             raise ValueError(f"extends: a circle: {' -> '.join(file.name for file in (*seen, path))}")
         mapping, seen = settings.load_yaml(source), (*seen, path)
@@ -36,7 +40,41 @@ def _extended(source, seen: tuple) -> dict:
         return mapping
     if not isinstance(base, (str, Path)):
         raise ValueError(f"extends: expected the name of one file, got {base!r}; that file may extend another")
-    return merge(_extended(base, seen), mapping)
+    ground, own = _extended(base, seen), _mapping(mapping.get("methods"))
+    if methods := _mapping(ground.get("methods")):
+        ground["methods"] = {stage: _reworded(block, own.get(stage), name) for stage, block in methods.items()}
+    return merge(ground, mapping)
+
+
+def _reworded(ground, own, name: str, around=()):
+    """A block (or a part of one) whose origin and note, where `own` gives none, say what `own` changes.
+
+    around: the changes of the whole block, where they concern this part too.
+    """
+    if not isinstance(ground, dict):
+        return ground
+    own = _mapping(own)
+    changed = around or list(_changes(ground, own))
+    told = {word: f"{ground[word]}; changed by {name}: {', '.join(changed)}"
+            for word in WORDS if changed and ground.get(word) and word not in own}
+    for key, concerned in (("recipes", changed), ("per_benchmark", ())):
+        if isinstance(ground.get(key), dict):
+            parts = _mapping(own.get(key))
+            told[key] = {part: _reworded(inner, parts.get(part), name, concerned) for part, inner in ground[key].items()}
+    return {**ground, **told}
+
+
+def _changes(ground, own: dict, where: str = ""):
+    """The dotted keys at which `own` differs from `ground`, but for the words."""
+    for key, value in own.items():
+        if isinstance(value, dict):
+            yield from _changes(_mapping(_mapping(ground).get(key)), value, f"{where}{key}.")
+        elif key not in ("title", *WORDS) and value != _mapping(ground).get(key):
+            yield f"{where}{key}"
+
+
+def _mapping(value) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def _likened(methods: dict, stage: str, seen: tuple):

@@ -5,10 +5,12 @@ CVPR 2020), "paper" the publication. docs/methods.md tells each fact in words.
 """
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.check import check_methods
 from benchmarks.study import load_study
@@ -250,3 +252,44 @@ def test_like_must_lead_somewhere(like, message):
     mapping["methods"]["x"] = {"like": like}
     with pytest.raises(ValueError, match=message):
         load_study(mapping)
+
+
+def derived(tmp_path, monkeypatch, block, base=None, source="config/mine.yaml"):
+    """The study of a file that extends `small(...)` and gives `block` for its method."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(small(**base or {})))
+    (tmp_path / "config" / "mine.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", "methods": {"scl": block}}))
+    monkeypatch.chdir(tmp_path)
+    return load_study(source)
+
+
+@pytest.mark.parametrize("block,origin", [
+    ({"options": {"a": 1}, "training": {"batch_size": 5}},
+     "ours; changed by config/mine.yaml: options.a, training.batch_size"),
+    ({"augment": {"view": [{"flip": {}}]}}, "ours; changed by config/mine.yaml: augment.view"),
+    ({"per_benchmark": {"digits": {"training": {"epochs": 2}}}},
+     "ours; changed by config/mine.yaml: per_benchmark.digits.training.epochs"),
+    ({"title": "SCL again", "training": {"epochs": 1}}, "ours"),  # no other settings
+    ({"options": {"a": 1}, "origin": "mine"}, "mine")])
+def test_an_inherited_origin_says_what_was_changed(block, origin, tmp_path, monkeypatch):
+    assert derived(tmp_path, monkeypatch, block).origin("scl") == origin
+
+
+def test_an_inherited_origin_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+    study = derived(tmp_path, monkeypatch, {"options": {"a": 1}}, source=tmp_path / "config" / "mine.yaml")
+    assert study.origin("scl") == "ours; changed by mine.yaml: options.a"
+    again = load_study({"extends": "config/mine.yaml", "methods": {"scl": {"options": {"b": 2}}}})
+    assert again.origin("scl") == ("ours; changed by config/mine.yaml: options.a; "
+                                   "changed by the configuration: options.b")
+
+
+def test_an_inherited_note_and_the_origin_of_a_recipe_say_it_too(tmp_path, monkeypatch):
+    base = {"per_benchmark": {"digits": {"options": {"a": 1}, "note": "one"}, "cifar10": {"note": "two"}},
+            "recipes": {"official": {"origin": "theirs"}}}
+    change = {"training": {"epochs": 3}, "per_benchmark": {"digits": {"options": {"a": 2}}}}
+    study = derived(tmp_path, monkeypatch, change, base)
+    assert study.note("scl", "digits") == "one; changed by config/mine.yaml: options.a"
+    assert study.note("scl", "cifar10") == "two"
+    official = dataclasses.replace(study, recipe="official")
+    assert official.origin("scl") == ("theirs; changed by config/mine.yaml: per_benchmark.digits.options.a, "
+                                      "training.epochs")
