@@ -27,6 +27,8 @@ def _class_of(dotted: str, where: str) -> type[Method]:
     found = settings.find_class(dotted, where)
     if not issubclass(found, Method):
         raise ValueError(f"{where}: '{dotted}' is not a scl.contract.Method")
+    if found.__module__ != dotted.rpartition(".")[0]:  # an edit of the file where it stands would go unseen
+        raise ValueError(f"{where}: '{dotted}' stands elsewhere: name it '{found.__module__}.{found.__qualname__}'")
     return found
 
 

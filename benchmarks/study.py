@@ -145,7 +145,8 @@ class Study:
         """The resolved settings of one run. Raises ValueError naming the place."""
         merged = {k: v for k, v in self.resolved(run.stage, run.benchmark).items() if k not in WORDS}
         merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-                   "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
+                   "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None,
+                   "method_source": settings.source_of(merged["method"], f"methods.{run.stage}.method")}
         return settings.read(RunSettings, merged, f"methods.{run.stage}")
 
     def images_note(self, benchmark: str) -> str:
@@ -198,7 +199,7 @@ def write_plan(study: Study, resolved: dict) -> None:
     write_yaml_if_changed(study.results / "study.yaml", resolved)
     for run in study.runs():
         if run.benchmark not in study.skipped:
-            write_yaml_if_changed(run.directory / "run.yaml", dataclasses.asdict(study.settings(run)))
+            write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(study.settings(run)))
 
 
 def _check(study: Study) -> None:

@@ -68,7 +68,7 @@ def _record(trainer) -> dict:
         "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
         "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds, "peak_memory_bytes": peak,
         "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
-        "config_sha256": settings.digest(run),
+        "config_sha256": settings.digest(run), "method_source": run.method_source,
         "images_sha256": images.describe(run.data)["images_sha256"], "fingerprint": trainer.fingerprint,
         "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")}, "label_guard": True,
         "parameters": sum(p.numel() for p in trainer.method.parameters()), "counts": trainer.method.counts,

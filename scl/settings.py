@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 import types
@@ -16,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
+from scl.record import sha256
+
+OURS = ("scl", "baselines")  # packages whose methods the commit tells
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class RunSettings:
     training: Training = field(default_factory=Training)
     augment: dict[str, list] = field(default_factory=dict)
     options: dict[str, typing.Any] = field(default_factory=dict)
+    method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
 
 
 CHOICES = {
@@ -207,16 +213,51 @@ def load_run(directory) -> RunSettings:
     return read(RunSettings, load_yaml(path), str(path))
 
 
+def as_mapping(run: RunSettings) -> dict:
+    """What stands in run.yaml; without `method_source` where there is none."""
+    mapping = dataclasses.asdict(run)
+    if run.method_source is None:
+        del mapping["method_source"]
+    return mapping
+
+
 def digest(run: RunSettings) -> str:
     """SHA-256 of the settings, whatever the order of the keys in the file."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(run), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(as_mapping(run), sort_keys=True).encode()).hexdigest()
+
+
+def source_of(dotted, where="method") -> str | None:
+    """SHA-256 of the file in which a class of the user's own stands, None for one of ours. Nothing is imported but
+    the packages around it. Raises ValueError if there is no such file."""
+    module_name = _module_of(dotted, where)
+    if module_name.split(".")[0] in OURS:
+        return None
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except ModuleNotFoundError:  # of a package around it
+        spec = None
+    if spec is None or not spec.has_location:
+        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file here or on the Python path")
+    return sha256(spec.origin)
+
+
+def check_source(run: RunSettings) -> None:
+    """Raises ValueError if the file of the run's method is not the one that the run was planned with."""
+    if run.method_source != source_of(run.method):
+        raise ValueError(f"{run.method}: its file has changed since this run was planned; plan again: the command that "
+                         f"started the study (scl run, snakemake) does")
+
+
+def _module_of(dotted, where) -> str:
+    module_name = dotted.rpartition(".")[0]
+    if not module_name:
+        raise ValueError(f"{where}: '{dotted}' is not a dotted path such as scl.method.SCL")
+    return module_name
 
 
 def find_class(dotted, where="method"):
     """The class at a dotted path, e.g. 'scl.method.SCL' or 'my_file.MyMethod'. Raises ValueError."""
-    module_name, _, name = dotted.rpartition(".")
-    if not module_name:
-        raise ValueError(f"{where}: '{dotted}' is not a dotted path such as scl.method.SCL")
+    module_name, name = _module_of(dotted, where), dotted.rpartition(".")[2]
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

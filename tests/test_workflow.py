@@ -247,6 +247,8 @@ def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
     tables = (tmp_path / "results" / "tables.md").read_text()
     assert column(tables, "joint", "photos") == {"mine": "no labels"}
     assert is_score(column(tables, "joint", "tiny")["mine"])
+    (tmp_path / "mine.py").write_text(OWN_METHOD + "# an edit\n")
+    assert planned(snakemake(tmp_path, study, "--dry-run"))["train"] == 2
 
 
 def test_studies_that_share_data_leave_each_other_alone(tmp_path):

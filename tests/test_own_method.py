@@ -1,0 +1,55 @@
+"""A method in a file of the user's own: what the file says is part of a run's settings."""
+
+import json
+import sys
+
+import pytest
+from conftest import TINY_METHODS
+
+from benchmarks.check import check_methods
+from benchmarks.report.collect import row_of
+from scl import settings
+from scl.record import sha256
+
+SOURCE = "from baselines.controls import Random\n\n\nclass Own(Random):\n    pass\n"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, tiny_study):
+    """(the file of a method, a function that plans a study of it and of one of ours)."""
+    path = tmp_path / "own_method.py"
+    path.write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_method", raising=False)
+    methods = {"own": {"method": "own_method.Own"}, "random": TINY_METHODS["random"]}
+    return path, lambda **changes: tiny_study(methods=methods | changes)
+
+
+def test_the_run_and_its_record_name_the_file(own, train_all):
+    path, plan = own
+    mine, ours = train_all(plan())
+    assert settings.load_run(mine.directory).method_source == sha256(path)
+    assert json.loads((mine.directory / "record.json").read_text())["method_source"] == sha256(path)
+    assert "method_source" not in (ours.directory / "run.yaml").read_text()
+
+
+def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
+    path, plan = own
+    study = plan()
+    run = train_all(study)[0]
+    assert row_of(run, {}).reason == "trained, not evaluated"
+    path.write_text(SOURCE + "# an edit\n")
+    with pytest.raises(ValueError, match="own_method.Own: its file has changed since this run was planned; plan again"):
+        train_all(study)
+    study = plan()
+    assert row_of(run, {}).reason == "run.yaml has changed since it was trained: train again"
+    train_all(study)
+    assert row_of(run, {}).reason == "trained, not evaluated"
+
+
+def test_it_is_named_where_it_stands(own):
+    _, plan = own
+    with pytest.raises(ValueError, match="'own_method.Random' stands elsewhere: name it 'baselines.controls.Random'"):
+        check_methods(plan(own={"method": "own_method.Random"}))
+    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: no such file"):
+        plan(own={"method": "nowhere.at_all.Own"})
