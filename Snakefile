@@ -81,6 +81,7 @@ rule prepare:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
     message:
         "prepare {wildcards.benchmark}"
+    retries: 0  # what fails here fails again
     conda:
         "environment.yaml"
     threads: 8
@@ -102,7 +103,6 @@ rule train:
         f"{LOG}.log",
     message:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
-    retries: 1  # resumes from the checkpoint
     conda:
         "environment.yaml"
     threads: THREADS

@@ -11,6 +11,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 from archive_server import ArchiveServer
 from conftest import TINY_METHODS
 from fake_archives import build
@@ -105,6 +106,18 @@ def test_a_failing_run_stops_neither_the_others_nor_the_tables(broken):
     assert json.loads((run / "failure.json").read_text())["epoch"] >= 1
     assert not (run / "record.json").exists() and not (run / "weights.pt").exists()
     assert "scl: failed: the loss term" in done.stdout + done.stderr
+
+
+@pytest.mark.xdist_group("broken")
+def test_the_profile_says_how_often_a_run_is_tried_again(broken):
+    """A rule with `retries` of its own would beat it, and on SLURM a run longer than twice the time limit would end."""
+    done, folder, study = broken
+    tried = [yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())["retries"]
+             for name in ("default", "slurm")]
+    assert tried == [1, 20]
+    only_scl = study | {"benchmarks": TINY["benchmarks"], "methods": {"scl": study["methods"]["scl"]}, "results": "tried"}
+    again = snakemake(folder, only_scl, "--retries", "2")
+    assert (again.stdout + again.stderr).count("Trying to restart job") == 2
 
 
 @pytest.mark.xdist_group("broken")
