@@ -55,7 +55,7 @@ class SCL(Method):
     """
 
     Options = Options
-    augmentations = ("view",)
+    augmentations = ("view", "strong")
     follows = ("encoder",)
 
     def __init__(self, options, problem, network):
@@ -71,6 +71,11 @@ class SCL(Method):
     @property
     def warming_up(self) -> bool:
         return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
+
+    def draw(self, images, index, augment, generator):
+        """v1 under SimCLR's augmentation, v2 under SCAN's strong one: clusters are to outlast both."""
+        batch = images.batch(index)  # B x 3 x H x W
+        return augment["view"](batch, generator), augment["strong"](batch, generator)
 
     def embed(self, images):
         """z = g(h) / |g(h)| on the unit sphere: B x d."""

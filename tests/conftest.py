@@ -22,7 +22,7 @@ TINY_METHODS = {
                   "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}},
     "pica": {"method": "baselines.pica.PICA", "augment": {"original": TINY_VIEW, "perturbed": TINY_VIEW},
              "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}, "options": {"overclusters": 12}},
-    "scl": {"method": "scl.method.SCL", "augment": {"view": TINY_VIEW}, "training": {"epochs": 3}},
+    "scl": {"method": "scl.method.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
 }
 
 
