@@ -29,10 +29,15 @@ class Problem:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method without hyper-parameters of its own."""
+
+
 class Method(nn.Module):
     """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
 
-    Options: ClassVar[type]  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
+    Options: ClassVar[type] = NoOptions  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
     uses_unlabelled: ClassVar[bool] = False

@@ -205,6 +205,23 @@ def run_lock(directory, *, report=print):
         os.close(descriptor)
 
 
+def is_held(directory):
+    """Whether a process is training `directory` now: holds the lock of run_lock."""
+    try:
+        descriptor = os.open(Path(directory) / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(descriptor)
+
+
 def _lock_or_wait(descriptor, directory, report):
     since = None
     while True:

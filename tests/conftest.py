@@ -48,14 +48,15 @@ def digits(tmp_path_factory):
 def tiny_study(digits, tmp_path):
     """A function that makes a study of tiny runs below the test's own folder: tiny_study('scl', seeds=[0])."""
 
-    def make(*stages, seeds=(0,), methods=TINY_METHODS, results="results", protocols=("joint",), data=digits, **rest):
+    def make(*stages, seeds=(0,), methods=TINY_METHODS, results="results", protocols=("joint",), data=digits, plan=True, **rest):
         mapping = {"results": str(tmp_path / results), "data": str(data), "seeds": list(seeds),
                    "protocols": list(protocols), "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
                    "network": {"width": 8, "layers": [1, 1, 1]},
                    "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
                    "methods": {s: methods[s] for s in stages or methods}, **rest}
         study = load_study(mapping)
-        write_plan(study, mapping)
+        if plan:
+            write_plan(study, mapping)
         return study
 
     return make
