@@ -112,6 +112,7 @@ def finish(run, *, points=10, epochs=100, **changed):
         "seconds": SECONDS[run.stage] + run.seed,
         "peak_memory_bytes": 2_500_000_000,
         "device": "NVIDIA H200",
+        "threads": 8,
         "precision": "bf16",
         "commit": "0123456789abcdef",
         "dirty": False,

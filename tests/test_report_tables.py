@@ -236,6 +236,7 @@ def test_a_part_of_the_seeds_is_never_averaged(study):
         ({"dirty": True}, "ᶜ"),
         ({"images_sha256": "other"}, "ᵈ"),
         ({"device": "CPU"}, "ᵉ"),
+        ({"versions": {"torch": "2.9.1"}}, "ᵉ"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
@@ -244,6 +245,16 @@ def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
     text = tables(study)[0]
     assert any(letter in line for line in text.splitlines() if line.startswith("| PICA"))
     assert any(line.startswith(f"- {letter} ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("device, marked", [("CPU: AMD EPYC, AVX512", True), ("NVIDIA H200", False)])
+def test_threads_are_marked_where_they_change_a_result(study, device, marked):
+    for seed in study.seeds:
+        finish(study.run("digits", "joint", "pica", seed), device=device, threads=1 + (seed == 2))
+    text = tables(study)[0]
+    assert any("ᵉ" in line for line in text.splitlines() if line.startswith("| PICA")) == marked
+    assert ("CPU: AMD EPYC, AVX512, 2 threads (1 run)" in text) == marked
+    assert lines_of(study.results / "runs.csv")["digits", "joint", "pica", 2]["threads"] == "2"
 
 
 def test_seeds_with_other_settings_are_marked_and_seeds_alone_are_not(study):

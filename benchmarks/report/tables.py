@@ -68,7 +68,7 @@ def header(study, grid: Grid) -> list[str]:
     if done:
         lines += [
             f"Commit: {_counted(_commit(row) for row in done)}. "
-            f"Device: {_counted(row.device for row in done)}. PyTorch: {_counted(row.torch for row in done)}.",
+            f"Device: {_counted(map(_device, done))}. PyTorch: {_counted(row.torch for row in done)}.",
             f"Training and assignment of all runs together: {_spent(done)}.",
         ]
     return lines + [
@@ -96,11 +96,16 @@ def _commit(row) -> str:
     return row.commit[:10] + (" with uncommitted changes" if row.dirty else "")
 
 
+def _device(row) -> str:
+    threads = f", {row.threads} thread{'s' if row.threads > 1 else ''}" if row.on_cpu else ""
+    return row.device + threads
+
+
 def _spent(done) -> str:
     """'3.1 GPU-hours, 0.2 CPU-hours': of wall-clock time, a run after the other."""
     hours = {"GPU": 0.0, "CPU": 0.0}
     for row in done:
-        hours["CPU" if row.device.startswith("CPU") else "GPU"] += row.seconds / 3600
+        hours["CPU" if row.on_cpu else "GPU"] += row.seconds / 3600
     return ", ".join(f"{spent:.2f} {kind}-hours" for kind, spent in hours.items() if spent)
 
 
