@@ -16,7 +16,7 @@ def block(title, method, after=None, origin=""):
 
 
 def benchmark(**keys):
-    return SimpleNamespace(**({"dataset": None, "subset": None} | keys))
+    return SimpleNamespace(**({"dataset": None, "subset": None, "clusters": None} | keys))
 
 
 METHODS = {

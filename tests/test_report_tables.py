@@ -305,18 +305,22 @@ def test_nothing_done_and_nothing_planned_still_say_so(tmp_path):
 # ---- published values ------------------------------------------------------------------------------------
 
 
-def test_published_values_stand_beside_the_same_protocol_and_the_whole_data_set_only(tmp_path):
+def test_published_values_stand_beside_the_same_protocol_clusters_and_whole_data_set_only(tmp_path):
     study = Study(
         tmp_path,
         benchmarks={
             "cifar10": benchmark(),
             "part": benchmark(dataset="cifar10", subset=10000),
             "copy": benchmark(dataset="cifar10"),
+            "ten": benchmark(dataset="cifar10", clusters=10),
+            "fifty": benchmark(dataset="cifar10", clusters=50),
             "digits": benchmark(),
         },
     )
     assert published_for(study, "pica", "joint", "cifar10").acc == 0.645  # the mean, not the best run
     assert published_for(study, "pica", "joint", "copy").acc == 0.645
+    assert published_for(study, "pica", "joint", "ten").acc == 0.645
+    assert published_for(study, "pica", "joint", "fifty") is None
     assert published_for(study, "pica", "heldout", "cifar10") is None
     assert published_for(study, "pica", "joint", "part") is None
     assert published_for(study, "pica", "joint", "digits") is None

@@ -18,8 +18,9 @@ METHOD_OF_TESTING = (
     f"at least 2 / 2^n for n seeds, so that it needs {seeds_for_sign_flip()} seeds to agree."
 )
 PUBLISHED_RULE = (
-    "Only the same protocol on the whole of the same data set. A published value is one number, so nothing "
-    "is tested; its schedule, network and image size may differ from those here."
+    "Only the same protocol on the whole of the same data set, with as many clusters as it has classes. A "
+    "published value is one number, so nothing is tested; its schedule, network and image size may differ "
+    "from those here."
 )
 
 
