@@ -64,6 +64,14 @@ def test_two_seeds_are_too_few(tmp_path):
     )
 
 
+@pytest.mark.parametrize("count, intervals", [(4, 0), (5, 4)])
+def test_fewer_than_five_seeds_are_too_few_for_an_interval(tmp_path, count, intervals):
+    study = Study(tmp_path / "s", benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
+    text = claims_of(finish_all(study))
+    assert len(re.findall(r"points ACC \[[+−][\d.]+, [+−][\d.]+\]", text)) == intervals
+    assert text.count("points ACC") == 4 and "fewer than 5 are too few for an interval" in text
+
+
 def test_without_a_reference_nothing_is_compared(tmp_path):
     assert "names no `reference:`" in claims_of(finish_all(Study(tmp_path / "none", reference=None)))
 
