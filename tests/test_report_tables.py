@@ -289,6 +289,20 @@ def test_data_without_labels_say_so(study):
     assert text.count("no labels") >= 10 and "5200" not in text and "86.7 min" in text
 
 
+def columns_of(line):
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+def test_the_epochs_of_a_stage_are_told_and_are_a_range_if_the_seeds_differ(study):
+    finish(study.run("digits", "joint", "pica", 1), epochs=50)
+    finish(study.run("digits", "joint", "pica", 2), epochs=20)
+    text = tables(study)[0]
+    lines = text[text.index("**digits (joint)**") :].splitlines()
+    column = columns_of(lines[2]).index("epochs")
+    assert columns_of(lines[2])[column + 1] == "time a run"
+    assert [columns_of(line)[column] for line in lines[4:9]] == ["–", "100", "100", "20 to 100", "100"]
+
+
 def test_one_seed_has_no_spread(tmp_path):
     study = finish_all(Study(tmp_path / "one", seeds=(0,), reference=None))
     text = tables(study)[0]

@@ -59,7 +59,7 @@ class Row:
     smallest_share: float | None = None
     mean_confidence: float | None = None
     neighbour_purity: float | None = None
-    oracle_acc: float | None = None  # best epoch by labels: for display only
+    oracle_acc: float | None = None  # best kept epoch by labels: for display only
     oracle_epoch: int | None = None
     epochs: int | None = None
     seconds: float | None = None  # this stage

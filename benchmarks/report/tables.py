@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.evaluation.statistics import Summary
+from benchmarks.evaluation.statistics import MINIMUM_FOR_INTERVAL, Summary
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
 from benchmarks.report.layout import Table, Text, latex, markdown
@@ -76,9 +76,11 @@ def header(study, grid: Grid) -> list[str]:
         "entropies, ARI. Mean over n seeds ± standard deviation (n - 1); a part of the planned seeds is "
         "never averaged.",
         'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is '
-        "the ACC of the epoch with the best one, which only labels can tell.",
-        "Time a run: training and assignment of one seed, with the stages it builds on; an epoch: of the "
-        "stage alone, what comes before and after its epochs included; both means over the seeds. "
+        "the ACC of the best of the few epochs whose assignments are kept (those of the curves), which only "
+        "labels can tell.",
+        "Time a run: training and assignment of one seed, with the stages it builds on; epochs and the time of "
+        "one: of the stage alone, what comes before and after its epochs included; both times means over the "
+        "seeds. "
         "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
     ]
 
@@ -147,7 +149,7 @@ def _overview(study, grid: Grid, protocol: str) -> Table:
 def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> Table:
     published = {stage: published_for(study, stage, protocol, benchmark) for stage in by_stage}
     shown = any(published.values())
-    columns = ("Method", "n", *SCORES.values(), "oracle", "time a run", "an epoch", "memory")
+    columns = ("Method", "n", *SCORES.values(), "oracle", "epochs", "time a run", "an epoch", "memory")
     rows, notes = [], []
     for stage, cell in by_stage.items():
         beside = (Text(published_scores(published[stage])),) if shown else ()
@@ -160,6 +162,7 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
                 Text(cell.title),
                 Text(str(len(cell.done))),
                 *values,
+                Text(epochs(cell)),
                 Text(duration(cell.mean("chain_seconds"))),
                 Text(duration(an_epoch(cell))),
                 Text(memory(cell)),
@@ -233,7 +236,7 @@ def _differences(study, grid: Grid, protocol: str, pairs: list[Pair]) -> Table:
         [
             "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired "
             "t-test, two-sided, adjusted by Holm's method over all comparisons of the study. claims.md has "
-            "the intervals."
+            f"the intervals, from {MINIMUM_FOR_INTERVAL} seeds on."
         ],
     )
 
@@ -284,6 +287,12 @@ def duration(seconds: float | None) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def epochs(cell: Cell) -> str:
+    """'80', '40 to 80' if the seeds differ, '–' without a finished run or for a method that does not train."""
+    counts = sorted({row.epochs for row in cell.done})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if any(counts) else "–"
 
 
 def an_epoch(cell: Cell) -> float | None:
