@@ -13,8 +13,8 @@ MARKS = {
     "b": "seeds trained with different settings",
     "c": "trained with uncommitted changes of the code",
     "d": "not all runs on this benchmark used the same images",
-    "e": "seeds trained on different devices, in different precisions, by different versions of PyTorch or, on a "
-    "CPU, with different numbers of threads",
+    "e": "seeds trained on different devices, in different precisions, by different versions of PyTorch or, "
+    "on a CPU, with different numbers of threads",
     "f": "an earlier attempt, or a stage that it builds on, was trained by another commit",
 }
 

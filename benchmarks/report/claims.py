@@ -13,9 +13,10 @@ from scl.record import atomic
 
 METHOD_OF_TESTING = (
     "Differences are taken seed by seed. In brackets: 95 % percentile bootstrap interval of their mean, "
-    f"which is too narrow for a few seeds; fewer than {MINIMUM_FOR_INTERVAL} are too few for an interval. p: paired t-test, two-sided, adjusted by Holm's method over all "
-    f"statements below; it decides at {LEVEL}. The exact sign-flip test beside it assumes less, but its p is "
-    f"at least 2 / 2^n for n seeds, so that it needs {seeds_for_sign_flip()} seeds to agree."
+    f"which is too narrow for a few seeds; fewer than {MINIMUM_FOR_INTERVAL} are too few for an interval. "
+    "p: paired t-test, two-sided, adjusted by Holm's method over all statements below; it decides at "
+    f"{LEVEL}. The exact sign-flip test beside it assumes less, but its p is at least 2 / 2^n for n seeds, "
+    f"so that it needs {seeds_for_sign_flip()} seeds to agree."
 )
 PUBLISHED_RULE = (
     "Only the same protocol on the whole of the same data set, with as many clusters as it has classes. A "

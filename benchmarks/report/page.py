@@ -15,8 +15,8 @@ from benchmarks.report.tables import PROTOCOLS, duration, header, origins_of, ta
 from scl.record import atomic
 
 FIGURES = {
-    "scores": "ACC of each method: mean over the seeds, its bootstrap interval where there are seeds enough, and "
-    "every seed.",
+    "scores": "ACC of each method: mean over the seeds, its bootstrap interval where the seeds are "
+    "enough, and every seed.",
     "curves": "ACC of each method while it trains. Labels are used for this display only.",
 }
 CSS = """
