@@ -20,9 +20,10 @@ from fake_study import (
 
 from benchmarks.datasets.catalogue import Downloads, dataset_named
 from benchmarks.report.collect import collect, read_rows, row_of
+from benchmarks.report.formats import duration
 from benchmarks.report.layout import Table, Text, latex, markdown, to_html
 from benchmarks.report.published import load_published, published_for
-from benchmarks.report.tables import duration, write_tables
+from benchmarks.report.tables import write_tables
 from benchmarks.study import Study as RealStudy
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from benchmarks.evaluation.statistics import LEVEL, MINIMUM_FOR_INTERVAL, Comparison, seeds_for_sign_flip
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
+from benchmarks.report.formats import p_value, points
 from benchmarks.report.published import Published, published_for
-from benchmarks.report.tables import header, p_value, points, schedules
+from benchmarks.report.tables import header, schedules
 from scl.record import atomic
 
 METHOD_OF_TESTING = (

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.cells import Cell, Grid, read_grid
+from benchmarks.report.formats import number
 from benchmarks.report.published import published_for
-from benchmarks.report.tables import number
 from scl.record import atomic
 
 # Okabe & Ito's palette without its black and yellow: told apart with every common colour blindness.

@@ -10,8 +10,9 @@ from pathlib import Path
 from benchmarks.report.cells import Grid, read_grid
 from benchmarks.report.claims import sections
 from benchmarks.report.collect import STATUSES, Row
+from benchmarks.report.formats import duration
 from benchmarks.report.layout import to_html
-from benchmarks.report.tables import PROTOCOLS, duration, header, origins_of, tables_by_protocol
+from benchmarks.report.tables import PROTOCOLS, header, origins_of, tables_by_protocol
 from scl.record import atomic
 
 FIGURES = {

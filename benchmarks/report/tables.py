@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.evaluation.statistics import MINIMUM_FOR_INTERVAL, Summary
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
+from benchmarks.report.formats import duration, number, p_value, points
 from benchmarks.report.layout import Table, Text, latex, markdown
 from benchmarks.report.published import Published, published_for, reconstruction_note
 from scl.record import atomic
@@ -258,35 +259,6 @@ def _table(caption: str, columns: tuple[str, ...], rows: list, notes: list[str] 
 
 def _score(cell: Cell, score: str) -> Text:
     return Text(cell.absence or number(cell.summary(score)), cell.marks)
-
-
-def number(summary: Summary | None, *, signed: bool = False) -> str:
-    """'64.5 ± 1.2' from fractions; without ± for one seed; '–' for none."""
-    if summary is None:
-        return "–"
-    mean = points(summary.mean) if signed else f"{100 * summary.mean:.1f}".replace("-", "−")
-    return mean if summary.sd is None else f"{mean} ± {100 * summary.sd:.1f}"
-
-
-def points(fraction: float) -> str:
-    """'+3.2', '−0.4': a difference of scores in points (hundredths)."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    """'p = 0.032', 'p < 0.001'."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds is None:
-        return "–"
-    if seconds < 0.05:
-        return "< 0.1 s"
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def epochs(cell: Cell) -> str:
