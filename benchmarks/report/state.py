@@ -26,6 +26,7 @@ RECORD = (
     "seconds",
     "peak_memory_bytes",
     "device",
+    "threads",
     "precision",
     "commit",
     "dirty",
