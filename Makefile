@@ -16,6 +16,7 @@ clean:
 	rm -rf .venv .snakemake build *.egg-info
 
 .venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (Snakemake): make ... PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -e '.[test]' -c constraints.txt
 	touch $@

@@ -17,7 +17,8 @@ except (ValueError, OSError) as error:  # not WorkflowError: it would blame a li
     print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 THREADS = study_files.share_machine(workflow, STUDY)
-# Neither the interpreter nor $machine nor $plan is a param: they change no result, so they must not run anything again.
+# Neither the interpreter nor $machine nor $plan is a param: they say how to run, not what (on a CPU the threads change
+# the last digits, and stand in the record), so they must not run anything again.
 shell.prefix(study_files.shell_prefix(STUDY))
 RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 PLAN = f"{RESULTS}/study.yaml"

@@ -7,15 +7,8 @@ import torch
 from scl.contract import Method
 
 
-@dataclass(frozen=True)
-class RandomOptions:
-    """No hyper-parameters."""
-
-
 class Random(Method):
     """Every image goes to a cluster at random, evenly: what ACC, NMI and ARI are by chance."""
-
-    Options = RandomOptions
 
     def __init__(self, options, problem, network):
         super().__init__(options, problem, network)

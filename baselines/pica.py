@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scl.contract import Method
+from scl.contract import Method, augmented
 from scl.losses import balance
 
 
@@ -76,7 +76,7 @@ class PICA(Method):
     def draw(self, images, index, augment, generator):
         batch = images.batch(index)
         original = augment["original"](batch, generator)
-        return original, *(augment["perturbed"](batch, generator) for _ in range(self.options.perturbations))
+        return original, *augmented(augment["perturbed"], (batch,) * self.options.perturbations, generator)
 
     def step(self, views, index):
         head = self.overclustering_head if self.overclusters_in(self.epoch) else self.head

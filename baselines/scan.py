@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scl.contract import Method
+from scl.contract import Method, augmented
 from scl.losses import TINY, entropy
 from scl.networks import projection_head
 
@@ -96,8 +96,7 @@ class SCAN(Method):
         columns = self.neighbours.shape[1]
         column = torch.randint(columns, index.shape, generator=generator, device=index.device)
         neighbour = self.neighbours[index, column]  # uniformly one of 21, the image itself included
-        strong = augment["strong"]
-        return strong(images.batch(index), generator), strong(images.batch(neighbour), generator)
+        return augmented(augment["strong"], (images.batch(index), images.batch(neighbour)), generator)
 
     def step(self, views, index):
         anchor, neighbour = (self.head(self.encoder(view)) for view in views)  # each with its own batch statistics
@@ -156,6 +155,7 @@ class SelfLabel(Method):
         weak, strong = views
         with torch.no_grad():
             target = self.head(self.encoder(weak))
+        torch.clear_autocast_cache()  # older versions of torch would reuse weights cast without a graph: no gradient
         loss = self_label_loss(target, self.head(self.encoder(strong)), self.options.threshold, self.options.balanced)
         if loss is None:
             self.count("steps with no confident image")

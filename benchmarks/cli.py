@@ -5,7 +5,7 @@ Modules are imported by the verbs that need them, so that those without torch st
 """
 
 import argparse
-import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +18,9 @@ def main(arguments=None) -> int:
     sys.path.insert(0, "")  # a method of the user's own may stand in the working directory
     try:
         return options.verb(options) or 0
+    except BrokenPipeError:  # `scl status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
@@ -82,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
 def plan(options):
     """Check a configuration and say what it would run, without running it."""
     from benchmarks.check import check_methods
+    from benchmarks.status import study_in_words
     from benchmarks.study import load_study
 
     study = load_study(options.study)
@@ -89,42 +93,13 @@ def plan(options):
     print(study_in_words(study))
 
 
-def study_in_words(study) -> str:
-    """A few lines: what is planned, what is done, where it goes, what is left out and why."""
-    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
-    done = sum((run.directory / "record.json").exists() for run in runs)
-    lines = [f"{study.title or study.results}: {len(runs)} runs, {done} of them trained; results in {study.results}",
-             f"  {len(study.methods)} methods and stages: {', '.join(study.methods)}",
-             f"  seeds: {', '.join(map(str, study.seeds))}"]
-    for name in study.benchmarks:
-        reason = study.skipped.get(name)
-        lines.append(f"  {name}: not run: {reason}" if reason else f"  {name}: {' and '.join(study.protocols_of(name))}")
-    return "\n".join(lines)
-
-
 def status(options):
-    """What has become of every run: done, failed, running (with its last line), or not started."""
+    """What has become of every run: done, running (with its last line), stopped, failed, or not started."""
+    from benchmarks.status import states_in_words, study_in_words
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    print(study_in_words(study))
-    for run in study.runs():
-        if run.benchmark not in study.skipped:
-            print(f"  {run.benchmark:16} {run.protocol:8} {run.stage:12} seed {run.seed}  {state_of(study, run)}")
-
-
-def state_of(study, run) -> str:
-    """One line on a run."""
-    from benchmarks.runner import log_of
-
-    if (run.directory / "record.json").exists():
-        seconds = json.loads((run.directory / "record.json").read_text())["seconds"]
-        return f"done in {seconds / 60:.1f} min"
-    if (run.directory / "failure.json").exists():
-        return "failed: " + json.loads((run.directory / "failure.json").read_text())["error"]
-    log = log_of(study, run)
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "not started"
+    print("\n".join([study_in_words(study), *states_in_words(study)]))
 
 
 def download(options):
@@ -237,27 +212,15 @@ def report(options):
 
 def doctor(options):
     """Look at this machine: versions, devices, room on the disk, and what the configuration still lacks."""
-    import shutil
-
     from benchmarks.check import check_methods
+    from benchmarks.status import lacking, machine_in_words, study_in_words
     from benchmarks.study import load_study
-    from scl import devices
-    from scl.record import provenance
 
-    found = provenance(Path(__file__).resolve().parent.parent, device="cpu")
-    print("commit", found["commit"], "(with changes)" if found["dirty"] else "")
-    print("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items()))
-    import torch
-
-    from scl.shim import torchvision
-
-    print(f"torch sees {torch.cuda.device_count()} GPUs (CUDA {torch.version.cuda}), {len(devices.visible())} visible; "
-          f"torchvision {torchvision.__version__} imports; {torch.get_num_threads()} threads")
     study = load_study(options.study)
     check_methods(study)
-    study.results.mkdir(parents=True, exist_ok=True)
-    print(f"{shutil.disk_usage(study.results).free / 1e9:.0f} GB free at {study.results}")
-    print(study_in_words(study))
+    print("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
+    found = lacking(study)
+    print("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
 
 
 def bench(options):

@@ -58,7 +58,8 @@ class MethodBlock:
 
 @dataclass(frozen=True)
 class Machine:
-    """How runs share a machine; none of this changes a result, so none of it is part of a run."""
+    """How runs share a machine. It says how to run, not what, so none of it is part of a run; on a CPU `threads`
+    changes the last digits all the same, and so stands in the record of a run."""
 
     threads: int | None = None  # of a run without GPU; None = the cores, shared among the GPUs
     runs_per_gpu: int = 1

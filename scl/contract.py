@@ -29,10 +29,15 @@ class Problem:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method without hyper-parameters of its own."""
+
+
 class Method(nn.Module):
     """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
 
-    Options: ClassVar[type]  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
+    Options: ClassVar[type] = NoOptions  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
     uses_unlabelled: ClassVar[bool] = False
@@ -58,8 +63,7 @@ class Method(nn.Module):
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The views of the images at positions `index` (B): by default two under the first augmentation."""
         batch = images.batch(index)  # B x 3 x H x W
-        view = augment[self.augmentations[0]]
-        return view(batch, generator), view(batch, generator)
+        return augmented(augment[self.augmentations[0]], (batch, batch), generator)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the loss, scalars; the loop minimises their sum."""
@@ -103,3 +107,14 @@ class Method(nn.Module):
 
     def count(self, event: str) -> None:
         self.counts[event] = self.counts.get(event, 0) + 1
+
+
+def augmented(augment, batches: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Each batch (B x 3 x H x W) under the augmentation, every image with parameters of its own.
+
+    On a GPU in one call, for a view is hundreds of small kernels whose launches take longer than their work; on a
+    CPU one after the other, so that a batch stays in its cache.
+    """
+    if generator.device.type == "cpu":
+        return tuple(augment(batch, generator) for batch in batches)
+    return augment(torch.cat(batches), generator).chunk(len(batches))

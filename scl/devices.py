@@ -82,9 +82,24 @@ def lease(count, *, required=False, runs_per_gpu=1, report=print, folder=None):
         chosen = _acquire(count, tokens, runs_per_gpu, report, folder, held) if tokens else []
         value = ",".join(chosen)
         held.enter_context(_environment("CUDA_VISIBLE_DEVICES", value))
+        held.enter_context(_environment("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))  # nvidia-smi's; CUDA's own is by speed
         if chosen and "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
             report(f"warning: CUDA was in use before the lease of {value}; this process stays where it was")
         yield value
+
+
+def of_lease(leased, *, required=False, report=print):
+    """"cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
+    import torch  # not before the lease: it may look for GPUs
+
+    if not leased or torch.cuda.is_available():
+        return "cuda" if leased else "cpu"
+    problem = (f"GPU {leased} is there, but torch {torch.__version__} cannot use it: it is a build without CUDA, or for a "
+               "newer driver than this one (scl doctor; docs/running.md)")
+    if required:
+        raise ValueError(problem)
+    report(f"warning: {problem}; training on the CPU")
+    return "cpu"
 
 
 def _say_missing(count, tokens, required, report):
@@ -92,7 +107,7 @@ def _say_missing(count, tokens, required, report):
     seen = "nvidia-smi lists no more" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
     if required or tokens:
         raise ValueError(f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
-                         "ask for fewer, or for the CPU (device: cpu)")
+                         "ask for fewer, or for the CPU (--resources gpu=0)")
     report(f"warning: no GPU visible ({seen}); training on the CPU")
 
 
@@ -186,6 +201,23 @@ def run_lock(directory, *, report=print):
     try:
         _lock_or_wait(descriptor, directory, report)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(directory):
+    """Whether a process is training `directory` now: holds the lock of run_lock."""
+    try:
+        descriptor = os.open(Path(directory) / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
     finally:
         os.close(descriptor)
 

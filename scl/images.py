@@ -32,7 +32,7 @@ class Images:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all images, in [0, 1]."""
         total, square, count = 0.0, 0.0, 0
-        for chunk in self.pixels.split(4096):
+        for chunk in self.pixels.split(512):
             values = chunk.reshape(-1, 3).double() / 255
             total, square, count = total + values.sum(0), square + values.square().sum(0), count + len(values)
         mean = total / count

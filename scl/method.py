@@ -55,7 +55,7 @@ class SCL(Method):
     """
 
     Options = Options
-    augmentations = ("view",)
+    augmentations = ("view", "strong")
     follows = ("encoder",)
 
     def __init__(self, options, problem, network):
@@ -66,19 +66,25 @@ class SCL(Method):
         self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
         self.memory = InstanceMemory(problem.images, options.projection, problem.clusters,
                                      momentum=options.memory_momentum, temperature=options.temperature)
-        self.register_buffer("placed", torch.tensor(options.prototypes == "random"))  # are the prototypes in place?
+        self.placed = options.prototypes == "random"  # are the prototypes in place? Not a tensor: a GPU would be asked
 
     @property
     def warming_up(self) -> bool:
         return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
+
+    def draw(self, images, index, augment, generator):
+        """v1 under SimCLR's augmentation, v2 under SCAN's strong one: clusters are to outlast both."""
+        batch = images.batch(index)  # B x 3 x H x W
+        return augment["view"](batch, generator), augment["strong"](batch, generator)
 
     def embed(self, images):
         """z = g(h) / |g(h)| on the unit sphere: B x d."""
         return F.normalize(self.projection(self.encoder(images)).float(), dim=1)
 
     def decide(self, z):
-        """[1] q_k = softmax_k(z . c_k / tau_c): B x K."""
-        return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
+        """[1] q_k = softmax_k(z . c_k / tau_c): B x K, in float32 also under autocast."""
+        with torch.autocast(z.device.type, enabled=False):
+            return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
     @torch.no_grad()
     def place_prototypes(self):
@@ -91,7 +97,7 @@ class SCL(Method):
         centres = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
         self.prototypes.weight.copy_(F.normalize(centres, dim=1))
         self.memory.pseudo_classes.copy_(torch.from_numpy(found.labels_))
-        self.placed.fill_(True)
+        self.placed = True
 
     def step(self, views, index):
         o = self.options
@@ -109,7 +115,7 @@ class SCL(Method):
                 terms["consistency"] = o.consistency_weight * losses.agreement(q1, q2)
             pseudo_classes = (q1 + q2).argmax(1)
         else:
-            p1, p2 = self.memory.similarity(z1, index), self.memory.similarity(z2, index)
+            p1, p2 = self.memory.similarity(torch.cat([z1, z2]), index.repeat(2)).chunk(2)
             pseudo_classes = self.reason(p1, p2, q1, q2).argmax(1)  # y
             if o.semantic_weight:
                 terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, pseudo_classes)
@@ -129,6 +135,13 @@ class SCL(Method):
         if self.options.consensus == "similarities":
             return losses.consensus(p1, p2, p1, p2)
         return losses.consensus(p1, p2, q1, q2)
+
+    def get_extra_state(self) -> dict:
+        return super().get_extra_state() | {"placed": self.placed}
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.placed = state["placed"]
 
     @property
     def clusters_by_kmeans(self) -> bool:

@@ -23,7 +23,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.sobel = network.sobel
+        self.register_buffer("sobel", SOBEL.clone() if network.sobel else None, persistent=False)  # on the device
         self.backbone = backbone(network, size)
         self.dimensions = self.backbone.num_features
         if network.pica_initialisation:
@@ -31,8 +31,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = (images.to(self.mean.dtype) - self.mean) / self.std
-        if self.sobel:
-            images = sobel(images)
+        if self.sobel is not None:
+            images = sobel(images, self.sobel)
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
 
@@ -106,10 +106,9 @@ SOBEL = torch.tensor([[[[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]],
                       [[[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]]])
 
 
-def sobel(images: Tensor) -> Tensor:
+def sobel(images: Tensor, filters: Tensor = SOBEL) -> Tensor:
     """B x 3 x H x W -> B x 2 x H x W: horizontal and vertical Sobel responses of the grey image (PICA's input)."""
-    grey = images.mean(1, keepdim=True)
-    return F.conv2d(grey, SOBEL.to(grey), padding=1)
+    return F.conv2d(images.mean(1, keepdim=True), filters.to(images.dtype), padding=1)
 
 
 def initialise_as_pica(module: nn.Module) -> None:

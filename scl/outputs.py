@@ -28,11 +28,11 @@ def say(line: str) -> None:
 def finish(trainer) -> Path:
     """Assignments, weights, history and record of a trained run; returns the record's path."""
     directory, method = trainer.directory, trainer.method
-    final, confidence = trainer.assign()
+    final, confidence = trainer.last_assignment or trainer.assign()
     trainer.save(optimizer=False)  # kept: if the files below are deleted, they are made again without training
     _write_assignments(trainer, final, confidence)
     with atomic(directory / "weights.pt") as path:
-        torch.save({k: v for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
+        torch.save({k: v.cpu() for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
     _write_history(directory / "history.csv", trainer.history)
     write_json(directory / "record.json", _record(trainer))
     return directory / "record.json"
@@ -59,14 +59,19 @@ def _write_history(path, history) -> None:
         writer.writerows(history)
 
 
+def peak_memory(device: str) -> int:
+    """Bytes: of the tensors on a GPU since fit() began, of the whole process on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _record(trainer) -> dict:
     run = trainer.run
-    cuda = trainer.device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else \
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-        "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds, "peak_memory_bytes": peak,
+        "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds,
+        "peak_memory_bytes": max(attempt["peak_memory_bytes"] for attempt in trainer.attempts),
         "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
         "config_sha256": settings.digest(run), "method_source": run.method_source,
         "images_sha256": images.describe(run.data)["images_sha256"], "fingerprint": trainer.fingerprint,

@@ -23,6 +23,11 @@ def _cpu_multiplies_bf16() -> bool:
     return any(ask() for ask in asked if ask)
 
 
+def compute_in(dtype: torch.dtype) -> None:
+    """fp32 means fp32: without this, convolutions on a GPU from Ampere on round their inputs to TF32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype != torch.float32
+
+
 def autocast(dtype: torch.dtype, device: str):
     """A context to compute in `dtype`: autocast, or nothing for float32."""
     return torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()

@@ -151,7 +151,8 @@ def provenance(root, *, device=None):
 
     root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
     dirty: the code (not results or texts) differs from the commit, new files included. Asked once a process.
-    device: "cpu", "cuda" or "cuda:1"; None takes the one torch would use. The answer names the hardware.
+    device: "cpu", "cuda" or "cuda:1"; None takes the one torch would use. The answer names the hardware; a CPU also
+    with the instructions that torch uses on it, because processors of one name can differ in them, and so in results.
     threads: those of torch, or those allowed to the process if torch is not loaded.
     """
     commit, dirty = _commit(str(root))
@@ -163,7 +164,7 @@ def provenance(root, *, device=None):
         "commit": commit,
         "dirty": dirty,
         "versions": _versions(),
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device": torch.cuda.get_device_name(device) if cuda else _processor() + _instructions(torch),
         "threads": torch.get_num_threads() if torch else cores(),
     }
 
@@ -206,6 +207,10 @@ def _processor():
     return "CPU: " + (platform.processor() or platform.machine())
 
 
+def _instructions(torch):
+    return f", {torch.backends.cpu.get_cpu_capability()}" if torch else ""
+
+
 def cores():
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,12 +27,12 @@ from scl import augment, checkpoint, devices, images, precision, settings
 from scl.assign import assignments
 from scl.contract import Problem
 from scl.guard import labels_out_of_reach
-from scl.outputs import CODE_ROOT, finish, now, say, write_failure
+from scl.outputs import CODE_ROOT, finish, now, peak_memory, say, write_failure
 from scl.record import provenance, sha256
 from scl.seeding import Seeds
 from scl.settings import RunSettings
 
-VERSION = 1  # raise by hand when a change of the code must not be resumed across
+VERSION = 2  # raise by hand when a change of the code must not be resumed across
 CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
 
 
@@ -61,10 +61,10 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
             report(f"{directory}: already done")
             return directory / "record.json"
         (directory / "failure.json").unlink(missing_ok=True)
-        with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report), \
+        with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
                 labels_out_of_reach(), checkpoint.Stop() as stop:
             torch.set_num_threads(threads)
-            device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+            device = devices.of_lease(leased, required=require_gpu, report=report)
             trainer = None
             try:
                 trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
@@ -127,11 +127,13 @@ class Trainer:
         self.method = self._build(method_class)
         self.augment = {name: augment.build(spec) for name, spec in run.augment.items()}
         dtype = precision.choose(run.training.precision, device)
+        precision.compute_in(dtype)
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = self._optimizer() if run.training.epochs else None
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.history, self.curve, self.attempts = [], [], []
+        self.last_assignment = None  # after the last epoch, if it was trained by this process
         self.epoch_losses = []  # of the running epoch: one small tensor a step, on the device
         self.losses_checked = 0
 
@@ -170,7 +172,11 @@ class Trainer:
     def fit(self, stop, *, checkpoint_seconds: float) -> None:
         """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
         resumed = self.restore()
-        self.attempts.append({"started": self.started, "epoch": self.epoch, "commit": provenance(CODE_ROOT, device=self.device)["commit"]})
+        made_by = provenance(CODE_ROOT, device=self.device)
+        self.attempts.append({"started": self.started, "epoch": self.epoch, "commit": made_by["commit"],
+                              "device": made_by["device"], "precision": self.precision, "peak_memory_bytes": 0})
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         self.clock = time.perf_counter() - self.seconds
         if not resumed:
             with self.autocast():
@@ -251,13 +257,16 @@ class Trainer:
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
-            self.curve.append((self.epoch, torch.from_numpy(self.assign()[0]).short()))
+            last = self.epoch == self.run.training.epochs
+            found = self.assign(restarts=None if last else 1)  # on the way k-means starts once: it may take minutes
+            self.last_assignment = found if last else None
+            self.curve.append((self.epoch, torch.from_numpy(found[0]).short()))
         self._progress(terms)
 
-    def assign(self):
+    def assign(self, restarts: int | None = None):
         """(assignments, confidence) of the evaluated images with the present weights."""
         return assignments(self.method, self.images, self.evaluated, autocast=self.autocast,
-                           seed=self.seeds("kmeans"))
+                           seed=self.seeds("kmeans"), restarts=restarts)
 
     def _progress(self, terms) -> None:
         epochs = self.run.training.epochs
@@ -273,6 +282,7 @@ class Trainer:
         """A checkpoint of a state whose losses are all finite. Without optimizer: after the last epoch."""
         self._check_losses()
         self.seconds = time.perf_counter() - self.clock
+        self.attempts[-1]["peak_memory_bytes"] = peak_memory(self.device)
         checkpoint.save(self.directory / "checkpoint.pt", {
             "fingerprint": self.fingerprint, "epoch": self.epoch, "step_in_epoch": self.step_in_epoch,
             "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict() if optimizer else None,

@@ -22,7 +22,7 @@ TINY_METHODS = {
                   "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}},
     "pica": {"method": "baselines.pica.PICA", "augment": {"original": TINY_VIEW, "perturbed": TINY_VIEW},
              "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}, "options": {"overclusters": 12}},
-    "scl": {"method": "scl.method.SCL", "augment": {"view": TINY_VIEW}, "training": {"epochs": 3}},
+    "scl": {"method": "scl.method.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
 }
 
 
@@ -48,13 +48,15 @@ def digits(tmp_path_factory):
 def tiny_study(digits, tmp_path):
     """A function that makes a study of tiny runs below the test's own folder: tiny_study('scl', seeds=[0])."""
 
-    def make(*stages, seeds=(0,), methods=TINY_METHODS, results="results", protocols=("joint",), data=digits, **rest):
+    def make(*stages, seeds=(0,), methods=TINY_METHODS, results="results", protocols=("joint",), data=digits, plan=True, **rest):
         mapping = {"results": str(tmp_path / results), "data": str(data), "seeds": list(seeds),
                    "protocols": list(protocols), "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
-                   "network": {"width": 8, "layers": [1, 1, 1]}, "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
+                   "network": {"width": 8, "layers": [1, 1, 1]},
+                   "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
                    "methods": {s: methods[s] for s in stages or methods}, **rest}
         study = load_study(mapping)
-        write_plan(study, mapping)
+        if plan:
+            write_plan(study, mapping)
         return study
 
     return make

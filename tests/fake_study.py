@@ -16,7 +16,7 @@ def block(title, method, after=None, origin=""):
 
 
 def benchmark(**keys):
-    return SimpleNamespace(**({"dataset": None, "subset": None} | keys))
+    return SimpleNamespace(**({"dataset": None, "subset": None, "clusters": None} | keys))
 
 
 METHODS = {
@@ -112,6 +112,7 @@ def finish(run, *, points=10, epochs=100, **changed):
         "seconds": SECONDS[run.stage] + run.seed,
         "peak_memory_bytes": 2_500_000_000,
         "device": "NVIDIA H200",
+        "threads": 8,
         "precision": "bf16",
         "commit": "0123456789abcdef",
         "dirty": False,

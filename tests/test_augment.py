@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scl import augment, operations
+from scl.contract import augmented
 
 SIMCLR = [
     {"random_resized_crop": {"scale": [0.2, 1.0], "ratio": [0.75, 1.333], "size": None}},
@@ -280,3 +281,23 @@ def test_parameters_left_out_take_their_defaults_and_the_chain_adds_nothing():
     generator = seeded()
     expected = operations.flip(operations.random_resized_crop(images, generator), generator)
     assert torch.equal(chain(images, seeded()), expected)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_views_drawn_together_are_drawn_apart(at_once):
+    """On a GPU views are one call of the augmentation: each still has parameters of its own, and its own images."""
+    from types import SimpleNamespace
+
+    generator = torch.Generator().manual_seed(0)
+    device = SimpleNamespace(type="cuda" if at_once else "cpu")
+    calls = []
+
+    def augment(images, g):
+        calls.append(len(images))
+        return images + torch.rand(len(images), 1, 1, 1, generator=generator)
+
+    first, second = torch.zeros(4, 3, 2, 2), torch.full((4, 3, 2, 2), 10.0)
+    one, two = augmented(augment, (first, second), SimpleNamespace(device=device))
+    assert calls == ([8] if at_once else [4, 4])
+    assert one.shape == two.shape == first.shape and one.max() <= 1 and two.min() >= 10
+    assert len({round(float(v), 6) for v in torch.cat([one, two - 10])[:, 0, 0, 0]}) == 8

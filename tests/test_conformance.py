@@ -5,6 +5,7 @@
 Everything goes through the training loop and the run's files, as in a study.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -111,6 +112,29 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_a
     assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
     moved = [k for k, v in trainer.method.named_parameters() if not torch.equal(v, before[k])]
     assert any(k.startswith("encoder.") for k in moved)
+
+
+def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
+    """Autocast keeps casts of weights; a pass without gradient must not leave such a cast to one with."""
+    s = study()
+    run = s.run("tiny-digits", "joint", stage, 0)
+    train_all(s)
+    config = with_all_options(settings.load_run(run.directory))
+    if config.training.epochs == 0:
+        return
+    trained = []
+    for dtype in ("fp32", "bf16"):
+        training = dataclasses.replace(config.training, precision=dtype)
+        trainer = Trainer(dataclasses.replace(config, training=training), run.directory, device="cpu",
+                          fingerprint="none", report=lambda *_: None)
+        trainer.method.prepare(trainer.images, trainer.seeds.generator("prepare"))
+        trainer.method.train()
+        index = torch.arange(64)
+        for epoch in range(config.training.epochs):
+            trainer.epoch = trainer.method.epoch = epoch
+            trainer.learn(trainer.draw(index), index)
+        trained.append({name for name, p in trainer.method.named_parameters() if p.grad is not None})
+    assert trained[0] == trained[1] != set()
 
 
 def test_assign_does_not_depend_on_the_batch(stage, study, train_all):

@@ -206,6 +206,26 @@ def test_no_gpu_is_the_cpu_with_one_line_unless_required(tmp_path, driver):
         pass
 
 
+def test_a_gpu_that_torch_cannot_use_is_said_and_refused_where_one_is_required(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = []
+    assert devices.of_lease("GPU-a", report=said.append) == "cpu" and "cannot use it" in said[0]
+    with pytest.raises(ValueError, match="GPU GPU-a is there, but torch"):
+        devices.of_lease("GPU-a", required=True)
+    assert devices.of_lease("", required=True, report=said.append) == "cpu" and len(said) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.of_lease("GPU-a") == "cuda"
+
+
+def test_an_index_counts_as_nvidia_smi_does(tmp_path, driver):
+    driver("GPU-a", "GPU-b")
+    with devices.lease(1, folder=tmp_path / "locks"):
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_DEVICE_ORDER" not in os.environ
+
+
 def test_gpus_that_are_not_there_are_refused_at_once(tmp_path, driver, monkeypatch):
     driver("GPU-a", "GPU-b")
     with pytest.raises(ValueError, match="3 GPU.* 2 visible"), devices.lease(3, folder=tmp_path / "locks"):

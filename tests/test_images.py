@@ -44,7 +44,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("message", DAMAGE)
 def test_damaged_data_is_named(message, folder, tiny_study, capsys):
-    study = tiny_study("scl", methods={"scl": {"method": "scl.method.SCL", "augment": {"view": []},
+    study = tiny_study("scl", methods={"scl": {"method": "scl.method.SCL", "augment": {"view": [], "strong": []},
                                                "training": {"epochs": 1}}}, data=folder.parent)
     run = study.runs()[0].directory
     DAMAGE[message](folder)

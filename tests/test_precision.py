@@ -20,6 +20,17 @@ def test_auto_on_a_gpu_follows_its_generation(monkeypatch, capability, expected)
     assert precision.choose("auto", "cuda") == expected
 
 
+def test_fp32_is_fp32_also_in_the_convolutions_of_a_gpu():
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        precision.compute_in(torch.float32)
+        assert not any(backend.allow_tf32 for backend in backends)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def test_what_is_asked_for_is_given():
     assert precision.choose("bf16", "cpu") == torch.bfloat16
     assert precision.choose("fp32", "cuda") == torch.float32

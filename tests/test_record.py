@@ -237,6 +237,7 @@ def test_provenance_names_versions_device_and_threads_but_no_host(tmp_path):
     assert found["versions"]["torch"] == torch.__version__ and found["versions"]["numpy"] == np.__version__
     assert set(record.PACKAGES) < set(found["versions"])
     assert found["device"].startswith("CPU: ") and found["threads"] == torch.get_num_threads()
+    assert found["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert platform.node() not in json.dumps(found)
     with contextlib.suppress(AssertionError, RuntimeError):  # a machine with a GPU names it
         assert record.provenance(tmp_path, device="cuda")["device"] == torch.cuda.get_device_name()

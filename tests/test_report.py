@@ -1,18 +1,30 @@
 """Claims, figures and the page, from run folders of a study that never ran."""
 
 import html.parser
+import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_study import Study, benchmark, change, check_golden, finish_all, made_up, troubled, write
+from fake_study import (
+    Study,
+    benchmark,
+    block,
+    change,
+    check_golden,
+    finish_all,
+    made_up,
+    troubled,
+    write,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks.evaluation.statistics import compare, holm
 from benchmarks.report.cells import read_grid
 from benchmarks.report.claims import write_claims
 from benchmarks.report.collect import collect
-from benchmarks.report.figures import curves_of, draw_curves, draw_scores, write_figures
+from benchmarks.report.figures import _styles, curves_of, draw_curves, draw_scores, off_axis, write_figures
 from benchmarks.report.page import write_page
 
 
@@ -62,6 +74,14 @@ def test_two_seeds_are_too_few(tmp_path):
         text.count("too few seeds (2; a test needs 3)") == 8
         and "p =" not in text.split("##")[1].split("- ", 1)[1]
     )
+
+
+@pytest.mark.parametrize("count, intervals", [(4, 0), (5, 4)])
+def test_fewer_than_five_seeds_are_too_few_for_an_interval(tmp_path, count, intervals):
+    study = Study(tmp_path / "s", benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
+    text = claims_of(finish_all(study))
+    assert len(re.findall(r"points ACC \[[+−][\d.]+, [+−][\d.]+\]", text)) == intervals
+    assert text.count("points ACC") == 4 and "fewer than 5 are too few for an interval" in text
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path):
@@ -114,7 +134,53 @@ def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
     assert not any(np.isclose(drawn_points(panel), 100 * made_up(study.run("digits", "joint", "pica", 0))))
     panel = next(axes for axes in draw_curves(study, grid).axes if axes.get_title() == "digits (joint)")
     assert "PICA: failed (2 of 3 done)" in panel.get_xlabel()
-    assert [line.get_label() for line in panel.lines] == ["SimCLR + k-means", "SCAN (clustering step)", "SCL"]
+    names = ["SimCLR + k-means", "SCAN (clustering step), after SimCLR", "SCL"]
+    assert [line.get_label() for line in panel.lines] == names
+
+
+def test_what_lies_far_below_all_others_is_an_arrow_at_the_edge(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
+    panel = draw_scores(study, grid_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
+    mean = 100 * np.mean([made_up(study.run("digits", "joint", "pixels", seed)) for seed in study.seeds])
+    assert f"← {mean:.1f}" in [text.get_text() for text in panel.texts]
+    assert panel.get_xlim()[0] > 60 and min(drawn_points(panel)) > 60
+
+
+def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_published_value(study):
+    cells = grid_of(study).cells["joint"]["digits"]
+    assert off_axis(cells, {}) == "pixels"
+    assert off_axis({stage: cell for stage, cell in cells.items() if stage != "pixels"}, {}) is None
+    assert off_axis({stage: cells[stage] for stage in ("pixels", "scl")}, {}) is None
+    assert off_axis(cells, {"pixels": SimpleNamespace(acc=0.3)}) is None
+    assert off_axis(cells, {"pica": SimpleNamespace(acc=0.4)}) is None
+
+
+def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
+    for count, said in ((4, True), (5, False)):
+        study = Study(tmp_path / str(count), benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
+        figure = draw_scores(finish_all(study), grid_of(study))
+        assert ("too few for an interval" in figure.get_supxlabel()) == said
+        assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != said
+
+
+def test_bands_are_drawn_for_at_most_four_curves(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
+    figure = draw_curves(study, grid_of(study))
+    assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
+    run = study.run("digits", "joint", "simclr", 0)  # with pixels given a curve there are five
+    curve = json.loads((run.directory / "metrics.json").read_text())["per_epoch"]
+    for seed in study.seeds:
+        change(study.run("digits", "joint", "pixels", seed), "metrics.json", per_epoch=curve)
+    figure = draw_curves(study, grid_of(study))
+    assert len(figure.axes[0].lines) == 5 and len(figure.axes[0].collections) == 0
+    assert "no bands where there are more than 4 curves" in figure.get_suptitle()
+    assert "lowest to highest" not in figure.get_suptitle()
+
+
+def test_eighteen_stages_differ_in_colour_and_marker_and_in_grey():
+    styles = _styles(Study(None, methods={f"s{i}": block("", "") for i in range(18)})).values()
+    assert len({(colour, marker) for colour, _, marker in styles}) == 18
+    assert len({(dash, marker) for _, dash, marker in styles}) == 18
 
 
 def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):

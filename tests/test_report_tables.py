@@ -20,9 +20,10 @@ from fake_study import (
 
 from benchmarks.datasets.catalogue import Downloads, dataset_named
 from benchmarks.report.collect import collect, read_rows, row_of
+from benchmarks.report.formats import duration
 from benchmarks.report.layout import Table, Text, latex, markdown, to_html
 from benchmarks.report.published import load_published, published_for
-from benchmarks.report.tables import duration, write_tables
+from benchmarks.report.tables import write_tables
 from benchmarks.study import Study as RealStudy
 
 
@@ -236,6 +237,7 @@ def test_a_part_of_the_seeds_is_never_averaged(study):
         ({"dirty": True}, "ᶜ"),
         ({"images_sha256": "other"}, "ᵈ"),
         ({"device": "CPU"}, "ᵉ"),
+        ({"versions": {"torch": "2.9.1"}}, "ᵉ"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
@@ -244,6 +246,16 @@ def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
     text = tables(study)[0]
     assert any(letter in line for line in text.splitlines() if line.startswith("| PICA"))
     assert any(line.startswith(f"- {letter} ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("device, marked", [("CPU: AMD EPYC, AVX512", True), ("NVIDIA H200", False)])
+def test_threads_are_marked_where_they_change_a_result(study, device, marked):
+    for seed in study.seeds:
+        finish(study.run("digits", "joint", "pica", seed), device=device, threads=1 + (seed == 2))
+    text = tables(study)[0]
+    assert any("ᵉ" in line for line in text.splitlines() if line.startswith("| PICA")) == marked
+    assert ("CPU: AMD EPYC, AVX512, 2 threads (1 run)" in text) == marked
+    assert lines_of(study.results / "runs.csv")["digits", "joint", "pica", 2]["threads"] == "2"
 
 
 def test_seeds_with_other_settings_are_marked_and_seeds_alone_are_not(study):
@@ -278,6 +290,20 @@ def test_data_without_labels_say_so(study):
     assert text.count("no labels") >= 10 and "5200" not in text and "86.7 min" in text
 
 
+def columns_of(line):
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+def test_the_epochs_of_a_stage_are_told_and_are_a_range_if_the_seeds_differ(study):
+    finish(study.run("digits", "joint", "pica", 1), epochs=50)
+    finish(study.run("digits", "joint", "pica", 2), epochs=20)
+    text = tables(study)[0]
+    lines = text[text.index("**digits (joint)**") :].splitlines()
+    column = columns_of(lines[2]).index("epochs")
+    assert columns_of(lines[2])[column + 1] == "time a run"
+    assert [columns_of(line)[column] for line in lines[4:9]] == ["–", "100", "100", "20 to 100", "100"]
+
+
 def test_one_seed_has_no_spread(tmp_path):
     study = finish_all(Study(tmp_path / "one", seeds=(0,), reference=None))
     text = tables(study)[0]
@@ -294,18 +320,22 @@ def test_nothing_done_and_nothing_planned_still_say_so(tmp_path):
 # ---- published values ------------------------------------------------------------------------------------
 
 
-def test_published_values_stand_beside_the_same_protocol_and_the_whole_data_set_only(tmp_path):
+def test_published_values_stand_beside_the_same_protocol_clusters_and_whole_data_set_only(tmp_path):
     study = Study(
         tmp_path,
         benchmarks={
             "cifar10": benchmark(),
             "part": benchmark(dataset="cifar10", subset=10000),
             "copy": benchmark(dataset="cifar10"),
+            "ten": benchmark(dataset="cifar10", clusters=10),
+            "fifty": benchmark(dataset="cifar10", clusters=50),
             "digits": benchmark(),
         },
     )
     assert published_for(study, "pica", "joint", "cifar10").acc == 0.645  # the mean, not the best run
     assert published_for(study, "pica", "joint", "copy").acc == 0.645
+    assert published_for(study, "pica", "joint", "ten").acc == 0.645
+    assert published_for(study, "pica", "joint", "fifty") is None
     assert published_for(study, "pica", "heldout", "cifar10") is None
     assert published_for(study, "pica", "joint", "part") is None
     assert published_for(study, "pica", "joint", "digits") is None

@@ -22,12 +22,20 @@ def test_the_spread_divides_by_n_minus_one():
     summary = summarise([1.0, 2.0, 4.0])
     assert summary.mean == pytest.approx(7 / 3)
     assert summary.sd == pytest.approx(np.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
-    assert summary.n == 3 and summary.low <= summary.mean <= summary.high
+    assert summary.n == 3
 
 
-def test_one_seed_has_no_spread_and_no_interval():
+def test_one_seed_has_no_spread():
     summary = summarise([0.5])
     assert (summary.mean, summary.sd, summary.low, summary.high, summary.n) == (0.5, None, None, None, 1)
+
+
+def test_an_interval_needs_five_seeds_for_of_three_it_would_be_their_range():
+    values = [0.1, 0.4, 0.2, 0.9, 0.3]
+    assert bootstrap_interval(values[:3]) == pytest.approx((0.1, 0.4))
+    four, five = summarise(values[:4]), summarise(values)
+    assert (four.low, four.high) == (None, None) and four.sd is not None
+    assert (five.low, five.high) == bootstrap_interval(values) and 0.1 < five.low < five.mean < five.high < 0.9
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")]])

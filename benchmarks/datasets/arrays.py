@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.datasets.pixels import from_array, from_bytes
 from benchmarks.datasets.progress import Progress
+from scl.record import cores
 
 BATCH_BYTES = 4 << 20
 BATCH_IMAGES = 256
@@ -43,7 +44,7 @@ def write_images(
     worker are under way.
     """
     if workers is None:
-        workers = 1 if count <= FEW else min(8, _cores())
+        workers = 1 if count <= FEW else min(8, cores())
     offset = _create(path, (count, size, size, 3))
     progress = Progress(label, count, unit="images")
     seen = np.zeros(count, dtype=bool)
@@ -69,10 +70,6 @@ def _create(path: Path, shape: tuple[int, ...]) -> int:
         else:
             file.truncate(stop)
     return offset
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(images: Iterator) -> Iterator[list]:

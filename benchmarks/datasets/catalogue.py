@@ -7,7 +7,6 @@ before any job starts. A data set is one `Dataset` in `CATALOGUE`; nothing else 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from types import MappingProxyType
 
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
+from scl.settings import did_you_mean
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 
@@ -69,7 +69,7 @@ class Downloads:
                 if file not in known_files():
                     raise ValueError(
                         f"downloads.{block}: {file!r} is no file of the catalogue"
-                        f"{nearest(file, known_files())}"
+                        f"{did_you_mean(file, known_files())}"
                     )
         for file, urls in self.mirrors.items():
             if isinstance(urls, str) or not all(is_url(url) for url in urls):
@@ -87,20 +87,14 @@ def is_url(text: str) -> bool:
     return bool(re.match(r"https?://", str(text)))
 
 
-def nearest(name: str, known) -> str:
-    """' (did you mean ...?)' or the list of what is known."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def known_files() -> set[str]:
-    return {archive.file for dataset in CATALOGUE.values() for archive in dataset.archives}
+def known_files() -> list[str]:
+    return sorted({archive.file for dataset in CATALOGUE.values() for archive in dataset.archives})
 
 
 def dataset_named(name: str) -> Dataset:
     """The data set of this name; ValueError with the nearest known one."""
     if name not in CATALOGUE:
-        raise ValueError(f"no data set is called {name!r}{nearest(name, CATALOGUE)}")
+        raise ValueError(f"no data set is called {name!r}{did_you_mean(name, CATALOGUE)}")
     return CATALOGUE[name]
 
 

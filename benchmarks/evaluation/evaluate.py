@@ -1,7 +1,7 @@
 """From a run's assignments and the data set's labels to metrics.json: the step that sees labels.
 
-Nothing chosen here flows back: the scores are those of the last epoch; the curve and the best epoch by
-labels ("oracle") are for display only.
+Nothing chosen here flows back: the scores are those of the last epoch; the curve and the best of its
+epochs by labels ("oracle") are for display only.
 """
 
 from __future__ import annotations

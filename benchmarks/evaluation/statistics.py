@@ -14,11 +14,13 @@ from scipy import stats
 
 LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
 MINIMUM_SEEDS = 3  # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
+MINIMUM_FOR_INTERVAL = 5  # the bootstrap of 2 or 3 values only gives their range; see bootstrap_interval
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over seeds; sd with n - 1 and the bootstrap interval of the mean are None for a single value."""
+    """Mean over seeds; sd with n - 1 is None for a single value, the bootstrap interval of the mean
+    (low, high) below MINIMUM_FOR_INTERVAL."""
 
     mean: float
     sd: float | None
@@ -43,7 +45,8 @@ def summarise(values, *, seed: int = 0) -> Summary:
     values = np.asarray(list(values), dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"a mean needs finite values, one a seed; got {values.tolist()}")
-    low, high = bootstrap_interval(values, seed=seed) if values.size > 1 else (None, None)
+    enough = values.size >= MINIMUM_FOR_INTERVAL
+    low, high = bootstrap_interval(values, seed=seed) if enough else (None, None)
     sd = float(values.std(ddof=1)) if values.size > 1 else None
     return Summary(float(values.mean()), sd, int(values.size), low, high)
 
@@ -53,8 +56,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13).
 
-    From a generator of its own. With fewer than about ten values it is too narrow (at n = 3 it covers
-    some 75 %, not 95 %): it shows the spread of the seeds, and the tests below decide.
+    From a generator of its own. With few values it is too narrow: for normal ones it covers the true mean in
+    51, 75, 81, 85, 87 and 91 % of the cases at n = 2, 3, 4, 5, 6 and 10, not in 95 % (simulated), and of 2 or 3
+    it is nothing but the lowest and the highest. So `summarise` gives none below MINIMUM_FOR_INTERVAL; from
+    there on it shows the spread of the seeds, and the tests below decide.
     """
     values = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(seed)

@@ -13,7 +13,8 @@ MARKS = {
     "b": "seeds trained with different settings",
     "c": "trained with uncommitted changes of the code",
     "d": "not all runs on this benchmark used the same images",
-    "e": "seeds trained on different devices or in different precisions",
+    "e": "seeds trained on different devices, in different precisions, by different versions of PyTorch or, "
+    "on a CPU, with different numbers of threads",
     "f": "an earlier attempt, or a stage that it builds on, was trained by another commit",
 }
 
@@ -66,15 +67,17 @@ class Cell:
     def marks(self) -> str:
         """Letters of MARKS that hold for the runs behind this cell."""
 
-        def distinct(*names):
-            return len({tuple(getattr(row, name) for name in names) for row in self.done}) > 1
+        def distinct(*names, rows=self.done):
+            return len({tuple(getattr(row, name) for name in names) for row in rows}) > 1
+
+        on_cpu = [row for row in self.done if row.on_cpu]  # on a GPU the threads of the CPU change no result
 
         holds = {
             "a": distinct("commit"),
             "b": distinct("settings"),
             "c": any(row.dirty for row in self.done),
             "d": self.images_differ and bool(self.done),
-            "e": distinct("device", "precision"),
+            "e": distinct("device", "precision", "torch") or distinct("threads", rows=on_cpu),
             "f": any(row.other_commits for row in self.done),
         }
         return "".join(letter for letter in MARKS if holds[letter])

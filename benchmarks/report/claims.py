@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.evaluation.statistics import LEVEL, Comparison, seeds_for_sign_flip
+from benchmarks.evaluation.statistics import LEVEL, MINIMUM_FOR_INTERVAL, Comparison, seeds_for_sign_flip
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
+from benchmarks.report.formats import p_value, points
 from benchmarks.report.published import Published, published_for
-from benchmarks.report.tables import header, p_value, points, schedules
+from benchmarks.report.tables import header, schedules
 from scl.record import atomic
 
 METHOD_OF_TESTING = (
     "Differences are taken seed by seed. In brackets: 95 % percentile bootstrap interval of their mean, "
-    "which is too narrow for a few seeds. p: paired t-test, two-sided, adjusted by Holm's method over all "
-    f"statements below; it decides at {LEVEL}. The exact sign-flip test beside it assumes less, but its p is "
-    f"at least 2 / 2^n for n seeds, so that it needs {seeds_for_sign_flip()} seeds to agree."
+    f"which is too narrow for a few seeds; fewer than {MINIMUM_FOR_INTERVAL} are too few for an interval. "
+    "p: paired t-test, two-sided, adjusted by Holm's method over all statements below; it decides at "
+    f"{LEVEL}. The exact sign-flip test beside it assumes less, but its p is at least 2 / 2^n for n seeds, "
+    f"so that it needs {seeds_for_sign_flip()} seeds to agree."
 )
 PUBLISHED_RULE = (
-    "Only the same protocol on the whole of the same data set. A published value is one number, so nothing "
-    "is tested; its schedule, network and image size may differ from those here."
+    "Only the same protocol on the whole of the same data set, with as many clusters as it has classes. A "
+    "published value is one number, so nothing is tested; its schedule, network and image size may differ "
+    "from those here."
 )
 
 

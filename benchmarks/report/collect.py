@@ -26,6 +26,17 @@ SCORES = (
     "smallest_share",
     "mean_confidence",
 )
+COPIED = (  # from the record
+    "epochs",
+    "seconds",
+    "device",
+    "threads",
+    "precision",
+    "commit",
+    "dirty",
+    "config_sha256",
+    "images_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,14 @@ class Row:
     smallest_share: float | None = None
     mean_confidence: float | None = None
     neighbour_purity: float | None = None
-    oracle_acc: float | None = None  # best epoch by labels: for display only
+    oracle_acc: float | None = None  # best kept epoch by labels: for display only
     oracle_epoch: int | None = None
     epochs: int | None = None
     seconds: float | None = None  # this stage
     chain_seconds: float | None = None  # with the stages that it builds on
     peak_memory_mb: float | None = None
     device: str = ""
+    threads: int | None = None
     precision: str = ""
     commit: str = ""
     dirty: bool | None = None
@@ -65,6 +77,10 @@ class Row:
     torch: str = ""
     counts: str = ""  # events that the method counted, e.g. steps that it had to skip
     finished: str = ""
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.startswith("CPU")
 
 
 def collect(study) -> Path:
@@ -119,10 +135,9 @@ def _measured(run, record: dict, metrics: dict) -> dict:
     scores, oracle = metrics["scores"] or {}, metrics["oracle"] or {}
     before = records_before(run)
     whole = len(before) == len(chain(run)) - 1
-    copied = ("epochs", "seconds", "device", "precision", "commit", "dirty", "config_sha256", "images_sha256")
     return (
         {name: scores.get(name) for name in SCORES}
-        | {name: record[name] for name in copied}
+        | {name: record[name] for name in COPIED}
         | {
             "reason": metrics.get("reason") or "",
             "neighbour_purity": metrics.get("neighbour_purity"),

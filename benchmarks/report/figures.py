@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import matplotlib
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.cells import Cell, Grid, read_grid
+from benchmarks.report.formats import number
 from benchmarks.report.published import published_for
-from benchmarks.report.tables import number
 from scl.record import atomic
 
 # Okabe & Ito's palette without its black and yellow: told apart with every common colour blindness.
@@ -42,6 +43,7 @@ STYLE = {
     "savefig.dpi": 160,
 }
 COLUMNS = 3  # panels side by side
+MOST_BANDS = 4  # in a panel; more of them lie on one another and all turn brown
 
 
 def write_figures(study) -> list[Path]:
@@ -71,110 +73,138 @@ def places_of(study, grid: Grid) -> list[tuple[str, str, dict[str, Cell]]]:
 def draw_scores(study, grid: Grid) -> Figure:
     """ACC: mean with bootstrap interval, a circle a seed, a diamond for the published."""
     places = places_of(study, grid)
+    summaries = [cell.summary("acc") for _, _, cells in places for cell in cells.values()]
     if not any(cell.by_seed("acc") for _, _, cells in places for cell in cells.values()):
         return _nothing("No finished run with labels yet: no score to draw.")
     longest = max(len(cells) for _, _, cells in places)
     figure, panels = _panels(len(places), height=0.9 + 0.3 * longest)
-    styles, diamonds = _styles(study), False
+    styles, diamonds, left_out = _styles(study), False, False
     for panel, (protocol, benchmark, cells) in zip(panels, places, strict=True):
+        published = {stage: published_for(study, stage, protocol, benchmark) for stage in cells}
+        published = {stage: value for stage, value in published.items() if value and not cells[stage].absence}
+        outside = off_axis(cells, published)
         for y, (stage, cell) in enumerate(cells.items()):
-            _draw_cell(panel, y, cell, styles[stage][0])
-            published = published_for(study, stage, protocol, benchmark)
-            if published and not cell.absence:
-                panel.plot(
-                    100 * published.acc, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9, zorder=4
-                )
-                diamonds = True
-        first = panel.get_subplotspec().is_first_col()
-        panel.set_yticks(range(len(cells)), [cell.title for cell in cells.values()] if first else [])
-        panel.set_ylim(len(cells) - 0.5, -0.5)
-        panel.grid(axis="y", visible=False)
-        panel.tick_params(axis="y", length=0)
-        panel.margins(x=0.08)
-        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        panel.set_title(f"{benchmark} ({protocol})")
-        panel.set_xlabel("ACC, %")
-    legend = [
-        "●— mean over the seeds, its 95 % bootstrap interval (numbers: ± standard deviation)",
-        "○ one seed",
-    ]
-    legend += ["◇ published, at its own schedule"] * diamonds
-    figure.supxlabel(
-        "\n".join(legend) if len(places) < COLUMNS else "     ".join(legend), fontsize=8, color=GREY
+            _draw_cell(panel, y, cell, styles[stage][0], outside=stage == outside)
+            if stage in published:
+                at = 100 * published[stage].acc
+                panel.plot(at, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9, zorder=4)
+        _frame_scores(panel, cells, f"{benchmark} ({protocol})")
+        diamonds, left_out = diamonds or bool(published), left_out or outside is not None
+    intervals = any(summary and summary.low is not None for summary in summaries)
+    means = "●— mean over the seeds, its 95 % bootstrap interval" if intervals else (
+        "● mean over the seeds, too few for an interval"
     )
+    legend = ["○ one seed"]
+    legend += ["◇ published, at its own schedule"] * diamonds + ["← mean, left of the axis"] * left_out
+    legend = f"{means} (numbers: ± standard deviation)\n{'     '.join(legend)}"
+    figure.supxlabel(legend, fontsize=8, color=GREY)
     return figure
 
 
-def _draw_cell(panel, y: int, cell: Cell, colour: str) -> None:
-    values = [100 * value for value in cell.by_seed("acc").values()]
+def off_axis(cells: dict[str, Cell], published: dict) -> str | None:
+    """The stage so far below all others that its place takes a third of the axis or more; None if there is none.
+
+    A stage with a published value stays on the axis, and so do all if fewer than three have a mean.
+    """
+    values = {stage: list(cell.by_seed("acc").values()) for stage, cell in cells.items() if cell.summary("acc")}
+    for stage, value in published.items():
+        values[stage].append(value.acc)
+    if len(values) < 3:
+        return None
+    lowest, second = sorted(values, key=lambda stage: min(values[stage]))[:2]
+    low, edge, high = min(values[lowest]), min(values[second]), max(map(max, values.values()))
+    alone = max(values[lowest]) < edge and lowest not in published
+    return lowest if alone and edge - low >= (high - low) / 3 else None
+
+
+def _frame_scores(panel, cells: dict[str, Cell], title: str) -> None:
+    first = panel.get_subplotspec().is_first_col()
+    panel.set_yticks(range(len(cells)), [cell.title for cell in cells.values()] if first else [])
+    panel.set_ylim(len(cells) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.tick_params(axis="y", length=0)
+    panel.margins(x=0.08)
+    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    panel.set_title(title)
+    panel.set_xlabel("ACC, %")
+
+
+def _draw_cell(panel, y: int, cell: Cell, colour: str, *, outside: bool) -> None:
+    def write(text, x, **style):
+        panel.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, **style)
+
     summary = cell.summary("acc")
     if summary is None:
-        panel.annotate(
-            cell.absence,
-            (0.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=7.5,
-            color=GREY,
-            style="italic",
-        )
+        write(cell.absence, 0.02, color=GREY, style="italic")
         return
+    write(number(summary), 1.02)
+    if outside:
+        write(f"← {100 * summary.mean:.1f}", 0.01, color=colour)
+        return
+    values = [100 * value for value in cell.by_seed("acc").values()]
     if summary.low is not None:
-        panel.plot(
-            [100 * summary.low, 100 * summary.high], [y - 0.13] * 2, color=colour, lw=2, solid_capstyle="butt"
-        )
+        interval = [100 * summary.low, 100 * summary.high]
+        panel.plot(interval, [y - 0.13] * 2, color=colour, lw=2, solid_capstyle="butt")
     panel.plot(100 * summary.mean, y - 0.13, "o", ms=4.2, color=colour, zorder=3)
     panel.plot(values, [y + 0.2] * len(values), "o", ms=3.6, mfc="none", mec=colour, mew=0.9, zorder=3)
-    panel.annotate(number(summary), (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5)
 
 
 def draw_curves(study, grid: Grid) -> Figure:
-    """ACC after epochs of training: mean over the seeds, and a band from the lowest to the highest seed."""
+    """ACC after epochs of training: mean over the seeds; in panels of few curves also lowest and highest seed."""
     places = [
         (protocol, benchmark, {stage: curves_of(study, cell) for stage, cell in cells.items()}, cells)
         for protocol, benchmark, cells in places_of(study, grid)
     ]
-    drawn = {
-        stage: cells[stage].title
-        for _, _, curves, cells in places
-        for stage, found in curves.items()
-        if found
-    }
-    if not drawn:
+    drawn = {stage for _, _, curves, _ in places for stage, found in curves.items() if found}
+    names = {stage: _name(study, stage) for stage in study.methods if stage in drawn}
+    if not names:
         return _nothing("No finished run with a curve yet.")
-    beside = min(len(places), COLUMNS) + 1  # names side by side in the legend
-    figure, panels = _panels(len(places), height=2.9, extra=0.3 + 0.2 * math.ceil(len(drawn) / beside))
-    styles = _styles(study)
+    width = _width(len(places))
+    beside = max(1, int(width / (0.6 + 0.065 * max(map(len, names.values())))))  # names in a line of the legend
+    figure, panels = _panels(len(places), height=2.9, extra=0.3 + 0.2 * math.ceil(len(names) / beside))
+    styles, crowded = _styles(study), []
     for panel, (protocol, benchmark, curves, cells) in zip(panels, places, strict=True):
-        for stage, found in curves.items():
-            if found:
-                _draw_curve(panel, *found, styles[stage], cells[stage].title)
+        found = {stage: curve for stage, curve in curves.items() if curve}
+        crowded.append(len(found) > MOST_BANDS)
+        for stage, curve in found.items():
+            _draw_curve(panel, *curve, styles[stage], names[stage], band=not crowded[-1])
         absent = [f"{cell.title}: {cell.absence}" for cell in cells.values() if cell.absence]
         panel.set_xlabel("\n".join(["epoch of the stage", *absent]))
         panel.set_ylabel("ACC, %")
         panel.set_title(f"{benchmark} ({protocol})")
         panel.set_xlim(left=0)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    bands = "" if all(crowded) else "; band: lowest to highest seed"
+    bands += f"; no bands where there are more than {MOST_BANDS} curves" if any(crowded) else ""
     figure.suptitle(
         "Labels are used for this display only; no run sees or follows them.\n"
-        "Line: mean over the seeds; band: lowest to highest seed",
+        f"Line: mean over the seeds{bands}",
         fontsize=8,
         color=GREY,
     )
-    handles = dict(zip(*reversed(_handles(panels)), strict=True))
-    figure.legend(
-        [handles[title] for title in drawn.values()],
-        drawn.values(),
-        loc="outside lower center",
-        ncols=min(beside, len(drawn)),
-        frameon=False,
-    )
+    _legend(figure, panels, list(names.values()), beside)
     return figure
 
 
-def _handles(panels) -> tuple[list, list]:
-    found = [panel.get_legend_handles_labels() for panel in panels]
-    return [line for lines, _ in found for line in lines], [name for _, names in found for name in names]
+def _name(study, stage: str) -> str:
+    """'SCL (reconstruction), after SimCLR': the title, and of the stage before what stands ahead of '+' or '('."""
+    block = study.methods[stage]
+    before = block.after and (study.methods[block.after].title or block.after)
+    return (block.title or stage) + (f", after {re.split(r' [+(]', before)[0]}" if before else "")
+
+
+def _legend(figure: Figure, panels, names: list[str], beside: int) -> None:
+    handles = {}
+    for panel in panels:
+        lines, found = panel.get_legend_handles_labels()
+        handles |= dict(zip(found, lines, strict=True))
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=min(beside, len(names)),
+        frameon=False,
+    )
 
 
 def curves_of(study, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
@@ -192,39 +222,36 @@ def curves_of(study, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array(epochs), np.array([[curve[epoch] for epoch in epochs] for curve in by_seed])
 
 
-def _draw_curve(panel, epochs: np.ndarray, scores: np.ndarray, style: tuple, title: str) -> None:
+def _draw_curve(panel, epochs: np.ndarray, scores: np.ndarray, style: tuple, name: str, *, band: bool) -> None:
     colour, dash, marker = style
-    if len(scores) > 1:
-        panel.fill_between(epochs, 100 * scores.min(0), 100 * scores.max(0), color=colour, alpha=0.18, lw=0)
-    panel.plot(
-        epochs,
-        100 * scores.mean(0),
-        color=colour,
-        ls=dash,
-        lw=1.5,
-        label=title,
-        marker=marker,
-        ms=4,
-        mfc="white",
-        mew=1.1,
-    )
+    scores = 100 * scores
+    if band:
+        panel.fill_between(epochs, scores.min(0), scores.max(0), color=colour, alpha=0.18, lw=0)
+    line = {"color": colour, "ls": dash, "lw": 1.5, "marker": marker, "ms": 4, "mfc": "white", "mew": 1.1}
+    panel.plot(epochs, scores.mean(0), label=name, **line)
 
 
 def _styles(study) -> dict[str, tuple]:
-    """(colour, dash, marker) of each stage: the same in all figures, different for up to eighteen."""
+    """(colour, dash, marker) of each stage, the same in all figures. Of up to eighteen stages no two share
+    dash and marker, so that they differ in grey too, and none share colour and marker."""
     return {
-        stage: (COLOURS[i % 6], DASHES[i // 6 % 3], MARKERS[i % 6]) for i, stage in enumerate(study.methods)
+        stage: (COLOURS[i % 6], DASHES[i // 6 % 3], MARKERS[(i + i // 6) % 6])
+        for i, stage in enumerate(study.methods)
     }
 
 
 def _panels(count: int, *, height: float, extra: float = 0.25):
     columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(6.2, 1.5 + 3.1 * columns), rows * height + extra), layout="constrained")
+    figure = Figure(figsize=(_width(count), rows * height + extra), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in grid[count:]:
         unused.remove()
     return figure, list(grid[:count])
+
+
+def _width(count: int) -> float:
+    return max(6.2, 1.5 + 3.1 * min(count, COLUMNS))
 
 
 def _nothing(text: str) -> Figure:

@@ -10,12 +10,14 @@ from pathlib import Path
 from benchmarks.report.cells import Grid, read_grid
 from benchmarks.report.claims import sections
 from benchmarks.report.collect import STATUSES, Row
+from benchmarks.report.formats import duration
 from benchmarks.report.layout import to_html
-from benchmarks.report.tables import PROTOCOLS, duration, header, origins_of, tables_by_protocol
+from benchmarks.report.tables import PROTOCOLS, header, origins_of, tables_by_protocol
 from scl.record import atomic
 
 FIGURES = {
-    "scores": "ACC of each method: mean over the seeds with its bootstrap interval, and every seed.",
+    "scores": "ACC of each method: mean over the seeds, its bootstrap interval where the seeds are "
+    "enough, and every seed.",
     "curves": "ACC of each method while it trains. Labels are used for this display only.",
 }
 CSS = """

@@ -1,7 +1,7 @@
 """Values that others published, beside ours: published.csv of this package.
 
 Its `method` is the class that implements the same method here; a value is shown only beside runs of that
-class, under the same protocol, on the whole of the same data set.
+class, under the same protocol, on the whole of the same data set, with as many clusters as it has classes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from importlib import resources
+
+from benchmarks.datasets.catalogue import dataset_named
 
 RECONSTRUCTED = {
     "scl.method.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "
@@ -47,9 +49,9 @@ def load_published() -> list[Published]:
 def published_for(study, stage: str, protocol: str, benchmark: str) -> Published | None:
     """The published result to set beside a cell: a mean over runs if there is one, else the best run."""
     block = study.benchmarks[benchmark]
-    if block.subset:
-        return None
     dataset = block.dataset or benchmark
+    if block.subset or (block.clusters and block.clusters != dataset_named(dataset).clusters):
+        return None
     found = [
         entry
         for entry in load_published()

@@ -26,6 +26,7 @@ RECORD = (
     "seconds",
     "peak_memory_bytes",
     "device",
+    "threads",
     "precision",
     "commit",
     "dirty",
@@ -41,15 +42,18 @@ class Failed(ValueError):
     """The last attempt at a run ended with an error of its own, which the run wrote down."""
 
 
-def record_of(run) -> dict:
-    """The record of a trained run. Raises Failed, or ValueError with the reason why it does not count."""
+def record_of(run, planned=None) -> dict:
+    """The record of a trained run. Raises Failed, or ValueError with the reason why it does not count.
+
+    planned: the settings that it must have been trained with; None: those in its run.yaml.
+    """
     try:
         if not (run.directory / "record.json").exists():
             raise ValueError("interrupted" if (run.directory / "checkpoint.pt").exists() else "not run")
         record = _json(run.directory / "record.json", RECORD)
         if any(record[name] != getattr(run, name) for name in IDENTITY):
             raise ValueError("record.json is that of another run")
-        _check_settings(run, record)
+        _check_settings(run, record, planned)
     except ValueError as error:
         if failure := _failure(run.directory / "failure.json"):
             raise Failed(failure) from None
@@ -83,13 +87,13 @@ def _check_before(run) -> None:
         raise ValueError(f"{run.after.stage}, on which it builds, failed") from None
 
 
-def _check_settings(run, record: dict) -> None:
-    """run.yaml must be what was trained; the record's options have the method's defaults filled in."""
+def _check_settings(run, record: dict, planned) -> None:
+    """What is planned must be what was trained; the record's options have the method's defaults filled in."""
     path, options = run.directory / "run.yaml", record["options"]
-    if not path.exists():
+    if planned is None and not path.exists():
         return
     try:
-        planned = settings.load_run(run.directory)
+        planned = planned or settings.load_run(run.directory)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), "run.yaml")) from None
     same_options = all(options.get(name) == value for name, value in planned.options.items())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.evaluation.statistics import Summary
+from benchmarks.evaluation.statistics import MINIMUM_FOR_INTERVAL, Summary
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
+from benchmarks.report.formats import duration, number, p_value, points
 from benchmarks.report.layout import Table, Text, latex, markdown
 from benchmarks.report.published import Published, published_for, reconstruction_note
 from scl.record import atomic
@@ -68,7 +69,7 @@ def header(study, grid: Grid) -> list[str]:
     if done:
         lines += [
             f"Commit: {_counted(_commit(row) for row in done)}. "
-            f"Device: {_counted(row.device for row in done)}. PyTorch: {_counted(row.torch for row in done)}.",
+            f"Device: {_counted(map(_device, done))}. PyTorch: {_counted(row.torch for row in done)}.",
             f"Training and assignment of all runs together: {_spent(done)}.",
         ]
     return lines + [
@@ -76,9 +77,11 @@ def header(study, grid: Grid) -> list[str]:
         "entropies, ARI. Mean over n seeds ± standard deviation (n - 1); a part of the planned seeds is "
         "never averaged.",
         'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is '
-        "the ACC of the epoch with the best one, which only labels can tell.",
-        "Time a run: training and assignment of one seed, with the stages it builds on; an epoch: of the "
-        "stage alone, what comes before and after its epochs included; both means over the seeds. "
+        "the ACC of the best of the few epochs whose assignments are kept (those of the curves), which only "
+        "labels can tell.",
+        "Time a run: training and assignment of one seed, with the stages it builds on; epochs and the time of "
+        "one: of the stage alone, what comes before and after its epochs included; both times means over the "
+        "seeds. "
         "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
     ]
 
@@ -96,11 +99,16 @@ def _commit(row) -> str:
     return row.commit[:10] + (" with uncommitted changes" if row.dirty else "")
 
 
+def _device(row) -> str:
+    threads = f", {row.threads} thread{'s' if row.threads > 1 else ''}" if row.on_cpu else ""
+    return row.device + threads
+
+
 def _spent(done) -> str:
     """'3.1 GPU-hours, 0.2 CPU-hours': of wall-clock time, a run after the other."""
     hours = {"GPU": 0.0, "CPU": 0.0}
     for row in done:
-        hours["CPU" if row.device.startswith("CPU") else "GPU"] += row.seconds / 3600
+        hours["CPU" if row.on_cpu else "GPU"] += row.seconds / 3600
     return ", ".join(f"{spent:.2f} {kind}-hours" for kind, spent in hours.items() if spent)
 
 
@@ -142,7 +150,7 @@ def _overview(study, grid: Grid, protocol: str) -> Table:
 def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> Table:
     published = {stage: published_for(study, stage, protocol, benchmark) for stage in by_stage}
     shown = any(published.values())
-    columns = ("Method", "n", *SCORES.values(), "oracle", "time a run", "an epoch", "memory")
+    columns = ("Method", "n", *SCORES.values(), "oracle", "epochs", "time a run", "an epoch", "memory")
     rows, notes = [], []
     for stage, cell in by_stage.items():
         beside = (Text(published_scores(published[stage])),) if shown else ()
@@ -155,6 +163,7 @@ def _detail(study, protocol: str, benchmark: str, by_stage: dict[str, Cell]) -> 
                 Text(cell.title),
                 Text(str(len(cell.done))),
                 *values,
+                Text(epochs(cell)),
                 Text(duration(cell.mean("chain_seconds"))),
                 Text(duration(an_epoch(cell))),
                 Text(memory(cell)),
@@ -228,7 +237,7 @@ def _differences(study, grid: Grid, protocol: str, pairs: list[Pair]) -> Table:
         [
             "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired "
             "t-test, two-sided, adjusted by Holm's method over all comparisons of the study. claims.md has "
-            "the intervals."
+            f"the intervals, from {MINIMUM_FOR_INTERVAL} seeds on."
         ],
     )
 
@@ -252,33 +261,10 @@ def _score(cell: Cell, score: str) -> Text:
     return Text(cell.absence or number(cell.summary(score)), cell.marks)
 
 
-def number(summary: Summary | None, *, signed: bool = False) -> str:
-    """'64.5 ± 1.2' from fractions; without ± for one seed; '–' for none."""
-    if summary is None:
-        return "–"
-    mean = points(summary.mean) if signed else f"{100 * summary.mean:.1f}".replace("-", "−")
-    return mean if summary.sd is None else f"{mean} ± {100 * summary.sd:.1f}"
-
-
-def points(fraction: float) -> str:
-    """'+3.2', '−0.4': a difference of scores in points (hundredths)."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    """'p = 0.032', 'p < 0.001'."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds is None:
-        return "–"
-    if seconds < 0.05:
-        return "< 0.1 s"
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def epochs(cell: Cell) -> str:
+    """'80', '40 to 80' if the seeds differ, '–' without a finished run or for a method that does not train."""
+    counts = sorted({row.epochs for row in cell.done})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if any(counts) else "–"
 
 
 def an_epoch(cell: Cell) -> float | None:

@@ -1,0 +1,98 @@
+"""What there is and what is lacking: the words behind `scl plan`, `scl status` and `scl doctor`. Changes no file."""
+
+import shutil
+from pathlib import Path
+
+from benchmarks.datasets.catalogue import archives_of
+from benchmarks.report.state import Failed, record_of
+from benchmarks.runner import log_of
+from scl import devices
+
+
+def study_in_words(study) -> str:
+    """A few lines: what is planned, what is done, where it goes, what is left out and why."""
+    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
+    done = sum(state_of(study, run).startswith("done") for run in runs)
+    lines = [f"{study.title or study.results}: {len(runs)} runs, {done} of them trained; results in {study.results}",
+             f"  {len(study.methods)} methods and stages: {', '.join(study.methods)}",
+             f"  seeds: {', '.join(map(str, study.seeds))}"]
+    for name in study.benchmarks:
+        reason = study.skipped.get(name)
+        lines.append(f"  {name}: not run: {reason}" if reason else f"  {name}: {' and '.join(study.protocols_of(name))}")
+    return "\n".join(lines)
+
+
+def states_in_words(study) -> list[str]:
+    """A line a run."""
+    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
+    widths = [max((len(getattr(run, name)) for run in runs), default=0) for name in ("benchmark", "protocol", "stage")]
+    return [f"  {run.benchmark:{widths[0]}}  {run.protocol:{widths[1]}}  {run.stage:{widths[2]}}  seed {run.seed}  "
+            f"{state_of(study, run)}" for run in runs]
+
+
+def state_of(study, run) -> str:
+    """One line on a run, as the study plans it now: "done ...", "running: ...", "failed: ...", "stopped: ...", "not
+    started", or why what lies there does not count."""
+    try:
+        return f"done in {record_of(run, study.settings(run))['seconds'] / 60:.1f} min"
+    except Failed as error:
+        return f"failed: {error}"
+    except ValueError as error:
+        reason = str(error)
+    log = log_of(study, run)
+    last = (log.read_text(errors="replace").strip().splitlines() if log.exists() else [])[-1:]
+    if devices.is_held(run.directory):
+        return f"running: {''.join(last)}"
+    if reason == "interrupted":
+        return f"stopped: {''.join(last)}"
+    return "not started" if reason == "not run" else reason
+
+
+def lacking(study) -> list[str]:
+    """What would stop a run of this study on this machine, a line each; looks at files, never at the network."""
+    found = []
+    downloads, folder = study.downloads, study.downloads.archives
+    if folder and not Path(folder).is_dir():
+        found.append(f"downloads.archives: {folder} is not a folder")
+    source = downloads.imagenet.tar if not downloads.imagenet.remote else None
+    for key, path in (("tar", source), ("folder", downloads.imagenet.folder)):
+        if path and not Path(path).exists():
+            found.append(f"downloads.imagenet.{key}: {path} does not exist")
+    for name, block in study.benchmarks.items():
+        if name in study.skipped or (study.data / name / "benchmark.json").exists():
+            continue
+        if block.path and not Path(block.path).is_dir():
+            found.append(f"benchmarks.{name}.path: {block.path} is not a folder")
+        places = [study.data / "archives", *([Path(folder)] if folder else [])]
+        absent = [a.file for a in archives_of(study.dataset(name), downloads) if not any((p / a.file).exists() for p in places)]
+        if absent:
+            found.append(f"benchmarks.{name}: to be downloaded: {', '.join(absent)} (not in {' or '.join(map(str, places))})")
+    return found + _gpus_lacking(study.machine)
+
+
+def _gpus_lacking(machine) -> list[str]:
+    import torch
+
+    visible = devices.visible()
+    if visible and not torch.cuda.is_available():
+        return [f"{len(visible)} GPUs are visible, but torch {torch.__version__} cannot use them: it is a build without "
+                "CUDA, or for a newer driver (docs/running.md)"]
+    if machine.require_gpu and not visible:
+        return ["machine.require_gpu: true, and no GPU is visible"]
+    return []
+
+
+def machine_in_words(study, root: Path) -> list[str]:
+    """Commit, versions, devices and room on the disk."""
+    from scl.record import provenance
+    from scl.shim import torchvision
+
+    import torch  # isort: skip
+
+    made_by = provenance(root, device="cpu")
+    place = next(folder for folder in (study.results, *study.results.absolute().parents) if folder.exists())
+    return [f"commit {made_by['commit']}{' (with changes)' if made_by['dirty'] else ''}",
+            "versions " + ", ".join(f"{name} {version}" for name, version in made_by["versions"].items()),
+            f"torch sees {torch.cuda.device_count()} GPUs (CUDA {torch.version.cuda}), {len(devices.visible())} visible; "
+            f"torchvision {torchvision.__version__} imports; {torch.get_num_threads()} threads",
+            f"{shutil.disk_usage(place).free / 1e9:.0f} GB free at {study.results}"]

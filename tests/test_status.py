@@ -1,0 +1,85 @@
+"""What `scl status` and `scl doctor` say of a study and of a machine, and that they change nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import TINY_METHODS
+
+from benchmarks import cli
+from benchmarks.datasets.catalogue import Downloads
+from benchmarks.status import lacking, state_of, study_in_words
+from scl import devices
+
+
+def state(study, stage="scl", seed=0):
+    return state_of(study, study.run("tiny-digits", "joint", stage, seed))
+
+
+def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_all):
+    study = tiny_study("scl")
+    [run] = study.runs()
+    assert state(study) == "not started"
+    log = study.results / "logs" / "tiny-digits" / "joint" / "scl" / "seed0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch 1/3  1.0 min done, about 2.0 min left\n")
+    with devices.run_lock(run.directory):
+        assert state(study) == "running: epoch 1/3  1.0 min done, about 2.0 min left"
+    (run.directory / "checkpoint.pt").touch()
+    assert state(study).startswith("stopped: epoch 1/3")
+    (run.directory / "failure.json").write_text(json.dumps({"error": "the loss is nan", "epoch": 2}))
+    assert state(study) == "failed: the loss is nan (epoch 2)"
+    (run.directory / "checkpoint.pt").unlink()
+    train_all(study)
+    assert state(study).startswith("done in") and "1 runs, 1 of them trained" in study_in_words(study)
+
+
+def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all):
+    train_all(tiny_study("random", "scl"))
+    changed = TINY_METHODS | {"scl": TINY_METHODS["scl"] | {"options": {"temperature": 0.2}}}
+    before = (tiny_study("scl").runs()[0].directory / "run.yaml").read_bytes()
+    study = tiny_study("random", "scl", methods=changed, plan=False)
+    assert state(study, "random").startswith("done in")
+    assert "changed since it was trained" in state(study) and "2 runs, 1 of them trained" in study_in_words(study)
+    assert study.runs()[1].directory.joinpath("run.yaml").read_bytes() == before
+
+
+def test_what_is_lacking_is_named_with_its_key(tiny_study, tmp_path):
+    benchmarks = {"cifar10": {}, "mine": {"dataset": "folder", "path": str(tmp_path / "no-images"), "clusters": 3}}
+    downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": str(tmp_path / "no.tar")}}
+    study = tiny_study("random", benchmarks=benchmarks, downloads=downloads, machine={"require_gpu": True}, plan=False,
+                       data=tmp_path / "data")
+    assert isinstance(study.downloads, Downloads)
+    found = "\n".join(lacking(study))
+    for words in ("downloads.archives: ", "downloads.imagenet.tar: ", "benchmarks.mine.path: ", "cifar-10-python.tar.gz",
+                  "machine.require_gpu: true"):
+        assert words in found
+    assert lacking(tiny_study("random")) == []
+
+
+def test_a_gpu_that_torch_cannot_use_is_lacking(tiny_study, monkeypatch):
+    monkeypatch.setattr(devices, "visible", lambda: ["GPU-a"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch" in lacking(tiny_study("random"))[0]
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "doctor"])
+def test_looking_changes_no_file(verb, tiny_study, tmp_path, capsys):
+    path = tiny_study("scl").results / "study.yaml"
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert cli.main([verb, str(path)]) == 0
+    assert "1 runs, 0 of them trained" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_reader_that_leaves_early_gets_no_message(tiny_study):
+    """scl status | head -1"""
+    path = tiny_study("random", seeds=range(2000)).results / "study.yaml"
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-m", "benchmarks.cli", "status", path], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert ended.stderr == b"" and ended.returncode == 141
