@@ -271,6 +271,14 @@ def test_a_stage_or_an_attempt_of_another_commit_is_marked(study):
     assert [line.split()[1] for line in lines] == ["SCAN", "SCL", "SCAN", "SCL"]  # overview, digits
 
 
+def test_a_run_begun_on_another_device_is_marked(study):
+    for seed in study.seeds:
+        attempts = [{"commit": "c0ffee", "device": "NVIDIA A100", "precision": "bf16"}]
+        change(study.run("digits", "joint", "pica", seed), "record.json", attempts=attempts)
+    assert any("ᵉ" in line for line in tables(study)[0].splitlines() if line.startswith("| PICA"))
+    assert lines_of(study.results / "runs.csv")["digits", "joint", "pica", 0]["other_devices"] == "NVIDIA A100 bf16"
+
+
 def test_empty_clusters_and_counted_events_are_told(study):
     change(study.run("digits", "joint", "scan", 1), "record.json", counts={"empty_mask_steps": 3})
     run = study.run("digits", "joint", "pica", 2)

@@ -13,7 +13,7 @@ MARKS = {
     "b": "seeds trained with different settings",
     "c": "trained with uncommitted changes of the code",
     "d": "not all runs on this benchmark used the same images",
-    "e": "seeds trained on different devices, in different precisions, by different versions of PyTorch or, "
+    "e": "seeds, or attempts at one, trained on different devices, in different precisions, by different versions of PyTorch or, "
     "on a CPU, with different numbers of threads",
     "f": "an earlier attempt, or a stage that it builds on, was trained by another commit",
 }
@@ -77,7 +77,8 @@ class Cell:
             "b": distinct("settings"),
             "c": any(row.dirty for row in self.done),
             "d": self.images_differ and bool(self.done),
-            "e": distinct("device", "precision", "torch") or distinct("threads", rows=on_cpu),
+            "e": distinct("device", "precision", "torch") or distinct("threads", rows=on_cpu)
+            or any(row.other_devices for row in self.done),
             "f": any(row.other_commits for row in self.done),
         }
         return "".join(letter for letter in MARKS if holds[letter])

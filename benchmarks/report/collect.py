@@ -73,6 +73,7 @@ class Row:
     config_sha256: str = ""
     settings: str = ""  # run.yaml without seed and places, with those of its chain, hashed
     other_commits: str = ""  # of earlier attempts and the stages that it builds on, if not `commit`
+    other_devices: str = ""  # of earlier attempts, with their precision, if not `device` and `precision`
     images_sha256: str = ""
     torch: str = ""
     counts: str = ""  # events that the method counted, e.g. steps that it had to skip
@@ -148,6 +149,7 @@ def _measured(run, record: dict, metrics: dict) -> dict:
             "torch": record["versions"]["torch"],
             "settings": settings_of(run),
             "other_commits": " ".join(_other_commits(record, before)),
+            "other_devices": ", ".join(_other_devices(record)),
             "counts": ", ".join(f"{name} {count}" for name, count in record.get("counts", {}).items()),
             "finished": record["finished"],
         }
@@ -157,3 +159,8 @@ def _measured(run, record: dict, metrics: dict) -> dict:
 def _other_commits(record: dict, before: list[dict]) -> list[str]:
     attempts = [attempt["commit"] for attempt in record.get("attempts", [])]
     return sorted({*attempts, *(earlier["commit"] for earlier in before)} - {record["commit"]})
+
+
+def _other_devices(record: dict) -> list[str]:
+    attempts = [attempt for attempt in record.get("attempts", []) if "device" in attempt]
+    return sorted({f"{a['device']} {a['precision']}" for a in attempts} - {f"{record['device']} {record['precision']}"})
