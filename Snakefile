@@ -9,7 +9,8 @@ import sys
 
 sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
 from benchmarks import workflow as study_files
-from benchmarks.cli import in_one_line, study_in_words
+from benchmarks.cli import in_one_line
+from benchmarks.status import study_in_words
 
 try:
     STUDY = study_files.open_study(config, workflow.configfiles, main_process=workflow.is_main_process)

@@ -60,7 +60,8 @@ def _reworded(ground, own, name: str, around=()):
     for key, concerned in (("recipes", changed), ("per_benchmark", ())):
         if isinstance(ground.get(key), dict):
             parts = _mapping(own.get(key))
-            told[key] = {part: _reworded(inner, parts.get(part), name, concerned) for part, inner in ground[key].items()}
+            told[key] = {part: _reworded(inner, parts.get(part), name, concerned)
+                         for part, inner in ground[key].items()}
     return {**ground, **told}
 
 

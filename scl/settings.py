@@ -186,7 +186,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = (key.tag, str(key.value))
             if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice; keep one", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice; keep one",
+                                           problem_mark=key.start_mark)
             seen.add(name)
         return node
 
@@ -237,7 +238,7 @@ def source_of(dotted, where="method") -> str | None:
     except ModuleNotFoundError:  # of a package around it
         spec = None
     if spec is None or not spec.has_location:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file here or on the Python path")
+        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file on the Python path")
     return sha256(spec.origin)
 
 

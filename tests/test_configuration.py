@@ -9,7 +9,8 @@ from benchmarks.check import check_methods
 from benchmarks.study import load_study
 
 NAN, INFINITE = float("nan"), float("inf")
-GOOD = {"results": "r", "benchmarks": {"digits": {}}, "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
+GOOD = {"results": "r", "benchmarks": {"digits": {}},
+        "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
 
 
 def put(path, value):
