@@ -53,8 +53,9 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
     and failure.json stay), SystemExit (143 after SIGTERM, 130 after Ctrl-C) with the state saved.
     """
     directory = Path(directory)
-    settings.check_source(run := settings.load_run(directory))
-    run = with_all_options(run)
+    planned = settings.load_run(directory)
+    settings.check_source(planned)
+    run = with_all_options(planned)
     with devices.run_lock(directory, report=report):
         fingerprint = fingerprint_of(run)
         if finished(directory, fingerprint):
