@@ -27,7 +27,7 @@ CASES = {  # name: (path into the configuration, value there, words of the messa
     "text for a number": ((*SCL, "training", "learning_rate"), "1e-3", "expected a number, got the text '1e-3'"),
     "too many clusters": (("benchmarks", "tiny", "clusters"), 61, "61 clusters cannot be found in 60 images"),
     "missing augmentation": ((*SCL, "augment"), {}, "methods.scl.augment.view: missing"),
-    "unknown operation": ((*SCL, "augment"), {"view": [*TINY_VIEW, {"blurr": {}}]}, "methods.scl.augment.view: "),
+    "unknown operation": ((*SCL, "augment", "view"), [*TINY_VIEW, {"blurr": {}}], "methods.scl.augment.view: "),
     "unknown stage": (("methods", "scan", "after"), "simlcr", "unknown 'simlcr' (did you mean 'simclr'?)"),
     "circle": (("methods", "simclr", "after"), "scan", "a circle: simclr -> scan -> simclr"),
     "no images": (("benchmarks",), {"mine": {"dataset": "folder", "clusters": 2}}, "benchmarks.mine.path: missing"),
