@@ -25,8 +25,10 @@ def test_fp32_is_fp32_also_in_the_convolutions_of_a_gpu():
     before = [backend.allow_tf32 for backend in backends]
     try:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        precision.compute_in(torch.bfloat16)
+        assert [backend.allow_tf32 for backend in backends] == [True, False]
         precision.compute_in(torch.float32)
-        assert not any(backend.allow_tf32 for backend in backends)
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
