@@ -21,6 +21,7 @@ from fake_study import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks.evaluation.statistics import compare, holm
+from benchmarks.report import figures
 from benchmarks.report.cells import read_grid
 from benchmarks.report.claims import write_claims
 from benchmarks.report.collect import collect
@@ -163,7 +164,8 @@ def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
         assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != said
 
 
-def test_bands_are_drawn_for_at_most_four_curves(tmp_path):
+def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_BANDS", 4)
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     figure = draw_curves(study, grid_of(study))
     assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
