@@ -94,21 +94,34 @@ def test_labels_play_no_part(stage, study, train_all, digits, tmp_path):
     assert_same(files(one, stage), files(two, stage))
 
 
-def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_all):
-    s = study()
-    run = s.run("tiny-digits", "joint", stage, 0)
-    train_all(s)
-    config = with_all_options(settings.load_run(run.directory))
-    if config.training.epochs == 0:
-        return
-    trainer = Trainer(config, run.directory, device="cpu", fingerprint="none", report=lambda *_: None)
+def settings_after_training(study, stage, train_all):
+    """Of a trained run, in whose folder trainers can be made; None if the stage does not train."""
+    train_all(study)
+    directory = study.run("tiny-digits", "joint", stage, 0).directory
+    run = with_all_options(settings.load_run(directory))
+    return (run, directory) if run.training.epochs else None
+
+
+def new_trainer(run, directory):
+    trainer = Trainer(run, directory, device="cpu", fingerprint="none", report=lambda *_: None)
     trainer.method.prepare(trainer.images, trainer.seeds.generator("prepare"))
     trainer.method.train()
+    return trainer
+
+
+def learn_a_step_an_epoch(trainer):
     index = torch.arange(64)
-    before = {k: v.clone() for k, v in trainer.method.named_parameters()}
-    for epoch in range(config.training.epochs):
+    for epoch in range(trainer.run.training.epochs):
         trainer.epoch = trainer.method.epoch = epoch
         trainer.learn(trainer.draw(index), index)
+
+
+def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_all):
+    if (trained := settings_after_training(study(), stage, train_all)) is None:
+        return
+    trainer = new_trainer(*trained)
+    before = {k: v.clone() for k, v in trainer.method.named_parameters()}
+    learn_a_step_an_epoch(trainer)
     assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
     moved = [k for k, v in trainer.method.named_parameters() if not torch.equal(v, before[k])]
     assert any(k.startswith("encoder.") for k in moved)
@@ -116,25 +129,16 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_a
 
 def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
     """Autocast keeps casts of weights; a pass without gradient must not leave such a cast to one with."""
-    s = study()
-    run = s.run("tiny-digits", "joint", stage, 0)
-    train_all(s)
-    config = with_all_options(settings.load_run(run.directory))
-    if config.training.epochs == 0:
+    if (trained := settings_after_training(study(), stage, train_all)) is None:
         return
-    trained = []
+    run, directory = trained
+    with_gradient = []
     for dtype in ("fp32", "bf16"):
-        training = dataclasses.replace(config.training, precision=dtype)
-        trainer = Trainer(dataclasses.replace(config, training=training), run.directory, device="cpu",
-                          fingerprint="none", report=lambda *_: None)
-        trainer.method.prepare(trainer.images, trainer.seeds.generator("prepare"))
-        trainer.method.train()
-        index = torch.arange(64)
-        for epoch in range(config.training.epochs):
-            trainer.epoch = trainer.method.epoch = epoch
-            trainer.learn(trainer.draw(index), index)
-        trained.append({name for name, p in trainer.method.named_parameters() if p.grad is not None})
-    assert trained[0] == trained[1] != set()
+        training = dataclasses.replace(run.training, precision=dtype)
+        trainer = new_trainer(dataclasses.replace(run, training=training), directory)
+        learn_a_step_an_epoch(trainer)
+        with_gradient.append({name for name, p in trainer.method.named_parameters() if p.grad is not None})
+    assert with_gradient[0] == with_gradient[1] != set()
 
 
 def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
