@@ -40,6 +40,13 @@ def refuse_to_wait(line):
     raise Waits(line)
 
 
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch):
+    """However a test sets the variable, also within a lease, it ends as it was before the test."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
     """Put a pretended nvidia-smi that lists the given UUIDs on the PATH: driver("GPU-a", "GPU-b")."""

@@ -47,7 +47,8 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
     assert study.runs()[1].directory.joinpath("run.yaml").read_bytes() == before
 
 
-def test_what_is_lacking_is_named_with_its_key(tiny_study, tmp_path):
+def test_what_is_lacking_is_named_with_its_key(tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "visible", lambda: [])
     benchmarks = {"cifar10": {}, "mine": {"dataset": "folder", "path": str(tmp_path / "no-images"), "clusters": 3}}
     downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": str(tmp_path / "no.tar")}}
     study = tiny_study("random", benchmarks=benchmarks, downloads=downloads, machine={"require_gpu": True}, plan=False,
