@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.evaluation.metrics import clustering_scores, matched_accuracy, neighbour_purity
-from scl.record import sha256
+from scl.record import Damaged, sha256
 
 
 def accuracy_over_all_matchings(labels, assignments, classes, clusters):
@@ -163,7 +163,13 @@ def trained(folder, *, protocol="joint", images_sha256="11", **changed):
         "per_epoch": per_epoch,
     } | changed
     np.savez(folder / "assignments.npz", **arrays)
-    record = {"protocol": protocol, "images_sha256": images_sha256, "config_sha256": "22", "finished": "now"}
+    record = {
+        **dict.fromkeys(("benchmark", "stage", "precision", "commit", "device", "config_sha256", "finished"), "-"),
+        **dict.fromkeys(("seed", "epochs", "seconds", "peak_memory_bytes", "threads"), 1),
+        **{"dirty": False, "versions": {}, "counts": {}, "attempts": [], "identity": {}, "fingerprint": "f"},
+        **{"protocol": protocol, "images_sha256": images_sha256},
+        "files": {"assignments.npz": sha256(folder / "assignments.npz")},
+    }
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -213,7 +219,6 @@ def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels)
         ({"images_sha256": "99"}, "other images"),
         ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
         ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
-        ({"assignments": np.zeros(7, dtype=np.int64)}, "do not fit its 8 rows"),
     ],
 )
 def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, changed, words):
@@ -221,6 +226,26 @@ def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, ch
     with pytest.raises(ValueError, match=words):
         evaluate_run(run, data)
     assert not (run / "metrics.json").exists()
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name, spoil", [
+    ("assignments.npz", flip_a_bit),
+    ("assignments.npz", lambda path: path.write_bytes(path.read_bytes()[:100])),
+    ("record.json", lambda path: path.write_text("null")),
+    ("record.json", lambda path: path.write_text('{"seed": "one"}')),
+])
+def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
+    spoil(run / name)
+    with pytest.raises(Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged. The same command makes it again"):
+        evaluate_run(run, data)
+    assert {path.name for path in run.iterdir()} == {"assignments.npz", "record.json"} - {name} | {f"{name}.damaged"}
 
 
 def test_changed_or_lost_labels_are_refused(tmp_path):
