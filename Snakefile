@@ -1,4 +1,4 @@
-# The way of the data, top to bottom: download, prepare, train, evaluate, collect, tables, figures, claims, report.
+# The way of the data, top to bottom: download, prepare, train, evaluate, collect, report.
 #
 #   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
@@ -43,10 +43,7 @@ localrules:
     download,
     prepare,
     collect,
-    tables,
-    claims,
-    figures,
-    page,
+    report,
 
 
 onstart:
@@ -156,67 +153,23 @@ rule collect:
         'scl report "$plan" --part collect &> {log:q}'
 
 
-rule tables:
+rule report:
     input:
         f"{RESULTS}/runs.csv",
     output:
         report(f"{RESULTS}/tables.md"),
         f"{RESULTS}/tables.tex",
-    log:
-        f"{RESULTS}/logs/tables.log",
-    message:
-        "write {output}"
-    conda:
-        "environment.yaml"
-    shell:
-        'scl report "$plan" --part tables &> {log:q}'
-
-
-rule claims:
-    input:
-        f"{RESULTS}/runs.csv",
-    output:
         f"{RESULTS}/claims.md",
-    log:
-        f"{RESULTS}/logs/claims.log",
-    message:
-        "write {output}"
-    conda:
-        "environment.yaml"
-    shell:
-        'scl report "$plan" --part claims &> {log:q}'
-
-
-rule figures:
-    input:
-        f"{RESULTS}/runs.csv",
-    output:
         report(f"{RESULTS}/figures/scores.png"),
         report(f"{RESULTS}/figures/curves.png"),
         f"{RESULTS}/figures/scores.svg",
         f"{RESULTS}/figures/curves.svg",
-    log:
-        f"{RESULTS}/logs/figures.log",
-    message:
-        "draw {output}"
-    conda:
-        "environment.yaml"
-    shell:
-        'scl report "$plan" --part figures &> {log:q}'
-
-
-rule page:
-    input:
-        f"{RESULTS}/runs.csv",
-        f"{RESULTS}/figures/scores.svg",
-        f"{RESULTS}/figures/curves.svg",
-    output:
         f"{RESULTS}/report/index.html",
     log:
-        f"{RESULTS}/logs/page.log",
+        f"{RESULTS}/logs/report.log",
     message:
         "write {output}"
     conda:
         "environment.yaml"
     shell:
-        'scl report "$plan" --part page &> {log:q}'
+        'scl report "$plan" --part report &> {log:q}'

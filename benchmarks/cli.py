@@ -187,12 +187,10 @@ def unpack(options):
     print(unpack_runs(study, options.archive))
 
 
-PARTS = {  # part -> (module, function), in the order of making
-    "collect": ("benchmarks.report.collect", "collect"),
-    "tables": ("benchmarks.report.tables", "write_tables"),
-    "figures": ("benchmarks.report.figures", "write_figures"),
-    "claims": ("benchmarks.report.claims", "write_claims"),
-    "page": ("benchmarks.report.page", "write_page"),
+PARTS = {  # part -> [(module, function)], in the order of making
+    "collect": [("benchmarks.report.collect", "collect")],
+    "report": [("benchmarks.report.tables", "write_tables"), ("benchmarks.report.figures", "write_figures"),
+               ("benchmarks.report.claims", "write_claims"), ("benchmarks.report.page", "write_page")],
 }
 
 
@@ -202,6 +200,7 @@ def report(options):
     Of a study of which a run is missing or failed they go into <results>/partial.
     """
     import importlib
+    from itertools import chain
 
     from benchmarks.report.collect import is_whole
     from benchmarks.study import load_study
@@ -209,8 +208,7 @@ def report(options):
     study = load_study(options.study)
     whole = options.part or not options.partial and is_whole(study)
     folder = study.results if whole else study.results / "partial"
-    for part in [options.part] if options.part else PARTS:
-        module, function = PARTS[part]
+    for module, function in PARTS[options.part] if options.part else chain(*PARTS.values()):
         made = getattr(importlib.import_module(module), function)(study, folder)
         for path in made if isinstance(made, list) else [made]:
             print(path)

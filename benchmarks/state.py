@@ -157,8 +157,8 @@ class Survey:
         identity = identity_of(planned, facts, before.record.files["weights.pt"] if before else None)
         if changed := difference(identity, record.identity):
             return State("outdated", f"{changed}: train again")
-        if problem := damage(run.directory, record, SMALL):
-            return State("damaged", f"{problem}: train again")
+        for name, problem in damage(run.directory, record, SMALL).items():
+            return State("damaged", f"{name} is {problem}: train again")
         return State("trained", "trained, not evaluated", record)
 
     def _evaluated(self, run, record: Record) -> State:

@@ -52,7 +52,7 @@ def describe(folder) -> dict:
         facts = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})") from None
-    except ValueError:
+    except (ValueError, RecursionError, OSError):
         facts = None
     kinds = {"images_sha256": str, "clusters": int, "size": list, "splits": dict, "protocols": dict}
     if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in kinds.items()):
@@ -79,12 +79,13 @@ def load(folder, protocol: str, use: str, *, facts: dict | None = None, device="
     try:
         pixels = _verified(folder / "images.npy", ranges, facts["images_sha256"], device)
     except FileNotFoundError:
-        raise Damaged(f"{folder / 'images.npy'}: missing; delete {folder} and the same command prepares it again") from None
+        set_aside(folder / "benchmark.json", "its images are missing")  # the mark of being whole: now prepared again
+        raise Damaged(f"{folder / 'images.npy'}: missing; the same command prepares it again") from None
     except _Wrong as error:
         if describe(folder) != facts:
             raise Damaged(f"{folder}: was prepared again while it was loaded; give the same command again") from None
         damaged = set_aside(folder / "images.npy", str(error))
-        set_aside(folder / "benchmark.json", "its images are damaged")  # the mark of being whole: now prepared again
+        set_aside(folder / "benchmark.json", "its images are damaged")
         raise damaged from None
     fit = sum(facts["splits"][s][1] - facts["splits"][s][0] for s in first)
     return Images(pixels, rows, fit)

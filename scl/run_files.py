@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from scl.identity import fingerprint
 from scl.record import Damaged, set_aside, sha256
 
 WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by a finished run, with their checksums in the record
@@ -51,6 +52,12 @@ class Record(BaseModel):
     attempts: list[Attempt]
     finished: str
 
+    @model_validator(mode="after")
+    def _is_one_run(self):
+        if fingerprint(self.identity) != self.fingerprint:
+            raise ValueError("its fingerprint is not that of its identity")
+        return self
+
 
 class Failure(BaseModel):
     """failure.json: why the last attempt at a run failed, and whether another attempt would fail the same way."""
@@ -82,16 +89,18 @@ def read(path: Path, model: type[Model]) -> Model | None:
         raise Damaged(f"{path.name} is damaged (not JSON)") from None
 
 
-def damage(directory: Path, record: Record, names=WRITTEN) -> str:
-    """Which of the files `names` of a finished run is not the one it wrote; "" if all are."""
+def damage(directory: Path, record: Record, names=WRITTEN) -> dict[str, str]:
+    """Those of the files `names` of a finished run that are not what it wrote: {name: what is wrong}."""
+    wrong = {}
     for name in names:
         try:
-            found = sha256(directory / name)
+            if sha256(directory / name) != record.files.get(name):
+                wrong[name] = "damaged (its checksum is not the recorded one)"
+        except FileNotFoundError:
+            wrong[name] = "missing"
         except OSError as error:
-            return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name} cannot be read"
-        if found != record.files.get(name):
-            return f"{name} is damaged (its checksum is not the recorded one)"
-    return ""
+            wrong[name] = f"not readable ({error.strerror})"
+    return wrong
 
 
 def weights_of(directory: Path) -> tuple[bytes, str]:

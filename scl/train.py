@@ -92,10 +92,10 @@ def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
         return False
     if record is None or record.fingerprint != fingerprint(planned_identity(run)):
         return False
-    problem = run_files.damage(directory, record)
-    if problem:
-        report(f"warning: {directory}: {problem}; it is made again")
-    return not problem
+    wrong = run_files.damage(directory, record)
+    for name, problem in wrong.items():
+        report(f"warning: {set_aside(directory / name, problem)}")
+    return not wrong
 
 
 def planned_identity(run: RunSettings) -> dict:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.evaluation.metrics import clustering_scores, matched_accuracy, neighbour_purity
+from scl.identity import fingerprint
 from scl.record import Damaged, sha256
 
 
@@ -166,7 +167,7 @@ def trained(folder, *, protocol="joint", images_sha256="11", **changed):
     record = {
         **dict.fromkeys(("benchmark", "stage", "precision", "commit", "device", "config_sha256", "finished"), "-"),
         **dict.fromkeys(("seed", "epochs", "seconds", "peak_memory_bytes", "threads"), 1),
-        **{"dirty": False, "versions": {}, "counts": {}, "attempts": [], "identity": {}, "fingerprint": "f"},
+        **{"dirty": False, "versions": {}, "counts": {}, "attempts": [], "identity": {}, "fingerprint": fingerprint({})},
         **{"protocol": protocol, "images_sha256": images_sha256},
         "files": {"assignments.npz": sha256(folder / "assignments.npz")},
     }
@@ -251,11 +252,14 @@ def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
 def test_changed_or_lost_labels_are_refused(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     np.save(data / "labels.npy", LABELS[::-1])
-    with pytest.raises(ValueError, match="checksums differ"):
+    with pytest.raises(Damaged, match="labels.npy: damaged .*; set aside as labels.npy.damaged"):
         evaluate_run(run, data)
+    assert not (data / "labels.npy").exists() and not (data / "benchmark.json").exists()  # so it is prepared again
+    data = prepared(tmp_path / "again")
     (data / "labels.npy").unlink()
-    with pytest.raises(ValueError, match="lists it"):
+    with pytest.raises(Damaged, match="lists it"):
         evaluate_run(run, data)
+    assert not (data / "benchmark.json").exists()
 
 
 def test_an_unfinished_run_is_not_evaluated(tmp_path):

@@ -28,6 +28,7 @@ from benchmarks.report.published import load_published, published_for
 from benchmarks.report.tables import write_tables
 from benchmarks.state import Survey
 from benchmarks.study import Study as RealStudy
+from scl.identity import fingerprint
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def identity(run, part, **changed):
     """Change a part of the identity that a run's record states."""
     stated = json.loads((run.directory / "record.json").read_text())["identity"]
     stated[part] = stated[part] | changed if isinstance(stated[part], dict) else changed[part]
-    change(run, "record.json", identity=stated)
+    change(run, "record.json", identity=stated, fingerprint=fingerprint(stated))
 
 
 def cut_off(run, name):
@@ -101,7 +102,7 @@ SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it star
     ),
     "not evaluated": (lambda s: remove(s, "metrics.json"), "trained, not evaluated"),
     "trained again, not evaluated again": (
-        lambda s: change(scan(s), "record.json", fingerprint="another"),
+        lambda s: change(scan(s), "metrics.json", of=metrics_of(s)["of"] | {"fingerprint": "another"}),
         "metrics.json is of another training",
     ),
     "scored by another version": (

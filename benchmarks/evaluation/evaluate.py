@@ -38,9 +38,8 @@ def evaluate_run(directory, data_folder) -> Path:
             f"{directory} was trained on other images than those now in {data_folder} (checksums "
             "differ): prepare the benchmark as it was, or train the run again"
         )
-    problem = damage(directory, record, ("assignments.npz",))
-    if problem:
-        raise set_aside(directory / "assignments.npz", problem.removeprefix("assignments.npz is "))
+    for name, problem in damage(directory, record, ("assignments.npz",)).items():
+        raise set_aside(directory / name, problem)
     arrays = _arrays(directory / "assignments.npz")
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
@@ -109,16 +108,18 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
 
 
 def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
-    path = data_folder / "labels.npy"
+    """The labels as they were prepared, None if there are none. Damaged if they are lost or changed: the mark of the
+    benchmark is then set aside too, so that it is prepared again."""
+    path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not path.exists():
-        if benchmark.get("labels_sha256"):
-            raise ValueError(f"{path} is missing though benchmark.json lists it: prepare the benchmark again")
+        if listed:
+            set_aside(data_folder / "benchmark.json", "its labels are missing")
+            raise Damaged(f"{path} is missing though benchmark.json lists it: the same command prepares it again")
         return None
-    if benchmark.get("labels_sha256") and sha256(path) != benchmark["labels_sha256"]:
-        raise ValueError(
-            f"{path} is not the file that benchmark.json lists (checksums differ): "
-            "prepare the benchmark again"
-        )
+    if listed and sha256(path) != listed:
+        damaged = set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
+        set_aside(data_folder / "benchmark.json", "its labels are damaged")
+        raise damaged
     labels = np.load(path, allow_pickle=False)
     if len(labels) != benchmark["count"]:
         raise ValueError(f"{path} has {len(labels)} labels for {benchmark['count']} images")
