@@ -97,7 +97,7 @@ rule prepare:
 
 rule train:
     input:
-        unpack(lambda w: WORK.force(workflow) or study_files.train_inputs(STUDY, w)),
+        unpack(lambda w: WORK.force(workflow) or WORK.train_inputs(w)),
     output:
         f"{RUN}/weights.pt",
         f"{RUN}/history.csv",
@@ -121,9 +121,7 @@ rule train:
 
 rule evaluate:
     input:
-        f"{RUN}/record.json",
-        f"{RUN}/assignments.npz",
-        ancient(f"{DATA}/{{benchmark}}/benchmark.json"),
+        unpack(lambda w: WORK.evaluate_inputs(w)),
     output:
         f"{RUN}/metrics.json",
     log:

@@ -48,6 +48,24 @@ class Workflow:
         are evaluated before Snakemake decides what to run; a dry run says the same and changes nothing."""
         workflow.dag.forcefiles.update(self.outdated)
 
+    def train_inputs(self, wildcards) -> dict:
+        """The images of a run and the weights it starts from. Where its result counts, Snakemake is not to go by the
+        times of these files; of a run that is made again it must know what comes first."""
+        run = run_of(self.study, wildcards)
+        inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
+        if run.after:
+            inputs["after"] = str(run.after.directory / "weights.pt")
+        counts = self.survey is not None and self.survey.state(run).record is not None
+        return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
+
+    def evaluate_inputs(self, wildcards) -> dict:
+        """The same of an evaluation."""
+        run = run_of(self.study, wildcards)
+        mark = str(self.study.data / run.benchmark / "benchmark.json")
+        counts = self.survey is not None and self.survey.state(run).status == "done"
+        return {"record": str(run.directory / "record.json"), "assignments": str(run.directory / "assignments.npz"),
+                "benchmark": ancient(mark) if counts else mark}
+
     def start(self) -> None:
         """Write the plan: the study as resolved, and the settings of every run."""
         if self.main_process:
@@ -87,16 +105,6 @@ def archives(study: Study, benchmark: str) -> list[str]:
 
 def run_of(study: Study, wildcards):
     return study.run(wildcards.benchmark, wildcards.protocol, wildcards.stage, int(wildcards.seed))
-
-
-def train_inputs(study: Study, wildcards) -> dict:
-    """The images of a run and the weights it starts from. What they hold decides whether it is trained again
-    (scl.identity), not when they were written."""
-    run = run_of(study, wildcards)
-    inputs = {"images": study.data / run.benchmark / "benchmark.json"}
-    if run.after:
-        inputs["after"] = run.after.directory / "weights.pt"
-    return {name: ancient(str(path)) for name, path in inputs.items()}
 
 
 def metrics(study: Study) -> list[str]:

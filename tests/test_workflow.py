@@ -204,7 +204,7 @@ def test_committed_results_elsewhere_do_not_count_as_done(finished, tmp_path):
     folder, study = finished
     shutil.copytree(folder / "results", tmp_path / "results" / "reference" / "results")
     fresh = planned(snakemake(tmp_path, study, "--dry-run"))
-    assert (fresh["prepare"], fresh["train"], fresh["evaluate"], fresh["tables"]) == (1, 6, 6, 1)
+    assert (fresh["prepare"], fresh["train"], fresh["evaluate"], fresh["report"]) == (1, 6, 6, 1)
 
 
 def test_a_dry_run_explains_itself(tmp_path):
