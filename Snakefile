@@ -1,10 +1,10 @@
-# The way of the data, top to bottom: download, prepare, train, evaluate, collect, tables, figures, claims, report.
+# The way of the data, top to bottom: download, prepare, train, evaluate, collect, report.
 #
 #   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
 #
-# Every rule calls the `scl` command, so each step can be tried by hand. What a run is stands in its run.yaml, which is
-# rewritten at the start of the workflow only where its content changes: so only runs that a change concerns run again.
+# Every rule calls the `scl` command, so each step can be tried by hand. A result counts if its record is that of the run
+# as planned (scl/identity.py); what is there and does not count is made again, whatever the times of the files say.
 import sys
 
 sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
@@ -14,20 +14,22 @@ from benchmarks.cli import in_one_line
 from benchmarks.status import study_in_words
 
 try:
-    STUDY = study_files.open_study(config, workflow.configfiles, main_process=workflow.is_main_process)
+    WORK = study_files.Workflow(config, workflow.configfiles, main_process=workflow.is_main_process)
 except (ValueError, OSError) as error:  # not WorkflowError: it would blame a line of this file
     print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
     raise SystemExit(2) from None
+STUDY = WORK.study
 THREADS = study_files.share_machine(workflow, STUDY)
 # Neither the interpreter nor $machine nor $plan is a param: they say how to run, not what (on a CPU the threads change
 # the last digits, and stand in the record), so they must not run anything again.
 shell.prefix(study_files.shell_prefix(STUDY))
 RESULTS, DATA = str(STUDY.results), str(STUDY.data)
-PLAN = f"{RESULTS}/study.yaml"
 RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 if workflow.is_main_process:
-    print(study_in_words(STUDY), file=sys.stderr)
+    print(study_in_words(STUDY, WORK.survey), file=sys.stderr)
+    if study_files.locked():
+        print(study_files.locked(), file=sys.stderr)
 
 
 wildcard_constraints:
@@ -43,10 +45,7 @@ localrules:
     prepare,
     evaluate,  # seconds: less than a job of a cluster waits
     collect,
-    tables,
-    claims,
-    figures,
-    page,
+    report,
 
 
 onstart:
@@ -55,10 +54,11 @@ onstart:
     except ValueError as error:
         print(f"snakemake: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    WORK.start()
 
 
-onerror:
-    shell('scl report "$plan"')  # tables of what there is: failed and missing runs are printed as such
+onerror:  # what there is, failed and missing runs printed as such; never under the name of a target
+    shell('scl report "$plan" --partial')
 
 
 rule all:
@@ -67,6 +67,7 @@ rule all:
         f"{RESULTS}/tables.md",
         f"{RESULTS}/claims.md",
         f"{RESULTS}/report/index.html",
+        study_files.metrics(STUDY),  # named here, or Snakemake would not miss one as long as there are tables
 
 
 rule download:
@@ -85,7 +86,7 @@ rule download:
 
 rule prepare:
     input:
-        lambda w: ancient(study_files.archives(STUDY, w.benchmark)),
+        lambda w: WORK.force(workflow) or ancient(study_files.archives(STUDY, w.benchmark)),
     output:
         f"{DATA}/{{benchmark}}/images.npy",
         f"{DATA}/{{benchmark}}/benchmark.json",
@@ -97,15 +98,13 @@ rule prepare:
     conda:
         "environment.yaml"
     threads: 8
-    params:  # not the plan: studies share the data, and each has its own
-        preparation=lambda w: study_files.preparation(STUDY, w.benchmark),
     shell:
         'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log:q}'
 
 
 rule train:
     input:
-        unpack(lambda w: study_files.train_inputs(STUDY, w)),
+        unpack(lambda w: WORK.force(workflow) or WORK.train_inputs(w)),
     output:
         f"{RUN}/weights.pt",
         f"{RUN}/history.csv",
@@ -120,17 +119,16 @@ rule train:
     threads: THREADS
     resources:
         gpu=lambda w: int(study_files.trains(STUDY, w)),
+        attempt=lambda w, attempt: attempt,
     params:
         run=lambda w: str(study_files.run_of(STUDY, w).directory),
     shell:
-        "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} $machine &> {log:q}"
+        "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
 
 
 rule evaluate:
     input:
-        f"{RUN}/record.json",
-        f"{RUN}/assignments.npz",
-        f"{DATA}/{{benchmark}}/benchmark.json",
+        unpack(lambda w: WORK.evaluate_inputs(w)),
     output:
         f"{RUN}/metrics.json",
     log:
@@ -147,8 +145,7 @@ rule evaluate:
 
 rule collect:
     input:
-        plan=PLAN,
-        metrics=study_files.metrics(STUDY),
+        lambda w: WORK.force(workflow) or study_files.metrics(STUDY),
     output:
         f"{RESULTS}/runs.csv",
     log:
@@ -158,78 +155,26 @@ rule collect:
     conda:
         "environment.yaml"
     shell:
-        "scl report {input.plan:q} --part collect &> {log:q}"
+        'scl report "$plan" --part collect &> {log:q}'
 
 
-rule tables:
+rule report:
     input:
         f"{RESULTS}/runs.csv",
     output:
         report(f"{RESULTS}/tables.md"),
         f"{RESULTS}/tables.tex",
-    log:
-        f"{RESULTS}/logs/tables.log",
-    message:
-        "write {output}"
-    conda:
-        "environment.yaml"
-    params:
-        plan=PLAN,
-    shell:
-        "scl report {params.plan:q} --part tables &> {log:q}"
-
-
-rule claims:
-    input:
-        f"{RESULTS}/runs.csv",
-    output:
         f"{RESULTS}/claims.md",
-    log:
-        f"{RESULTS}/logs/claims.log",
-    message:
-        "write {output}"
-    conda:
-        "environment.yaml"
-    params:
-        plan=PLAN,
-    shell:
-        "scl report {params.plan:q} --part claims &> {log:q}"
-
-
-rule figures:
-    input:
-        f"{RESULTS}/runs.csv",
-    output:
         report(f"{RESULTS}/figures/scores.png"),
         report(f"{RESULTS}/figures/curves.png"),
         f"{RESULTS}/figures/scores.svg",
         f"{RESULTS}/figures/curves.svg",
-    log:
-        f"{RESULTS}/logs/figures.log",
-    message:
-        "draw {output}"
-    conda:
-        "environment.yaml"
-    params:
-        plan=PLAN,
-    shell:
-        "scl report {params.plan:q} --part figures &> {log:q}"
-
-
-rule page:
-    input:
-        f"{RESULTS}/runs.csv",
-        f"{RESULTS}/figures/scores.svg",
-        f"{RESULTS}/figures/curves.svg",
-    output:
         f"{RESULTS}/report/index.html",
     log:
-        f"{RESULTS}/logs/page.log",
+        f"{RESULTS}/logs/report.log",
     message:
         "write {output}"
     conda:
         "environment.yaml"
-    params:
-        plan=PLAN,
     shell:
-        "scl report {params.plan:q} --part page &> {log:q}"
+        'scl report "$plan" --part report &> {log:q}'

@@ -24,10 +24,10 @@ import torch
 
 from benchmarks.ordinary import OrdinaryTraining
 from benchmarks.study import Study
-from scl import devices
+from scl import devices, settings
 from scl.outputs import CODE_ROOT
-from scl.record import cores, provenance, write_json
-from scl.train import Trainer, with_all_options
+from scl.record import cores, provenance, sha256, write_json
+from scl.train import Trainer
 
 PARTS = {"augment": "(a) augmentation alone", "learn": "(b) forward, backward, optimiser alone",
          "step": "(c) the training loop", "ordinary": "(d) ordinary pipeline"}
@@ -91,34 +91,29 @@ class Subject:
         stored = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
         stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(0, 256, (min(len(stored), RANDOM_IMAGES), *shape[1:]))
         stored.flush()
+        self.checksum = sha256(folder / "images.npy")
 
     def trainer(self, *, images: int, clusters: int, batch_size: int, **training) -> Trainer:
         """A trainer past its warm-up, of `images` images and `clusters` clusters; training: changes of settings."""
         data = self._data(images, clusters)
         first = next(iter(self.study.benchmarks))
-        run = self._settings(self.study.run(first, "joint", self.plan.stage, 0), data)
+        planned = self.study.run(first, "joint", self.plan.stage, 0)
+        run = self._settings(planned, data)
         training = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size, **training}
         run = dataclasses.replace(run, training=dataclasses.replace(run.training, **training))
-        trainer = Trainer(with_all_options(run), self.folder, device=self.device, fingerprint="bench")
+        trainer = Trainer(settings.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
+        if planned.after:  # its weights are random ones
+            before = Trainer(settings.complete(self._settings(planned.after, data)), self.folder, device="cpu")
+            trainer.method.start_from(before.method.state_dict())
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
         _fill_memory(trainer.method)
         trainer.method.train()
         return trainer
 
     def _settings(self, planned, data: Path):
-        """Those of the study; the weights that the stage starts from are random ones."""
-        run = dataclasses.replace(self.study.settings(planned), protocol="joint", data=str(data), after=None)
-        if planned.after:
-            weights = data / planned.after.stage / "weights.pt"
-            if not weights.exists():
-                before = Trainer(with_all_options(self._settings(planned.after, data)), self.folder, device="cpu",
-                                 fingerprint="bench")
-                weights.parent.mkdir()
-                torch.save({k: v for k, v in before.method.state_dict().items() if torch.is_tensor(v)}, weights)
-            run = dataclasses.replace(run, after=str(weights.parent))
-        return run
+        return dataclasses.replace(self.study.settings(planned), protocol="joint", data=str(data), after=None)
 
     def _data(self, images: int, clusters: int) -> Path:
         folder = self.folder / f"{images}-{clusters}"
@@ -127,7 +122,8 @@ class Subject:
             (folder / "images.npy").symlink_to(self.folder / "images.npy")
             uses = {use: ["train"] for use in ("fit", "represent", "assign")}
             write_json(folder / "benchmark.json", {"clusters": clusters, "splits": {"train": [0, images]},
-                                                   "protocols": {"joint": uses}, "images_sha256": "random"})
+                                                   "protocols": {"joint": uses}, "images_sha256": self.checksum,
+                                                   "size": [self.plan.size] * 2})
         return folder
 
 

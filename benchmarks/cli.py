@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scl import settings
 from scl.imports import uncollected
+from scl.record import RunFailed
 
 
 def main(arguments=None) -> int:
@@ -24,7 +25,7 @@ def main(arguments=None) -> int:
     except (ValueError, OSError) as error:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except RunFailed as error:
         print(f"scl: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -65,9 +66,11 @@ def parser() -> argparse.ArgumentParser:
     verb(unpack, study, ("archive", {"type": Path, "help": "tar file that pack wrote"}))
     verb(train, folder, gpus={"type": int, "default": 1, "help": "0: on the CPU"},
          threads={"type": int, "default": 1}, checkpoint_seconds={"type": float, "default": 300.0},
-         runs_per_gpu={"type": int, "default": 1}, require_gpu={"action": "store_true"})
+         runs_per_gpu={"type": int, "default": 1}, require_gpu={"action": "store_true"},
+         attempt={"type": int, "default": 1, "help": "above 1: end at once if the run failed for a reason of its own"})
     verb(evaluate, folder)
-    verb(report, study, part={"choices": list(PARTS), "help": "one part only (default: all)"})
+    verb(report, study, part={"choices": list(PARTS), "help": "one part only, of a finished study"},
+         partial={"action": "store_true", "help": "into <results>/partial, whatever has been done"})
     verb(doctor, study)
     verb(bench, study, method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
          size={"type": int, "default": 32, "help": "pixels a side (default: %(default)s)"},
@@ -95,11 +98,13 @@ def plan(options):
 
 def status(options):
     """What has become of every run: done, running (with its last line), stopped, failed, or not started."""
+    from benchmarks.state import Survey
     from benchmarks.status import states_in_words, study_in_words
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    print("\n".join([study_in_words(study), *states_in_words(study)]))
+    survey = Survey(study)
+    print("\n".join([study_in_words(study, survey), *states_in_words(study, survey)]))
 
 
 def download(options):
@@ -117,7 +122,7 @@ def download(options):
 
 def prepare(options):
     """Lay down a benchmark as images.npy, labels.npy and benchmark.json, downloading what it needs."""
-    from benchmarks.datasets import prepare as preparation
+    from benchmarks.datasets.prepare import prepare_for
     from benchmarks.study import load_study
 
     study = load_study(options.study)
@@ -126,10 +131,7 @@ def prepare(options):
         raise ValueError(f"{name}: not a benchmark of this study{settings.did_you_mean(name, study.benchmarks)}")
     if name in study.skipped:
         raise ValueError(f"{name}: {study.skipped[name]}")
-    block = study.benchmarks[name]
-    print(preparation.prepare(name, dataset=study.dataset(name).name, folder=study.data / name,
-                              archives=study.data / "archives", downloads=study.downloads, size=block.size,
-                              subset=block.subset, clusters=block.clusters, path=block.path))
+    print(prepare_for(study, name))
 
 
 def train(options):
@@ -138,7 +140,8 @@ def train(options):
         from scl.train import train as train_run
 
     print(train_run(options.run, gpus=options.gpus, threads=options.threads, runs_per_gpu=options.runs_per_gpu,
-                    checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu))
+                    checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu,
+                    attempt=options.attempt))
 
 
 def evaluate(options):
@@ -160,7 +163,7 @@ def run(options):
     write_plan(study, resolve(options.study))
     jobs, gpus, threads = slots(study, cpu=options.cpu)
     done = run_study(study, jobs=options.jobs or jobs, gpus=gpus, threads=threads, minutes=options.minutes)
-    options.part = None
+    options.part, options.partial = None, False
     report(options)
     return 0 if done else 1
 
@@ -184,28 +187,29 @@ def unpack(options):
     print(unpack_runs(study, options.archive))
 
 
-PARTS = {  # part -> (module, function), in the order of making
-    "collect": ("benchmarks.report.collect", "collect"),
-    "tables": ("benchmarks.report.tables", "write_tables"),
-    "figures": ("benchmarks.report.figures", "write_figures"),
-    "claims": ("benchmarks.report.claims", "write_claims"),
-    "page": ("benchmarks.report.page", "write_page"),
+PARTS = {  # part -> [(module, function)], in the order of making
+    "collect": [("benchmarks.report.collect", "collect")],
+    "report": [("benchmarks.report.tables", "write_tables"), ("benchmarks.report.figures", "write_figures"),
+               ("benchmarks.report.claims", "write_claims"), ("benchmarks.report.page", "write_page")],
 }
 
 
 def report(options):
-    """Make runs.csv, tables, figures, claims and the page from the runs there are with exactly these settings."""
-    import importlib
+    """Make runs.csv, tables, figures, claims and the page from the runs there are, with exactly these settings.
 
-    from benchmarks.compose import resolve
-    from benchmarks.study import load_study, write_plan
+    Of a study of which a run is missing or failed they go into <results>/partial.
+    """
+    import importlib
+    from itertools import chain
+
+    from benchmarks.report.collect import is_whole
+    from benchmarks.study import load_study
 
     study = load_study(options.study)
-    if Path(options.study) != study.results / "study.yaml":  # the plan itself, as the workflow calls this
-        write_plan(study, resolve(options.study))
-    for part in [options.part] if options.part else PARTS:
-        module, function = PARTS[part]
-        made = getattr(importlib.import_module(module), function)(study)
+    whole = options.part or not options.partial and is_whole(study)
+    folder = study.results if whole else study.results / "partial"
+    for module, function in PARTS[options.part] if options.part else chain(*PARTS.values()):
+        made = getattr(importlib.import_module(module), function)(study, folder)
         for path in made if isinstance(made, list) else [made]:
             print(path)
 

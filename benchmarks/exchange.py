@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.report.collect import row_of
+from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl import settings
 from scl.record import atomic
@@ -68,8 +68,8 @@ def unpack_runs(study: Study, archive: Path) -> str:
                     raise ValueError(f"{archive}: holds the run {place}, which this study does not plan")
                 small = {name: tar.extractfile(members[name]).read() for name in SMALL if name in members}
                 _check(study, planned[place], small, f"{archive}: {place}")
-            new = [place for place in planned if place in found
-                   and row_of(planned[place], study.skipped).status != "done"]
+            survey = Survey(study)
+            new = [place for place in planned if place in found and survey.state(planned[place]).status != "done"]
             for place in new:  # in the study's order: a run's files are newer than those of the run it starts from
                 _take_over(tar, planned[place], found[place])
     except (tarfile.TarError, EOFError) as error:
@@ -100,7 +100,8 @@ def _check(study: Study, run: Run, small: dict[str, bytes], where: str) -> None:
     """The packed run is the planned one, on the images that lie here (if any do)."""
     if "run.yaml" not in small:
         raise ValueError(f"{where}: lacks run.yaml; pack it again")
-    packed, planned = settings.read(RunSettings, yaml.safe_load(small["run.yaml"]), where), study.settings(run)
+    packed = settings.read(RunSettings, yaml.safe_load(small["run.yaml"]), where)
+    planned = settings.complete(study.settings(run))
     if packed != planned:
         differing = [f.name for f in dataclasses.fields(RunSettings) if getattr(packed, f.name) != getattr(planned, f.name)]
         raise ValueError(f"{where}: made with other settings than this study's ({', '.join(differing)})")

@@ -6,16 +6,16 @@ settings and images. What it adds is a limit of time, so that a study can be spr
 
 import contextlib
 import dataclasses
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.datasets.prepare import prepare_for
 from benchmarks.report.collect import row_of
+from benchmarks.state import Survey
 from benchmarks.study import Run, Study
-from benchmarks.workflow import preparation
 from scl import devices
 from scl.record import cores
 
@@ -59,10 +59,13 @@ def run_study(study: Study, *, jobs: int, gpus: int, threads: int, minutes: floa
     """
     deadline = time.monotonic() + (60 * minutes if minutes is not None else float("inf"))
     order = [run for run in by_seed(study) if run.benchmark not in study.skipped]
-    done = {run.directory for run in order if row_of(run, study.skipped).status == "done"}
+    survey = Survey(study)
+    done = {run.directory for run in order if survey.state(run).status == "done"}
     wanted = [run for run in order if run.directory not in done]
     for name in dict.fromkeys(run.benchmark for run in wanted):
-        _prepare(study, name)
+        facts, problem = survey.prepared(name)
+        if problem or facts is None:
+            prepare_for(study, name)
     report(f"{len(wanted)} runs to do, {jobs} at a time with {threads} threads each")
     running: list[Job] = []
     with _stopping_children(running):
@@ -110,20 +113,6 @@ def slots(study: Study, *, cpu: bool = False) -> tuple[int, int, int]:
     return jobs, int(gpus > 0), min(available, threads)
 
 
-def _prepare(study: Study, name: str) -> None:
-    """Unless what lies there was prepared as the study asks."""
-    wanted, mark = preparation(study, name), study.data / name / "benchmark.json"
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        found = json.loads(mark.read_text())
-        same = found["dataset"] == wanted["dataset"] and found["subset"] == wanted["subset"] and not wanted["path"]
-        size, clusters = wanted["size"] or study.dataset(name).size, wanted["clusters"] or study.dataset(name).clusters
-        if same and found["size"] == [size, size] and found["clusters"] == clusters:
-            return
-    from benchmarks.datasets.prepare import prepare
-
-    prepare(name, folder=study.data / name, archives=study.data / "archives", downloads=study.downloads, **wanted)
-
-
 def _job(study: Study, run: Run, gpus: int, threads: int) -> Job:
     machine, log = study.machine, log_of(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +135,7 @@ def _name(run: Run) -> str:
 
 
 def _ended(study: Study, job: Job) -> str:
-    row = row_of(job.run, study.skipped)
+    row = row_of(job.run, Survey(study))
     if row.status == "done":
         score = f", ACC {100 * row.acc:.1f}" if row.acc is not None else ""
         return f"{_name(job.run)}: done in {row.seconds / 60:.1f} min{score}"

@@ -1,19 +1,24 @@
 """What there is and what is lacking: the words behind `scl plan`, `scl status` and `scl doctor`. Changes no file."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from benchmarks.datasets.catalogue import archives_of
-from benchmarks.report.state import Failed, record_of
 from benchmarks.runner import log_of
+from benchmarks.state import State, Survey
 from scl import devices
 
+WORTH_SAYING = {"outdated": "out of date", "damaged": "damaged", "failed": "failed", "stopped": "begun"}
 
-def study_in_words(study) -> str:
+
+def study_in_words(study, survey: Survey | None = None) -> str:
     """A few lines: what is planned, what is done, where it goes, what is left out and why."""
-    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
-    done = sum(state_of(study, run).startswith("done") for run in runs)
-    lines = [f"{study.title or study.results}: {len(runs)} runs, {done} of them trained; results in {study.results}",
+    states = [state for state in (survey or Survey(study)).states().values() if state.status != "skipped"]
+    counts = Counter("done" if state.record else state.status for state in states)
+    others = "".join(f", {counts[name]} {words}" for name, words in WORTH_SAYING.items() if counts[name])
+    lines = [f"{study.title or study.results}: {len(states)} runs, {counts['done']} of them trained{others}; "
+             f"results in {study.results}",
              f"  {len(study.methods)} methods and stages: {', '.join(study.methods)}",
              f"  seeds: {', '.join(map(str, study.seeds))}"]
     for name in study.benchmarks:
@@ -22,30 +27,28 @@ def study_in_words(study) -> str:
     return "\n".join(lines)
 
 
-def states_in_words(study) -> list[str]:
+def states_in_words(study, survey: Survey) -> list[str]:
     """A line a run."""
     runs = [run for run in study.runs() if run.benchmark not in study.skipped]
     widths = [max((len(getattr(run, name)) for run in runs), default=0) for name in ("benchmark", "protocol", "stage")]
     return [f"  {run.benchmark:{widths[0]}}  {run.protocol:{widths[1]}}  {run.stage:{widths[2]}}  seed {run.seed}  "
-            f"{state_of(study, run)}" for run in runs]
+            f"{state_in_words(study, run, survey.state(run))}" for run in runs]
 
 
-def state_of(study, run) -> str:
+def state_in_words(study, run, state: State) -> str:
     """One line on a run, as the study plans it now: "done ...", "running: ...", "failed: ...", "stopped: ...", "not
-    started", or why what lies there does not count."""
-    try:
-        return f"done in {record_of(run, study.settings(run))['seconds'] / 60:.1f} min"
-    except Failed as error:
-        return f"failed: {error}"
-    except ValueError as error:
-        reason = str(error)
+    started", or why what is there does not count."""
+    if state.record:
+        return f"done in {state.record.seconds / 60:.1f} min"
+    if state.status == "failed":
+        return f"failed: {state.reason}"
     log = log_of(study, run)
     last = (log.read_text(errors="replace").strip().splitlines() if log.exists() else [])[-1:]
     if devices.is_held(run.directory):
         return f"running: {''.join(last)}"
-    if reason == "interrupted":
+    if state.status == "stopped":
         return f"stopped: {''.join(last)}"
-    return "not started" if reason == "not run" else reason
+    return "not started" if state.status == "missing" else state.reason
 
 
 def lacking(study) -> list[str]:

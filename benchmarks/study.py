@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
-from scl.record import write_yaml_if_changed
+from scl.record import write_yaml_if_changed, yaml_text
 from scl.settings import RunSettings, did_you_mean
 
 PROTOCOLS = ("joint", "heldout")
@@ -193,14 +193,21 @@ def load_study(source) -> Study:
 
 
 def write_plan(study: Study, resolved: dict) -> None:
-    """`<results>/study.yaml` and every run's run.yaml, each rewritten only if its content changes.
+    """`<results>/study.yaml` and every run's complete run.yaml, each rewritten only if its content changes.
 
-    Runs of skipped benchmarks get none. Raises OSError where the results folder cannot be written.
+    Runs of skipped benchmarks get none. Imports the methods. Raises OSError where the results folder cannot be written.
     """
     write_yaml_if_changed(study.results / "study.yaml", resolved)
     for run in study.runs():
         if run.benchmark not in study.skipped:
-            write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(study.settings(run)))
+            complete = settings.complete(study.settings(run))
+            write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(complete))
+
+
+def plan_is_written(study: Study, resolved: dict) -> bool:
+    """Whether `<results>/study.yaml` is this study."""
+    path = study.results / "study.yaml"
+    return path.exists() and path.read_bytes() == yaml_text(resolved).encode()
 
 
 def _check(study: Study) -> None:

@@ -1,28 +1,92 @@
 """What the Snakefile needs to know: the files of a study and how its runs share this machine. No torch."""
 
+import errno
 import os
 import shlex
 import sys
+from functools import cached_property
 from pathlib import Path
+
+from snakemake.io import ancient
 
 from benchmarks.compose import resolve
 from benchmarks.datasets.catalogue import archives_of
-from benchmarks.study import Study, load_study, write_plan
+from benchmarks.study import Study, load_study, plan_is_written, write_plan
 from scl import devices
 from scl.settings import load_yaml
 
 
-def open_study(config: dict, files, *, main_process: bool) -> Study:
-    """The study of the configuration given to Snakemake, or of config/paper.yaml; its plan is written by the main
-    process alone. Raises ValueError or OSError before any job starts."""
-    resolved = resolve(_source(config, files) or "config/paper.yaml")
-    study = load_study(resolved)
-    if main_process:
-        from benchmarks.check import check_methods  # which imports torch
+class Workflow:
+    """A study as Snakemake runs it. The main process looks, before any job, at what counts of what is there."""
 
-        check_methods(study)
-        write_plan(study, resolved)
-    return study
+    def __init__(self, config: dict, files, *, main_process: bool):
+        """The study of the configuration given to Snakemake, or of config/paper.yaml. Raises ValueError or OSError
+        before any job starts."""
+        self.resolved = resolve(_source(config, files) or "config/paper.yaml")
+        self.study = load_study(self.resolved)
+        self.main_process, self.survey = main_process, None
+        if main_process:
+            from benchmarks.check import check_methods  # which import torch
+            from benchmarks.state import Survey
+
+            check_methods(self.study)
+            check_writable(self.study)
+            self.survey = Survey(self.study)
+
+    @cached_property
+    def outdated(self) -> list[str]:
+        """Files that are there and have to be made again: results that do not count, tables of another plan."""
+        if self.survey is None:
+            return []
+        files, table = self.survey.outdated(), self.study.results / "runs.csv"
+        if table.exists() and not plan_is_written(self.study, self.resolved):
+            files.append(table)
+        return [str(file) for file in files]
+
+    def force(self, workflow) -> None:
+        """Have Snakemake make the outdated files again, as `--forcerun FILE ...` does. Called by input functions, which
+        are evaluated before Snakemake decides what to run; a dry run says the same and changes nothing."""
+        workflow.dag.forcefiles.update(self.outdated)
+
+    def train_inputs(self, wildcards) -> dict:
+        """The images of a run and the weights it starts from. Where its result counts, Snakemake is not to go by the
+        times of these files; of a run that is made again it must know what comes first."""
+        run = run_of(self.study, wildcards)
+        inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
+        if run.after:
+            inputs["after"] = str(run.after.directory / "weights.pt")
+        counts = self.survey is not None and self.survey.state(run).record is not None
+        return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
+
+    def evaluate_inputs(self, wildcards) -> dict:
+        """The same of an evaluation."""
+        run = run_of(self.study, wildcards)
+        mark = str(self.study.data / run.benchmark / "benchmark.json")
+        counts = self.survey is not None and self.survey.state(run).status == "done"
+        return {"record": str(run.directory / "record.json"), "assignments": str(run.directory / "assignments.npz"),
+                "benchmark": ancient(mark) if counts else mark}
+
+    def start(self) -> None:
+        """Write the plan: the study as resolved, and the settings of every run."""
+        if self.main_process:
+            write_plan(self.study, self.resolved)
+
+
+def check_writable(study: Study) -> None:
+    """Raises OSError if the folder of the results cannot be written."""
+    folder = study.results.absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "no permission" if there.is_dir() else f"{there} is a file"
+        raise OSError(errno.EACCES, f"results: cannot write {study.results}: {reason}; name another folder")
+
+
+def locked() -> str:
+    """What to do about a lock of Snakemake in the working directory, "" if there is none."""
+    if not any(Path(".snakemake/locks").glob("*")):
+        return ""
+    return ("This folder is locked: another snakemake is at work in it, or one was killed. If none is (`ps -C snakemake`), "
+            "give `snakemake --unlock` with the same --configfile, then the same command again.")
 
 
 def _source(config: dict, files):
@@ -39,24 +103,8 @@ def archives(study: Study, benchmark: str) -> list[str]:
     return [str(study.data / "archives" / a.file) for a in archives_of(study.dataset(benchmark), study.downloads)]
 
 
-def preparation(study: Study, benchmark: str) -> dict:
-    """What a prepared benchmark depends on: if any of it changes, it is prepared again."""
-    block = study.benchmarks[benchmark]
-    return {"dataset": study.dataset(benchmark).name, "size": block.size, "subset": block.subset,
-            "clusters": block.clusters, "path": block.path}
-
-
 def run_of(study: Study, wildcards):
     return study.run(wildcards.benchmark, wildcards.protocol, wildcards.stage, int(wildcards.seed))
-
-
-def train_inputs(study: Study, wildcards) -> dict:
-    """A run depends on its settings, on the images and on the weights it starts from."""
-    run = run_of(study, wildcards)
-    inputs = {"settings": run.directory / "run.yaml", "images": study.data / run.benchmark / "benchmark.json"}
-    if run.after:
-        inputs["after"] = run.after.directory / "weights.pt"
-    return {name: str(path) for name, path in inputs.items()}
 
 
 def metrics(study: Study) -> list[str]:

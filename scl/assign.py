@@ -8,6 +8,7 @@ import torch
 from scl.contract import Method
 from scl.images import Images
 from scl.imports import uncollected
+from scl.record import RunFailed
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, see
     """
     result = outputs(method, evaluated, autocast=autocast)
     if not np.isfinite(result).all():
-        raise FloatingPointError("the outputs of the trained method are not finite")
+        raise RunFailed("the outputs of the trained method are not finite")
     if not method.clusters_by_kmeans:
         return result.argmax(1).astype(np.int64), result.max(1).astype(np.float32)
     same = evaluated is fit

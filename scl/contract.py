@@ -37,6 +37,7 @@ class NoOptions:
 class Method(nn.Module):
     """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
 
+    version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
     Options: ClassVar[type] = NoOptions  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from

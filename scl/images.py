@@ -1,5 +1,6 @@
 """Prepared images as one uint8 tensor on the device: no loader processes, no copies, no labels."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from scl.record import Damaged, set_aside
+
+PIECE = 32 * 2**20  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -41,53 +46,79 @@ class Images:
 
 
 def describe(folder) -> dict:
-    """benchmark.json of a prepared benchmark. Raises ValueError naming the folder and the way out."""
+    """The contents of benchmark.json of a prepared benchmark. Raises Damaged, naming the file."""
     path = Path(folder) / "benchmark.json"
     try:
-        return json.loads(path.read_text())
+        facts = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete {folder} and prepare it again") from None
+        raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})") from None
+    except (ValueError, RecursionError, OSError):
+        facts = None
+    kinds = {"images_sha256": str, "clusters": int, "size": list, "splits": dict, "protocols": dict}
+    if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in kinds.items()):
+        raise Damaged(f"{path}: damaged; delete it, and the same command prepares the benchmark again")
+    return facts
 
 
-def load(folder, protocol: str, use: str, *, device="cpu") -> Images:
+def load(folder, protocol: str, use: str, *, facts: dict | None = None, device="cpu") -> Images:
     """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
-    Raises ValueError for a protocol that the benchmark lacks, missing or empty images.
+    facts: benchmark.json as read before (default: as it is now); the bytes are checked against its checksum. Raises
+    ValueError for a protocol that the benchmark lacks, Damaged for images that are missing or not those that were
+    prepared.
     """
-    facts = describe(folder)
+    folder = Path(folder)
+    facts = facts or describe(folder)
     if protocol not in facts["protocols"]:
         raise ValueError(f"{folder}: no protocol '{protocol}'; it has {', '.join(facts['protocols'])}")
     uses = facts["protocols"][protocol]
     first = uses["fit"] if use == "represent" else uses[use]
     splits = list(first) + [s for s in uses[use] if s not in first]
-    stored = _open(Path(folder) / "images.npy")
     ranges = [facts["splits"][name] for name in splits]
     rows = np.concatenate([np.arange(start, stop) for start, stop in ranges])
-    if len(rows) == 0 or len(stored) < rows.max() + 1:
-        raise ValueError(f"{folder}/images.npy: {len(stored)} images where {protocol}/{use} needs {len(rows)}; "
-                         f"delete the folder and prepare it again")
-    pixels = torch.empty((len(rows), *stored.shape[1:]), dtype=torch.uint8, device=device)
-    filled = 0
-    for start, stop in ranges:
-        for low in range(start, stop, 16384):
-            part = np.array(stored[low:min(low + 16384, stop)])
-            pixels[filled:filled + len(part)] = torch.from_numpy(part).to(device)
-            filled += len(part)
+    try:
+        pixels = _verified(folder / "images.npy", ranges, facts["images_sha256"], device)
+    except FileNotFoundError:
+        set_aside(folder / "benchmark.json", "its images are missing")  # the mark of being whole: now prepared again
+        raise Damaged(f"{folder / 'images.npy'}: missing; the same command prepares it again") from None
+    except _Wrong as error:
+        if describe(folder) != facts:
+            raise Damaged(f"{folder}: was prepared again while it was loaded; give the same command again") from None
+        damaged = set_aside(folder / "images.npy", str(error))
+        set_aside(folder / "benchmark.json", "its images are damaged")
+        raise damaged from None
     fit = sum(facts["splits"][s][1] - facts["splits"][s][0] for s in first)
     return Images(pixels, rows, fit)
 
 
-def _open(path: Path) -> np.ndarray:
+class _Wrong(Exception):
+    """The file is not the one that was prepared."""
+
+
+def _verified(path: Path, ranges, checksum: str, device) -> Tensor:
+    """The rows of `ranges` (start, stop), one range after the other, in one pass over the file that checks it whole."""
     try:
         stored = np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: missing; delete {path.parent} and prepare it again") from None
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable array ({error}); delete {path.parent} and prepare it again") from None
+        raise _Wrong(f"not a readable array ({error})") from None
     if stored.dtype != np.uint8 or stored.ndim != 4 or stored.shape[-1] != 3 or stored.shape[1] != stored.shape[2]:
-        raise ValueError(f"{path}: expected uint8 N x H x H x 3, found {stored.dtype} {stored.shape}")
-    if len(stored) == 0:
-        raise ValueError(f"{path}: holds no image")
-    return stored
+        raise _Wrong(f"expected uint8 N x H x H x 3, found {stored.dtype} {stored.shape}")
+    if not ranges or len(stored) < max(stop for _, stop in ranges):
+        raise _Wrong(f"{len(stored)} images where {max(stop for _, stop in ranges)} are needed")
+    places = np.cumsum([0, *(stop - start for start, stop in ranges)]).tolist()
+    pixels = torch.empty((places[-1], *stored.shape[1:]), dtype=torch.uint8, device=device)
+    at_a_time = max(1, PIECE // stored[0].nbytes)
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read(stored.offset))
+        for low in range(0, len(stored), at_a_time):
+            piece = np.empty((min(at_a_time, len(stored) - low), *stored.shape[1:]), np.uint8)
+            file.readinto(piece)
+            digest.update(piece)
+            for place, (start, stop) in zip(places, ranges):
+                a, b = max(start, low), min(stop, low + len(piece))
+                if a < b:
+                    pixels[place + a - start:place + b - start] = torch.from_numpy(piece[a - low:b - low]).to(device)
+        digest.update(file.read())
+    if digest.hexdigest() != checksum:
+        raise _Wrong("damaged (its checksum is not the one in benchmark.json)")
+    return pixels

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scl import images, settings
-from scl.record import atomic, provenance, write_json
+from scl import settings
+from scl.identity import fingerprint
+from scl.record import RunFailed, atomic, provenance, sha256, write_json
+from scl.run_files import WRITTEN
+from scl.settings import RunSettings
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +26,10 @@ def now() -> str:
 def say(line: str) -> None:
     """Print at once: a log file is read while the run goes on, and a killed process prints nothing more."""
     print(line, flush=True)
+
+
+class OutOfMemory(RunFailed):
+    """A run that does not fit into the memory of its GPU."""
 
 
 def finish(trainer) -> Path:
@@ -73,17 +80,21 @@ def _record(trainer) -> dict:
         "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds,
         "peak_memory_bytes": max(attempt["peak_memory_bytes"] for attempt in trainer.attempts),
         "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
-        "config_sha256": settings.digest(run), "method_source": run.method_source,
-        "images_sha256": images.describe(run.data)["images_sha256"], "fingerprint": trainer.fingerprint,
+        "config_sha256": settings.digest(run), "images_sha256": trainer.identity["images"]["sha256"],
+        "identity": trainer.identity, "fingerprint": fingerprint(trainer.identity),
+        "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
         "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")}, "label_guard": True,
         "parameters": sum(p.numel() for p in trainer.method.parameters()), "counts": trainer.method.counts,
         "images": len(trainer.images), "evaluated": len(trainer.evaluated), "attempts": trainer.attempts,
         "started": trainer.attempts[0]["started"], "finished": now()}
 
 
-def write_failure(directory: Path, error: Exception, trainer=None) -> None:
-    """failure.json: why the run failed and where, for the tables and for the reader. trainer: None if the run
-    failed before there was one."""
+def write_failure(directory: Path, error: Exception, run: RunSettings, trainer=None) -> None:
+    """failure.json: why the run failed, where, and whether trying again can help. trainer: None if the run failed
+    before there was one."""
     where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
     where |= getattr(error, "where", {})
-    write_json(directory / "failure.json", {"error": str(error), "kind": type(error).__name__, "time": now(), **where})
+    passing = isinstance(error, (OSError, RuntimeError))  # of the disk, of the device
+    write_json(directory / "failure.json", {
+        "error": str(error) or type(error).__name__, "kind": type(error).__name__, "permanent": not passing,
+        "config_sha256": settings.digest(run), "time": now(), **where})

@@ -109,6 +109,22 @@ def _explained(error, path, reason):
                            f"{way_out} and give the same command again")
 
 
+class RunFailed(Exception):
+    """A run failed for a reason of its own, such as a loss that is not finite; failure.json says it too."""
+
+
+class Damaged(ValueError):
+    """A file that a step starts from is missing or not what was written: the command that runs the study makes it again."""
+
+
+def set_aside(path, problem):
+    """Rename a damaged file to `<name>.damaged` and return the Damaged to raise; nothing if another process did."""
+    path = Path(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, path.with_name(path.name + ".damaged"))
+    return Damaged(f"{path}: {problem}; set aside as {path.name}.damaged. The same command makes it again")
+
+
 def write_json(path, obj):
     """Write `obj` as JSON: numpy scalars as numbers, NaN and infinities (which JSON lacks) as null."""
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
@@ -128,8 +144,7 @@ def _plain(obj):
 
 def write_yaml_if_changed(path, obj):
     """Write `obj` as YAML unless `path` holds it already (Snakemake goes by the time); True if it wrote."""
-    path = Path(path)
-    text = yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=110)
+    path, text = Path(path), yaml_text(obj)
     if path.exists() and path.read_bytes() == text.encode():
         return False
     with atomic(path) as tmp:
@@ -137,13 +152,15 @@ def write_yaml_if_changed(path, obj):
     return True
 
 
+def yaml_text(obj):
+    """`obj` as the YAML that is written."""
+    return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=110)
+
+
 def sha256(path):
-    """The SHA-256 of a file, in hexadecimal, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance(root, *, device=None):

@@ -67,6 +67,7 @@ class RunSettings:
     training: Training = field(default_factory=Training)
     augment: dict[str, list] = field(default_factory=dict)
     options: dict[str, typing.Any] = field(default_factory=dict)
+    version: int | None = None  # of the method: raised when its mathematics changes
     method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
 
 
@@ -214,12 +215,17 @@ def load_run(directory) -> RunSettings:
     return read(RunSettings, load_yaml(path), str(path))
 
 
+def complete(run: RunSettings) -> RunSettings:
+    """The settings with every option of the method and its version written out, so that a changed default or a
+    raised version is another run. Imports the method. Raises ValueError for unknown options."""
+    method = find_class(run.method)
+    options = read(method.Options, run.options, f"{run.stage}.options")
+    return dataclasses.replace(run, options=dataclasses.asdict(options), version=method.version)
+
+
 def as_mapping(run: RunSettings) -> dict:
-    """What stands in run.yaml; without `method_source` where there is none."""
-    mapping = dataclasses.asdict(run)
-    if run.method_source is None:
-        del mapping["method_source"]
-    return mapping
+    """What stands in run.yaml."""
+    return dataclasses.asdict(run)
 
 
 def digest(run: RunSettings) -> str:
@@ -242,11 +248,14 @@ def source_of(dotted, where="method") -> str | None:
     return sha256(spec.origin)
 
 
-def check_source(run: RunSettings) -> None:
-    """Raises ValueError if the file of the run's method is not the one that the run was planned with."""
-    if run.method_source != source_of(run.method):
-        raise ValueError(f"{run.method}: its file has changed since this run was planned; plan again: the command that "
-                         f"started the study (scl run, snakemake) does")
+def check_planned(run: RunSettings) -> None:
+    """Raises ValueError if the run's method is not the one that the run was planned with: its file or version."""
+    changed = "file" if run.method_source != source_of(run.method) else ""
+    if not changed and run.version not in (None, find_class(run.method).version):
+        changed = "version"
+    if changed:
+        raise ValueError(f"{run.method}: its {changed} has changed since this run was planned; plan again: the command "
+                         f"that started the study (scl run, snakemake) does")
 
 
 def _module_of(dotted, where) -> str:

@@ -1,311 +1,104 @@
-"""The one training loop: every stage of every method runs through `train`, nothing else.
+"""Training of one run, as a command does it: `train`.
 
 Order of start-up, and why:
   1. lock the run's folder (an orphan of a killed workflow may still be at it: wait, then find it finished)
-  2. lease a device, before anything touches CUDA
-  3. put labels out of reach
-  4. seeds by name, images to the device, the method, the weights of the preceding stage
-  5. a checkpoint of exactly these settings, images and preceding weights, if there is one
-  6. epochs; checkpoints at intervals of time
+  2. stop if the run is done, or failed before in a way that a retry cannot mend
+  3. lease a device, before anything touches CUDA
+  4. put labels out of reach
+  5. load images and weights of the preceding stage, verified; make the method (scl.trainer)
+  6. a checkpoint of exactly this run, if there is one; epochs; checkpoints at intervals of time
   7. assignments, weights, history; the record last of all: it is the mark of being done
-Random streams are derived from (run, purpose, step), so a checkpoint need not hold any generator: a resumed run
-repeats the interrupted one bit for bit on the CPU, given the same number of threads.
 """
 
 import contextlib
-import dataclasses
-import functools
-import hashlib
-import json
-import math
-import time
 from pathlib import Path
 
 import torch
 
-from scl import augment, checkpoint, devices, images, precision, settings
-from scl.assign import assignments
-from scl.contract import Problem
+from scl import checkpoint, devices, images, run_files, settings
 from scl.guard import labels_out_of_reach
-from scl.outputs import CODE_ROOT, finish, now, peak_memory, say, write_failure
-from scl.record import provenance, sha256
-from scl.seeding import Seeds
+from scl.identity import fingerprint, identity_of
+from scl.outputs import OutOfMemory, finish, say, write_failure
+from scl.record import Damaged, RunFailed, set_aside
+from scl.run_files import Failure, Record
 from scl.settings import RunSettings
-
-VERSION = 2  # raise by hand when a change of the code must not be resumed across
-CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
+from scl.trainer import Trainer
 
 
-class NonFinite(FloatingPointError):
-    """A term of the loss is not finite; carries where."""
-
-    def __init__(self, term, value, epoch, step):
-        super().__init__(f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
-                         f"learning rate or precision: fp32")
-        self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
+class FailedBefore(RunFailed):
+    """An earlier attempt failed in a way that trying again cannot mend."""
 
 
 def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
-          require_gpu: bool = False, report=say) -> Path:
+          require_gpu: bool = False, attempt: int = 1, report=say) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
 
-    The same call resumes. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint
-    and failure.json stay), SystemExit (143 after SIGTERM, 130 after Ctrl-C) with the state saved.
+    The same call resumes. attempt: 2 and more are retries, which end at once where the first failed for a reason of
+    the run's own. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and
+    failure.json stay), OutOfMemory, Damaged for files that have to be made again, and SystemExit (143 after SIGTERM,
+    130 after Ctrl-C) with the state saved.
     """
     directory = Path(directory)
-    planned = settings.load_run(directory)
-    settings.check_source(planned)
-    run = with_all_options(planned)
+    run = settings.load_run(directory)
     with devices.run_lock(directory, report=report):
-        fingerprint = fingerprint_of(run)
-        if finished(directory, fingerprint):
-            report(f"{directory}: already done")
-            return directory / "record.json"
+        _refuse_retry(directory, attempt)
         (directory / "failure.json").unlink(missing_ok=True)
-        with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
-                labels_out_of_reach(), checkpoint.Stop() as stop:
-            torch.set_num_threads(threads)
-            device = devices.of_lease(leased, required=require_gpu, report=report)
-            trainer = None
-            try:
-                trainer = Trainer(run, directory, device=device, fingerprint=fingerprint, report=report)
-                trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
-                return finish(trainer)
-            except Exception as error:
-                with contextlib.suppress(OSError):  # on a full disk
-                    write_failure(directory, error, trainer)
-                raise
+        trainer = None
+        try:
+            settings.check_planned(run)
+            run = settings.complete(run)
+            if finished(directory, run, report=report):
+                report(f"{directory}: already done")
+                return directory / "record.json"
+            with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
+                    labels_out_of_reach(), checkpoint.Stop() as stop:
+                torch.set_num_threads(threads)
+                device = devices.of_lease(leased, required=require_gpu, report=report)
+                with _out_of_memory_explained(run):
+                    trainer = Trainer(run, directory, device=device, report=report)
+                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
+                    return finish(trainer)
+        except Damaged:  # not a failure of this run's: the same command makes the file again
+            raise
+        except Exception as error:
+            with contextlib.suppress(OSError):  # on a full disk
+                write_failure(directory, error, run, trainer)
+            raise
 
 
-def with_all_options(run: RunSettings) -> RunSettings:
-    """The settings with the method's defaults written out, so that a changed default is another run."""
-    options = settings.read(settings.find_class(run.method).Options, run.options, f"{run.stage}.options")
-    return dataclasses.replace(run, options=dataclasses.asdict(options))
+def _refuse_retry(directory: Path, attempt: int) -> None:
+    with contextlib.suppress(Damaged):
+        failure = run_files.read(directory / "failure.json", Failure)
+        if attempt > 1 and failure and failure.permanent:
+            raise FailedBefore(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
 
-def fingerprint_of(run: RunSettings) -> str:
-    """What a checkpoint must agree with: settings, images, weights it starts from, VERSION."""
-    parts = [str(VERSION), settings.digest(run), images.describe(run.data)["images_sha256"]]
-    if run.after:
-        weights = Path(run.after) / "weights.pt"
-        if not weights.exists():
-            raise ValueError(f"{weights}: missing; the stage this run starts from has to be trained first")
-        parts.append(sha256(weights))
-    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+@contextlib.contextmanager
+def _out_of_memory_explained(run: RunSettings):
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
+        raise OutOfMemory(f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
+                          f"{run.training.batch_size}) or machine.runs_per_gpu; {str(error).splitlines()[0]}") from error
 
 
-def finished(directory: Path, fingerprint: str) -> bool:
-    """Whether the record in `directory` is of exactly this run."""
-    path = directory / "record.json"
-    return path.exists() and json.loads(path.read_text()).get("fingerprint") == fingerprint
+def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
+    """Whether `directory` holds the whole, undamaged result of exactly this run; what is damaged is set aside."""
+    try:
+        record = run_files.read(directory / "record.json", Record)
+    except Damaged as error:
+        report(f"warning: {set_aside(directory / 'record.json', error)}")
+        return False
+    if record is None or record.fingerprint != fingerprint(planned_identity(run)):
+        return False
+    wrong = run_files.damage(directory, record)
+    for name, problem in wrong.items():
+        report(f"warning: {set_aside(directory / name, problem)}")
+    return not wrong
 
 
-def learning_rate(training, epoch: int) -> float:
-    """Of a whole epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
-    if training.schedule == "constant":
-        return training.learning_rate
-    low, high = training.final_learning_rate, training.learning_rate
-    return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
-
-
-def curve_epochs(training) -> set[int]:
-    """The epochs (counted from 1) after which assignments are kept: evenly spread, the last included."""
-    points = min(training.curve_points, training.epochs)
-    return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
-
-
-class Trainer:
-    """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
-
-    def __init__(self, run: RunSettings, directory: Path, *, device: str, fingerprint: str, report=say):
-        self.run, self.directory, self.device, self.fingerprint, self.report = run, directory, device, fingerprint, report
-        self.started = now()
-        self.seeds = Seeds(run.benchmark, run.stage, run.seed)
-        method_class = settings.find_class(run.method)
-        use = "represent" if method_class.uses_unlabelled else "fit"
-        self.images = images.load(run.data, run.protocol, use, device=device)
-        self.evaluated = self._evaluated_images()
-        self.method = self._build(method_class)
-        self.augment = {name: augment.build(spec) for name, spec in run.augment.items()}
-        dtype = precision.choose(run.training.precision, device)
-        precision.compute_in(dtype)
-        self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        self.autocast = functools.partial(precision.autocast, dtype, device)
-        self.optimizer = self._optimizer() if run.training.epochs else None
-        self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
-        self.history, self.curve, self.attempts = [], [], []
-        self.last_assignment = None  # after the last epoch, if it was trained by this process
-        self.epoch_losses = []  # of the running epoch: one small tensor a step, on the device
-        self.losses_checked = 0
-
-    def _evaluated_images(self):
-        uses = images.describe(self.run.data)["protocols"][self.run.protocol]
-        if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
-            return self.images
-        return images.load(self.run.data, self.run.protocol, "assign", device=self.device)
-
-    def _build(self, method_class):
-        clusters = images.describe(self.run.data)["clusters"]
-        if clusters > self.images.fit:
-            raise ValueError(f"{self.run.data}: {clusters} clusters cannot be found in {self.images.fit} images")
-        mean, std = self.images.statistics()
-        problem = Problem(images=self.images.fit, unlabelled=len(self.images) - self.images.fit, clusters=clusters,
-                          size=self.images.size, epochs=self.run.training.epochs, mean=mean, std=std)
-        options = settings.read(method_class.Options, self.run.options, f"{self.run.stage}.options")
-        torch.manual_seed(self.seeds("initial weights"))
-        method = method_class(options, problem, self.run.network)
-        if self.run.after:
-            method.start_from(torch.load(Path(self.run.after) / "weights.pt", map_location="cpu", weights_only=True))
-        method = method.to(self.device, memory_format=torch.channels_last)
-        if self.run.training.compile and hasattr(method, "encoder"):
-            method.encoder.compile()
-        return method
-
-    def _optimizer(self):
-        t = self.run.training
-        parameters = [p for p in self.method.parameters() if p.requires_grad]
-        if t.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay)
-        return torch.optim.Adam(parameters, lr=t.learning_rate, weight_decay=t.weight_decay)
-
-    # --- the loop --------------------------------------------------------------------------------------------
-
-    def fit(self, stop, *, checkpoint_seconds: float) -> None:
-        """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
-        resumed = self.restore()
-        made_by = provenance(CODE_ROOT, device=self.device)
-        self.attempts.append({"started": self.started, "epoch": self.epoch, "commit": made_by["commit"],
-                              "device": made_by["device"], "precision": self.precision, "peak_memory_bytes": 0})
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        self.clock = time.perf_counter() - self.seconds
-        if not resumed:
-            with self.autocast():
-                self.method.prepare(self.images, self.seeds.generator("prepare", device=self.device))
-        self.method.train()
-        saved = time.perf_counter()
-        while self.epoch < self.run.training.epochs:
-            for _ in self.steps_of_epoch():
-                late = time.perf_counter() - saved > checkpoint_seconds
-                if late or stop.requested:
-                    self.save()
-                    saved = time.perf_counter()
-                if stop.requested:
-                    self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
-                    raise SystemExit(stop.status)
-            self._end_epoch()
-
-    def steps_per_epoch(self) -> tuple[int, int]:
-        """(steps, batch size) of this epoch; a last partial batch is dropped, as in the official recipes."""
-        pool = self.method.pool(self.epoch)
-        batch = min(self.run.training.batch_size, pool)
-        return pool // batch, batch
-
-    def steps_of_epoch(self):
-        """Makes the steps that this epoch has left, one each time it is asked for the next."""
-        self.method.epoch = self.epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.run.training, self.epoch)
-        steps, batch = self.steps_per_epoch()
-        order = torch.randperm(self.method.pool(self.epoch), generator=self.seeds.generator("order", self.epoch))
-        order = order.to(self.device)
-        while self.step_in_epoch < steps:
-            index = order[self.step_in_epoch * batch:(self.step_in_epoch + 1) * batch]  # B
-            self.learn(self.draw(index), index)
-            self.step_in_epoch += 1
-            if len(self.epoch_losses) - self.losses_checked >= CHECK_EVERY:
-                self._check_losses()
-            yield
-
-    def draw(self, index) -> tuple:
-        """The augmented views of the images at `index` for this step."""
-        generator = self.seeds.generator("step", self.epoch, self.step_in_epoch, "views", device=self.device)
-        return self.method.draw(self.images, index, self.augment, generator)
-
-    def learn(self, views, index) -> None:
-        """Forward, backward, optimiser and memory; waits for nothing on the device."""
-        torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers of a method
-        with self.autocast():
-            terms = self.method.step(views, index)
-        self.term_names = list(terms)
-        values = torch.stack([t.float() for t in terms.values()])
-        loss = values.sum()
-        if loss.requires_grad:  # not so where a step has nothing to learn from, e.g. an empty self-label mask
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-        self.method.after_step()
-        self.epoch_losses.append(values.detach())
-
-    def _check_losses(self) -> None:
-        """One synchronisation for many steps; names the first term that is not finite."""
-        fresh = self.epoch_losses[self.losses_checked:]
-        if fresh:
-            values = torch.stack(fresh).cpu()  # steps x terms
-            bad = (~values.isfinite()).nonzero()
-            if len(bad):
-                step, term = bad[0].tolist()
-                raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, self.losses_checked + step)
-        self.losses_checked = len(self.epoch_losses)
-
-    def _end_epoch(self) -> None:
-        self._check_losses()
-        means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
-        terms = dict(zip(self.term_names, means))
-        self.seconds = time.perf_counter() - self.clock
-        self.history.append({"epoch": self.epoch + 1, "steps": len(self.epoch_losses), "loss": sum(means), **terms,
-                             "learning_rate": learning_rate(self.run.training, self.epoch), "seconds": self.seconds})
-        self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.epoch_losses, self.losses_checked = [], 0
-        if self.epoch in curve_epochs(self.run.training):
-            last = self.epoch == self.run.training.epochs
-            found = self.assign(restarts=None if last else 1)  # on the way k-means starts once: it may take minutes
-            self.last_assignment = found if last else None
-            self.curve.append((self.epoch, torch.from_numpy(found[0]).short()))
-        self._progress(terms)
-
-    def assign(self, restarts: int | None = None):
-        """(assignments, confidence) of the evaluated images with the present weights."""
-        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast,
-                           seed=self.seeds("kmeans"), restarts=restarts)
-
-    def _progress(self, terms) -> None:
-        epochs = self.run.training.epochs
-        left = self.seconds / self.epoch * (epochs - self.epoch)
-        if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
-            named = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.report(f"epoch {self.epoch}/{epochs}  {named}  {self.seconds / 60:.1f} min done, "
-                        f"about {left / 60:.1f} min left")
-
-    # --- checkpoints -----------------------------------------------------------------------------------------
-
-    def save(self, *, optimizer: bool = True) -> None:
-        """A checkpoint of a state whose losses are all finite. Without optimizer: after the last epoch."""
-        self._check_losses()
-        self.seconds = time.perf_counter() - self.clock
-        self.attempts[-1]["peak_memory_bytes"] = peak_memory(self.device)
-        checkpoint.save(self.directory / "checkpoint.pt", {
-            "fingerprint": self.fingerprint, "epoch": self.epoch, "step_in_epoch": self.step_in_epoch,
-            "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict() if optimizer else None,
-            "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
-            "term_names": getattr(self, "term_names", []), "history": self.history, "curve": self.curve,
-            "seconds": self.seconds, "attempts": self.attempts})
-
-    def restore(self) -> bool:
-        """Whether a checkpoint of this very run was found and loaded."""
-        state = checkpoint.load(self.directory / "checkpoint.pt", fingerprint=self.fingerprint,
-                                report=self.report)
-        if state is None:
-            return False
-        self.method.load_state_dict(state["method"])
-        if self.optimizer and state["optimizer"]:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step_in_epoch, self.seconds = state["epoch"], state["step_in_epoch"], state["seconds"]
-        losses = state["epoch_losses"]
-        self.epoch_losses = [] if losses is None else list(losses.to(self.device))
-        self.losses_checked = len(self.epoch_losses)
-        self.term_names, self.history = state["term_names"], state["history"]
-        self.curve, self.attempts = [tuple(c) for c in state["curve"]], state["attempts"]
-        self.report(f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
-                    f"after {self.seconds / 60:.1f} min of training")
-        return True
+def planned_identity(run: RunSettings) -> dict:
+    """The run's identity by recorded checksums. Raises ValueError if the images or the stage before are not there."""
+    weights = run_files.weights_of(Path(run.after))[1] if run.after else None
+    return identity_of(run, images.describe(run.data), weights)

@@ -1,14 +1,17 @@
 """A study that never ran: run folders as the trainer and the evaluation leave them, with made-up numbers."""
 
 import csv
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from scl.settings import RunSettings, Training, digest
+from benchmarks.datasets.catalogue import Downloads, dataset_named
+from benchmarks.evaluation.evaluate import VERSION
+from scl.identity import fingerprint, identity_of
+from scl.record import sha256
+from scl.settings import RunSettings, Training, complete, digest
 
 
 def block(title, method, after=None, origin=""):
@@ -53,6 +56,15 @@ class Study:
     recipe: str | None = None
     title: str = "A study that never ran"
 
+    data: Path = Path("no-data")
+    downloads: Downloads = Downloads()
+
+    def dataset(self, benchmark):
+        return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
+
+    def settings(self, run):
+        return settings_of(run)
+
     def images_note(self, benchmark):
         return ""
 
@@ -86,22 +98,28 @@ def made_up(run, score="acc"):
     return round(level + 0.04 * noise + 0.1 * (run.benchmark == "digits"), 4)
 
 
-def finish(run, *, points=10, epochs=100, **changed):
-    """Leave behind what a trained and evaluated run does."""
-    run.directory.mkdir(parents=True, exist_ok=True)
-    epochs = 0 if run.stage == "pixels" else epochs
-    settings = RunSettings(
+def settings_of(run, epochs=100):
+    """What every study here plans for a run."""
+    return RunSettings(
         run.benchmark,
         run.protocol,
         run.stage,
         run.seed,
         METHODS[run.stage].method,
         "data",
-        training=Training(epochs=epochs),
-        options={"temperature": 0.1},
+        training=Training(epochs=0 if run.stage == "pixels" else epochs),
     )
-    (run.directory / "run.yaml").write_text(json.dumps(dataclasses.asdict(settings)))  # JSON is YAML
-    options = {"temperature": 0.1, "by_default": 3}
+
+
+def finish(run, *, points=10, **changed):
+    """Leave behind what a trained and evaluated run does."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    settings = complete(settings_of(run))
+    epochs = settings.training.epochs
+    for name in ("assignments.npz", "history.csv"):
+        (run.directory / name).write_text(f"{name} of {run.stage}")
+    images = {"images_sha256": changed.get("images_sha256", f"i-{run.benchmark}"), "clusters": 10, "splits": {}}
+    identity = identity_of(settings, images, f"w-{run.after.stage}" if run.after else None)
     hour = {"simclr": 10, "scan": 12}.get(run.stage, 11)
     record = {
         "benchmark": run.benchmark,
@@ -117,9 +135,14 @@ def finish(run, *, points=10, epochs=100, **changed):
         "commit": "0123456789abcdef",
         "dirty": False,
         "versions": {"torch": "2.13.0"},
-        "options": options,
-        "config_sha256": digest(dataclasses.replace(settings, options=options)),
-        "images_sha256": f"i-{run.benchmark}",
+        "config_sha256": digest(settings),
+        "images_sha256": images["images_sha256"],
+        "identity": identity,
+        "fingerprint": fingerprint(identity),
+        "files": {name: sha256(run.directory / name) for name in ("assignments.npz", "history.csv")}
+        | {"weights.pt": f"w-{run.stage}"},
+        "counts": {},
+        "attempts": [],
         "started": f"2026-11-20T{hour}:00:00+00:00",
         "finished": f"2026-11-20T{hour}:30:00+00:00",
     } | changed
@@ -145,9 +168,10 @@ def finish(run, *, points=10, epochs=100, **changed):
             "oracle": {"acc": min(1.0, acc + 0.004), "epoch": 90},
             "neighbour_purity": None,
             "of": {
-                "finished": record["finished"],
-                "config_sha256": record["config_sha256"],
-                "assignments_sha256": "-",
+                "fingerprint": record["fingerprint"],
+                "assignments_sha256": record["files"]["assignments.npz"],
+                "labels_sha256": None,
+                "evaluator": VERSION,
             },
         },
     )
@@ -156,6 +180,12 @@ def finish(run, *, points=10, epochs=100, **changed):
 def write(run, name, content):
     run.directory.mkdir(parents=True, exist_ok=True)
     (run.directory / name).write_text(json.dumps(content))
+
+
+def fail(run, error, **where):
+    """Leave behind what a failed attempt at a run does."""
+    config = digest(complete(settings_of(run)))
+    write(run, "failure.json", {"error": error, "kind": "NonFinite", "permanent": True, "config_sha256": config} | where)
 
 
 def change(run, name, **changed):
@@ -190,7 +220,7 @@ def troubled(tmp_path):
     finish_all(study)
     failed = study.run("digits", "joint", "pica", 2)
     (failed.directory / "record.json").unlink()
-    write(failed, "failure.json", {"error": "loss is nan", "epoch": 3, "step": 120, "term": "balance"})
+    fail(failed, "loss is nan", epoch=3, step=120, term="balance")
     (study.run("digits", "heldout", "scan", 0).directory / "metrics.json").unlink()
     finish(study.run("cifar10", "joint", "scl", 2), commit="fedcba9876543210", dirty=True)
     return study

@@ -31,7 +31,7 @@ CASES = {  # name: (path into the configuration, value there, words of the messa
     "unknown stage": (("methods", "scan", "after"), "simlcr", "unknown 'simlcr' (did you mean 'simclr'?)"),
     "circle": (("methods", "simclr", "after"), "scan", "a circle: simclr -> scan -> simclr"),
     "no images": (("benchmarks",), {"mine": {"dataset": "folder", "clusters": 2}}, "benchmarks.mine.path: missing"),
-    "unwritable results": (("results",), "study.yaml/below-a-file", "cannot write study.yaml/below-a-file/study.yaml"),
+    "unwritable results": (("results",), "study.yaml/below-a-file", "results: cannot write study.yaml/below-a-file: "),
 }
 
 

@@ -15,6 +15,7 @@ from scl import images as stored
 from scl.assign import assignments, kmeans
 from scl.contract import Problem
 from scl.method import SCL
+from scl.record import sha256
 from scl.settings import Network
 
 TINY = Network(width=8, layers=[1, 1, 1])
@@ -202,8 +203,10 @@ def test_unlabelled_images_serve_representation_only():
 def test_images_to_cluster_come_first(tmp_path):
     splits = {"train": [0, 4], "test": [4, 10], "unlabelled": [10, 15]}
     heldout = {"fit": ["train"], "represent": ["train", "unlabelled"], "assign": ["test"]}
-    (tmp_path / "benchmark.json").write_text(json.dumps({"splits": splits, "protocols": {"heldout": heldout}}))
     np.save(tmp_path / "images.npy", np.zeros((15, 8, 8, 3), np.uint8))
+    facts = {"splits": splits, "protocols": {"heldout": heldout}, "clusters": 2, "size": [8, 8],
+             "images_sha256": sha256(tmp_path / "images.npy")}
+    (tmp_path / "benchmark.json").write_text(json.dumps(facts))
     seen = {use: stored.load(tmp_path, "heldout", use) for use in ("fit", "represent", "assign")}
     assert seen["represent"].rows.tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 14] and seen["represent"].fit == 4
     assert seen["fit"].rows.tolist() == [0, 1, 2, 3] and seen["assign"].rows.tolist() == [4, 5, 6, 7, 8, 9]
@@ -246,6 +249,7 @@ def test_heldout_trains_on_train_and_evaluates_test(digits, tiny_study, train_al
     images = np.load(path)
     images[start:stop] = 255 - images[start:stop]
     np.save(path, images)
+    (path.parent / "benchmark.json").write_text(json.dumps(facts | {"images_sha256": sha256(path)}))
     one = tiny_study(protocols=["heldout"], results="one")
     two = tiny_study(protocols=["heldout"], results="two", data=tmp_path / "other")
     changed = set()

@@ -14,7 +14,7 @@ import torch
 from conftest import TINY_METHODS, TINY_VIEW
 
 from scl import settings
-from scl.train import Trainer, with_all_options
+from scl.train import Trainer
 
 OWN = "own"
 
@@ -98,12 +98,12 @@ def settings_after_training(study, stage, train_all):
     """Of a trained run, in whose folder trainers can be made; None if the stage does not train."""
     train_all(study)
     directory = study.run("tiny-digits", "joint", stage, 0).directory
-    run = with_all_options(settings.load_run(directory))
+    run = settings.complete(settings.load_run(directory))
     return (run, directory) if run.training.epochs else None
 
 
 def new_trainer(run, directory):
-    trainer = Trainer(run, directory, device="cpu", fingerprint="none", report=lambda *_: None)
+    trainer = Trainer(run, directory, device="cpu", report=lambda *_: None)
     trainer.method.prepare(trainer.images, trainer.seeds.generator("prepare"))
     trainer.method.train()
     return trainer
@@ -148,8 +148,7 @@ def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
     s = study()
     train_all(s)
     run = s.run("tiny-digits", "joint", stage, 0)
-    trainer = Trainer(with_all_options(settings.load_run(run.directory)), run.directory, device="cpu",
-                      fingerprint="none", report=lambda *_: None)
+    trainer = Trainer(settings.complete(settings.load_run(run.directory)), run.directory, device="cpu", report=lambda *_: None)
     trainer.method.eval()
     with torch.no_grad():
         images = trainer.images.batch(torch.arange(16))

@@ -13,8 +13,8 @@ import torch
 from benchmarks.bench import Plan, Subject
 from scl.checkpoint import Stop
 from scl.memory import InstanceMemory
-from scl.settings import load_run
-from scl.train import Trainer, fingerprint_of, train, with_all_options
+from scl.settings import complete, load_run
+from scl.train import Trainer, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CHAINS = {"scl": ["scl"], "simclr": ["simclr"], "pica": ["pica"], "scan": ["simclr", "scan"],
@@ -106,10 +106,10 @@ def test_a_run_finishes_on_the_gpu_in_bf16(stage, tiny_study):
 
 def test_a_stopped_run_resumes_on_the_gpu_where_it_was(tiny_study):
     [run] = tiny_study("scl").runs()
-    settings = with_all_options(load_run(run.directory))
+    settings = complete(load_run(run.directory))
 
     def trainer():
-        return Trainer(settings, run.directory, device="cuda", fingerprint=fingerprint_of(settings), report=lambda *_: None)
+        return Trainer(settings, run.directory, device="cuda", report=lambda *_: None)
 
     stopped, stop = trainer(), Stop()
     stop.status = 128 + signal.SIGTERM

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cli import main
-from scl import images
+from scl import images, train
+from scl.record import Damaged
 
 
 @pytest.fixture
@@ -30,28 +31,78 @@ def too_many_clusters(folder):
     (folder / "benchmark.json").write_text(json.dumps(facts | {"clusters": 201}))
 
 
-DAMAGE = {
-    "holds no image": empty,
-    "not a readable array": cut,
-    "images.npy: missing": lambda folder: (folder / "images.npy").unlink(),
-    "expected uint8": lambda folder: np.save(folder / "images.npy", np.zeros((200, 8, 8, 3))),
-    "images where joint/fit needs 200": lambda folder: np.save(folder / "images.npy", np.zeros((5, 8, 8, 3), np.uint8)),
-    "benchmark.json: missing": lambda folder: (folder / "benchmark.json").unlink(),
-    "benchmark.json: damaged": lambda folder: (folder / "benchmark.json").write_text("{"),
-    "201 clusters cannot be found in 200 images": too_many_clusters,
-}
+def blank(folder):
+    images = np.load(folder / "images.npy")
+    np.save(folder / "images.npy", np.zeros_like(images))
 
 
-@pytest.mark.parametrize("message", DAMAGE)
-def test_damaged_data_is_named(message, folder, tiny_study, capsys):
+def flip_a_bit(folder):
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-5] ^= 1
+    (folder / "images.npy").write_bytes(content)
+
+
+DAMAGE = [  # (what is done, words of the message, whether the file is set aside)
+    (empty, "0 images where 200 are needed", True),
+    (cut, "not a readable array", True),
+    (blank, "its checksum is not the one in benchmark.json", True),
+    (flip_a_bit, "its checksum is not the one in benchmark.json", True),
+    (lambda folder: np.save(folder / "images.npy", np.zeros((200, 8, 8, 3))), "expected uint8", True),
+    (lambda folder: (folder / "images.npy").unlink(), "images.npy: missing", False),
+    (lambda folder: (folder / "benchmark.json").unlink(), "benchmark.json: missing", False),
+    (lambda folder: (folder / "benchmark.json").write_text("{"), "benchmark.json: damaged", False),
+    (lambda folder: (folder / "benchmark.json").write_text("null"), "benchmark.json: damaged", False),
+    (too_many_clusters, "201 clusters cannot be found in 200 images", False),
+]
+
+
+@pytest.mark.parametrize("damage, message, aside", DAMAGE)
+def test_damaged_data_is_named_and_never_trained_on(damage, message, aside, folder, tiny_study, capsys):
     study = tiny_study("scl", methods={"scl": {"method": "scl.method.SCL", "augment": {"view": [], "strong": []},
                                                "training": {"epochs": 1}}}, data=folder.parent)
     run = study.runs()[0].directory
-    DAMAGE[message](folder)
+    damage(folder)
     assert main(["train", str(run), "--gpus", "0"]) == 2
     told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith("scl: error: ") and message in told[-1]
+    assert told[-1].startswith("scl: error: ") and message in told[-1] and str(folder) in told[-1]
     assert {path.name for path in run.iterdir()} <= {"run.yaml", ".lock", "failure.json"}
+    assert (folder / "images.npy.damaged").exists() == aside
+    if aside:  # the mark is gone too: so the same command prepares the benchmark again
+        assert not (folder / "images.npy").exists() and not (folder / "benchmark.json").exists()
+
+
+def test_a_benchmark_prepared_again_while_it_is_loaded_is_not_called_damaged(folder):
+    facts = images.describe(folder) | {"images_sha256": "of the images before"}
+    with pytest.raises(Damaged, match="prepared again while it was loaded"):
+        images.load(folder, "joint", "fit", facts=facts)
+    assert (folder / "images.npy").exists() and (folder / "benchmark.json").exists()
+
+
+def test_the_record_names_the_images_that_were_loaded(folder, tiny_study, monkeypatch):
+    """Not those that lie there when the run ends."""
+    study = tiny_study("random", data=folder.parent)
+    [run] = study.runs()
+    before = images.describe(folder)["images_sha256"]
+    finish = train.finish
+
+    def prepared_again(trainer):
+        facts = images.describe(folder)
+        (folder / "benchmark.json").write_text(json.dumps(facts | {"images_sha256": "others"}))
+        return finish(trainer)
+
+    monkeypatch.setattr(train, "finish", prepared_again)
+    train.train(run.directory, gpus=0)
+    record = json.loads((run.directory / "record.json").read_text())
+    assert record["images_sha256"] == record["identity"]["images"]["sha256"] == before
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 2**20])
+def test_images_are_the_same_whatever_is_read_at_a_time(piece, digits, monkeypatch):
+    whole = np.load(digits / "tiny-digits" / "images.npy")
+    monkeypatch.setattr(images, "PIECE", piece)
+    for use in ("fit", "assign"):
+        loaded = images.load(digits / "tiny-digits", "heldout", use)
+        np.testing.assert_array_equal(loaded.pixels.numpy(), whole[loaded.rows])
 
 
 def test_the_images_of_a_protocol(digits):

@@ -13,7 +13,7 @@ from scl.contract import Problem
 from scl.images import load
 from scl.method import SCL, Options
 from scl.settings import Network
-from scl.train import Trainer, with_all_options
+from scl.train import Trainer
 
 IMAGES, CLUSTERS, BATCH, EPOCHS = 60, 4, 16, 40
 INDEX = torch.arange(100, 100 + BATCH) * 7 % IMAGES  # 16 different positions
@@ -238,8 +238,8 @@ def test_assignment_is_the_decision_on_the_image_as_it_is(tiny_study, train_all)
     """[11], from the files of a run: argmax of q of images.npy / 255, without augmentation, in evaluation mode."""
     study = tiny_study("scl")
     (run,) = train_all(study)
-    config = with_all_options(settings.load_run(run.directory))
-    trainer = Trainer(config, run.directory, device="cpu", fingerprint="none", report=lambda *_: None)
+    config = settings.complete(settings.load_run(run.directory))
+    trainer = Trainer(config, run.directory, device="cpu", report=lambda *_: None)
     method = trainer.method
     method.load_state_dict(torch.load(run.directory / "weights.pt", weights_only=True), strict=False)
     method.eval()

@@ -8,6 +8,7 @@ from conftest import TINY_METHODS
 
 from benchmarks.check import check_methods
 from benchmarks.report.collect import row_of
+from benchmarks.state import Survey
 from scl import settings
 from scl.record import sha256
 
@@ -29,22 +30,23 @@ def test_the_run_and_its_record_name_the_file(own, train_all):
     path, plan = own
     mine, ours = train_all(plan())
     assert settings.load_run(mine.directory).method_source == sha256(path)
-    assert json.loads((mine.directory / "record.json").read_text())["method_source"] == sha256(path)
-    assert "method_source" not in (ours.directory / "run.yaml").read_text()
+    record = json.loads((mine.directory / "record.json").read_text())
+    assert record["identity"]["settings"]["method_source"] == sha256(path)
+    assert settings.load_run(ours.directory).method_source is None
 
 
 def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
     path, plan = own
     study = plan()
     run = train_all(study)[0]
-    assert row_of(run, {}).reason == "trained, not evaluated"
+    assert row_of(run, Survey(study)).reason == "trained, not evaluated"
     path.write_text(SOURCE + "# an edit\n")
     with pytest.raises(ValueError, match="own_method.Own: its file has changed since this run was planned; plan again"):
         train_all(study)
     study = plan()
-    assert row_of(run, {}).reason == "run.yaml has changed since it was trained: train again"
+    assert row_of(run, Survey(study)).reason == "made with other settings (method_source): train again"
     train_all(study)
-    assert row_of(run, {}).reason == "trained, not evaluated"
+    assert row_of(run, Survey(study)).reason == "trained, not evaluated"
 
 
 def test_it_is_named_where_it_stands(own):

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.evaluation.metrics import clustering_scores, matched_accuracy, neighbour_purity
-from scl.record import sha256
+from scl.identity import fingerprint
+from scl.record import Damaged, sha256
 
 
 def accuracy_over_all_matchings(labels, assignments, classes, clusters):
@@ -163,7 +164,13 @@ def trained(folder, *, protocol="joint", images_sha256="11", **changed):
         "per_epoch": per_epoch,
     } | changed
     np.savez(folder / "assignments.npz", **arrays)
-    record = {"protocol": protocol, "images_sha256": images_sha256, "config_sha256": "22", "finished": "now"}
+    record = {
+        **dict.fromkeys(("benchmark", "stage", "precision", "commit", "device", "config_sha256", "finished"), "-"),
+        **dict.fromkeys(("seed", "epochs", "seconds", "peak_memory_bytes", "threads"), 1),
+        **{"dirty": False, "versions": {}, "counts": {}, "attempts": [], "identity": {}, "fingerprint": fingerprint({})},
+        **{"protocol": protocol, "images_sha256": images_sha256},
+        "files": {"assignments.npz": sha256(folder / "assignments.npz")},
+    }
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -213,7 +220,6 @@ def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels)
         ({"images_sha256": "99"}, "other images"),
         ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
         ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
-        ({"assignments": np.zeros(7, dtype=np.int64)}, "do not fit its 8 rows"),
     ],
 )
 def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, changed, words):
@@ -223,14 +229,37 @@ def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, ch
     assert not (run / "metrics.json").exists()
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name, spoil", [
+    ("assignments.npz", flip_a_bit),
+    ("assignments.npz", lambda path: path.write_bytes(path.read_bytes()[:100])),
+    ("record.json", lambda path: path.write_text("null")),
+    ("record.json", lambda path: path.write_text('{"seed": "one"}')),
+])
+def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
+    spoil(run / name)
+    with pytest.raises(Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged. The same command makes it again"):
+        evaluate_run(run, data)
+    assert {path.name for path in run.iterdir()} == {"assignments.npz", "record.json"} - {name} | {f"{name}.damaged"}
+
+
 def test_changed_or_lost_labels_are_refused(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     np.save(data / "labels.npy", LABELS[::-1])
-    with pytest.raises(ValueError, match="checksums differ"):
+    with pytest.raises(Damaged, match="labels.npy: damaged .*; set aside as labels.npy.damaged"):
         evaluate_run(run, data)
+    assert not (data / "labels.npy").exists() and not (data / "benchmark.json").exists()  # so it is prepared again
+    data = prepared(tmp_path / "again")
     (data / "labels.npy").unlink()
-    with pytest.raises(ValueError, match="lists it"):
+    with pytest.raises(Damaged, match="lists it"):
         evaluate_run(run, data)
+    assert not (data / "benchmark.json").exists()
 
 
 def test_an_unfinished_run_is_not_evaluated(tmp_path):

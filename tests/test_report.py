@@ -12,6 +12,7 @@ from fake_study import (
     benchmark,
     block,
     change,
+    fail,
     check_golden,
     finish_all,
     made_up,
@@ -34,14 +35,18 @@ def study(tmp_path_factory):
     return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
 
 
+def partial(study):
+    return study.results / "partial"
+
+
 def grid_of(study):
-    collect(study)
-    return read_grid(study)
+    collect(study, partial(study))
+    return read_grid(study, partial(study))
 
 
 def claims_of(study):
-    collect(study)
-    return write_claims(study).read_text()
+    collect(study, partial(study))
+    return write_claims(study, partial(study)).read_text()
 
 
 # ---- claims ----------------------------------------------------------------------------------------------
@@ -108,10 +113,10 @@ def test_a_comparison_across_commits_carries_a_caution(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(study):
-    collect(study)
-    first = {path: path.read_bytes() for path in write_figures(study)}
+    collect(study, partial(study))
+    first = {path: path.read_bytes() for path in write_figures(study, partial(study))}
     assert {path.name for path in first} == {"scores.png", "scores.svg", "curves.png", "curves.svg"}
-    assert {path: path.read_bytes() for path in write_figures(study)} == first
+    assert {path: path.read_bytes() for path in write_figures(study, partial(study))} == first
 
 
 def drawn_points(panel):
@@ -212,7 +217,7 @@ def texts_of(figure):
 @pytest.mark.parametrize("count", [1, 4])
 def test_nothing_is_cut_off_or_written_over(tmp_path, count):
     study = finish_all(
-        Study(tmp_path / "s", benchmarks={f"benchmark-{i}": benchmark() for i in range(count)})
+        Study(tmp_path / "s", benchmarks={f"benchmark-{i}": benchmark(dataset="digits") for i in range(count)})
     )
     write(study.run("benchmark-0", "joint", "pica", 2), "record.json", {})
     for draw in (draw_scores, draw_curves):
@@ -248,14 +253,14 @@ class Checker(html.parser.HTMLParser):
 
 
 def page_of(study):
-    collect(study)
-    write_figures(study)
-    return write_page(study).read_text()
+    collect(study, partial(study))
+    write_figures(study, partial(study))
+    return write_page(study, partial(study)).read_text()
 
 
 def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     study = troubled(tmp_path)
-    write(study.run("digits", "joint", "pica", 2), "failure.json", {"error": "<script>alert(1)</script>"})
+    fail(study.run("digits", "joint", "pica", 2), "<script>alert(1)</script>")
     text = page_of(study)
     checker = Checker()
     checker.feed(text)
@@ -272,16 +277,16 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
 
 def test_the_page_wants_the_figures_first(tmp_path):
     study = finish_all(Study(tmp_path / "s"))
-    collect(study)
+    collect(study, partial(study))
     with pytest.raises(ValueError, match="make the figures before"):
-        write_page(study)
+        write_page(study, partial(study))
 
 
 @pytest.mark.parametrize("benchmarks", [{"digits": benchmark()}, {}])
 def test_a_study_without_a_finished_run_gets_all_its_files(tmp_path, benchmarks):
     study = Study(tmp_path / "none", benchmarks=benchmarks)
     for run in study.runs():
-        write(run, "failure.json", {"error": "out of memory"})
+        fail(run, "out of memory")
     text = page_of(study)
     assert ("out of memory" in text) == bool(benchmarks) and "base64" in text
     assert "Runs: 0 of 15" in claims_of(study) if benchmarks else "No run is planned" in claims_of(study)

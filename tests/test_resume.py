@@ -24,9 +24,10 @@ from conftest import TINY_METHODS
 from benchmarks import cli
 from benchmarks.study import load_study, write_plan
 from scl import checkpoint
+from scl.identity import fingerprint
 from scl.method import SCL
-from scl.settings import load_run
-from scl.train import fingerprint_of, with_all_options
+from scl.settings import complete, load_run
+from scl.train import planned_identity
 
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")
@@ -188,8 +189,8 @@ def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp
     assert [name for name in FINAL if (runs[0] / name).exists()] == []
     assert_equal(runs[1], undisturbed["simclr"])
     if seconds == 0:
-        fingerprint = fingerprint_of(with_all_options(load_run(runs[0])))
-        state = checkpoint.load(runs[0] / "checkpoint.pt", fingerprint=fingerprint)
+        identity = planned_identity(complete(load_run(runs[0])))
+        state = checkpoint.load(runs[0] / "checkpoint.pt", fingerprint=fingerprint(identity))
         assert (state["epoch"], state["step_in_epoch"]) == (3, 1)  # the last good state: before the step that failed
         assert all(v.isfinite().all() for v in state["method"].values() if torch.is_tensor(v) and v.is_floating_point())
 

@@ -78,7 +78,7 @@ def test_a_failing_run_stops_only_those_that_start_from_it(tmp_path):
     write(tmp_path, STUDY | {"seeds": 1, "methods": methods})
     output, status = scl(tmp_path, "run", "study.yaml")
     assert status == 1 and "simclr seed 0: failed: the loss term" in output and "scan seed 0: started" not in output
-    rows = {row.stage: row.status for row in read_rows(load_study({**STUDY, "results": str(tmp_path / "results")} | {"seeds": 1}))}
+    rows = {row.stage: row.status for row in read_rows(tmp_path / "results" / "partial")}
     assert rows == {"kmeans": "done", "simclr": "failed", "scan": "missing"}
 
 
@@ -123,9 +123,9 @@ def test_a_report_counts_no_run_of_other_settings(finished, tmp_path, monkeypatc
     changed = STUDY["methods"]["scan"] | {"options": {"neighbours": 3}}
     write(folder, STUDY | {"methods": STUDY["methods"] | {"scan": changed}})
     assert main(["report", "study.yaml"]) == 0
-    found = {(row.stage, row.status, row.reason) for row in read_rows(load_study("study.yaml"))}
+    found = {(row.stage, row.status, row.reason) for row in read_rows(folder / "results" / "partial")}
     assert found == {("kmeans", "done", ""), ("simclr", "done", ""),
-                     ("scan", "missing", "run.yaml has changed since it was trained: train again")}
+                     ("scan", "missing", "made with other settings (options.neighbours): train again")}
 
 
 @pytest.mark.xdist_group("runner")
@@ -150,7 +150,8 @@ def test_runs_on_other_images_are_refused(finished, tmp_path, monkeypatch, capsy
     write(tmp_path, STUDY)
     mark = tmp_path / "data" / "tiny" / "benchmark.json"
     mark.parent.mkdir(parents=True)
-    mark.write_text(json.dumps({"images_sha256": "others"}))
+    facts = json.loads((finished[0] / "data" / "tiny" / "benchmark.json").read_text())
+    mark.write_text(json.dumps(facts | {"images_sha256": "others"}))
     assert main(["unpack", "study.yaml", "runs.tar"]) == 2
     assert "other images" in capsys.readouterr().err
 

@@ -11,12 +11,15 @@ from conftest import TINY_METHODS
 
 from benchmarks import cli
 from benchmarks.datasets.catalogue import Downloads
-from benchmarks.status import lacking, state_of, study_in_words
+from benchmarks.state import Survey
+from benchmarks.status import lacking, state_in_words, study_in_words
 from scl import devices
+from scl.settings import complete, digest
 
 
 def state(study, stage="scl", seed=0):
-    return state_of(study, study.run("tiny-digits", "joint", stage, seed))
+    run = study.run("tiny-digits", "joint", stage, seed)
+    return state_in_words(study, run, Survey(study).state(run))
 
 
 def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_all):
@@ -30,7 +33,9 @@ def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_a
         assert state(study) == "running: epoch 1/3  1.0 min done, about 2.0 min left"
     (run.directory / "checkpoint.pt").touch()
     assert state(study).startswith("stopped: epoch 1/3")
-    (run.directory / "failure.json").write_text(json.dumps({"error": "the loss is nan", "epoch": 2}))
+    failure = {"error": "the loss is nan", "kind": "NonFinite", "permanent": True, "epoch": 2}
+    config = digest(complete(study.settings(run)))
+    (run.directory / "failure.json").write_text(json.dumps(failure | {"config_sha256": config}))
     assert state(study) == "failed: the loss is nan (epoch 2)"
     (run.directory / "checkpoint.pt").unlink()
     train_all(study)
@@ -43,7 +48,8 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
     before = (tiny_study("scl").runs()[0].directory / "run.yaml").read_bytes()
     study = tiny_study("random", "scl", methods=changed, plan=False)
     assert state(study, "random").startswith("done in")
-    assert "changed since it was trained" in state(study) and "2 runs, 1 of them trained" in study_in_words(study)
+    assert state(study) == "made with other settings (options.temperature): train again"
+    assert "2 runs, 1 of them trained, 1 out of date" in study_in_words(study)
     assert study.runs()[1].directory.joinpath("run.yaml").read_bytes() == before
 
 

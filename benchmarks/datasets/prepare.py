@@ -72,11 +72,48 @@ def prepare(
         "dataset": dataset,
         **_shape(name, described, contents, rows, size, clusters),
         "subset": subset,
+        "path": None if path is None else str(path),
         "official": official,
         "resize": RESIZE,
         "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)],
     }
     return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, workers)
+
+
+def prepare_for(study, name: str) -> Path:
+    """Prepare the benchmark `name` as the study asks; returns its benchmark.json. Raises as `prepare` does."""
+    block = study.benchmarks[name]
+    return prepare(
+        name,
+        dataset=study.dataset(name).name,
+        folder=study.data / name,
+        archives=study.data / "archives",
+        downloads=study.downloads,
+        size=block.size,
+        subset=block.subset,
+        clusters=block.clusters,
+        path=block.path,
+    )
+
+
+def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
+    """What of a prepared benchmark is not as the configuration asks, "" if nothing is.
+
+    facts: its benchmark.json. block: its block in the configuration (dataset, size, subset, clusters, path).
+    """
+    size = block.size or dataset.size
+    clusters = block.clusters or len(facts.get("classes") or ())
+    wanted = {"dataset": dataset.name, "size": [size, size], "subset": block.subset, "clusters": clusters, "path": block.path}
+    for key, value in wanted.items():
+        if facts.get(key) != value:
+            return f"{key}: {facts.get(key)}, wanted {value}"
+    sources = {source.get("file"): source for source in facts.get("sources") or ()}
+    for archive in archives_of(dataset, downloads):
+        source = sources.get(archive.file, {})
+        for kind in ("md5", "sha256"):
+            if source.get(kind) and getattr(archive, kind) and source[kind] != getattr(archive, kind):
+                return f"{archive.file}: {kind} {source[kind]}, wanted {getattr(archive, kind)}"
+    return ""
 
 
 def _check_counts(name: str, dataset: Dataset, contents: Contents, official: bool) -> bool:

@@ -12,7 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbour_purity
-from scl.record import sha256, write_json
+from scl.record import Damaged, set_aside, sha256, write_json
+from scl.run_files import Record, damage, read
+
+
+VERSION = 1  # raise when the scores of the same assignments change: finished runs are then scored again
 
 
 def evaluate_run(directory, data_folder) -> Path:
@@ -20,30 +24,33 @@ def evaluate_run(directory, data_folder) -> Path:
 
     Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images
     without a label (-1) are left out and counted as "unlabelled". A data set without labels gets
-    "scores": null and a "reason". "of" says which record and assignments were scored, so that a metrics.json
-    left over from an earlier training is recognised (benchmarks.report.collect).
+    "scores": null and a "reason". "of" says what was scored by which version, so that a metrics.json left over
+    from an earlier training is recognised (benchmarks.state).
 
-    Raises ValueError if the run was made on other images than those in `data_folder`, or evaluated others
-    than its protocol says, or if a file does not hold what it should.
+    Raises ValueError if the run was made on other images than those in `data_folder` or evaluated others than its
+    protocol says, Damaged (with the file set aside) if a file of the run is not what training wrote.
     """
     directory, data_folder = Path(directory), Path(data_folder)
-    record = read_json(directory / "record.json", "the run is not finished: train it first")
+    record = read_record(directory)
     benchmark = read_json(data_folder / "benchmark.json", "prepare the benchmark first")
-    if record["images_sha256"] != benchmark["images_sha256"]:
+    if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(
             f"{directory} was trained on other images than those now in {data_folder} (checksums "
             "differ): prepare the benchmark as it was, or train the run again"
         )
+    for name, problem in damage(directory, record, ("assignments.npz",)).items():
+        raise set_aside(directory / name, problem)
     arrays = _arrays(directory / "assignments.npz")
-    _check_rows(arrays["rows"], benchmark, record["protocol"], directory)
+    _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
         "classes": len(benchmark["classes"]) if benchmark.get("classes") else None,
         "clusters": benchmark["clusters"],
         "of": {
-            "finished": record["finished"],
-            "config_sha256": record["config_sha256"],
-            "assignments_sha256": sha256(directory / "assignments.npz"),
+            "fingerprint": record.fingerprint,
+            "assignments_sha256": record.files["assignments.npz"],
+            "labels_sha256": benchmark.get("labels_sha256"),
+            "evaluator": VERSION,
         },
     }
     labels = _labels(data_folder, benchmark)
@@ -52,33 +59,39 @@ def evaluate_run(directory, data_folder) -> Path:
     return directory / "metrics.json"
 
 
+def read_record(directory: Path) -> Record:
+    """The record of a finished run; Damaged (set aside, where it is there) if there is none."""
+    path = directory / "record.json"
+    try:
+        record = read(path, Record)
+    except Damaged as error:
+        raise set_aside(path, error) from None
+    if record is None:
+        raise Damaged(f"{path} is missing: the run is not finished: train it first")
+    return record
+
+
 def read_json(path: Path, way_out: str) -> dict:
     """The object in `path`; ValueError, with the way out, if there is none."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {way_out}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): {way_out}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object: {way_out}")
+    return content
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
-    if not path.exists():
-        raise ValueError(f"{path} is missing: train the run again")
+    """assignments.npz, as training wrote it: rows [n], assignments [n], confidence [n or 0], epochs [E],
+    per_epoch [E, n], ..."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     count = len(arrays["rows"])
-    wrong = [
-        name
-        for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
-        if arrays[name].shape != shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
-            f"{len(arrays['epochs'])} epochs; train the run again"
-        )
+    assert arrays["assignments"].shape == (count,), path
+    assert arrays["per_epoch"].shape == (len(arrays["epochs"]), count), path
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
@@ -95,16 +108,18 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
 
 
 def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
-    path = data_folder / "labels.npy"
+    """The labels as they were prepared, None if there are none. Damaged if they are lost or changed: the mark of the
+    benchmark is then set aside too, so that it is prepared again."""
+    path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not path.exists():
-        if benchmark.get("labels_sha256"):
-            raise ValueError(f"{path} is missing though benchmark.json lists it: prepare the benchmark again")
+        if listed:
+            set_aside(data_folder / "benchmark.json", "its labels are missing")
+            raise Damaged(f"{path} is missing though benchmark.json lists it: the same command prepares it again")
         return None
-    if benchmark.get("labels_sha256") and sha256(path) != benchmark["labels_sha256"]:
-        raise ValueError(
-            f"{path} is not the file that benchmark.json lists (checksums differ): "
-            "prepare the benchmark again"
-        )
+    if listed and sha256(path) != listed:
+        damaged = set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
+        set_aside(data_folder / "benchmark.json", "its labels are damaged")
+        raise damaged
     labels = np.load(path, allow_pickle=False)
     if len(labels) != benchmark["count"]:
         raise ValueError(f"{path} has {len(labels)} labels for {benchmark['count']} images")

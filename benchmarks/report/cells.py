@@ -10,7 +10,6 @@ from benchmarks.report.collect import Row, read_rows
 
 MARKS = {
     "a": "seeds trained by different commits",
-    "b": "seeds trained with different settings",
     "c": "trained with uncommitted changes of the code",
     "d": "not all runs on this benchmark used the same images",
     "e": "seeds, or attempts at one, trained on different devices, in different precisions, by different versions of PyTorch or, "
@@ -74,7 +73,6 @@ class Cell:
 
         holds = {
             "a": distinct("commit"),
-            "b": distinct("settings"),
             "c": any(row.dirty for row in self.done),
             "d": self.images_differ and bool(self.done),
             "e": distinct("device", "precision", "torch") or distinct("threads", rows=on_cpu)
@@ -100,9 +98,9 @@ class Grid:
         }
 
 
-def read_grid(study) -> Grid:
-    """The cells of the study's runs.csv."""
-    rows = tuple(read_rows(study))
+def read_grid(study, folder) -> Grid:
+    """The cells of the study, from `folder`/runs.csv."""
+    rows = tuple(read_rows(folder))
     protocols = dict.fromkeys(row.protocol for row in rows)
     return Grid(
         rows,

@@ -26,9 +26,9 @@ PUBLISHED_RULE = (
 )
 
 
-def write_claims(study) -> Path:
-    """Write and return `<study.results>/claims.md`, from runs.csv."""
-    grid, path = read_grid(study), study.results / "claims.md"
+def write_claims(study, folder: Path) -> Path:
+    """Write and return `folder`/claims.md, from its runs.csv."""
+    grid, path = read_grid(study, folder), folder / "claims.md"
     lines = [f"# What the runs support (study `{study.results.name}`)", "", f"- {header(study, grid)[0]}"]
     for title, rule, found in sections(study, grid):
         lines += ["", f"## {title}", "", rule, "", *(f"- {statement}" for statement in found)]

@@ -1,21 +1,25 @@
 """From the run folders of a study to runs.csv: a row a planned run, whatever became of it.
 
-A run counts as done only if its record, its metrics and the run that it builds on agree with one another;
-what does not is "missing" with the reason, so that no stale number reaches a table.
+What does not count (benchmarks.state) is "missing" with the reason, so that no stale number reaches a table.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
+import json
+import shutil
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.report.state import Failed, chain, metrics_of, record_of, records_before, settings_of
+from benchmarks.state import State, Survey
 from scl.record import atomic
+from scl.run_files import Record
 
 STATUSES = ("done", "failed", "missing", "skipped")
+WHOLE = ("done", "skipped")
 SCORES = (
     "acc",
     "nmi",
@@ -84,20 +88,28 @@ class Row:
         return self.device.startswith("CPU")
 
 
-def collect(study) -> Path:
-    """Write and return `<study.results>/runs.csv`."""
-    path = study.results / "runs.csv"
+def collect(study, folder: Path) -> Path:
+    """Write and return `folder`/runs.csv. Raises ValueError if that is the folder of the study's results and a run is
+    not done; once all are, what was reported of a part of them is removed."""
+    rows, path = rows_of(study), Path(folder) / "runs.csv"
+    if path.parent == study.results:
+        undone = [row for row in rows if row.status not in WHOLE]
+        if undone:
+            first = undone[0]
+            raise ValueError(f"{len(undone)} of {len(rows)} runs are not done, such as {first.benchmark} {first.protocol} "
+                             f"{first.stage} seed {first.seed} ({first.reason}); the command that runs the study makes them")
+        shutil.rmtree(study.results / "partial", ignore_errors=True)
     names = [field.name for field in dataclasses.fields(Row)]
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(dataclasses.asdict(row_of(run, study.skipped)) for run in study.runs())
+        writer.writerows(map(dataclasses.asdict, rows))
     return path
 
 
-def read_rows(study) -> list[Row]:
-    """The rows of runs.csv, in the study's order. ValueError if it is missing or of another version."""
-    path = study.results / "runs.csv"
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of `folder`/runs.csv, in the study's order. ValueError if it is missing or of another version."""
+    path = Path(folder) / "runs.csv"
     if not path.exists():
         raise ValueError(f"{path} is missing: collect the runs first")
     kinds = typing.get_type_hints(Row)
@@ -117,50 +129,61 @@ def _parse(text: str, kind):
     return text == "True" if base is bool else base(text)
 
 
-def row_of(run, skipped: dict[str, str]) -> Row:
+def is_whole(study) -> bool:
+    """Whether every run is done, or skipped for want of its data."""
+    return all(row.status in WHOLE for row in rows_of(study))
+
+
+def rows_of(study) -> list[Row]:
+    """What became of every planned run, in the study's order."""
+    found = Survey(study)
+    return [row_of(run, found) for run in study.runs()]
+
+
+def row_of(run, found: Survey) -> Row:
     """What became of one planned run."""
-    row = Row(run.benchmark, run.protocol, run.stage, run.title, run.seed, "missing")
-    if run.benchmark in skipped:
-        return dataclasses.replace(row, status="skipped", reason=skipped[run.benchmark])
-    try:
-        record = record_of(run)
-        metrics = metrics_of(run, record)
-    except Failed as error:
-        return dataclasses.replace(row, status="failed", reason=str(error))
-    except ValueError as error:
-        return dataclasses.replace(row, reason=str(error))
-    return dataclasses.replace(row, status="done", **_measured(run, record, metrics))
+    state = found.state(run)
+    status = state.status if state.status in STATUSES else "missing"
+    row = Row(run.benchmark, run.protocol, run.stage, run.title, run.seed, status, reason=state.reason)
+    return dataclasses.replace(row, **_measured(run, state, found)) if status == "done" else row
 
 
-def _measured(run, record: dict, metrics: dict) -> dict:
-    scores, oracle = metrics["scores"] or {}, metrics["oracle"] or {}
-    before = records_before(run)
-    whole = len(before) == len(chain(run)) - 1
+def _measured(run, state: State, found: Survey) -> dict:
+    record, metrics, before = state.record, state.metrics, []
+    while run.after:
+        run = run.after
+        before.append(found.state(run).record)
+    scores, oracle = metrics.scores, metrics.oracle
     return (
-        {name: scores.get(name) for name in SCORES}
-        | {name: record[name] for name in COPIED}
+        {name: getattr(scores, name, None) for name in SCORES}
+        | {name: getattr(record, name) for name in COPIED}
         | {
-            "reason": metrics.get("reason") or "",
-            "neighbour_purity": metrics.get("neighbour_purity"),
-            "oracle_acc": oracle.get("acc"),
-            "oracle_epoch": oracle.get("epoch"),
-            "chain_seconds": record["seconds"] + sum(r["seconds"] for r in before) if whole else None,
-            "peak_memory_mb": record["peak_memory_bytes"] / 1e6,
-            "torch": record["versions"]["torch"],
-            "settings": settings_of(run),
+            "reason": metrics.reason or "",
+            "neighbour_purity": metrics.neighbour_purity,
+            "oracle_acc": oracle and oracle.acc,
+            "oracle_epoch": oracle and oracle.epoch,
+            "chain_seconds": record.seconds + sum(earlier.seconds for earlier in before),
+            "peak_memory_mb": record.peak_memory_bytes / 1e6,
+            "torch": record.versions.get("torch") or "",
+            "settings": settings_of([record, *before]),
             "other_commits": " ".join(_other_commits(record, before)),
             "other_devices": ", ".join(_other_devices(record)),
-            "counts": ", ".join(f"{name} {count}" for name, count in record.get("counts", {}).items()),
-            "finished": record["finished"],
+            "counts": ", ".join(f"{name} {count}" for name, count in record.counts.items()),
+            "finished": record.finished,
         }
     )
 
 
-def _other_commits(record: dict, before: list[dict]) -> list[str]:
-    attempts = [attempt["commit"] for attempt in record.get("attempts", [])]
-    return sorted({*attempts, *(earlier["commit"] for earlier in before)} - {record["commit"]})
+def settings_of(chain: list[Record]) -> str:
+    """Twelve digits that are equal for runs that differ in nothing but the seed. chain: the run's record and those of
+    the stages that it builds on, last first."""
+    parts = [{k: v for k, v in record.identity["settings"].items() if k != "seed"} for record in chain]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _other_devices(record: dict) -> list[str]:
-    attempts = [attempt for attempt in record.get("attempts", []) if "device" in attempt]
-    return sorted({f"{a['device']} {a['precision']}" for a in attempts} - {f"{record['device']} {record['precision']}"})
+def _other_commits(record: Record, before: list[Record]) -> list[str]:
+    return sorted({*(a.commit for a in record.attempts), *(r.commit for r in before)} - {record.commit})
+
+
+def _other_devices(record: Record) -> list[str]:
+    return sorted({f"{a.device} {a.precision}" for a in record.attempts} - {f"{record.device} {record.precision}"})

@@ -46,14 +46,14 @@ COLUMNS = 3  # panels side by side
 MOST_BANDS = 5  # in a panel, as many as methods train in config/paper.yaml; more of them all turn brown
 
 
-def write_figures(study) -> list[Path]:
-    """Write figures/scores and figures/curves, each .png and .svg, below study.results; return the paths."""
-    grid, paths = read_grid(study), []
+def write_figures(study, folder: Path) -> list[Path]:
+    """Write figures/scores and figures/curves, each .png and .svg, into `folder` from its runs.csv; return the paths."""
+    grid, paths = read_grid(study, folder), []
     for name, draw in (("scores", draw_scores), ("curves", draw_curves)):
         with matplotlib.rc_context(STYLE):
             figure = draw(study, grid)
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                path = study.results / "figures" / f"{name}.{kind}"
+                path = folder / "figures" / f"{name}.{kind}"
                 with atomic(path) as temporary:
                     figure.savefig(temporary, format=kind, metadata=metadata)
                 paths.append(path)

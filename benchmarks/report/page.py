@@ -56,22 +56,22 @@ td.why { white-space: normal; min-width: 16rem; } code { font-size: .85em; }
 """
 
 
-def write_page(study) -> Path:
-    """Write and return `<study.results>/report/index.html`, from runs.csv and the figures.
+def write_page(study, folder: Path) -> Path:
+    """Write and return `folder`/report/index.html, from its runs.csv and figures.
 
     Raises ValueError if the figures have not been made.
     """
-    grid, path = read_grid(study), study.results / "report" / "index.html"
+    grid, path = read_grid(study, folder), folder / "report" / "index.html"
     with atomic(path) as temporary:
-        temporary.write_text(_page(study, grid), encoding="utf-8")
+        temporary.write_text(_page(study, grid, folder), encoding="utf-8")
     return path
 
 
-def _page(study, grid: Grid) -> str:
+def _page(study, grid: Grid, folder: Path) -> str:
     name = html.escape(study.title or study.results.name)
     parts = {
         "Results": _results(study, grid),
-        "Figures": _figures(study),
+        "Figures": _figures(folder),
         "Claims": _claims(study, grid),
         "Settings": _listed(origins_of(study)),
         "Runs": _runs(grid),
@@ -104,10 +104,10 @@ def _results(study, grid: Grid) -> str:
     return "".join(parts)
 
 
-def _figures(study) -> str:
+def _figures(folder: Path) -> str:
     parts = []
     for name, caption in FIGURES.items():
-        path = study.results / "figures" / f"{name}.svg"
+        path = folder / "figures" / f"{name}.svg"
         if not path.exists():
             raise ValueError(f"{path} is missing: make the figures before the page")
         image = base64.b64encode(path.read_bytes()).decode("ascii")

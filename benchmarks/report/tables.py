@@ -20,10 +20,10 @@ PROTOCOLS = {
 }
 
 
-def write_tables(study) -> list[Path]:
-    """Write tables.md and tables.tex below study.results from its runs.csv; return their paths."""
-    grid = read_grid(study)
-    markdown_path, latex_path = study.results / "tables.md", study.results / "tables.tex"
+def write_tables(study, folder: Path) -> list[Path]:
+    """Write tables.md and tables.tex into `folder` from its runs.csv; return their paths."""
+    grid = read_grid(study, folder)
+    markdown_path, latex_path = folder / "tables.md", folder / "tables.tex"
     with atomic(markdown_path) as temporary:
         temporary.write_text(_markdown_page(study, grid), encoding="utf-8")
     with atomic(latex_path) as temporary:

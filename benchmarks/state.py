@@ -1,0 +1,203 @@
+"""What has become of each planned run: the one place that says whether a result counts.
+
+A result counts if its record is of the run as planned (scl.identity: settings, versions, images, weights it starts
+from) and its files are those that the record names. Everything else is made again by the command that runs the study.
+Nothing is written here, and nothing large is read: images and weights are hashed when a run loads them.
+
+Reasons name files, never folders: they are published in runs.csv.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.datasets.catalogue import archives_of
+from benchmarks.datasets.prepare import unlike
+from benchmarks.evaluation.evaluate import VERSION
+from scl import images, settings
+from scl.identity import difference, identity_of
+from scl.record import Damaged
+from scl.run_files import Failure, Record, damage, read
+
+SMALL = ("assignments.npz", "history.csv")  # files whose checksums are looked at whenever a study is
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Scores(Strict):
+    """Of the last epoch, as benchmarks.evaluation.metrics has them."""
+
+    acc: float
+    nmi: float
+    nmi_geometric: float
+    ari: float
+    clusters_used: int
+    largest_share: float
+    smallest_share: float
+    mean_confidence: float | None
+
+
+class Point(Strict):
+    """Of a curve: the scores after an epoch."""
+
+    epoch: int
+    acc: float
+    nmi: float
+    ari: float
+
+
+class Oracle(Strict):
+    """The best epoch by labels."""
+
+    acc: float
+    epoch: int
+
+
+class Scored(Strict):
+    """What was scored, and by which version of the evaluator."""
+
+    fingerprint: str
+    assignments_sha256: str
+    labels_sha256: str | None
+    evaluator: int
+
+
+class Metrics(Strict):
+    """metrics.json."""
+
+    scores: Scores | None
+    per_epoch: list[Point]
+    oracle: Oracle | None
+    neighbour_purity: float | None
+    reason: str | None = None
+    of: Scored
+
+
+@dataclass(frozen=True)
+class State:
+    """status: done, trained (not evaluated), failed, stopped (there is a checkpoint), missing, outdated, damaged,
+    waiting (for the stage on which it builds) or skipped. record and metrics only if they count."""
+
+    status: str
+    reason: str = ""
+    record: Record | None = None
+    metrics: Metrics | None = None
+
+
+class Survey:
+    """States of the runs of a study, each looked up once."""
+
+    def __init__(self, study):
+        self.study = study
+        self.state = cache(self._state)
+        self.prepared = cache(self._prepared)
+
+    def states(self) -> dict:
+        """{run: State} of every planned run."""
+        return {run: self.state(run) for run in self.study.runs()}
+
+    def outdated(self) -> list[Path]:
+        """Files that are there and do not count: what Snakemake has to make again."""
+        files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
+        for run, state in self.states().items():
+            if state.status in ("damaged", "outdated", "waiting", "failed"):
+                files.append(run.directory / "record.json")
+            if state.status not in ("done", "skipped"):
+                files.append(run.directory / "metrics.json")
+        return [file for file in files if file.exists()]
+
+    def _prepared(self, benchmark: str) -> tuple[dict | None, str]:
+        """(contents of benchmark.json, None if there is none; why it has to be prepared again, "" if it has not)."""
+        folder = self.study.data / benchmark
+        if not (folder / "benchmark.json").exists():
+            return None, ""
+        try:
+            facts = images.describe(folder)
+        except Damaged:
+            return None, "benchmark.json is damaged"
+        return facts, unlike(facts, self.study.benchmarks[benchmark], self.study.dataset(benchmark), self.study.downloads)
+
+    def _state(self, run) -> State:
+        if run.benchmark in self.study.skipped:
+            return State("skipped", self.study.skipped[run.benchmark])
+        planned = settings.complete(self.study.settings(run))
+        state = self._trained(run, planned)
+        if state.status == "trained":
+            return self._evaluated(run, state.record)
+        try:
+            failure = _failure(run.directory / "failure.json", planned)
+        except Damaged as error:
+            return State("damaged", str(error))
+        return State("failed", failure) if failure else state
+
+    def _trained(self, run, planned) -> State:
+        try:
+            record = read(run.directory / "record.json", Record)
+        except Damaged as error:
+            return State("damaged", f"{error}: train again")
+        before = self.state(run.after) if run.after else None
+        if before and before.status not in ("done", "trained"):
+            return _waiting(run, before, begun=record is not None)
+        if record is None:
+            stopped = (run.directory / "checkpoint.pt").exists()
+            return State("stopped", "interrupted") if stopped else State("missing", "not run")
+        return self._checked(run, planned, record, before)
+
+    def _checked(self, run, planned, record: Record, before: State | None) -> State:
+        facts, problem = self.prepared(run.benchmark)
+        if problem:
+            return State("outdated", f"the images are to be prepared again ({problem})")
+        facts = facts or _as_recorded(self.study, run.benchmark, record)
+        identity = identity_of(planned, facts, before.record.files["weights.pt"] if before else None)
+        if changed := difference(identity, record.identity):
+            return State("outdated", f"{changed}: train again")
+        for name, problem in damage(run.directory, record, SMALL).items():
+            return State("damaged", f"{name} is {problem}: train again")
+        return State("trained", "trained, not evaluated", record)
+
+    def _evaluated(self, run, record: Record) -> State:
+        try:
+            metrics = read(run.directory / "metrics.json", Metrics)
+        except Damaged as error:
+            return State("trained", f"{error}: evaluate again", record)
+        if metrics is None:
+            return State("trained", "trained, not evaluated", record)
+        facts, _ = self.prepared(run.benchmark)
+        labels = facts.get("labels_sha256") if facts else metrics.of.labels_sha256
+        scored = Scored(fingerprint=record.fingerprint, assignments_sha256=record.files["assignments.npz"],
+                        labels_sha256=labels, evaluator=VERSION)
+        if metrics.of != scored:
+            return State("trained", "metrics.json is of another training, other labels or another version: evaluate again",
+                         record)
+        return State("done", "", record, metrics)
+
+
+def _waiting(run, before: State, *, begun: bool) -> State:
+    if before.status == "failed":
+        return State("waiting", f"{run.after.stage}, on which it builds, failed")
+    return State("waiting", f"{run.after.stage}, on which it builds, has to be trained again") if begun else State("missing", "not run")
+
+
+def _as_recorded(study, benchmark: str, record: Record) -> dict:
+    """What can be known of images that are not there any more: the record's word, and the configuration's clusters."""
+    recorded, block, dataset = record.identity.get("images") or {}, study.benchmarks[benchmark], study.dataset(benchmark)
+    published = all(archive.official for archive in archives_of(dataset, study.downloads))
+    clusters = block.clusters or (published and dataset.clusters) or recorded.get("clusters")
+    return {"images_sha256": recorded.get("sha256"), "splits": recorded.get("splits"), "clusters": clusters}
+
+
+def _failure(path: Path, planned) -> str:
+    """Why the last attempt at the run as planned failed, in one line; "" if it did not. Raises Damaged."""
+    failure = read(path, Failure)
+    if failure is None or failure.config_sha256 != settings.digest(planned):
+        return ""
+    where = ", ".join(f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term")
+                      if getattr(failure, name) is not None)
+    error = " ".join(failure.error.split())
+    return f"{error} ({where})" if where else error

@@ -1,0 +1,123 @@
+"""The files of a finished run as others read them: typed, checked, and damaged ones told apart from missing ones."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from scl.identity import fingerprint
+from scl.record import Damaged, set_aside, sha256
+
+WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by a finished run, with their checksums in the record
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Attempt(BaseModel):
+    """One process that trained a run, from its start or from a checkpoint."""
+
+    model_config = ConfigDict(strict=True)
+
+    started: str
+    commit: str
+    device: str
+    precision: str
+
+
+class Record(BaseModel):
+    """record.json: what a training run was made from, with what, and what it took. Seconds and bytes."""
+
+    model_config = ConfigDict(strict=True)
+
+    benchmark: str
+    protocol: str
+    stage: str
+    seed: int
+    epochs: int
+    seconds: float
+    peak_memory_bytes: int
+    precision: str
+    commit: str
+    dirty: bool | None
+    versions: dict[str, str | None]
+    device: str
+    threads: int
+    config_sha256: str
+    images_sha256: str
+    identity: dict[str, Any]
+    fingerprint: str
+    files: dict[str, str]
+    counts: dict[str, int]
+    attempts: list[Attempt]
+    finished: str
+
+    @model_validator(mode="after")
+    def _is_one_run(self):
+        if fingerprint(self.identity) != self.fingerprint:
+            raise ValueError("its fingerprint is not that of its identity")
+        return self
+
+
+class Failure(BaseModel):
+    """failure.json: why the last attempt at a run failed, and whether another attempt would fail the same way."""
+
+    model_config = ConfigDict(strict=True)
+
+    error: str
+    kind: str
+    permanent: bool
+    config_sha256: str
+    epoch: int | None = None
+    step: int | None = None
+    term: str | None = None
+
+
+def read(path: Path, model: type[Model]) -> Model | None:
+    """What `path` holds, None if there is no such file. Damaged, naming the file, if it holds anything else."""
+    try:
+        return model.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Damaged(f"{path.name} is damaged or of another version ({where + ': ' if where else ''}{first['msg']})") from None
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path.name} is damaged (not JSON)") from None
+
+
+def damage(directory: Path, record: Record, names=WRITTEN) -> dict[str, str]:
+    """Those of the files `names` of a finished run that are not what it wrote: {name: what is wrong}."""
+    wrong = {}
+    for name in names:
+        try:
+            if sha256(directory / name) != record.files.get(name):
+                wrong[name] = "damaged (its checksum is not the recorded one)"
+        except FileNotFoundError:
+            wrong[name] = "missing"
+        except OSError as error:
+            wrong[name] = f"not readable ({error.strerror})"
+    return wrong
+
+
+def weights_of(directory: Path) -> tuple[bytes, str]:
+    """The verified bytes of a finished run's weights, and their SHA-256.
+
+    Raises Damaged if the run is not finished, or (with the file set aside) if they are not what it wrote.
+    """
+    path = directory / "weights.pt"
+    try:
+        record = read(directory / "record.json", Record)
+    except Damaged as error:
+        raise set_aside(directory / "record.json", str(error).removeprefix("record.json ").removeprefix("is ")) from None
+    if record is None or not path.exists():
+        missing = path if record else directory / "record.json"
+        raise Damaged(f"{missing}: missing; the stage this run starts from has to be trained first")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.files.get("weights.pt"):
+        raise set_aside(path, "damaged (its checksum is not the recorded one)")
+    return content, found

@@ -1,0 +1,94 @@
+"""Runs that fail for a reason of their own: failure.json says why, and a retry does not train again."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.cli import main
+from benchmarks.state import Survey
+from scl import devices
+from scl.method import SCL
+
+
+class Hungry(SCL):
+    """SCL on a GPU that is too small."""
+
+    def step(self, views, index):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines")
+
+
+class Unlucky(SCL):
+    """SCL on a device that fails once."""
+
+    def step(self, views, index):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+@pytest.fixture
+def attempt(tiny_study, capsys):
+    """A function that plans SCL in some form and tries to train it: (status, what was said, failure.json)."""
+
+    def go(method="scl.method.SCL", number=1, gpus=0, plan=True, flags=(), **block):
+        block = {"method": method, "augment": {"view": [], "strong": []}, "training": {"epochs": 1}} | block
+        study = tiny_study("scl", methods={"scl": block}, plan=plan)
+        [run] = study.runs()
+        status = main(["train", str(run.directory), "--gpus", str(gpus), "--attempt", str(number), *flags])
+        path = run.directory / "failure.json"
+        failure = json.loads(path.read_text()) if path.exists() else None
+        return status, capsys.readouterr().err, failure, Survey(study).state(run)
+
+    return go
+
+
+def test_a_gpu_too_small_says_what_to_lower(attempt):
+    status, told, failure, state = attempt("test_failures.Hungry")
+    assert status == 1 and told.count("\n") == 1
+    for words in ("out of GPU memory", "lower training.batch_size (now 64) or machine.runs_per_gpu"):
+        assert words in told and words in failure["error"]
+    assert failure["permanent"] and state.status == "failed" and "out of GPU memory" in state.reason
+
+
+@pytest.mark.parametrize("method, block", [("test_failures.Hungry", {}),
+                                           ("scl.method.SCL", {"training": {"epochs": 9, "learning_rate": 1e30}})])
+def test_a_retry_of_what_fails_by_itself_ends_at_once(method, block, attempt):
+    status, _, first, _ = attempt(method, **block)
+    again, told, second, state = attempt(method, 2, **block)
+    assert status == again == 1 and first == second and state.status == "failed"
+    assert f"not tried again, it would fail as before: {first['error']}" in told
+    assert attempt(method, 1, **block)[2]["time"] >= first["time"]  # the same command anew does try
+
+
+def test_a_retry_of_what_may_pass_does_try(attempt):
+    with pytest.raises(RuntimeError):
+        attempt("test_failures.Unlucky")
+    assert attempt("scl.method.SCL", 2)[0] == 0
+
+
+def test_settings_that_changed_are_no_failure(attempt):
+    diverging = {"training": {"epochs": 9, "learning_rate": 1e30}}
+    assert attempt(**diverging)[3].status == "failed"
+    assert attempt(training={"epochs": 2})[3].status == "trained"
+
+
+def test_a_gpu_that_is_required_and_absent_is_a_failure_on_record(attempt, monkeypatch):
+    monkeypatch.setattr(devices, "visible", lambda: [])
+    status, told, failure, _ = attempt(gpus=1, flags=["--require-gpu"])
+    assert status == 2 and "1 GPU(s) asked for, 0 visible" in told and "1 GPU(s) asked for" in failure["error"]
+
+
+def test_another_version_of_a_method_is_another_run(attempt, monkeypatch):
+    assert attempt()[3].status == "trained"
+    monkeypatch.setattr(SCL, "version", SCL.version + 1)
+    status, told, _, state = attempt(plan=False)  # the plan is of the version before
+    assert status == 2 and "its version has changed since this run was planned" in told
+    assert state.status == "outdated" and state.reason == "made with other settings (version): train again"
+    assert attempt()[3].status == "trained"
+
+
+def test_another_default_of_an_option_is_another_run(attempt, monkeypatch):
+    assert attempt()[3].status == "trained"
+    before = SCL.Options.__init__.__defaults__
+    monkeypatch.setattr(SCL.Options.__init__, "__defaults__", (0.08, *before[1:]))
+    state = attempt(plan=False)[3]
+    assert state.status == "outdated" and state.reason == "made with other settings (options.temperature): train again"

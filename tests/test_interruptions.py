@@ -1,0 +1,328 @@
+"""The table of interruptions in docs/running.md, row by row: interrupt a study, give the same command again, and
+compare what it ends with, bit for bit, with a study that nothing disturbed.
+
+Everything is done by real `snakemake` processes, in a session of their own, so that a signal can go to the whole group
+as a terminal sends it. The trainings (SimCLR, then SCAN) are long enough to be met half-way.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from archive_server import ArchiveServer
+from conftest import TINY_METHODS
+from fake_archives import build
+from flow import ROOT, TINY
+
+EPOCHS = 150
+STUDY = TINY | {"methods": {
+    "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
+    "scan": TINY_METHODS["scan"] | {"training": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.001}}}}
+CIFAR10 = "cifar-10-python.tar.gz"
+pytestmark = pytest.mark.xdist_group("interruptions")
+
+
+def start(folder, study, *flags):
+    """Start the workflow in a process group of its own; Ctrl-C reaches it also where the tests run in the background."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2",
+               "--workflow-profile", ROOT / "profiles" / "default", "--configfile", "study.yaml", *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def end_of(process):
+    output = process.communicate(timeout=600)[0]
+    return process.returncode, output
+
+
+def snakemake(folder, study, *flags):
+    status, output = end_of(start(folder, study, *flags))
+    assert "Traceback" not in output, output
+    return status, output
+
+
+def run_of(folder, stage="simclr"):
+    return folder / "results" / "runs" / "tiny" / "joint" / stage / "seed0"
+
+
+def wait_for_training(folder, process, epoch=5):
+    """Until SimCLR's log shows an epoch, and well before its last."""
+    log = folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.log"
+    while not (log.exists() and f"epoch {epoch * 3}/" in log.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def trainer_pids(folder):
+    """Processes that train a run of this study."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command, cwd = (path / "cmdline").read_bytes().split(b"\0"), os.readlink(path / "cwd")
+        except OSError:
+            continue
+        if b"train" in command and b"benchmarks.cli" in command and cwd == str(folder):
+            found.append(int(path.name))
+    return found
+
+
+def wait_for_end(pids):
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.05)
+
+
+def outcome(folder):
+    """What a study leaves behind, without times: arrays, weights, scores of every run, and the table's numbers."""
+    found = {}
+    for stage in ("simclr", "scan"):
+        run = run_of(folder, stage)
+        with np.load(run / "assignments.npz") as file:
+            found |= {(stage, name): file[name].tobytes() for name in file.files}
+        weights = torch.load(run / "weights.pt", weights_only=True)
+        found |= {(stage, name): value.numpy().tobytes() for name, value in weights.items()}
+        found[stage, "scores"] = json.loads((run / "metrics.json").read_text())["scores"]
+        assert not (run / "failure.json").exists() and not [f for f in run.iterdir() if ".tmp" in f.name]
+    assert "Runs: 2 of 2 planned are done." in (folder / "results" / "tables.md").read_text()
+    assert not (folder / "results" / "partial").exists()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, output = snakemake(folder, STUDY)
+    assert status == 0, output
+    return folder
+
+
+def assert_the_same_command_finishes(folder, undisturbed, study=STUDY):
+    status, output = snakemake(folder, study)
+    assert status == 0, output
+    assert outcome(folder) == outcome(undisturbed)
+    status, output = snakemake(folder, study)
+    assert status == 0 and "Nothing to be done" in output
+
+
+def no_target_is_there(folder):
+    """A target under its final name would make the same command say that there is nothing to do."""
+    return not [name for name in ("tables.md", "claims.md", "runs.csv", "report") if (folder / "results" / name).exists()]
+
+
+def resumed(folder):
+    return len(json.loads((run_of(folder) / "record.json").read_text())["attempts"]) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM to the group"])
+def test_a_signal_to_all_saves_and_the_same_command_resumes(number, tmp_path, undisturbed):
+    process = start(tmp_path, STUDY, "--retries", "0")
+    wait_for_training(tmp_path, process)
+    os.killpg(process.pid, number)
+    status, output = end_of(process)
+    assert status != 0 and no_target_is_there(tmp_path), output
+    assert (run_of(tmp_path) / "checkpoint.pt").exists() and not (run_of(tmp_path) / "record.json").exists()
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert resumed(tmp_path)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, undisturbed):
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
+    assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_snakemake_alone_lets_the_runs_finish(number, tmp_path, undisturbed):
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    process.send_signal(number)
+    assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
+    assert not (run_of(tmp_path, "scan") / "record.json").exists()  # no more are started
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert len(json.loads((run_of(tmp_path) / "record.json").read_text())["attempts"]) <= 2
+
+
+def unlock(folder, study):
+    """What is to be done about a lock that is left: said by the same command, and never done by itself."""
+    status, output = snakemake(folder, study)
+    assert status != 0 and "snakemake --unlock" in output and "cannot be locked" in output, output
+    assert no_target_is_there(folder)
+    assert snakemake(folder, study, "--unlock")[0] == 0
+
+
+def test_a_closed_terminal_leaves_a_lock(tmp_path, undisturbed):
+    """SIGHUP: the runs save and stop."""
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    pids = trainer_pids(tmp_path)
+    os.killpg(process.pid, signal.SIGHUP)
+    end_of(process)
+    wait_for_end(pids)
+    assert (run_of(tmp_path) / "checkpoint.pt").exists() and not (run_of(tmp_path) / "record.json").exists()
+    unlock(tmp_path, STUDY)
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert resumed(tmp_path)
+
+
+def test_kill_9_of_snakemake_leaves_orphans_that_nothing_trains_beside(tmp_path, undisturbed):
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    pids = trainer_pids(tmp_path)
+    process.kill()
+    process.wait()
+    assert pids and all(Path(f"/proc/{pid}").exists() for pid in pids)
+    unlock(tmp_path, STUDY)
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+    record = json.loads((run_of(tmp_path) / "record.json").read_text())
+    assert record["attempts"][0]["epoch"] == 0 and all(a["epoch"] == EPOCHS for a in record["attempts"][1:])  # trained once
+
+
+def test_a_power_cut_costs_what_was_not_saved(tmp_path, undisturbed):
+    process = start(tmp_path, STUDY | {"machine": {"threads": 1, "checkpoint_seconds": 0.2}})
+    wait_for_training(tmp_path, process)
+    pids = trainer_pids(tmp_path)
+    for pid in (*pids, process.pid):
+        os.kill(pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for_end(pids)
+    unlock(tmp_path, STUDY)
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(retries, tmp_path, undisturbed):
+    process = start(tmp_path, STUDY, "--retries", str(retries))
+    wait_for_training(tmp_path, process)
+    for pid in trainer_pids(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    status, output = end_of(process)
+    assert (status == 0) == bool(retries), output
+    assert retries or no_target_is_there(tmp_path)
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+
+
+def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):
+    bad = STUDY["methods"]["scan"]["training"] | {"learning_rate": 1e30}
+    study = STUDY | {"methods": STUDY["methods"] | {"scan": STUDY["methods"]["scan"] | {"training": bad}}}
+    for attempt in range(2):  # the same command tries again, fails again, and says so
+        status, output = snakemake(tmp_path, study)
+        assert status != 0 and "scl: failed: the loss term" in output and "Nothing to be done" not in output
+        assert "not tried again" in output  # by the retry of the profile
+        assert no_target_is_there(tmp_path)
+        assert "failed" in (tmp_path / "results" / "partial" / "tables.md").read_text()
+    assert ", 1 failed" in snakemake(tmp_path, study, "--dry-run")[1]
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own of 1.5 MiB, where this machine lets us mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(folder)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_with_the_file_and_once_there_is_room_the_same_command_finishes(small_disk, undisturbed):
+    status, output = snakemake(small_disk, STUDY)
+    assert status != 0 and "No space left on device" in output, output
+    assert no_target_is_there(small_disk)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert_the_same_command_finishes(small_disk, undisturbed)
+
+
+def test_a_dead_server_costs_its_benchmark_until_it_is_back(tmp_path, undisturbed):
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    checksums = build(archives)
+    study = STUDY | {"benchmarks": {"cifar10": {"size": 8}}, "methods": {"random": TINY_METHODS["random"]}}
+    with ArchiveServer(archives) as server:
+        server.faults = {f"a/{CIFAR10}": {"404"}}
+        downloads = {"mirrors": {CIFAR10: [server.url(CIFAR10)]}, "checksums": {CIFAR10: checksums[CIFAR10]}}
+        study |= {"downloads": downloads}
+        status, output = snakemake(tmp_path, study)
+        assert status != 0 and "could not be had from 127.0.0.1" in output and no_target_is_there(tmp_path)
+        server.faults = {}
+        status, output = snakemake(tmp_path, study)
+    assert status == 0, output
+    assert "Runs: 1 of 1 planned are done." in (tmp_path / "results" / "tables.md").read_text()
+
+
+# --- files that changed under a study -------------------------------------------------------------------------------
+
+
+def copy_of(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "copy", copy_function=shutil.copy2)
+    return tmp_path / "copy"
+
+
+def test_damaged_weights_of_the_stage_before_are_never_used(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    weights = run_of(folder) / "weights.pt"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    shutil.rmtree(run_of(folder, "scan"))  # so that they are loaded
+    status, output = snakemake(folder, STUDY)
+    assert status != 0 and "weights.pt: damaged" in output and "set aside as weights.pt.damaged" in output
+    assert_the_same_command_finishes(folder, undisturbed)
+
+
+def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed):
+    """Whatever is interrupted after the change, no run of the old clusters counts, and none of them is in a table."""
+    folder = copy_of(undisturbed, tmp_path)
+    fewer = STUDY | {"benchmarks": {"tiny": TINY["benchmarks"]["tiny"] | {"clusters": 5}}}
+    process = start(folder, fewer, "--retries", "0")
+    wait_for_training(folder, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert end_of(process)[0] != 0
+    command = [sys.executable, "-m", "benchmarks.cli", "report", "study.yaml"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    partial = (folder / "results" / "partial" / "tables.md").read_text()
+    assert "0 of 2 planned are done" in partial
+    status, output = snakemake(folder, fewer)
+    assert status == 0, output
+    clusters = json.loads((run_of(folder, "scan") / "metrics.json").read_text())["clusters"]
+    assert clusters == 5
+    assert_the_same_command_finishes(folder, undisturbed)  # and back again
+
+
+def test_a_dry_run_of_another_plan_changes_nothing(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    other = STUDY | {"training": STUDY["training"] | {"batch_size": 16}, "seeds": 2}
+    status, output = snakemake(folder, other, "--dry-run")
+    assert status == 0 and "train simclr on tiny (joint), seed 1" in output and "2 out of date" not in output
+    (folder / "study.yaml").write_bytes((undisturbed / "study.yaml").read_bytes())
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    assert {p for p in after if after[p] != before.get(p)} <= {folder / "study.yaml"} and before.keys() == after.keys()
+    assert snakemake(folder, STUDY)[1].count("Nothing to be done") == 1
+
+
+def test_results_copied_without_their_times_are_not_made_again(tmp_path, undisturbed):
+    """As `cp -r` or a version control system leaves them: every file newer or older than it was."""
+    folder = tmp_path / "moved"
+    shutil.copytree(undisturbed, folder, copy_function=shutil.copyfile)
+    shutil.rmtree(folder / ".snakemake")
+    os.utime(folder / "data" / "tiny" / "benchmark.json")
+    os.utime(run_of(folder) / "weights.pt")
+    status, output = snakemake(folder, STUDY, "--dry-run")
+    assert status == 0 and "train simclr" not in output and "train scan" not in output, output
