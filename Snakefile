@@ -50,7 +50,7 @@ localrules:
 
 onstart:
     try:
-        slurm.check(workflow)
+        slurm.check(workflow, STUDY)
     except ValueError as error:
         print(f"snakemake: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
