@@ -139,7 +139,7 @@ class Cluster:
 
     def job(self, number: str) -> dict[str, str]:
         """What scontrol says of a job."""
-        return dict(re.findall(r"(\w+)=(\S*)", call("scontrol", "--details", "show", "job", number)))
+        return dict(re.findall(r"([\w/]+)=(\S*)", call("scontrol", "--details", "show", "job", number)))
 
 
 def call(*command) -> str:

@@ -27,6 +27,7 @@ STUDY = {"results": "results", "data": "data", "seeds": 5, "protocols": ["joint"
          "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
          "methods": {"slow": {"method": "slow.Slow", "training": {"epochs": EPOCHS}, "options": {"kmeans_restarts": 1},
                               "augment": {"view": [{"noise": {"std": 0.05}}]}}}}
+RUNS = [f"slow_{seed}" for seed in range(5)]
 DIVERGING = STUDY["methods"]["slow"] | {"method": "slow.Diverging"}
 SITE = ["--default-resources", "slurm_partition=gpu", "runtime=30", "mem_mb=500"]
 SQUEUE = ["--slurm-status-command", "squeue"]
@@ -62,8 +63,8 @@ class Folder:
         return self.started[-1]
 
     def end(self, *flags, seconds=240, **options):
-        """(status, what it said) of a snakemake started with these flags, or of the one that is running."""
-        if flags or options or not self.started or self.started[-1].poll() is not None:
+        """(status, what it said) of a snakemake started with these flags; without any, of the one started last."""
+        if flags or options:
             self.start(*flags, **options)
         status = self.started[-1].wait(seconds)
         assert "Traceback" not in self.said.read_text(), self.said.read_text()
@@ -74,28 +75,37 @@ class Folder:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def run(self, seed, stage="slow"):
-        return self.path / "results" / "runs" / "tiny" / "joint" / stage / f"seed{seed}"
+    def run(self, name):
+        """The folder of the run `name`, say slow_0."""
+        return self.path / "results" / "runs" / "tiny" / "joint" / name.replace("_", "/seed")
 
-    def log(self, seed, stage="slow"):
-        path = self.path / "results" / "logs" / "tiny" / "joint" / stage / f"seed{seed}.log"
+    def log(self, name):
+        path = self.path / "results" / "logs" / "tiny" / "joint" / f"{name.replace('_', '/seed')}.log"
         return path.read_text() if path.exists() else ""
 
-    def training(self, *seeds, words="epoch "):
+    def read(self, name, file="record.json"):
+        return json.loads((self.run(name) / file).read_text())
+
+    def training(self, *runs, words="epoch "):
         """Wait until the present attempt at each of these runs has shown an epoch, or other words, in its log."""
         def all_there():
             assert self.started[-1].poll() is None, self.said.read_text()
-            return all(words in self.log(seed) for seed in seeds)
+            return all(words in self.log(run) for run in runs)
 
-        wait_for(all_there, 150, f"{words!r} in the logs of {seeds} in {self.path}")
+        wait_for(all_there, 200, f"{words!r} in the logs of {runs} in {self.path}")
 
-    def job_of(self, seed, stage="slow", state="RUNNING"):
-        return next(number for number, what in self.cluster.jobs(self.path, state).items() if what == f"{stage}_{seed}")
+    def full(self):
+        """Wait until four runs are training and one is in the queue; returns the five, in that order."""
+        running = wait_for(lambda: len(jobs := self.cluster.jobs(self.path, "RUNNING")) == 4 and jobs, 60, "four jobs")
+        self.training(*running.values())
+        return [*running.values(), *self.cluster.jobs(self.path, "PENDING").values()]
 
-    def attempts(self, seed, stage="slow"):
+    def job_of(self, name):
+        return next(number for number, what in self.cluster.jobs(self.path, "RUNNING").items() if what == name)
+
+    def attempts(self, name):
         """The epochs at which the attempts at a run began."""
-        record = json.loads((self.run(seed, stage) / "record.json").read_text())
-        return [attempt["epoch"] for attempt in record["attempts"]]
+        return [attempt["epoch"] for attempt in self.read(name)["attempts"]]
 
     def go(self):
         (self.path / "go").touch()
@@ -128,7 +138,7 @@ def folder(tmp_path, cluster):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, cluster):
-    """Started at once and waited for when it is needed: {seed: outcome}."""
+    """Started at once and waited for when it is needed: {run: outcome}."""
     folder = Folder(tmp_path_factory.mktemp("reference") / "undisturbed", cluster)
     folder.go()
     command = [sys.executable, "-m", "benchmarks.cli", "run", "study.yaml", "--cpu", "--jobs", "1"]
@@ -138,17 +148,17 @@ def undisturbed(tmp_path_factory, cluster):
 
     def outcomes():
         assert process.wait(240) == 0, (folder.path / "said").read_text()
-        return {seed: outcome(folder.run(seed)) for seed in range(STUDY["seeds"])}
+        return {run: outcome(folder.run(run)) for run in RUNS}
 
     yield outcomes
     process.kill()
 
 
-def assert_finished(folder, undisturbed, seeds):
-    for seed in seeds:
-        assert outcome(folder.run(seed)) == undisturbed()[seed], f"seed {seed} in {folder.path}"
-        assert not (folder.run(seed) / "failure.json").exists()
-    assert f"Runs: {len(seeds)} of {len(seeds)} planned are done." in (folder.path / "results" / "tables.md").read_text()
+def assert_finished(folder, undisturbed, runs=RUNS):
+    for run in runs:
+        assert outcome(folder.run(run)) == undisturbed()[run], f"{run} in {folder.path}"
+        assert not (folder.run(run) / "failure.json").exists()
+    assert f"Runs: {len(runs)} of {len(runs)} planned are done." in (folder.path / "results" / "tables.md").read_text()
 
 
 def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
@@ -158,17 +168,17 @@ def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
                                                      "cpu, gpu: set one in the profile")
     status, said = here.end(*SQUEUE, site=["--default-resources", "slurm_partition=cpu", "runtime=31"])
     assert status == 2 and "runtime: 31 minutes, but partition cpu allows 30" in said.splitlines()[-1]
-    status, said = here.end()
+    status, said = here.end(site=SITE)
     assert status == 2 and "set `slurm-status-command: squeue` in the profile" in said.splitlines()[-1]
     assert here.cluster.jobs(here.path) == {} and not (here.path / ".snakemake" / "locks").exists()
 
 
 def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(folder, cluster, undisturbed):
     """With confined devices: every job sees its GPU as 0, and no lease waits for another's."""
-    study = STUDY | {"seeds": 4, "machine": {"threads": 2}, "methods": {
-        "random": {"method": "baselines.controls.Random"},
-        "slow": STUDY["methods"]["slow"] | {"training": {"epochs": EPOCHS // 4}}}}
-    here = folder("healthy", study, environment={"PATH": f"{cluster.folder}/bin:{os.environ['PATH']}"})
+    slow = STUDY["methods"]["slow"] | {"training": {"epochs": EPOCHS // 4}}
+    here = folder("healthy", environment={"PATH": f"{cluster.folder}/bin:{os.environ['PATH']}"}, study=STUDY | {
+        "seeds": 2, "machine": {"threads": 2},
+        "methods": {"random": {"method": "baselines.controls.Random"}, "slow": slow, "also": slow}})
     (cluster.folder / "confined").touch()
     here.start("--set-resources", "train:slurm_partition='cpu' if wildcards.stage == 'random' else 'gpu'")
     wait_for(lambda: cluster.jobs(here.path), 60, "the first job")
@@ -176,67 +186,70 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     refused = cluster.folder / "refused"  # after the fifth answer like this the plugin, by default, forgets its jobs
     wait_for(lambda: refused.exists() and len(refused.read_text().splitlines()) > 6, 60, "seven questions about jobs")
     (cluster.folder / "outage").unlink()
-    here.training(0, 1, 2, 3)
+    on_gpus = ["slow_0", "slow_1", "also_0", "also_1"]
+    here.training(*on_gpus)
     jobs = {what: cluster.job(number) for number, what in cluster.jobs(here.path).items()}
-    four = [jobs[f"slow_{seed}"] for seed in range(4)]
+    four = [jobs[run] for run in on_gpus]
     assert [job["JobState"] for job in four] == ["RUNNING"] * 4
     assert sorted(job["GRES"] for job in four) == [f"gpu:1(IDX:{index})" for index in range(4)]
     here.go()
     assert here.end()[0] == 0
     (cluster.folder / "confined").unlink()
     assert sorted(cluster.jobs(here.path).values()) == sorted(jobs)  # one job a run; all else is local
-    for what, job in jobs.items():
-        stage, _, seed = what.partition("_")
-        record = json.loads((here.run(seed, stage) / "record.json").read_text())
-        assert job["CPUs/Task"] == str(record["threads"]) == "2", job
-        assert job["Partition"] == ("gpu" if stage == "slow" else "cpu") and ("GRES" in job) == (stage == "slow")
-        assert "waiting" not in here.log(seed, stage)
-        assert ("GPU 0 is there" in here.log(seed, stage)) == (stage == "slow")
+    for run, job in jobs.items():
+        on_gpu = run in on_gpus
+        assert job["CPUs/Task"] == str(here.read(run)["threads"]) == "2", job
+        assert job["Partition"] == ("gpu" if on_gpu else "cpu") and ("GRES" in job) == on_gpu
+        assert "waiting" not in here.log(run) and ("GPU 0 is there" in here.log(run)) == on_gpu
 
 
-def test_scancel_a_requeue_and_a_time_limit_save_and_the_run_goes_on(folder, cluster, undisturbed):
-    here = folder("interrupted", STUDY | {"seeds": 4})
+def test_scancel_requeue_and_time_limit_save_and_go_on_but_a_failure_of_its_own_is_final(folder, cluster, undisturbed):
+    here = folder("interrupted", STUDY | {"seeds": 3})
     here.start(*SQUEUE, "--set-resources", "train:runtime=1 if wildcards.seed == '2' else 30")
-    here.training(0, 1, 2, 3)
-    limited, requeued = here.job_of(2), here.job_of(1)
-    call("scancel", here.job_of(0))
+    here.training(*RUNS[:3])
+    there = folder("diverging", STUDY | {"seeds": 1, "methods": {"diverging": DIVERGING}})  # on the fourth GPU
+    there.start(*SQUEUE, "--retries", "1")
+    requeued, limited = here.job_of("slow_1"), here.job_of("slow_2")
+    call("scancel", here.job_of("slow_0"))
     call("scontrol", "requeue", requeued)
-    here.training(0, 1, 2, words="resumed at")
+    here.training(*RUNS[:3], words="resumed at")
     assert cluster.job(limited)["JobState"] == "TIMEOUT" and cluster.job(requeued)["Restarts"] == "1"
     here.go()
     assert here.end()[0] == 0
-    assert_finished(here, undisturbed, range(4))
-    assert [len(here.attempts(seed)) for seed in range(4)] == [2, 2, 2, 1]
-    assert all(here.attempts(seed)[1] > 0 for seed in range(3))
+    assert_finished(here, undisturbed, RUNS[:3])
+    assert all(len(at) == 2 and at[0] == 0 < at[1] for at in map(here.attempts, RUNS[:3]))
+
+    assert there.end()[0] == 1 and list(cluster.jobs(there.path).values()) == ["diverging_0"] * 2
+    assert "not tried again" in there.log("diverging_0") and there.read("diverging_0", "failure.json")["epoch"] == 1
+    assert len(list(there.path.glob(".snakemake/slurm_logs/rule_train/*/*.log"))) == 2  # of failed jobs they are kept
 
 
 def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, cluster, undisturbed):
     here = folder("stopped")
     process = here.start(*SQUEUE)
-    here.training(0)
-    assert cluster.jobs(here.path, "PENDING")
+    *running, _ = here.full()
     os.killpg(process.pid, signal.SIGINT)
     wait_for(lambda: not cluster.jobs(here.path, "PENDING RUNNING COMPLETING"), 60, "an empty queue")
-    assert "saved: the same command resumes" in here.log(0)
+    assert all("saved: the same command resumes" in here.log(run) for run in running)
     assert here.end()[0] != 0
+    shutil.rmtree(here.path / "results" / "logs")  # else an epoch there could be the first start's
     here.start(*SQUEUE, "--retries", "0")
-    here.training(0, words="resumed at")
-    call("scancel", here.job_of(0))
+    victim = here.full()[0]
+    call("scancel", here.job_of(victim))
     here.go()
     assert here.end()[0] == 1 and not (here.path / "results" / "tables.md").exists()
     assert here.end(*SQUEUE)[0] == 0
-    assert_finished(here, undisturbed, range(5))
-    assert len(here.attempts(0)) == 3 and here.attempts(0) == sorted(set(here.attempts(0)))
+    assert_finished(here, undisturbed)
+    assert len(set(here.attempts(victim))) == len(here.attempts(victim)) == 3  # each began where the one before stopped
 
 
 def test_a_killed_snakemake_and_its_jobs_train_nothing_twice(folder, cluster, undisturbed):
     here = folder("killed")
     process = here.start(*SQUEUE)
-    here.training(0)
+    here.full()
     process.kill()
     process.wait()
     before = cluster.jobs(here.path)
-    assert len(cluster.jobs(here.path, "RUNNING")) == 4 and len(cluster.jobs(here.path, "PENDING")) == 1
     status, said = here.end(*SQUEUE)
     assert status == 1 and "--unlock" in said
     assert here.end(*SQUEUE, "--unlock")[0] == 0
@@ -245,15 +258,6 @@ def test_a_killed_snakemake_and_its_jobs_train_nothing_twice(folder, cluster, un
     here.go()
     status, said = here.end()
     assert status == 0 and "note: 5 of these runs" in said and f"scancel {' '.join(before)}" in said
-    assert_finished(here, undisturbed, range(5))
-    for seed in range(5):  # a second job found all epochs done
-        assert here.attempts(seed)[0] == 0 and set(here.attempts(seed)[1:]) <= {EPOCHS}
-
-
-def test_a_run_that_fails_for_a_reason_of_its_own_is_not_trained_again_by_its_retry(folder, cluster):
-    here = folder("diverging", STUDY | {"seeds": 1, "methods": {"diverging": DIVERGING}})
-    status, _ = here.end(*SQUEUE, "--retries", "1")
-    assert status == 1 and list(cluster.jobs(here.path).values()) == ["diverging_0"] * 2
-    assert "not tried again" in here.log(0, "diverging")
-    assert json.loads((here.run(0, "diverging") / "failure.json").read_text())["epoch"] == 1
-    assert list(here.path.glob(".snakemake/slurm_logs/rule_train/*/*.log"))  # what srun and Snakemake said, kept
+    assert_finished(here, undisturbed)
+    for run in RUNS:  # a second job found all epochs done
+        assert here.attempts(run)[0] == 0 and set(here.attempts(run)[1:]) <= {EPOCHS}
