@@ -9,8 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.datasets.connection import plain_text
 from scl import settings
 from scl.imports import uncollected
+from scl.text import printable
 
 
 def main(arguments=None) -> int:
@@ -25,7 +27,7 @@ def main(arguments=None) -> int:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"scl: failed: {error}", file=sys.stderr)
+        print(f"scl: failed: {in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("scl: interrupted; the same command goes on", file=sys.stderr)
@@ -33,9 +35,10 @@ def main(arguments=None) -> int:
 
 
 def in_one_line(error: Exception) -> str:
-    """What to tell the user; an OSError of ours, which explains itself, without its number."""
+    """What to tell the user; an OSError of ours, which explains itself, without its number. What a URL or a file hands
+    in, such as passwords and escape sequences, does not reach the terminal."""
     ours = isinstance(error, OSError) and error.strerror and not error.filename
-    return error.strerror if ours else str(error)
+    return printable(plain_text(error.strerror if ours else str(error)), keep="\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset, missing_source
+from benchmarks.datasets.connection import plain
 from benchmarks.datasets.contents import Contents, Sources
 from benchmarks.datasets.pieces import Piece, in_hash_order, piece_images, tar_pieces
 from benchmarks.datasets.remote_tar import members, stretch
-from benchmarks.datasets.transfer import plain
 
 PER_CLASS = 1_300
 
@@ -84,7 +84,7 @@ def _at_url(sources: Sources, synsets: list[str]):
     missing = [synset for synset in synsets if not (cache / f"{synset}.tar").exists()]
     if missing:
         offered = members(source.tar, cache / "index.json", **asked)
-        _refuse_missing(source.tar, synsets, {name.removesuffix(".tar") for name in offered})
+        _refuse_missing(plain(source.tar), synsets, {name.removesuffix(".tar") for name in offered})
         for synset in missing:
             stretch(source.tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
     found, records = {}, []

@@ -7,9 +7,10 @@ import json
 import tarfile
 from pathlib import Path
 
+from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.download import locked, settle
 from benchmarks.datasets.progress import Progress, say
-from benchmarks.datasets.transfer import TransferError, plain, read_range, transfer
+from benchmarks.datasets.transfer import read_range, transfer
 from scl.record import write_json
 
 READ = 4096  # bytes a request while walking; a header has 512
