@@ -1,4 +1,4 @@
-"""A broken mirror never stops the fallback to the next one, a dripping one is given up, and secrets in URLs stay secret."""
+"""A broken mirror never stops the fallback to the next one, a dripping one is given up, secrets in URLs stay secret."""
 
 import base64
 import hashlib
@@ -92,7 +92,8 @@ ANSWERS = {
     "moved to nowhere": answer(status="302 Found"),
     "moved in a circle": moved("?key=s3cret"),
 }
-PARTIAL = ["bytes 5-9/10", "bytes 1000-1/abc", "bytes */10", f"bytes {'9' * 5000}-1/7", "bytes 1000-2000/" + "9" * 5000, ""]
+PARTIAL = ["bytes 5-9/10", "bytes 1000-1/abc", "bytes */10", f"bytes {'9' * 5000}-1/7", "bytes 1000-2000/" + "9" * 5000,
+           ""]
 URLS = [
     "http://[::1/x",
     "http://127.0.0.1:9/ü",
@@ -202,7 +203,10 @@ def test_the_throttled_official_host_is_fast_enough():
     assert 50_000 >= 10 * transfer.MINIMUM_RATE and transfer.WINDOW >= 30
 
 
-@pytest.mark.parametrize("raw", [None, answer("X: " + "y" * 4000), answer("Transfer-Encoding: chunked", body=b"1\r\na\r\n" * 999)])
+DRIPS = [None, answer("X: " + "y" * 4000), answer("Transfer-Encoding: chunked", body=b"1\r\na\r\n" * 999)]
+
+
+@pytest.mark.parametrize("raw", DRIPS, ids=["body", "headers", "chunks"])
 def test_a_source_that_sends_a_byte_now_and_then_is_given_up(server, tmp_path, capsys, impatient, raw):
     server.pace[f"a/{FILE}"] = (1, 0.02)
     if raw:
@@ -262,7 +266,8 @@ def test_user_and_password_are_sent_and_recorded_nowhere(tmp_path, capsys):
         server.raw[f"a/{FILE}"] = moved(url.replace("/a/", "/b/"))
         downloads = Downloads(mirrors={FILE: [url]}, checksums={FILE: checksums[FILE]})
         made = tmp_path / "made"
-        mark = prepare("cifar10", dataset="cifar10", folder=made / "data", archives=made / "archives", downloads=downloads)
+        mark = prepare("cifar10", dataset="cifar10", folder=made / "data", archives=made / "archives",
+                       downloads=downloads)
         sent = "Basic " + base64.b64encode(b"user:s3cret@x").decode()
         assert [headers.get("Authorization") for headers in server.headers] == [sent, sent]
         assert json.loads(mark.read_text())["sources"][0]["url"] == server.url(FILE)

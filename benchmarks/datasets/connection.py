@@ -67,7 +67,8 @@ class Pace:
             return
         if self.came < self.rate * self.waited:
             raise TransferError(
-                f"sent {self.came:,} bytes in {self.waited:.0f} s, less than {self.rate / 1e3:g} kB/s: given up", again=False
+                f"sent {self.came:,} bytes in {self.waited:.0f} s, less than {self.rate / 1e3:g} kB/s: given up",
+                again=False,
             )
         self.waited, self.came = 0.0, 0
 

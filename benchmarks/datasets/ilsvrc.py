@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset, missing_source
 from benchmarks.datasets.connection import plain
-from benchmarks.datasets.contents import Contents, Sources
-from benchmarks.datasets.pieces import Piece, in_hash_order, piece_images, tar_pieces
+from benchmarks.datasets.contents import Contents, Sources, refuse_twice
+from benchmarks.datasets.pieces import file_piece, in_hash_order, piece_images, tar_pieces
 from benchmarks.datasets.remote_tar import members, stretch
 
 PER_CLASS = 1_300
@@ -62,7 +62,9 @@ def _in_tar(sources: Sources, synsets: list[str]):
         raise ValueError(f"downloads.imagenet.tar: {path} is no file")
     found = {}
     with open(path, "rb") as file:
-        inner = {piece.name: piece for piece in tar_pieces(file, path)}
+        outer_pieces = tar_pieces(file, path)
+        refuse_twice(path, [piece.name for piece in outer_pieces if piece.name.endswith(".tar")])
+        inner = {piece.name: piece for piece in outer_pieces}
         _refuse_missing(str(path), synsets, {name.removesuffix(".tar") for name in inner})
         for synset in synsets:
             outer = inner[f"{synset}.tar"]
@@ -105,9 +107,9 @@ def _in_folder(sources: Sources, synsets: list[str]):
     _refuse_missing(str(train), synsets, {path.name for path in train.iterdir() if path.is_dir()})
     found = {
         synset: [
-            Piece(f"{synset}/{path.name}", path, 0, path.stat().st_size)
+            file_piece(f"{synset}/{path.name}", path)
             for path in sorted((train / synset).iterdir())
-            if path.is_file() and path.name[0] != "."
+            if not path.is_dir() and path.name[0] != "."
         ]
         for synset in synsets
     }
