@@ -41,6 +41,11 @@ def in_one_line(error: Exception) -> str:
     return printable(plain_text(error.strerror if ours else str(error)), keep="\n")
 
 
+def show(text: str) -> None:
+    """Print lines in which there is something from a configuration or another file."""
+    print(printable(text, keep="\n"))
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="scl", description=__doc__.split("\n", 1)[0])
     verbs = top.add_subparsers(metavar="VERB", required=True)
@@ -93,7 +98,7 @@ def plan(options):
 
     study = load_study(options.study)
     check_methods(study)
-    print(study_in_words(study))
+    show(study_in_words(study))
 
 
 def status(options):
@@ -102,7 +107,9 @@ def status(options):
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    print("\n".join([study_in_words(study), *states_in_words(study)]))
+    show(study_in_words(study))
+    for line in states_in_words(study):
+        print(printable(line))  # with what failure.json and the log say
 
 
 def download(options):
@@ -221,9 +228,9 @@ def doctor(options):
 
     study = load_study(options.study)
     check_methods(study)
-    print("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
+    show("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
     found = lacking(study)
-    print("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
+    show("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
 
 
 def bench(options):
