@@ -3,7 +3,7 @@
 Order of start-up, and why:
   1. lock the run's folder (an orphan of a killed workflow may still be at it: wait, then find it finished)
   2. lease a device, before anything touches CUDA
-  3. put labels out of reach
+  3. put labels out of reach (of accidents: scl/guard.py)
   4. seeds by name, images to the device, the method, the weights of the preceding stage
   5. a checkpoint of exactly these settings, images and preceding weights, if there is one
   6. epochs; checkpoints at intervals of time
@@ -63,7 +63,7 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
             return directory / "record.json"
         (directory / "failure.json").unlink(missing_ok=True)
         with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
-                labels_out_of_reach(), checkpoint.Stop() as stop:
+                labels_out_of_reach(run.data), checkpoint.Stop() as stop:
             torch.set_num_threads(threads)
             device = devices.of_lease(leased, required=require_gpu, report=report)
             trainer = None
