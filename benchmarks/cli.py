@@ -9,9 +9,11 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.datasets.connection import plain_text
 from scl import settings
 from scl.imports import uncollected
 from scl.record import RunFailed
+from scl.text import printable
 
 
 def main(arguments=None) -> int:
@@ -26,7 +28,7 @@ def main(arguments=None) -> int:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"scl: failed: {error}", file=sys.stderr)
+        print(f"scl: failed: {in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("scl: interrupted; the same command goes on", file=sys.stderr)
@@ -34,9 +36,15 @@ def main(arguments=None) -> int:
 
 
 def in_one_line(error: Exception) -> str:
-    """What to tell the user; an OSError of ours, which explains itself, without its number."""
+    """What to tell the user; an OSError of ours, which explains itself, without its number. What a URL or a file hands
+    in, such as passwords and escape sequences, does not reach the terminal."""
     ours = isinstance(error, OSError) and error.strerror and not error.filename
-    return error.strerror if ours else str(error)
+    return printable(plain_text(error.strerror if ours else str(error)), keep="\n")
+
+
+def show(text: str) -> None:
+    """Print lines in which there is something from a configuration or another file."""
+    print(printable(text, keep="\n"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +101,7 @@ def plan(options):
 
     study = load_study(options.study)
     check_methods(study)
-    print(study_in_words(study))
+    show(study_in_words(study))
 
 
 def status(options):
@@ -104,7 +112,9 @@ def status(options):
 
     study = load_study(options.study)
     survey = Survey(study)
-    print("\n".join([study_in_words(study, survey), *states_in_words(study, survey)]))
+    show(study_in_words(study, survey))
+    for line in states_in_words(study, survey):
+        print(printable(line))  # with what failure.json and the log say
 
 
 def download(options):
@@ -222,9 +232,9 @@ def doctor(options):
 
     study = load_study(options.study)
     check_methods(study)
-    print("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
+    show("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
     found = lacking(study)
-    print("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
+    show("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
 
 
 def bench(options):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
 from scl.settings import did_you_mean
@@ -38,6 +39,8 @@ class ImageNetSource:
     def __post_init__(self) -> None:
         if self.tar and self.folder:
             raise ValueError("downloads.imagenet: give either `tar` or `folder`, not both")
+        if self.tar and "://" in self.tar and not is_url(self.tar):
+            raise ValueError(f"downloads.imagenet.tar: {plain(self.tar)} is neither a path nor an http(s) URL")
         if self.header and ":" not in self.header:
             raise ValueError("downloads.imagenet.header: write it as 'Name: value'")
 
@@ -73,7 +76,8 @@ class Downloads:
                     )
         for file, urls in self.mirrors.items():
             if isinstance(urls, str) or not all(is_url(url) for url in urls):
-                raise ValueError(f"downloads.mirrors.{file}: a list of http(s) URLs is wanted, not {urls!r}")
+                shown = [plain(url) for url in ([urls] if isinstance(urls, str) else urls)]
+                raise ValueError(f"downloads.mirrors.{file}: expected a list of http(s) URLs, got {', '.join(shown)}")
         for file, digests in self.checksums.items():
             for kind, value in digests.items():
                 if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), str(value)):
@@ -84,7 +88,7 @@ class Downloads:
 
 
 def is_url(text: str) -> bool:
-    return bool(re.match(r"https?://", str(text)))
+    return bool(re.match(r"https?://", str(text), re.IGNORECASE))
 
 
 def known_files() -> list[str]:
