@@ -3,7 +3,7 @@
 from benchmarks.study import Study
 from scl import settings
 from scl.imports import uncollected
-from scl.settings import did_you_mean
+from scl.text import did_you_mean
 
 with uncollected():
     from scl import augment, networks

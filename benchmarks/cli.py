@@ -9,8 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.datasets.connection import plain_text
 from scl import settings
 from scl.imports import uncollected
+from scl.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
@@ -25,7 +27,7 @@ def main(arguments=None) -> int:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"scl: failed: {error}", file=sys.stderr)
+        print(f"scl: failed: {in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("scl: interrupted; the same command goes on", file=sys.stderr)
@@ -33,9 +35,10 @@ def main(arguments=None) -> int:
 
 
 def in_one_line(error: Exception) -> str:
-    """What to tell the user; an OSError of ours, which explains itself, without its number."""
+    """What to tell the user; an OSError of ours, which explains itself, without its number. What a URL or a file hands
+    in, such as passwords and escape sequences, does not reach the terminal."""
     ours = isinstance(error, OSError) and error.strerror and not error.filename
-    return error.strerror if ours else str(error)
+    return printable(plain_text(error.strerror if ours else str(error)), keep="\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,7 +114,7 @@ def download(options):
     study = load_study(options.study)
     archives = {a.file: a for name in study.benchmarks for a in archives_of(study.dataset(name), study.downloads)}
     if options.file not in archives:
-        raise ValueError(f"{options.file}: not an archive of this study{settings.did_you_mean(options.file, archives)}")
+        raise ValueError(f"{options.file}: not an archive of this study{did_you_mean(options.file, archives)}")
     print(fetch(archives[options.file], study.data / "archives", downloads=study.downloads))
 
 
@@ -123,7 +126,7 @@ def prepare(options):
     study = load_study(options.study)
     name = options.benchmark
     if name not in study.benchmarks:
-        raise ValueError(f"{name}: not a benchmark of this study{settings.did_you_mean(name, study.benchmarks)}")
+        raise ValueError(f"{name}: not a benchmark of this study{did_you_mean(name, study.benchmarks)}")
     if name in study.skipped:
         raise ValueError(f"{name}: {study.skipped[name]}")
     block = study.benchmarks[name]

@@ -8,7 +8,7 @@ not leave the words of the file it extends to stand for them.
 import copy
 from pathlib import Path
 
-from scl.messages import did_you_mean, shown
+from scl.text import did_you_mean, shown
 from scl.yaml_file import load_yaml
 
 WORDS = ("origin", "note")  # of a method block: for the reader of the tables, no part of a run

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.datasets.catalogue import CATALOGUE, ImageNetSource, archives_of
 from scl import settings
-from scl.messages import did_you_mean, shown
+from scl.text import did_you_mean, shown
 from scl.settings import Network, Training, check_range
 
 PROTOCOLS = ("joint", "heldout")

@@ -13,7 +13,8 @@ import inspect
 import torch
 
 from scl import operations
-from scl.settings import convert, did_you_mean
+from scl.settings import convert
+from scl.text import did_you_mean
 
 OPERATIONS = {
     function.__name__: function

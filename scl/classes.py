@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from scl.messages import did_you_mean
+from scl.text import did_you_mean
 from scl.record import sha256
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scl.classes import FAILURES, described, find_class, source_of  # noqa: F401
-from scl.messages import did_you_mean, shown
+from scl.text import did_you_mean, shown
 from scl.yaml_file import load_yaml
 
 

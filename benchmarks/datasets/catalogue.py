@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
-from scl.messages import did_you_mean
 from scl.settings import check_ranges
+from scl.text import did_you_mean
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 
@@ -40,6 +41,8 @@ class ImageNetSource:
         check_ranges(self, images_per_class=(1, 1300))
         if self.tar and self.folder:
             raise ValueError("give either `tar` or `folder`, not both")
+        if self.tar and "://" in self.tar and not is_url(self.tar):
+            raise ValueError(f"tar: {plain(self.tar)} is neither a path nor an http(s) URL")
         if self.header and ":" not in self.header:
             raise ValueError("header: write it as 'Name: value'")
 
@@ -74,7 +77,8 @@ class Downloads:
                     )
         for file, urls in self.mirrors.items():
             if isinstance(urls, str) or not urls or not all(is_url(url) for url in urls):
-                raise ValueError(f"mirrors.{file}: expected a list of http(s) URLs, one or more")
+                shown = [plain(url) for url in ([urls] if isinstance(urls, str) else urls)]
+                raise ValueError(f"mirrors.{file}: expected a list of http(s) URLs, got {', '.join(shown) or 'none'}")
         for file, digests in self.checksums.items():
             for kind, value in digests.items():
                 if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), str(value)):
@@ -85,7 +89,7 @@ class Downloads:
 
 
 def is_url(text: str) -> bool:
-    return bool(re.match(r"https?://", str(text)))
+    return bool(re.match(r"https?://", str(text), re.IGNORECASE))
 
 
 def known_files() -> list[str]:

@@ -1,11 +1,22 @@
-"""Words of messages: the nearest known name, values cut short, one line whatever is quoted."""
+"""Text from files, servers and users, made fit to be shown."""
 
 import difflib
-import re
 import reprlib
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def printable(text, *, keep: str = "") -> str:
+    """`text` with every character that is not printable (control characters, line breaks, changes of direction,
+    surrogates) written as its escape, such as \\x1b or \\n. keep: characters left as they are.
+
+    For a terminal: an escape sequence in a record or an error message would otherwise be obeyed.
+    """
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
+    )
 
 
 def did_you_mean(word, known) -> str:
@@ -20,9 +31,3 @@ def shown(value) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
-
-
-def one_line(text) -> str:
-    """`text` with line breaks, terminal escapes and the like written as \\n, \\x1b, and URLs without user:secret@."""
-    visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-    return re.sub(r"://[^/@ ]*@", "://...@", visible)
