@@ -44,7 +44,7 @@ def check(study) -> None:
             raise ValueError(f"{key}: none given (what is null is left out; {{}} takes the defaults)")
         for name in getattr(study, key):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{,99}", name):
-                raise ValueError(f"{key}.{shown(name)}: a name is a folder too: up to 100 small letters, digits, '-', '_', '.'")
+                raise ValueError(f"{key}.{shown(name)[1:-1]}: a name is a folder too: up to 100 small letters, digits, '-', '_', '.'")
     if "archives" in study.benchmarks:
         raise ValueError(f"benchmarks.archives: {study.data}/archives holds the downloads; give it another name")
     settings.read(Differences, {"network": study.network, "training": study.training})
@@ -67,7 +67,7 @@ def check(study) -> None:
 def _check_folder(folder: Path, where: str) -> None:
     """It becomes an argument of commands and a part of Snakemake's patterns."""
     problem = None
-    if not str(folder).isprintable() or max(map(len, folder.parts), default=0) > 200:
+    if not str(folder).isprintable() or max(map(len, folder.parts), default=0) > 200 or len(str(folder)) > 1000:
         problem = "control characters and names of more than 200 characters make no folder"
     elif set("{}") & set(str(folder)):
         problem = "{ and } mean wildcards to Snakemake"

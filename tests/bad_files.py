@@ -72,8 +72,8 @@ EXTENDS = {
     "Latin-1 in it": extending("base.yaml", {"base.yaml": "title: Größe\n".encode("latin-1")}, "base.yaml", "UTF-8"),
     "a name with a null byte": extending('"a\\0b"', {}, "extends"),
     "nothing there, two files away": extending("sub/base.yaml", {"sub/base.yaml": "extends: gone.yaml\n"}, "gone.yaml", "sub"),
-    "methods that are none": extending("base.yaml", {"base.yaml": "methods: [1]\n"}, "methods"),
-    "a block that is none": extending("base.yaml", {"base.yaml": "methods: {scl: 5}\n"}, "methods.scl"),
+    "methods that are none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods", [1]))}, "methods"),
+    "a block that is none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods.scl", 5))}, "methods.scl"),
     "parts that are none": Case({"study.yaml": "extends: base.yaml\nmethods: {scl: {recipes: 5, per_benchmark: [1]}}\n",
                                  "base.yaml": TEXT}, ("methods.scl",)),
 }
@@ -126,9 +126,9 @@ IMPORTS = {  # what a file does when it is imported: (source, words)
                                    "class Own(Method, metaclass=Meta): pass\n", "ZeroDivisionError"),
 }
 CLASSES = {  # what stands in the body of the class
-    "Options: no dataclass": ("class Options: pass", "Options"), "Options: a mapping": ("Options = {'a': 1}", "Options"),
-    "Options: none": ("Options = None", "Options"), "Options: an object": ("Options = Other.Options()", "Options"),
-    "Options: a property": ("Options = property(lambda self: 1 / 0)", "Options"),
+    "Options: no dataclass": ("class Options: pass", "options"), "Options: a mapping": ("Options = {'a': 1}", "options"),
+    "Options: none": ("Options = None", "options"), "Options: an object": ("Options = Other.Options()", "options"),
+    "Options: a property": ("Options = property(lambda self: 1 / 0)", "options"),
     "augmentations: a text": ("augmentations = 'view'", "augmentations"), "augmentations: a number": ("augmentations = 3", "augmentations"),
     "augmentations: not texts": ("augmentations = ('view', 3)", "augmentations"), "augmentations: none": ("augmentations = None", "augmentations"),
     "no step": ("", "epochs"), "uses an augmentation": ("augmentations = ('view',)", "augment.view"),
@@ -197,7 +197,7 @@ ACCEPTED_METHODS = {
 
 ARGUMENTS = {  # command line: words of the message
     "": "VERB", "plna": "plna", "plan a b": "b", "plan --what": "--what", "train": "run", "train nowhere": "nowhere/run.yaml",
-    "evaluate nowhere": "nowhere/run.yaml", "train -rf": "-rf", "train nowhere --threads 0": "--threads",
+    "evaluate nowhere": "nowhere/run.yaml", "train -rf": "run", "train nowhere --threads 0": "--threads",
     "train nowhere --threads -1": "--threads", "train nowhere --threads two": "--threads", "train nowhere --threads 1.5": "--threads",
     "train nowhere --threads 1000000000": "--threads", "train nowhere --gpus -1": "--gpus", "train nowhere --gpus 1000000": "--gpus",
     "train nowhere --runs-per-gpu 0": "--runs-per-gpu", "train nowhere --runs-per-gpu -3": "--runs-per-gpu",
@@ -212,9 +212,9 @@ ARGUMENTS = {  # command line: words of the message
     "bench study.yaml --threads 0": "--threads", "bench study.yaml --workers -1": "--workers", "bench study.yaml --gpus -1": "--gpus",
     "bench study.yaml --workers 1000000": "--workers", "bench study.yaml --precision fp8": "--precision",
     "bench study.yaml --method nothing": "nothing", "bench study.yaml --method random --quick --gpus 0": "random",
-    "bench study.yaml --quick --out .": "--out", "bench study.yaml --quick --out gone/at/all.json": "--out",
+    "bench study.yaml --quick --out .": "--out", "pack study.yaml .": "archive",
     "report study.yaml --part tabels": "--part", "prepare tyni --study study.yaml": "tyni", "prepare": "benchmark",
-    "download nothing.zip --study study.yaml": "nothing.zip", "pack study.yaml": "archive", "unpack study.yaml gone.tar": "gone.tar",
+    "download nothing.zip --study study.yaml": "nothing.zip", "pack study.yaml": "config/paper.yaml", "unpack study.yaml gone.tar": "gone.tar",
 }
 
 

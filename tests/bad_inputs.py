@@ -117,7 +117,7 @@ def of_types():
 # --- values out of range, and values that do not fit together ----------------------------------------------------
 
 RANGES = {
-    "results": ("", " ", "-rf", "a/-rf/../-x", "results/{a}", "a\0b", "a\nb", ".", "..", "~/results", "r" * 300,
+    "results": ("", " ", "-rf", "results/{a}", "a\0b", "a\nb", ".", "..", "~/results", "r" * 300,
                 "study.yaml", "study.yaml/below"),
     "data": ("", "-data", "data/{a}", "a\0b", "study.yaml", "study.yaml/below"),
     "seeds": (0, -1, [], [-1], [1, 1], 10**12, 10**6, [2**70], 2**63),
@@ -177,7 +177,7 @@ def _told(path, value):
     """What is named: the key, without the words that are of the value."""
     if path in ("benchmarks", "methods") and value:
         (name, block), = value.items()
-        return (path,) if block is None else (f"{path}.{name}"[:60],)
+        return (path,) if block is None else (f"{path}.{name}"[:30],)
     if path in ("methods.scl.like", "methods.scl.after"):
         return ("methods.", path.rpartition(".")[2])
     return (path,) if path.count(".") < 3 or "per_benchmark" not in path else (path.rpartition(".")[0],)
@@ -191,7 +191,7 @@ AUGMENTATIONS = {  # operation: what is refused
                             {"scale": 0.2}, {"scale": [[0.2], 1.0]}, {"ratio": [1e-300, 1e300]}, {"size": 0}, {"size": -8},
                             {"size": 10**9}, {"size": 8.0}, {"scale": [NAN, 1.0]}),
     "random_crop": ({"size": 9}, {"size": 0}, {"size": -3}, {"padding": -1}, {"padding": 10**9}, {"padding": 1.5},
-                    {"size": 10**9, "padding": 10**9}),
+                    {"padding": 10**9, "size": 10**9}),
     "affine": ({"degrees": -1}, {"degrees": 1e300}, {"translate": -0.1}, {"translate": 1e300}, {"shear": 1e300},
                {"scale": [0.0, 1.0]}, {"scale": [1e-300, 1e300]}, {"scale": [2.0, 1.0]}, {"degrees": "5"}),
     "colour_jitter": ({"hue": 0.6}, {"contrast": -1}, {"brightness": 1e300}, {"saturation": [0.5]}, {"probability": 2}),
@@ -245,10 +245,12 @@ TOGETHER = {
                                files={"images/a.png": b"", "images/b.png": b""}),
     "clusters of a folder": case({"benchmarks.mine": FOLDER | {"clusters": 3}}, "benchmarks.mine.clusters",
                                  files={"images/a.png": b"", "images/b.png": b""}),
-    "archives that are not there": case({"downloads.archives": "nowhere"}, "downloads.archives", "nowhere"),
-    "tar that is not there": case({"downloads.imagenet": {"tar": "nowhere.tar"}}, "downloads.imagenet.tar"),
-    "folder of ImageNet that is not there": case({"downloads.imagenet": {"folder": "nowhere"}},
-                                                 "downloads.imagenet.folder"),
+    "archives that are not there": case({"downloads.archives": "nowhere", "benchmarks.cifar10": {}}, "downloads.archives",
+                                        "nowhere"),
+    "tar that is not there": case({"downloads.imagenet": {"tar": "nowhere.tar"}, "benchmarks.imagenet10": {}},
+                                  "downloads.imagenet.tar", "nowhere.tar"),
+    "folder of ImageNet that is not there": case({"downloads.imagenet": {"folder": "nowhere"}, "benchmarks.imagenet10": {}},
+                                                 "downloads.imagenet.folder", "nowhere"),
     "tar and folder": case({"downloads.imagenet": {"tar": "a", "folder": "b"}}, "downloads.imagenet"),
     "header without a colon": case({"downloads.imagenet": {"tar": "http://a/b", "accept_terms": True, "header": "x"}},
                                    "downloads.imagenet.header"),
