@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
-    verb(run, study, minutes={**_within(0.01, 1e6), "help": "then save what is running and stop; the same command goes on"},
+    verb(run, study, minutes={**_within(0.01, 1e6), "help": "then save what runs and stop; the same command goes on"},
          jobs={**_within(1, 1000), "help": "runs side by side (default: what the machine carries)"},
          cpu={"action": "store_true", "help": "leave the GPUs alone"})
     verb(pack, study, ("archive", {"type": _new_file, "help": "tar file to write"}),

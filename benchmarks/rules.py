@@ -44,7 +44,8 @@ def check(study) -> None:
             raise ValueError(f"{key}: none given (what is null is left out; {{}} takes the defaults)")
         for name in getattr(study, key):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{,99}", name):
-                raise ValueError(f"{key}.{shown(name)[1:-1]}: a name is a folder too: up to 100 small letters, digits, '-', '_', '.'")
+                raise ValueError(f"{key}.{shown(name)[1:-1]}: a name is a folder too: up to 100 small letters, digits, "
+                                 "'-', '_' and '.'")
     if "archives" in study.benchmarks:
         raise ValueError(f"benchmarks.archives: {study.data}/archives holds the downloads; give it another name")
     settings.read(Differences, {"network": study.network, "training": study.training})
@@ -98,7 +99,8 @@ def _check_benchmark(study, name: str) -> None:
         raise ValueError(f"{where}.clusters: missing; say how many clusters to look for")
     published = published_images(study, dataset)
     if block.subset and published and block.subset > published:
-        raise ValueError(f"{where}.subset: {block.subset:,} images cannot be drawn from the {published:,} of {dataset.title}")
+        raise ValueError(f"{where}.subset: {block.subset:,} images cannot be drawn from the {published:,} of "
+                         f"{dataset.title}")
     images = block.subset or published
     if images and (block.clusters or 0) > images:
         raise ValueError(f"{where}.clusters: {block.clusters} clusters cannot be found in {images} images")
@@ -129,14 +131,16 @@ def _check_block(study, stage: str) -> None:
     for place, one in {where: recipe, **{f"{where}.recipes.{name}": one for name, one in recipes.items()}}.items():
         for name in one.per_benchmark:
             if name not in study.benchmarks and name not in CATALOGUE:
-                raise ValueError(f"{place}.per_benchmark.{name}: no such benchmark{did_you_mean(name, study.benchmarks)}")
+                raise ValueError(f"{place}.per_benchmark.{name}: no such benchmark"
+                                 f"{did_you_mean(name, study.benchmarks)}")
 
 
 def _check_chain(study, stage: str) -> None:
     block, seen = study.methods[stage], [stage]
     while block.after is not None:
         if block.after not in study.methods:
-            raise ValueError(f"methods.{seen[-1]}.after: unknown '{block.after}'{did_you_mean(block.after, study.methods)}")
+            raise ValueError(f"methods.{seen[-1]}.after: unknown '{block.after}'"
+                             f"{did_you_mean(block.after, study.methods)}")
         if block.after in seen:
             raise ValueError(f"methods.{stage}.after: a circle: {' -> '.join([*seen, block.after])}")
         seen.append(block.after)

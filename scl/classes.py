@@ -1,4 +1,4 @@
-"""Classes named by dotted paths, those of a user's own file included: whatever that file does, the answer is one line."""
+"""Classes named by dotted paths, also of a user's own file: whatever that file does, the answer is one line."""
 
 import importlib
 import importlib.util
@@ -54,11 +54,11 @@ def module_of(dotted: str, where: str) -> str:
     if len(names) > 1 and all(map(str.isidentifier, names)):
         return dotted.rpartition(".")[0]
     parts = re.findall(r"\w+", dotted.replace(".py", ""))
-    *folders, last = parts or ["my_file"]
-    like = ".".join(parts) if folders and not dotted.endswith(".py") else f"{'.'.join([*folders, last])}.MyMethod"
-    hint = "" if not all(map(str.isidentifier, like.split("."))) else f"; write it as '{like}'"
-    raise ValueError(f"{where}: {dotted!r} is not a dotted path such as 'scl.method.SCL': names joined by dots, the file's "
-                     f"without '.py' (in the working directory or on PYTHONPATH), then the class{hint}")
+    if len(parts) < 2 or dotted.endswith(".py"):
+        parts = [*(parts or ["my_file"]), "MyMethod"]
+    hint = f"; write it as '{'.'.join(parts)}'" if all(map(str.isidentifier, parts)) else ""
+    raise ValueError(f"{where}: {dotted!r} is not a dotted path such as 'scl.method.SCL': the file without '.py', in "
+                     f"the working directory or on PYTHONPATH, then the class{hint}")
 
 
 def described(error: BaseException) -> str:

@@ -42,9 +42,10 @@ class Options:
     def __post_init__(self):
         check_choices(self, consistency=("joint", "view"), consensus=("both", "boundaries", "similarities"),
                       prototypes=("kmeans", "random"), assignment=("prototypes", "kmeans"))
-        check_ranges(self, **dict.fromkeys(("temperature", "prototype_temperature", "instance_temperature"), (0.001, 1000)),
-                     **dict.fromkeys(("instance_weight", "semantic_weight", "consistency_weight", "balance_weight"), (0, 1e6)),
-                     memory_momentum=(0, 1), warm_up=(0, 1), projection_hidden=(1, 65_536), projection=(1, 65_536),
+        temperature, weight, width = (0.001, 1000), (0, 1e6), (1, 65_536)
+        check_ranges(self, temperature=temperature, prototype_temperature=temperature, instance_temperature=temperature,
+                     instance_weight=weight, semantic_weight=weight, consistency_weight=weight, balance_weight=weight,
+                     memory_momentum=(0, 1), warm_up=(0, 1), projection_hidden=width, projection=width,
                      kmeans_restarts=(1, 1000))
 
 

@@ -56,8 +56,8 @@ class Network:
         if self.width % 8:  # narrower and odd ones have crashed convolutions of torch
             raise ValueError(f"width: {self.width} is not a multiple of 8")
         if self.layers is not None and (len(self.layers) not in (3, 4) or not all(1 <= n <= 100 for n in self.layers)):
-            raise ValueError(f"layers: {shown(self.layers)} are not the blocks of three or four stages (1 to 100 each), such "
-                             "as [2, 2, 2, 2]")
+            raise ValueError(f"layers: {shown(self.layers)} are not the blocks of three or four stages (1 to 100 "
+                             "each), such as [2, 2, 2, 2]")
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,12 @@ class Training:
 
     def __post_init__(self):
         check_ranges(self, epochs=(0, 1_000_000), batch_size=(2, 1_000_000), curve_points=(1, 1_000_000),
-                     learning_rate=(0, 1000), final_learning_rate=(0, 1000), momentum=(0, 1), weight_decay=(0, 1000))
+                     learning_rate=(0, 1e30), final_learning_rate=(0, 1e30), momentum=(0, 1),
+                     weight_decay=(0, 1000))  # more is no number of float32
         if self.momentum == 1:
             raise ValueError(f"momentum: {self.momentum} never forgets a gradient; below 1")
-        check_choices(self, optimizer=("sgd", "adam"), schedule=("cosine", "constant"), precision=("auto", "fp32", "bf16"))
+        check_choices(self, optimizer=("sgd", "adam"), schedule=("cosine", "constant"),
+                      precision=("auto", "fp32", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def refuse_odd_values(value, where="") -> None:
     elif isinstance(value, int) and value.bit_length() > 63:
         raise ValueError(f"{where}: expected a number of at most 64 bits, got {shown(value)}")
     elif not (value is None or isinstance(value, (str, int, float, Path))):
-        raise ValueError(f"{where}: expected a text, a number, or true or false, got {shown(value)}; quotes make a text")
+        raise ValueError(f"{where}: expected a text, a number, true or false, got {shown(value)}; quotes make a text")
 
 
 def convert(value, hint, where):
@@ -200,7 +202,8 @@ def _convert_scalar(value, hint, where):
         refuse_odd_values(value, where)
         return float(value)
     if hint is float and isinstance(value, str):
-        raise ValueError(f"{where}: expected a number, got the text {shown(value)} (YAML reads 1e-4 as text: write 1.0e-4)")
+        raise ValueError(f"{where}: expected a number, got the text {shown(value)} (YAML reads 1e-4 as text: "
+                         "write 1.0e-4)")
     if hint is Path and isinstance(value, str) and value.strip():
         return Path(value)
     try:

@@ -4,7 +4,7 @@ Only data: tests/test_bad_input_cli.py runs it. The words are keys and file name
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import yaml
 
@@ -31,9 +31,8 @@ class Case:
     """files: {name: text, bytes, or None for a folder}; words: of the message; command: of `scl`."""
 
     files: dict
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     command: tuple[str, ...] = ("plan", "study.yaml")
-    accepted: bool = field(default=False, kw_only=True)
 
 
 def put(mapping, path, value):
@@ -84,7 +83,8 @@ TYPES = {  # dotted path: values that are refused there
     "methods.scl.after": TEXT, "methods.scl.origin": (None, *TEXT), "methods.scl.note": (None, *TEXT),
     "methods.scl.network": (None, *MAPPING), "methods.scl.training": (None, *MAPPING),
     "methods.scl.options": (None, *MAPPING), "methods.scl.augment": (None, *MAPPING),
-    "methods.scl.recipes": (None, *MAPPING, {"official": 5}), "methods.scl.per_benchmark": (None, *MAPPING, {"tiny": 5}),
+    "methods.scl.recipes": (None, *MAPPING, {"official": 5}),
+    "methods.scl.per_benchmark": (None, *MAPPING, {"tiny": 5}),
     "methods.scl.like": (None, 5, True, ["simclr"], {"a": 1}),
     "methods.scl.network.backbone": (None, *TEXT), "methods.scl.network.width": (None, *INTEGER),
     "methods.scl.network.layers": (*LIST, [1.5, 1, 1], [True, 1, 1], [[1], 1, 1], ["1", 1, 1], [None, 1, 1]),
@@ -146,7 +146,7 @@ RANGES = {
     "methods.scl.network.layers": ([], [1], [1, 1], [1] * 5, [0, 1, 1], [-1, 1, 1], [100000, 1, 1, 1], [10**9] * 4),
     "methods.scl.training.epochs": (0, -1, 10**9), "methods.scl.training.batch_size": (0, 1, -4, 10**9),
     "methods.scl.training.curve_points": (0, -1, 10**9),
-    "methods.scl.training.learning_rate": (-0.1, 1e300, 1e6), "methods.scl.training.momentum": (-0.9, -1e-9, 1.0, 1.5),
+    "methods.scl.training.learning_rate": (-0.1, 1e300, 1e39), "methods.scl.training.momentum": (-0.9, -1e-9, 1.0, 1.5),
     "methods.scl.training.final_learning_rate": (-0.1, 1e300), "methods.scl.training.weight_decay": (-1.0, 1e300),
     "methods.scl.options.temperature": (0.0, -1.0, 1e-300, 1e300), "methods.scl.options.memory_momentum": (-0.5, 1.5),
     "methods.scl.options.semantic_weight": (-1.0, 1e300), "methods.scl.options.projection": (0, -1, 10**9),
@@ -180,16 +180,17 @@ def _told(path, value):
         return (path,) if block is None else (f"{path}.{name}"[:30],)
     if path in ("methods.scl.like", "methods.scl.after"):
         return ("methods.", path.rpartition(".")[2])
-    return (path,) if path.count(".") < 3 or "per_benchmark" not in path else (path.rpartition(".")[0],)
+    return (path,)
 
 
 # --- augmentations -----------------------------------------------------------------------------------------------
 
 AUGMENTATIONS = {  # operation: what is refused
-    "flip": ({"probability": 1.5}, {"probability": -0.1}, {"probability": True}, {"probabilty": 1.0}, 5, 0, "", False, [0.5]),
+    "flip": ({"probability": 1.5}, {"probability": -0.1}, {"probability": True}, {"probabilty": 1.0}, 5, 0, "",
+             False, [0.5]),
     "random_resized_crop": ({"scale": [0.2]}, {"scale": [1.0, 0.2]}, {"scale": [0.0, 1.0]}, {"scale": [1.0, 1e300]},
-                            {"scale": 0.2}, {"scale": [[0.2], 1.0]}, {"ratio": [1e-300, 1e300]}, {"size": 0}, {"size": -8},
-                            {"size": 10**9}, {"size": 8.0}, {"scale": [NAN, 1.0]}),
+                            {"scale": 0.2}, {"scale": [[0.2], 1.0]}, {"ratio": [1e-300, 1e300]}, {"size": 0},
+                            {"size": -8}, {"size": 10**9}, {"size": 8.0}, {"scale": [NAN, 1.0]}),
     "random_crop": ({"size": 9}, {"size": 0}, {"size": -3}, {"padding": -1}, {"padding": 10**9}, {"padding": 1.5},
                     {"padding": 10**9, "size": 10**9}),
     "affine": ({"degrees": -1}, {"degrees": 1e300}, {"translate": -0.1}, {"translate": 1e300}, {"shear": 1e300},
@@ -203,22 +204,23 @@ AUGMENTATIONS = {  # operation: what is refused
     "cutout": ({"largest": 0}, {"largest": 10**9}, {"largest": HUGE}, {"fill": 1e300}, {"fill": -1.0}, {"fill": [0.5]}),
     "crop_boxes": ({},), "flipp": ({},),
 }
-WHOLE = {"none": None, "number": 5, "text": "flip", "no mapping": ["flip"], "two operations": [{"flip": {}, "noise": {}}],
-         "empty operation": [{}], "key that is no text": [{1: {}}], "nested": [[{"flip": {}}]], "null in it": [None],
+WHOLE = {"none": None, "number": 5, "text": "flip", "no mapping": ["flip"],
+         "two operations": [{"flip": {}, "noise": {}}], "empty operation": [{}], "key that is no text": [{1: {}}], "nested": [[{"flip": {}}]], "null in it": [None],
          "second does not fit": [{"random_resized_crop": {"size": 8}}, {"random_crop": {"size": 16}}],
          "kernel of a small view": [{"random_resized_crop": {"size": 4}}, {"blur": {"kernel": 11}}]}
 
 
 def of_augmentations():
+    place = "methods.scl.augment.view"
     for name, values in AUGMENTATIONS.items():
         for value in values:
             key = next(iter(value)) if isinstance(value, dict) and value else ""
-            yield f"{name}: {value!r:.50}", case({"methods.scl.augment.view": [{name: value}]}, "methods.scl.augment.view",
-                                                name, key)
+            yield f"{name}: {value!r:.50}", case({place: [{name: value}]}, place, name, key)
     for name, value in WHOLE.items():
-        yield f"augmentation: {name}", case({"methods.scl.augment.view": value}, "methods.scl.augment.view")
+        yield f"augmentation: {name}", case({place: value}, place)
     yield "augmentation missing", case({"methods.scl.augment": {"view": []}}, "methods.scl.augment.strong")
-    yield "augmentation unknown", case({"methods.simclr.augment": {"view": [], "weak": []}}, "methods.simclr.augment.weak")
+    weak = {"view": [], "weak": []}
+    yield "augmentation unknown", case({"methods.simclr.augment": weak}, "methods.simclr.augment.weak")
 
 
 # --- settings that do not fit together ---------------------------------------------------------------------------
@@ -226,12 +228,14 @@ def of_augmentations():
 FOLDER = {"dataset": "folder", "clusters": 2, "path": "images", "size": 8}
 TOGETHER = {
     "path of a data set with an archive": case({"benchmarks.tiny.path": "images"}, "benchmarks.tiny.path"),
-    "subset under the name of the data set": case({"benchmarks": {"digits": {"subset": 60}}}, "benchmarks.digits.subset"),
+    "subset under the name of the data set": case({"benchmarks": {"digits": {"subset": 60}}},
+        "benchmarks.digits.subset"),
     "subset below the splits": case({"benchmarks.tiny": {"dataset": "stl10", "subset": 2, "clusters": 2}},
                                     "benchmarks.tiny.subset"),
     "subset of cifar10": case({"benchmarks.tiny": {"dataset": "cifar10", "subset": 60_001}}, "benchmarks.tiny.subset"),
     "protocol that the data set lacks": case({"benchmarks.tiny": {"dataset": "tiny-imagenet", "subset": 500,
-                                                                  "protocols": ["heldout"]}}, "benchmarks.tiny.protocols"),
+                                                                  "protocols": ["heldout"]}},
+                                                                  "benchmarks.tiny.protocols"),
     "clusters of the half that is clustered": case({"benchmarks.tiny.clusters": 50, "protocols": ["heldout"]},
                                                    "benchmarks.tiny.clusters"),
     "no clusters": case({"benchmarks.mine": {"dataset": "folder", "path": "images"}}, "benchmarks.mine.clusters",
@@ -245,11 +249,13 @@ TOGETHER = {
                                files={"images/a.png": b"", "images/b.png": b""}),
     "clusters of a folder": case({"benchmarks.mine": FOLDER | {"clusters": 3}}, "benchmarks.mine.clusters",
                                  files={"images/a.png": b"", "images/b.png": b""}),
-    "archives that are not there": case({"downloads.archives": "nowhere", "benchmarks.cifar10": {}}, "downloads.archives",
+    "archives that are not there": case({"downloads.archives": "nowhere", "benchmarks.cifar10": {}},
+        "downloads.archives",
                                         "nowhere"),
     "tar that is not there": case({"downloads.imagenet": {"tar": "nowhere.tar"}, "benchmarks.imagenet10": {}},
                                   "downloads.imagenet.tar", "nowhere.tar"),
-    "folder of ImageNet that is not there": case({"downloads.imagenet": {"folder": "nowhere"}, "benchmarks.imagenet10": {}},
+    "folder of ImageNet that is not there": case({"downloads.imagenet": {"folder": "nowhere"},
+        "benchmarks.imagenet10": {}},
                                                  "downloads.imagenet.folder", "nowhere"),
     "tar and folder": case({"downloads.imagenet": {"tar": "a", "folder": "b"}}, "downloads.imagenet"),
     "header without a colon": case({"downloads.imagenet": {"tar": "http://a/b", "accept_terms": True, "header": "x"}},
@@ -269,59 +275,26 @@ TOGETHER = {
 }
 
 
-def configurations():
-    """{name: Case} of everything that is said in one configuration."""
-    return dict([*of_types(), *of_ranges(), *of_augmentations(), *TOGETHER.items()])
-
-
-# --- what must go on working -------------------------------------------------------------------------------------
-
-def _at(size, **changes):
-    return {"benchmarks.tiny.size": size, **changes}
-
-
-IMAGES = {f"images/{name}.png": b"" for name in "abc"}
-ACCEPTED = {
-    "as it is": {},
-    "no seeds but one of 2**63 - 1": {"seeds": [2**63 - 1]},
-    "random_crop of 32 at 32 px": _at(32, **{"methods.scl.augment.view": [{"random_crop": {"size": 32}}]}),
-    "random_crop of 32 at 24 px, padded": _at(24, **{"methods.scl.augment.view": [{"random_crop": {"size": 32, "padding": 4}}]}),
-    "random_crop of 24 at 32 px": _at(32, **{"methods.simclr.augment.view": [{"random_crop": {"size": 24}}]}),
-    "random_resized_crop of 40 at 32 px": _at(32, **{"methods.simclr.augment.view": [{"random_resized_crop": {"size": 40}}]}),
-    "a crop of a larger view": _at(32, **{"methods.simclr.augment.view": [{"random_resized_crop": {"size": 40}},
-                                                                            {"random_crop": {"size": 36}}]}),
-    "blur of 23 at 32 px": _at(32, **{"methods.scl.augment.view": [{"blur": {"kernel": 23}}]}),
-    "operations without parameters": {"methods.scl.augment.view": [{name: None} for name in (
-        "random_resized_crop", "random_crop", "flip", "affine", "colour_jitter", "greyscale", "blur", "noise",
-        "scan_strong", "cutout")]},
-    "no operation of scan_strong": {"methods.scl.augment.view": [{"scan_strong": {"operations": 0}}]},
-    "no augmentation": {"methods.scl.augment.view": []},
-    "width of 8": {"network": {"width": 8}}, "width of 24": {"network": {"width": 24}},
-    "width of 64": {"network": {"width": 64}}, "width of 128": {"network": {"width": 128}},
-    "four stages": {"network": {"layers": [2, 2, 2, 2], "width": 8}},
-    "resnet50": {"network": {"backbone": "resnet50", "width": 8}}, "resnet34": {"network": {"backbone": "resnet34"}},
-    "resnet50d": {"network": {"backbone": "resnet50d", "width": 16}},
-    "resnet152": {"network": {"backbone": "resnet152"}},
-    "resnetv2_50 above 96 px": _at(128, network={"backbone": "resnetv2_50"}),
-    "the ordinary stem above 96 px": _at(224, network={}),
-    "pool above 96 px, as the ordinary stem does": _at(224, network={"pool": True}),
-    "momentum of 0": {"training.momentum": 0.0}, "a whole number for a number": {"training.momentum": 0},
-    "learning rate of 0": {"training.learning_rate": 0.0}, "learning rate of 10": {"training.learning_rate": 10.0},
-    "batch larger than the images": {"training.batch_size": 4096},
-    "ten thousand epochs": {"methods.scl.training.epochs": 10_000},
-    "a subset of all images": {"benchmarks.tiny.subset": 1797},
-    "one image per cluster": {"benchmarks.tiny.clusters": 60, "protocols": ["joint"]},
-    "a folder": {"benchmarks.mine": FOLDER}, "a subset of all of a folder": {"benchmarks.mine": FOLDER | {"subset": 3}},
-    "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}},
-    "results elsewhere": {"results": "../elsewhere", "data": "a/b"}, "a name with a dash": {"results": "my-results"},
-    "a title of a number": {"title": "2026"}, "null for what is optional": {
-        "benchmarks.tiny.clusters": None, "methods.scl.title": None, "machine.threads": None, "recipe": None},
-    "checkpoints all the time": {"machine.checkpoint_seconds": 0},
-    "a recipe": {"methods.scl.recipes": {"official": {"training": {"epochs": 2}, "per_benchmark": {"tiny": {}}}},
-                 "recipe": "official"},
+NEAREST = {  # dotted path: value, what is named, what was meant
+    "seed": (3, "seed:", "'seeds'"), "methods.scl.training.learning_rat": (0.1, "learning_rat:", "'learning_rate'"),
+    "methods.scl.options.temperatur": (1.0, "methods.scl.options.temperatur:", "'temperature'"),
+    "methods.scl.method": ("scl.method.SLC", "methods.scl.method:", "'SCL'"),
+    "benchmarks.cifar01": ({}, "'cifar01'", "'cifar10'"), "protocols": (["jiont"], "protocols:", "'joint'"),
+    "methods.scan.after": ("simlcr", "methods.scan.after:", "'simclr'"), "recipe": ("offical", "recipe:", "'official'"),
+    "methods.scl.augment.view": ([{"blurr": {}}], "methods.scl.augment.view:", "'blur'"),
+    "methods.simclr.augment": ({"veiw": []}, "methods.simclr.augment.", "view"),
+    "training.learning_rate": ("1e-3", "training.learning_rate:", "1.0e-4"),
+    "benchmarks.tiny.clusters": (61, "benchmarks.tiny.clusters:", "60 images"),
+    "methods.scl.network.layers": ([1, 1], "methods.scl.network.layers:", "[2, 2, 2, 2]"),
 }
 
 
-def accepted():
-    files = {**IMAGES, "classes/a/a.png": b"", "classes/b/b.png": b""}
-    return {name: case(changes, files=files, accepted=True) for name, changes in ACCEPTED.items()}
+def of_spelling():
+    recipes = {"methods.scl.recipes": {"official": {}}}
+    for path, (value, *words) in NEAREST.items():
+        yield f"meant: {path}", case({**recipes, path: value}, *words)
+
+
+def configurations():
+    """{name: Case} of everything that is said in one configuration."""
+    return dict([*of_types(), *of_ranges(), *of_augmentations(), *of_spelling(), *TOGETHER.items()])
