@@ -56,6 +56,8 @@ def module_of(dotted: str, where: str) -> str:
     parts = re.findall(r"\w+", dotted.replace(".py", ""))
     if len(parts) < 2 or dotted.endswith(".py"):
         parts = [*(parts or ["my_file"]), "MyMethod"]
+    if dotted.startswith(("/", "~")):
+        parts = parts[-2:]
     hint = f"; write it as '{'.'.join(parts)}'" if all(map(str.isidentifier, parts)) else ""
     raise ValueError(f"{where}: {dotted!r} is not a dotted path such as 'scl.method.SCL': the file without '.py', in "
                      f"the working directory or on PYTHONPATH, then the class{hint}")
@@ -77,5 +79,5 @@ def described(error: BaseException) -> str:
 
 def _ours(file: str) -> bool:
     """Whether a frame is of Python, of an installed package or of this project: not what the user wrote."""
-    packages = (str(ROOT / name) for name in (*OURS, "benchmarks"))
-    return file.startswith(("<", sys.prefix, sys.base_prefix, *packages))
+    folders = (sys.prefix, sys.base_prefix, *(ROOT / name for name in (*OURS, "benchmarks")))
+    return file.startswith(("<", *(f"{folder}/" for folder in folders)))

@@ -3,7 +3,7 @@
 Only data, like bad_inputs.py: tests/test_bad_input_cli.py runs it.
 """
 
-from bad_inputs import GOOD, METHODS, VIEW, Case, case, dump, put
+from bad_inputs import GOOD, Case, case, dump, put
 
 # --- YAML --------------------------------------------------------------------------------------------------------
 
@@ -74,13 +74,13 @@ EXTENDS = {
     "a folder": extending("base", {"base": None}, "base"),
     "itself": extending("study.yaml", {}, "extends", "study.yaml"), "an empty name": extending("''", {}, "extends"),
     "a circle": extending("a.yaml", {"a.yaml": "extends: b.yaml\n", "b.yaml": "extends: a.yaml\n"}, "extends",
-        "a.yaml"),
+                          "a.yaml"),
     "no mapping": extending("base.yaml", {"base.yaml": "[1]\n"}, "base.yaml"),
     "a null byte in it": extending("base.yaml", {"base.yaml": "a\0: 1\n"}, "base.yaml line 1"),
     "Latin-1 in it": extending("base.yaml", {"base.yaml": "title: Größe\n".encode("latin-1")}, "base.yaml", "UTF-8"),
     "a name with a null byte": extending('"a\\0b"', {}, "extends"),
     "nothing there, two files away": extending("sub/base.yaml", {"sub/base.yaml": "extends: gone.yaml\n"},
-        "gone.yaml", "sub"),
+                                               "gone.yaml", "sub"),
     "methods that are none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods", [1]))}, "methods"),
     "a block that is none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods.scl", 5))}, "methods.scl"),
     "parts that are none": Case({"study.yaml": "extends: base.yaml\nmethods: {scl: {recipes: 5, per_benchmark: [1]}}\n",
