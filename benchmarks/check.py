@@ -41,6 +41,7 @@ def check_methods(study: Study) -> None:
             if run.training.epochs:
                 _check_network(run.network, _size(study, benchmark), where, benchmark, tried)
             _check_augmentations(found, run.augment, f"{where}.augment", _size(study, benchmark), tried)
+            _check_verbs(found, f"{where}.method")
 
 
 def _size(study: Study, benchmark: str) -> int:
@@ -79,6 +80,14 @@ def _check_epochs(found: type[Method], epochs: int, where: str, benchmark: str) 
         raise ValueError(f"{where} on {benchmark}: none given, but {found.__name__} trains; say how many")
     if epochs and not trains:
         raise ValueError(f"{where} on {benchmark}: {epochs}, but {found.__name__} has no step() to train with; write 0")
+
+
+def _check_verbs(found: type[Method], where: str) -> None:
+    if found.assign is Method.assign or not callable(found.assign):
+        raise ValueError(f"{where}: {found.__name__} has no assign(); write it (scl/contract.py)")
+    if found.step is not Method.step and found.draw is Method.draw and not found.augmentations:
+        raise ValueError(f"{where}: {found.__name__}.augmentations: none named, but draw() takes the first; name it or "
+                         "write draw()")
 
 
 def _check_augmentations(found: type[Method], augmentations: dict, where: str, size: int, tried: set) -> None:

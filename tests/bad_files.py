@@ -141,7 +141,9 @@ CLASSES = {  # what stands in the body of the class
     "augmentations: a number": ("augmentations = 3", "augmentations"),
     "augmentations: not texts": ("augmentations = ('view', 3)", "augmentations"),
     "augmentations: none": ("augmentations = None", "augmentations"),
-    "no step": ("", "epochs"), "uses an augmentation": ("augmentations = ('view',)", "augment.view"),
+    "no step": ("", "epochs"), "no assign": ("", "assign"), "assign that is none": ("assign = 3", "assign"),
+    "step without a view": ("def step(self, views, index): pass\n    def assign(self, images): pass", "augmentations"),
+    "uses an augmentation": ("augmentations = ('view',)", "augment.view"),
 }
 OPTIONS = {  # the body of its options: (source, options in the configuration, words)
     "a default that fails": ("a: list = field(default_factory=lambda: 1 / 0)", {}, "ZeroDivisionError"),
@@ -180,7 +182,7 @@ def of_methods():
         yield own(f"own file: {name}", source, "own_file", *words)
     for name, (body, *words) in CLASSES.items():
         source = f"{HEAD}from scl.contract import Method as Other\nclass Own(Method):\n    {body or 'pass'}\n"
-        yield own(f"own class: {name}", source, *words, **({"training": {"epochs": 1}} if name == "no step" else {}))
+        yield own(f"own class: {name}", source, *words, **({"training": {"epochs": 1}} if "step" in name else {}))
     for name, (body, options, *words) in OPTIONS.items():
         source = f"{HEAD}@dataclass(frozen=True)\nclass Options:\n    {body}\n{TAIL}"
         yield own(f"own options: {name}", source, *words, options=options)
