@@ -199,5 +199,4 @@ def _failure(path: Path, planned) -> str:
         return ""
     where = ", ".join(f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term")
                       if getattr(failure, name) is not None)
-    error = " ".join(failure.error.split())
-    return f"{error} ({where})" if where else error
+    return " ".join((f"{failure.error} ({where})" if where else failure.error).split())

@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import yaml
-from fake_study import METHODS, Study, benchmark, block, change, finish, write
+from fake_study import METHODS, Study, benchmark, block, change, fail, finish, write
 
 from benchmarks.cli import in_one_line, main
 from benchmarks.datasets.progress import Progress, say
@@ -21,6 +21,7 @@ from benchmarks.report.layout import code, escape_html, escape_latex, escape_mar
 from benchmarks.report.page import write_page
 from benchmarks.report.tables import write_tables
 from benchmarks.study import load_study
+from scl.settings import complete, digest
 from scl.text import printable
 
 HOSTILE = [
@@ -103,17 +104,23 @@ def study_with(folder, text):
     change(study.run("cifar10", "joint", "pixels", 0), "metrics.json", reason=text)
     failed = study.run("cifar10", "joint", "pica", 2)
     (failed.directory / "record.json").unlink()
-    write(failed, "failure.json", {"error": text, "kind": text, "epoch": text, "step": text, "term": text, "time": text})
+    fail(failed, text, kind=text, term=text, epoch=3)
     return study
 
 
 def outputs(study):
     """{file name: text} of everything but the figures, whose places hold an empty one."""
-    collect(study)
-    (study.results / "figures").mkdir()
+    folder = partial(study)
+    collect(study, folder)
+    (folder / "figures").mkdir()
     for name in ("scores", "curves"):
-        (study.results / "figures" / f"{name}.svg").write_text("<svg/>")
-    return {path.name: path.read_text() for path in (*write_tables(study), write_claims(study), write_page(study))}
+        (folder / "figures" / f"{name}.svg").write_text("<svg/>")
+    made = (*write_tables(study, folder), write_claims(study, folder), write_page(study, folder))
+    return {path.name: path.read_text() for path in made}
+
+
+def partial(study):
+    return study.results / "partial"
 
 
 @pytest.fixture(scope="module")
@@ -204,18 +211,18 @@ def test_the_page_has_no_tag_of_its_own(reports):
 def test_a_row_of_runs_csv_cannot_bring_its_own_tags(tmp_path):
     study = study_with(tmp_path, "ordinary")
     outputs(study)
-    path = study.results / "runs.csv"
+    path = partial(study) / "runs.csv"
     path.write_text(path.read_text().replace(",done,", ",<b onclick=x>done,").replace("ordinary", "<span><b>"))
-    assert "<b" not in write_page(study).read_text().replace("<body", "")
+    assert "<b" not in write_page(study, partial(study)).read_text().replace("<body", "")
 
 
 @pytest.mark.parametrize("text", ["$\\frac{", "_hidden", "\x1b[31m\x00\n", "$a$ \\input"])
 def test_figures_draw_a_title_as_it_is(tmp_path, text):
     study = study_with(tmp_path, text)
-    collect(study)
+    collect(study, partial(study))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph")  # that the font lacks
-        assert all(path.stat().st_size for path in write_figures(study))
+        assert all(path.stat().st_size for path in write_figures(study, partial(study)))
 
 
 # ---- the terminal -----------------------------------------------------------------------------------------
@@ -232,7 +239,9 @@ def real_study(tmp_path):
         path = tmp_path / "study.yaml"
         path.write_text(json.dumps(mapping))  # which is YAML, escapes included
         (run,) = load_study(path).runs()
-        write(run, "failure.json", {"error": text, "kind": text, "epoch": text, "step": text, "term": text})
+        config = digest(complete(load_study(path).settings(run)))
+        failure = {"error": text, "kind": text, "permanent": True, "config_sha256": config, "epoch": 3, "term": text}
+        write(run, "failure.json", failure)
         return path, run
 
     return make
