@@ -4,11 +4,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.compose import resolve
+from benchmarks.compose import found_base, resolve
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.study import Study, load_study, write_plan
 from scl import devices
-from scl.settings import load_yaml
+from scl.yaml_file import load_yaml
 
 
 def open_study(config: dict, files, *, main_process: bool) -> Study:
@@ -17,9 +17,9 @@ def open_study(config: dict, files, *, main_process: bool) -> Study:
     resolved = resolve(_source(config, files) or "config/paper.yaml")
     study = load_study(resolved)
     if main_process:
-        from benchmarks.check import check_methods  # which imports torch
+        from benchmarks.check import check_study  # which imports torch
 
-        check_methods(study)
+        check_study(study)
         write_plan(study, resolved)
     return study
 
@@ -30,7 +30,12 @@ def _source(config: dict, files):
     here = Path.cwd()
     files = [file.relative_to(here) if file.is_relative_to(here) else file for file in map(Path, files)]
     read = [load_yaml(file) for file in files]
-    return files[0] if read == [config] else config  # else several files, or --config beside
+    if read == [config]:
+        return files[0]
+    for file, one in zip(files, read):  # several files, or --config beside
+        if "extends" in one and one["extends"] == config.get("extends"):
+            config = config | {"extends": found_base(one["extends"], file.parent)}
+    return config
 
 
 def archives(study: Study, benchmark: str) -> list[str]:
