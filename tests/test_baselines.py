@@ -185,6 +185,7 @@ def test_pica_official_initialisation_and_input():
     assert deep.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
     for head in (pica.head, pica.overclustering_head):
         assert head.weight.std().item() == pytest.approx(0.01, rel=0.2) and not head.bias.any()
+        assert head.weight.mean().item() == pytest.approx(0, abs=0.002)
 
 
 # --- images that may only be looked at --------------------------------------------------------------------------
@@ -194,6 +195,7 @@ def test_unlabelled_images_serve_representation_only():
     """As in the official codes: SimCLR sees all, PICA's over-clustering head too, its target head does not."""
     assert [build(SimCLR).pool(epoch) for epoch in (0, 1)] == [18, 18]
     assert [build(PICA).pool(epoch) for epoch in (0, 1, 2)] == [18, 12, 18]
+    assert SimCLR.uses_unlabelled and PICA.uses_unlabelled
     for cls in (SCAN, SelfLabel, SCL):
         method = build(cls, **({"neighbours": 2} if cls is SCAN else {}))
         assert not cls.uses_unlabelled and [method.pool(epoch) for epoch in (0, 1)] == [12, 12]
