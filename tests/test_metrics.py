@@ -278,6 +278,17 @@ def test_changed_or_lost_labels_are_refused(tmp_path):
         evaluate_run(run, data)
 
 
+@pytest.mark.parametrize("file", ["labels.npy", "assignments.npz"])
+def test_files_are_not_unpickled(tmp_path, file):
+    """An array of objects may run code of whoever made it."""
+    pickled = np.array([None] * 8)
+    changed = {"confidence": pickled} if file == "assignments.npz" else {}
+    run = trained(tmp_path / "run", **changed)
+    data = prepared(tmp_path / "data", pickled if file == "labels.npy" else LABELS)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        evaluate_run(run, data)
+
+
 def test_labels_of_another_number_of_images_are_refused(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data", np.append(LABELS, 2))
     with pytest.raises(ValueError, match="9 labels for 8 images"):

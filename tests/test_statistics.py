@@ -64,9 +64,9 @@ def test_the_bootstrap_of_three_values_is_that_of_all_27_resamples():
 
 def test_the_bootstrap_by_hand():
     """10,000 means of resamples from the generator of seed 0, and their quantiles 2.5 and 97.5 %."""
-    values = np.array([0.1, 0.4, 0.2, 0.9, 0.3])
-    drawn = np.random.default_rng(0).integers(5, size=(10_000, 5))
-    means = [sum(values[row]) / 5 for row in drawn]
+    values = np.random.default_rng(1).normal(size=12)
+    drawn = np.random.default_rng(0).integers(12, size=(10_000, 12))
+    means = [sum(values[row]) / 12 for row in drawn]
     assert bootstrap_interval(values) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
     assert bootstrap_interval(values, level=0.5) == pytest.approx(tuple(np.quantile(means, [0.25, 0.75])))
 
