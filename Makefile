@@ -12,7 +12,7 @@ smoke: .venv/ready
 test: .venv/ready
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
-# Would the tests notice a mistake? A sample of 320 mutants, about half an hour on one core; resumes (tests/mutation.py).
+# Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
 mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py

@@ -64,7 +64,8 @@ def naive(method):
     y = {rule: plain.consensus(*four) for rule, four in {
         "both": (p1, p2, q1, q2), "boundaries": (q1, q2, q1, q2), "similarities": (p1, p2, p1, p2)}.items()}
     spread = plain.entropy_of_mean(np.concatenate([q1, q2]))
-    semantic = {rule: -sum(math.log(p[i, k]) for p in (p1, p2) for i, k in enumerate(y[rule])) / (2 * BATCH) for rule in y}
+    semantic = {rule: -sum(math.log(p[i, k]) for p in (p1, p2) for i, k in enumerate(classes)) / (2 * BATCH)
+                for rule, classes in y.items()}
     return {
         "y, warm-up": (q1 + q2).argmax(1).tolist(), **{f"y, {rule}": y[rule] for rule in y},
         **{f"semantic, {rule}": semantic[rule] for rule in y},
@@ -81,8 +82,8 @@ def _scl_step_reference(method):
     """[8] and [10]: the weighted terms of the loss and the pseudo classes, prototypes being in place."""
     o, e = method.options, naive(method)
     warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
-    terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency", "balance": "balance"}
-    terms |= {"instance": "instance"} if o.instance_weight else {}
+    terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
+    terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
     terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {o.consensus}"}
     return ({name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
             e["y, warm-up" if warm else f"y, {o.consensus}"])
@@ -92,7 +93,8 @@ def _scl_step_reference(method):
 @pytest.mark.parametrize("name", ["whole", *ABLATIONS, "no batch norm"])
 def test_scl_step(name, epoch):
     """Each term with its weight, and the pseudo classes, in the warm-up and after it, of every option."""
-    method = build(**WEIGHTS | TEMPERATURES | ABLATIONS.get(name, {}), projection_norm=name != "no batch norm", epoch=epoch)
+    options = WEIGHTS | TEMPERATURES | ABLATIONS.get(name, {}) | {"projection_norm": name != "no batch norm"}
+    method = build(epoch=epoch, **options)
     expected, pseudo_classes = _scl_step_reference(method)
     terms = terms_of(method)
     assert terms.keys() == expected.keys()
@@ -110,7 +112,8 @@ def test_rules_of_consensus_differ_on_these_images():
     assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "warm-up")}) == 4
 
 
-@pytest.mark.parametrize("warm_up, epochs", [(0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)])
+@pytest.mark.parametrize("warm_up, epochs", [
+    (0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)])
 def test_warm_up_lasts_a_share_of_the_epochs(warm_up, epochs):
     """Of 40, rounded to whole ones, at least one."""
     method = build(warm_up=warm_up)

@@ -137,8 +137,9 @@ def test_neighbour_purity_leaves_out_the_image_itself_and_the_unlabelled():
     neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
     assert neighbour_purity(labels, neighbours, rows) == pytest.approx(2 / 3)
     assert neighbour_purity(labels, [[4, 2]], [2]) is None
-    for neighbours, rows, words in [([[5]], [0], "neighbours point outside the 5 images"), ([[-1]], [0], "neighbours point"),
-                                    ([[0]], [5], "rows point outside the 5 images"), ([[0]], [-1], "rows point")]:
+    for neighbours, rows, words in [([[5]], [0], "neighbours point outside the 5 images"),
+                                    ([[-1]], [0], "neighbours point"), ([[0]], [-1], "rows point"),
+                                    ([[0]], [5], "rows point outside the 5 images")]:
         with pytest.raises(ValueError, match=words):
             neighbour_purity(labels, neighbours, rows)
     for neighbours in ([[1]], [1, 2], [[[1]], [[2]]]):

@@ -92,7 +92,8 @@ def test_encoder_takes_sobel_of_the_normalised_image():
     images = torch.rand(2, 3, 8, 8)
     network = Network(width=8, layers=[1, 1, 1], sobel=True)
     plainly = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    np.testing.assert_allclose(seen_by_backbone(images, network).numpy(), _sobel_reference(plainly), rtol=1e-4, atol=1e-4)
+    seen = seen_by_backbone(images, network).numpy()
+    np.testing.assert_allclose(seen, _sobel_reference(plainly), rtol=1e-4, atol=1e-4)
     made = encoder(network)
     assert made.backbone.conv1.in_channels == 2 and encoder().backbone.conv1.in_channels == 3
     assert made(images).shape == (2, 32)
@@ -106,7 +107,7 @@ def test_encoder_takes_sobel_of_the_normalised_image():
     (8, False, [8, 8, 4, 2]), (32, False, [32, 32, 16, 8]), (33, True, [33, 16, 8, 4]), (64, True, [64, 32, 16, 8]),
     (96, True, [96, 48, 24, 12])])
 def test_stem_of_small_images(size, pooled, sides):
-    """A 3x3 convolution of stride 1, from 33 px on a 2x2 max-pool of stride 2: side after the convolution and each stage."""
+    """A 3x3 convolution of stride 1, from 33 px on a 2x2 max-pool of stride 2; sides after it and each stage."""
     net = backbone(SMALL, size)
     assert (net.conv1.kernel_size, net.conv1.stride, net.conv1.padding) == ((3, 3), (1, 1), (1, 1))
     assert net.conv1.bias is None and net.conv1.out_channels == 8
@@ -225,7 +226,8 @@ def test_projection_head_layers():
     linear = [("Linear", [(10, 6), (10,)]), ("ReLU", []), ("Linear", [(4, 10), (4,)])]
     assert shapes(projection_head(6, 10, 4)) == shapes(projection_head(6, 10, 4, normalised=False)) == linear
     assert shapes(projection_head(6, 10, 4, normalised=True)) == [
-        ("Linear", [(10, 6)]), ("BatchNorm1d", [(10,), (10,)]), ("ReLU", []), ("Linear", [(4, 10)]), ("BatchNorm1d", [])]
+        ("Linear", [(10, 6)]), ("BatchNorm1d", [(10,), (10,)]), ("ReLU", []), ("Linear", [(4, 10)]),
+        ("BatchNorm1d", [])]
 
 
 def test_prototypes_are_cosines():

@@ -13,7 +13,8 @@ def test_defaults_of_the_official_codes():
     """As docs/methods.md has them; config/paper.yaml states most of them again."""
     assert vars(SimCLR.Options()) == {"temperature": 0.1, "anchors": "first", "projection_hidden": 512,
                                       "projection": 128, "layer": "projection", "kmeans_restarts": 10}
-    assert vars(SCAN.Options()) == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
+    assert vars(SCAN.Options()) == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512,
+                                    "projection": 128}
     assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
     assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "centre": 1.0}
     assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
@@ -34,7 +35,7 @@ def test_defaults_of_scl():
     (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: must be positive"),
     (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: must be positive"),
     (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: 'both' is not one of joint, view"),
-    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "consensus: 'q' is not one of both, boundaries, similarities"),
+    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "'q' is not one of both, boundaries, similarities"),
     (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: 'joint' is not one of"),
     (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: 'zero' is not one of kmeans, random"),
     (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: 'h' is not one of prototypes, kmeans"),

@@ -125,9 +125,11 @@ def test_scan_step_spreads_the_images():
 def _self_label_step_reference(method, weak, strong):
     """Cross-entropy of the confident images, their classes weighing by inverse frequency; a pass for each view."""
     p, q = (probabilities(method, method.head, view) for view in (weak, strong))
-    labels = {i: max(range(CLUSTERS), key=lambda k: row[k]) for i, row in enumerate(p) if max(row) > method.options.threshold}
-    weights = {i: len(labels) / list(labels.values()).count(y) if method.options.balanced else 1 for i, y in labels.items()}
-    return {"self_label": -sum(weights[i] * math.log(q[i][y]) for i, y in labels.items()) / sum(weights.values())}, labels
+    o = method.options
+    labels = {i: max(range(CLUSTERS), key=lambda k: row[k]) for i, row in enumerate(p) if max(row) > o.threshold}
+    weights = {i: len(labels) / list(labels.values()).count(y) if o.balanced else 1 for i, y in labels.items()}
+    loss = -sum(weights[i] * math.log(q[i][y]) for i, y in labels.items()) / sum(weights.values())
+    return {"self_label": loss}, labels
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -179,7 +181,8 @@ def test_pica_step_spreads_the_images():
     assert losses[0] == pytest.approx(0, abs=1e-6) and losses[0] < losses[1]
 
 
-@pytest.mark.parametrize("share, side, first, inner", [(0.8, 40, 4, 32), (0.5, 9, 2, 4), (0.55, 10, 2, 6), (0.7, 7, 1, 5)])
+@pytest.mark.parametrize("share, side, first, inner", [
+    (0.8, 40, 4, 32), (0.5, 9, 2, 4), (0.55, 10, 2, 6), (0.7, 7, 1, 5)])
 def test_middle_is_the_centre_enlarged(share, side, first, inner):
     images = torch.rand(2, 3, side, side, dtype=torch.float64)
     found, scale = middle(images, share), inner / side
@@ -196,7 +199,8 @@ def test_middle_is_the_centre_enlarged(share, side, first, inner):
 # --- what all of them give --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls, options", [(SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"centre": 0.5})])
+@pytest.mark.parametrize("cls, options", [
+    (SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"centre": 0.5})])
 def test_assign_is_the_softmax_of_the_target_head(cls, options):
     method = build(cls, **options).eval()
     (images,) = views(1)
