@@ -101,7 +101,7 @@ def test_sums_by_class_on_either_device(cls):
     _add_by_class(sums, classes, weights.as_subclass(cls))
     for k in range(4):
         expected = [1 + sum(weights[j, m].item() for j in range(7) if classes[j] == k) for m in range(5)]
-        torch.testing.assert_close(sums[k].as_subclass(torch.Tensor), torch.tensor(expected))
+        torch.testing.assert_close(sums[k].as_subclass(torch.Tensor), torch.tensor(expected, dtype=torch.float32))
 
 
 def test_an_update_keeps_no_graph():
