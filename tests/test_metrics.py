@@ -79,6 +79,8 @@ def test_empty_clusters_count_in_the_smallest_share_only():
     assert (scores["clusters_used"], scores["smallest_share"], scores["largest_share"]) == (2, 0, 0.5)
     full = clustering_scores(labels, [0, 0, 1, 1], clusters=2)
     assert full["smallest_share"] == 0.5
+    alone = clustering_scores(labels, [0, 1, 1, 1], clusters=3)  # a cluster of one image is not empty
+    assert (alone["clusters_used"], alone["largest_share"]) == (2, 0.75)
 
 
 def test_one_cluster_scores_the_largest_class_and_no_information():
@@ -258,6 +260,10 @@ def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels)
         ({"images_sha256": "99"}, "other images"),
         ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
         ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
+        (
+            {"epochs": np.arange(3), "per_epoch": np.array([LABELS, [0, 0, 0, 0, 1, 1, 2, 2], LABELS])},
+            "not those of the last epoch",
+        ),
         ({"assignments": np.zeros(7, dtype=np.int64)}, "assignments do not fit its 8 rows and 2 epochs"),
         ({"epochs": np.arange(3)}, "per_epoch do not fit its 8 rows and 3 epochs"),
     ],
@@ -300,4 +306,12 @@ def test_an_unfinished_run_is_not_evaluated(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (run / "record.json").unlink()
     with pytest.raises(ValueError, match="not finished"):
+        evaluate_run(run, data)
+
+
+@pytest.mark.parametrize("file, way_out", [("run/record.json", "train it first"), ("data/benchmark.json", "prepare")])
+def test_a_file_that_is_cut_off_is_named_with_the_way_out(tmp_path, file, way_out):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
+    (tmp_path / file).write_text('{"prot')
+    with pytest.raises(ValueError, match=rf"{file} is not JSON .*{way_out}"):
         evaluate_run(run, data)
