@@ -119,6 +119,7 @@ def test_two_hundred_clusters_of_many_images_are_matched():
     [
         ([0, 1], [0], {}, "2 labels for 1 assignments"),
         ([], [], {}, "no image"),
+        ([0, -1], [0, 1], {}, "1 of 2 images have no label"),
         ([0, -1, -3], [0, 1, 1], {}, "2 of 3 images have no label"),
         ([0, 1], [0, -1], {}, "cluster -1 is negative"),
         ([0, 1], [0, 5], {"clusters": 3}, r"cluster 5, but there are only 3 clusters \(0\.\.2\)"),

@@ -26,6 +26,10 @@ def test_the_spread_divides_by_n_minus_one():
     assert summary.n == 3
 
 
+def test_two_seeds_have_a_spread():
+    assert summarise([0.5, 0.7]).sd == pytest.approx(np.sqrt(0.02))
+
+
 def test_one_seed_has_no_spread():
     summary = summarise([0.5])
     assert (summary.mean, summary.sd, summary.low, summary.high, summary.n) == (0.5, None, None, None, 1)
