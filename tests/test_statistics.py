@@ -72,6 +72,7 @@ def test_the_bootstrap_by_hand():
     drawn = np.random.default_rng(0).integers(12, size=(10_000, 12))
     means = [sum(values[row]) / 12 for row in drawn]
     assert bootstrap_interval(values) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert (summarise(values).low, summarise(values).high) == bootstrap_interval(values)
     assert bootstrap_interval(values, level=0.5) == pytest.approx(tuple(np.quantile(means, [0.25, 0.75])))
 
 
