@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test clean
+.PHONY: smoke test mutation clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready
@@ -11,6 +11,11 @@ smoke: .venv/ready
 
 test: .venv/ready
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
+
+# Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
+mutation: .venv/ready
+	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
+	.venv/bin/python tests/mutation.py
 
 clean:
 	rm -rf .venv .snakemake build *.egg-info
