@@ -8,6 +8,7 @@
 import sys
 
 sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
+from benchmarks import slurm
 from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line
 from benchmarks.status import study_in_words
@@ -43,11 +44,17 @@ localrules:
     all,  # and downloads: compute nodes of a cluster are often offline
     download,
     prepare,
+    evaluate,  # seconds: less than a job of a cluster waits
     collect,
     report,
 
 
 onstart:
+    try:
+        slurm.check(workflow, STUDY)
+    except ValueError as error:
+        print(f"snakemake: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     WORK.start()
 
 

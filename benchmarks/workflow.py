@@ -135,18 +135,21 @@ def shell_prefix(study: Study) -> str:
     return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
 
 
+CLUSTER_THREADS = 8  # of a run on a cluster where machine.threads says nothing: they feed one GPU
+
+
 def share_machine(workflow, study: Study) -> int:
     """Limit concurrent runs to what the machine carries and return the threads of a run.
 
     Snakemake counts resources but assumes no limit where none is given: for a local run without `--resources gpu=N`
-    the limit is the GPUs that are there, or as many CPU runs as the cores carry. Under a cluster executor nothing
-    is limited: login nodes have no GPU.
+    the limit is the GPUs that are there, or as many CPU runs as the cores carry. On a cluster the scheduler limits
+    (login nodes have no GPU), and a run has the threads that its job asked CPUs for.
     """
+    if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is within one
+        threads = study.machine.threads or CLUSTER_THREADS
+        return min(threads, _allotted_cpus() or threads) if workflow.remote_exec else threads
     limits = workflow.global_resources
-    local = workflow.nodes is None
     cores = limits["_cores"].value if "_cores" in limits and limits["_cores"].value else 8
-    if not local:
-        return 8
     gpus = len(devices.visible())
     slots = gpus * study.machine.runs_per_gpu or cores // (study.machine.threads or cores) or 1
     if workflow.is_main_process and "gpu" not in limits:
@@ -156,3 +159,9 @@ def share_machine(workflow, study: Study) -> int:
     if not gpus and study.machine.threads:
         return min(cores, study.machine.threads)
     return max(1, cores // slots)
+
+
+def _allotted_cpus() -> int | None:
+    """The CPUs of this SLURM job, however they were asked for; None outside of one."""
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    return int(allotted) if allotted else None

@@ -52,7 +52,8 @@ def _uuids():
 
 
 def _lock_key(token, uuids):
-    """The name a token is locked by: the UUID if known, since under SLURM every job may see its GPU as 0."""
+    """The name a token is locked by: the UUID if known, since every job of SLURM may see its GPU as 0; without UUIDs
+    an index means something within one job step alone, so their numbers belong to the name."""
     if token.isdigit() and uuids:
         if int(token) >= len(uuids):
             raise ValueError(f"CUDA_VISIBLE_DEVICES names GPU {token}, but nvidia-smi lists {len(uuids)} "
@@ -60,6 +61,8 @@ def _lock_key(token, uuids):
         return uuids[int(token)]
     matches = [uuid for uuid in uuids if uuid.startswith(token)]  # CUDA accepts the beginning of a UUID
     key = matches[0] if len(matches) == 1 else token
+    if token.isdigit():
+        key = "-".join([token, *(os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_STEP_ID") if name in os.environ)])
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)
 
 

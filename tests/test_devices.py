@@ -45,6 +45,8 @@ def put_back(monkeypatch):
     """However a test sets the variable, also within a lease, it ends as it was before the test."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):  # the tests themselves may run within a job
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -202,6 +204,32 @@ def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(tmp_p
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         with devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait) as token:
             assert token == "0"
+
+
+def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_another(tmp_path, driver, monkeypatch):
+    def lease(job, step, **options):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        for name, value in (("SLURM_JOB_ID", job), ("SLURM_STEP_ID", step)):
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        return devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait)
+
+    with lease("17", "0"), lease("18", "0"), lease("17", "1"), lease("19", None), lease(None, None) as token:
+        assert token == "0"
+        for same in (("17", "0"), ("18", "0"), ("17", "1"), ("19", None), (None, None)):
+            with pytest.raises(Waits), lease(*same):
+                pass
+
+
+def test_a_gpu_known_by_its_uuid_is_one_gpu_for_all_slurm_jobs(tmp_path, driver, monkeypatch):
+    """Where a node's GPUs are not confined, an interactive job beside a batch job must not take its GPU."""
+    driver("GPU-a", "GPU-b")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with devices.lease(1, folder=tmp_path / "locks"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        monkeypatch.setenv("SLURM_JOB_ID", "18")
+        with pytest.raises(Waits), devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+            pass
 
 
 def test_no_gpu_is_the_cpu_with_one_line_unless_required(tmp_path, driver):
