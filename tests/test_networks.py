@@ -178,13 +178,13 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
 @pytest.mark.parametrize("network, size, words", [
     ({"backbone": "vit_small_patch16_224"}, 32, "network.backbone: 'vit_small_patch16_224' is not a ResNet"),
     ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
-    ({"layers": [1, 1]}, 32, r"network.layers: \[1, 1\] are not"),
-    ({"layers": [1, 1, 1, 1, 1]}, 32, r"network.layers: \[1, 1, 1, 1, 1\] are not"),
-    ({"layers": [1, 0, 1]}, 32, r"network.layers: \[1, 0, 1\] are not"),
-    ({"layers": []}, 32, r"network.layers: \[\] are not"),
-    ({"width": 32}, 97, "width and layers apply to images up to 96 px"),
-    ({"width": 128}, 97, "width and layers apply to images up to 96 px"),
-    ({"layers": [1, 1, 1]}, 97, "width and layers apply to images up to 96 px"),
+    ({"layers": [1, 1]}, 32, r"layers: \[1, 1\] are not"),
+    ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
+    ({"layers": [1, 0, 1]}, 32, r"layers: \[1, 0, 1\] are not"),
+    ({"layers": []}, 32, r"layers: \[\] are not"),
+    ({"width": 32}, 97, "width, layers and pool apply to images up to 96 px"),
+    ({"width": 128}, 97, "width, layers and pool apply to images up to 96 px"),
+    ({"layers": [1, 1, 1]}, 97, "width, layers and pool apply to images up to 96 px"),
 ])
 def test_check_refuses(network, size, words):
     with pytest.raises(ValueError, match=words):

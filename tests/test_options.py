@@ -31,24 +31,24 @@ def test_defaults_of_scl():
 
 
 @pytest.mark.parametrize("cls, allowed, refused, words", [
-    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: must be positive, got 0.0"),
-    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: must be positive"),
-    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: must be positive"),
+    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: 0.0 is below 0.001"),
+    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: 0.0 is below 0.001"),
+    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: 0.0 is below 0.001"),
     (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: 'both' is not one of joint, view"),
     (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "'q' is not one of both, boundaries, similarities"),
     (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: 'joint' is not one of"),
     (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: 'zero' is not one of kmeans, random"),
     (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: 'h' is not one of prototypes, kmeans"),
-    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: must be positive, got 0.0"),
+    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: 0.0 is below 0.001"),
     (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: 'second' is not"),
     (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: 'head' is not"),
-    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: at least 1, got 0"),
+    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: 0 is below 1"),
     (SelfLabel, {"threshold": 0.0}, {"threshold": -0.01}, "threshold: between 0 and 1, got -0.01"),
     (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: between 0 and 1, got 1.0"),
-    (PICA, {"perturbations": 1}, {"perturbations": 0}, r"perturbations \(0\) at least 1"),
-    (PICA, {"overclusters": 2}, {"overclusters": 1}, r"overclusters \(1\) at least 2"),
-    (PICA, {"centre": 0.01}, {"centre": 0.0}, "centre: above 0 and up to 1, got 0.0"),
-    (PICA, {"centre": 1.0}, {"centre": 1.01}, "centre: above 0 and up to 1, got 1.01"),
+    (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: 0 is below 1"),
+    (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: 1 is below 2"),
+    (PICA, {"centre": 0.1}, {"centre": 0.0}, "centre: 0.0 is below 0.1"),
+    (PICA, {"centre": 1.0}, {"centre": 1.01}, "centre: 1.01 is above 1"),
 ])
 def test_options_up_to_their_limits(cls, allowed, refused, words):
     cls.Options(**allowed)
