@@ -96,7 +96,7 @@ def test_labels_play_no_part(stage, study, train_all, digits, tmp_path):
 
 @pytest.mark.parametrize("verb", ["step", "assign"])
 def test_labels_cannot_be_opened(stage, verb, study, train_all, monkeypatch):
-    """What `label_guard` in a record says: a method that opens them through its own training loop is refused."""
+    """A method that opens them through its own training loop is refused."""
     s = study()
     run = s.run("tiny-digits", "joint", stage, 0)
     config, attempts = s.settings(run), []
