@@ -1,9 +1,9 @@
-# Two commands do everything on a fresh machine: `make smoke` and `make test`. Both set up .venv when it is missing.
+# Two commands do everything on a fresh machine: `make smoke` and `make test`. All set up .venv when it is missing.
 PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test mutation clean
+.PHONY: smoke test mutation test-slurm clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready
@@ -16,6 +16,11 @@ test: .venv/ready
 mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py
+
+# Studies through a SLURM of its own, with pretended GPUs: needs root, and slurm-wlm and munge of Debian.
+test-slurm: .venv/ready
+	.venv/bin/pip install --quiet -e '.[test,slurm]' -c constraints.txt
+	.venv/bin/python -m pytest tests/slurm --durations=0
 
 clean:
 	rm -rf .venv .snakemake build *.egg-info

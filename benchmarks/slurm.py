@@ -74,7 +74,7 @@ def _minutes(limit: str) -> int | None:
 def _queued(jobs, folder) -> list[str]:
     """The numbers of this user's jobs, submitted from `folder`, that run what `jobs` are to run."""
     wanted = {f"rule_{job.rule.name}_wildcards_{'_'.join(job.wildcards)}" for job in jobs}  # the plugin's comments
-    done = _run("squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%k|%Z")
+    done = _run("squeue", f"--user={getpass.getuser()}", "--noheader", "--sort=i", "--format=%i|%k|%Z")
     rows = [line.strip().split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
     return [number for number, comment, where in rows if comment in wanted and Path(where) == Path(folder)]
 

@@ -233,6 +233,8 @@ def complete(run: RunSettings) -> RunSettings:
     """The settings with every option of the method and its version written out, so that a changed default or a
     raised version is another run. Imports the method. Raises ValueError for unknown options."""
     method = find_class(run.method)
+    if type(method.version) is not int:
+        raise ValueError(f"{run.method}.version: expected a whole number, got {shown(method.version)}")
     options = read(method.Options, run.options, f"{run.stage}.options")
     return dataclasses.replace(run, options=dataclasses.asdict(options), version=method.version)
 

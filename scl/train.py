@@ -54,7 +54,7 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
                     labels_out_of_reach(run.data), checkpoint.Stop() as stop:
                 torch.set_num_threads(threads)
                 device = devices.of_lease(leased, required=require_gpu, report=report)
-                with _out_of_memory_explained(run):
+                with _explained(run, stop):
                     trainer = Trainer(run, directory, device=device, report=report)
                     trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
                     return finish(trainer)
@@ -74,9 +74,14 @@ def _refuse_retry(directory: Path, attempt: int) -> None:
 
 
 @contextlib.contextmanager
-def _out_of_memory_explained(run: RunSettings):
+def _explained(run: RunSettings, stop: checkpoint.Stop):
+    """What a method may end a run with, as an error that says what to do."""
     try:
         yield
+    except SystemExit:
+        if stop.requested:
+            raise
+        raise ValueError(f"{run.method}: ended the process (sys.exit) while it trained; raise an exception instead") from None
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
         raise OutOfMemory(f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
