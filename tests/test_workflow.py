@@ -116,7 +116,7 @@ def test_the_profile_says_how_often_a_run_is_tried_again(broken):
     done, folder, study = broken
     tried = [yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())["retries"]
              for name in ("default", "slurm")]
-    assert tried == [1, 20]
+    assert tried == [1, 3]
     only_scl = study | {"benchmarks": TINY["benchmarks"], "methods": {"scl": study["methods"]["scl"]}, "results": "tried"}
     again = snakemake(folder, only_scl, "--retries", "2")
     assert (again.stdout + again.stderr).count("Trying to restart job") == 2
