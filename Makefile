@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test test-slurm clean
+.PHONY: smoke test mutation test-slurm clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready
@@ -11,6 +11,11 @@ smoke: .venv/ready
 
 test: .venv/ready
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
+
+# Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
+mutation: .venv/ready
+	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
+	.venv/bin/python tests/mutation.py
 
 # Studies through a SLURM of its own, with pretended GPUs: needs root, and slurm-wlm and munge of Debian.
 test-slurm: .venv/ready

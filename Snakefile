@@ -12,6 +12,7 @@ from benchmarks import slurm
 from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line
 from benchmarks.status import study_in_words
+from scl.text import printable
 
 try:
     WORK = study_files.Workflow(config, workflow.configfiles, main_process=workflow.is_main_process)
@@ -27,7 +28,7 @@ RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 if workflow.is_main_process:
-    print(study_in_words(STUDY, WORK.survey), file=sys.stderr)
+    print(printable(study_in_words(STUDY, WORK.survey), keep="\n"), file=sys.stderr)
     if study_files.locked():
         print(study_files.locked(), file=sys.stderr)
 

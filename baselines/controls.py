@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from scl.contract import Method
+from scl.settings import check_ranges
 
 
 class Random(Method):
@@ -24,6 +25,9 @@ class PixelOptions:
     """kmeans_restarts: ours; the published rows do not say (one restart is enough for pixels, see the notes)."""
 
     kmeans_restarts: int = 10
+
+    def __post_init__(self):
+        check_ranges(self, kmeans_restarts=(1, 1000))
 
 
 class Pixels(Method):

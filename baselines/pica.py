@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scl.contract import Method, augmented
 from scl.losses import balance
+from scl.settings import check_ranges
 
 
 def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor:
@@ -40,11 +41,7 @@ class Options:
     centre: float = 1.0  # share of the side that is evaluated; official: 32 of 40 pixels, 96 of 112
 
     def __post_init__(self):
-        if self.perturbations < 1 or self.overclusters < 2:
-            raise ValueError(f"perturbations ({self.perturbations}) at least 1, "
-                             f"overclusters ({self.overclusters}) at least 2")
-        if not 0 < self.centre <= 1:
-            raise ValueError(f"centre: above 0 and up to 1, got {self.centre}")
+        check_ranges(self, balance_weight=(0, 1e6), perturbations=(1, 100), overclusters=(2, 100_000), centre=(0.1, 1))
 
 
 class PICA(Method):

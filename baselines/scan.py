@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scl.contract import Method, augmented
 from scl.losses import TINY, entropy
 from scl.networks import projection_head
+from scl.settings import check_ranges
 
 
 def scan_loss(anchor_logits: Tensor, neighbour_logits: Tensor, entropy_weight: float) -> Tensor:
@@ -59,8 +60,8 @@ class ClusteringOptions:
     projection: int = 128
 
     def __post_init__(self):
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours: at least 1, got {self.neighbours}")
+        check_ranges(self, neighbours=(1, 10_000), entropy_weight=(0, 1e6), projection_hidden=(1, 65_536),
+                     projection=(1, 65_536))
 
 
 class SCAN(Method):

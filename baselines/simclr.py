@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scl.contract import Method
 from scl.losses import nt_xent
 from scl.networks import projection_head
+from scl.settings import check_choices, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,9 @@ class Options:
     kmeans_restarts: int = 10
 
     def __post_init__(self):
-        if self.layer not in ("projection", "encoder"):
-            raise ValueError(f"layer: {self.layer!r} is not 'projection' or 'encoder'")
-        if self.anchors not in ("first", "both"):
-            raise ValueError(f"anchors: {self.anchors!r} is not 'first' or 'both'")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: must be positive, got {self.temperature}")
+        check_choices(self, layer=("projection", "encoder"), anchors=("first", "both"))
+        check_ranges(self, temperature=(0.001, 1000), projection_hidden=(1, 65_536), projection=(1, 65_536),
+                     kmeans_restarts=(1, 1000))
 
 
 class SimCLR(Method):

@@ -1,26 +1,51 @@
-"""Whether the methods of a study can train as it says: their classes, options, networks and augmentations."""
+"""Whether a study can run as it says: the classes of its methods, options, networks, augmentations, and its images."""
 
+import dataclasses
+import json
+from pathlib import Path
+
+from benchmarks import rules
+from benchmarks.datasets.catalogue import archives_of
+from benchmarks.datasets.contents import Sources, subset_rows
+from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import settings
+from scl.classes import FAILURES, described
 from scl.imports import uncollected
-from scl.settings import did_you_mean
+from scl.text import did_you_mean, shown
 
 with uncollected():
     from scl import augment, networks
     from scl.contract import Method
 
 
+def check_study(study: Study) -> None:
+    """Everything that can be known before the first run. Raises ValueError naming the key."""
+    check_methods(study)
+    check_images(study)
+
+
+# --- methods -----------------------------------------------------------------------------------------------------
+
+
 def check_methods(study: Study) -> None:
     """Import every method, read its options, try its network and augmentations. Raises ValueError naming the key."""
-    for stage, block in study.methods.items():
-        found = _class_of(block.method, f"methods.{stage}.method")
+    tried = set()
+    for stage in study.methods:
+        where = f"methods.{stage}"
         for benchmark in study.benchmarks:
             run = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
-            settings.read(found.Options, run.options, f"methods.{stage}.options")
-            _check_epochs(found, run.training.epochs, f"methods.{stage}.training.epochs", benchmark)
+            found = _class_of(run.method, f"{where}.method")
+            _check_options(found, run.options, f"{where}.options")
+            _check_epochs(found, run.training.epochs, f"{where}.training.epochs", benchmark)
             if run.training.epochs:
-                _check_network(study, benchmark, run.network, f"methods.{stage}")
-            _check_augmentations(found, run.augment, f"methods.{stage}.augment")
+                _check_network(run.network, _size(study, benchmark), where, benchmark, tried)
+            _check_augmentations(found, run.augment, f"{where}.augment", _size(study, benchmark), tried)
+            _check_verbs(found, f"{where}.method")
+
+
+def _size(study: Study, benchmark: str) -> int:
+    return study.benchmarks[benchmark].size or study.dataset(benchmark).size
 
 
 def _class_of(dotted: str, where: str) -> type[Method]:
@@ -29,7 +54,23 @@ def _class_of(dotted: str, where: str) -> type[Method]:
         raise ValueError(f"{where}: '{dotted}' is not a scl.contract.Method")
     if found.__module__ != dotted.rpartition(".")[0]:  # an edit of the file where it stands would go unseen
         raise ValueError(f"{where}: '{dotted}' stands elsewhere: name it '{found.__module__}.{found.__qualname__}'")
+    for name in ("augmentations", "follows"):
+        try:
+            names = getattr(found, name)
+        except FAILURES as error:
+            raise ValueError(f"{where}: {dotted}.{name}: {described(error)}") from None
+        if not isinstance(names, (tuple, list)) or not all(isinstance(one, str) for one in names):
+            raise ValueError(f"{where}: {dotted}.{name}: expected names, such as ('view',), got {shown(names)}")
     return found
+
+
+def _check_options(found: type[Method], options: dict, where: str) -> None:
+    read = settings.read(found.Options, options, where)
+    try:
+        json.dumps(dataclasses.asdict(read))  # a run's files hold them
+    except FAILURES as error:
+        raise ValueError(f"{where}: {found.__name__} has options that are not texts, numbers, lists or mappings: "
+                         f"{type(error).__name__}: {error}") from None
 
 
 def _check_epochs(found: type[Method], epochs: int, where: str, benchmark: str) -> None:
@@ -41,22 +82,87 @@ def _check_epochs(found: type[Method], epochs: int, where: str, benchmark: str) 
         raise ValueError(f"{where} on {benchmark}: {epochs}, but {found.__name__} has no step() to train with; write 0")
 
 
-def _check_augmentations(found: type[Method], augmentations: dict, where: str) -> None:
+def _check_verbs(found: type[Method], where: str) -> None:
+    if found.assign is Method.assign or not callable(found.assign):
+        raise ValueError(f"{where}: {found.__name__} has no assign(); write it (scl/contract.py)")
+    if found.step is not Method.step and found.draw is Method.draw and not found.augmentations:
+        raise ValueError(f"{where}: {found.__name__}.augmentations: none named, but draw() takes the first; name it or "
+                         "write draw()")
+
+
+def _check_augmentations(found: type[Method], augmentations: dict, where: str, size: int, tried: set) -> None:
+    """tried: what was found right at which size, as benchmarks and stages share it."""
     for name in found.augmentations:
         if name not in augmentations:
             raise ValueError(f"{where}.{name}: missing; {found.__name__} draws it")
     for name, spec in augmentations.items():
         if name not in found.augmentations:
             raise ValueError(f"{where}.{name}: unknown{did_you_mean(name, found.augmentations)}")
+        if (repr(spec), size) in tried:
+            continue
         try:
-            augment.build(spec)
+            augment.build(spec, size)
         except ValueError as error:
             raise ValueError(f"{where}.{name}: {error}") from None
+        tried.add((repr(spec), size))
 
 
-def _check_network(study: Study, benchmark: str, network, where: str) -> None:
-    size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
+def _check_network(network, size: int, where: str, benchmark: str, tried: set) -> None:
+    if (repr(network), size) in tried:
+        return
     try:
         networks.check(network, size)
     except ValueError as error:
-        raise ValueError(f"{where} on {benchmark} ({size} px): {error}") from None
+        raise ValueError(f"{where}.{error} (on {benchmark}, {size} px)") from None
+    tried.add((repr(network), size))
+
+
+# --- images ------------------------------------------------------------------------------------------------------
+
+
+def check_images(study: Study) -> None:
+    """Folders that are named must be there, and hold enough images, unless what they are for has been prepared."""
+    for key in ("results", "data"):
+        folder = getattr(study, key)
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise ValueError(f"{key}: {there} is a file; name a folder")
+    for name in study.benchmarks:
+        if name not in study.skipped and not (study.data / name / "benchmark.json").exists():
+            _check_sources(study, name)
+            _check_counts(study, name)
+
+
+def _check_sources(study: Study, name: str) -> None:
+    dataset, downloads = study.dataset(name), study.downloads
+    if downloads.archives and archives_of(dataset, downloads) and not Path(downloads.archives).expanduser().is_dir():
+        raise ValueError(f"downloads.archives: {downloads.archives} is not a folder")
+    source = downloads.imagenet
+    if dataset.imagenet and source.tar and not source.remote and not Path(source.tar).expanduser().is_file():
+        raise ValueError(f"downloads.imagenet.tar: {source.tar} is not a file")
+    if dataset.imagenet and source.folder and not Path(source.folder).expanduser().is_dir():
+        raise ValueError(f"downloads.imagenet.folder: {source.folder} is not a folder")
+
+
+def _check_counts(study: Study, name: str) -> None:
+    """Enough images for the subset, and for the clusters in what each protocol clusters."""
+    block, dataset, where = study.benchmarks[name], study.dataset(name), f"benchmarks.{name}"
+    counts = dict(dataset.counts) if rules.published_images(study, dataset) else None
+    if dataset.user_path:
+        path = Path(block.path).expanduser()
+        try:
+            counts = read_folder(dataset, Sources((), path, study.data / "archives", study.downloads)).splits
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{where}.path: {error}") from None
+    if counts is None:
+        return
+    if block.subset:
+        try:
+            counts = {split: len(rows) for split, rows in subset_rows(counts, block.subset).items()}
+        except ValueError as error:
+            raise ValueError(f"{where}.{error}") from None
+    for protocol in study.protocols_of(name):
+        images = sum(counts[split] for split in dataset.protocols[protocol]["fit"])
+        if (block.clusters or dataset.clusters) > images:
+            raise ValueError(f"{where}.clusters: {block.clusters or dataset.clusters} clusters cannot be found in the "
+                             f"{images} images that protocol '{protocol}' clusters")

@@ -9,9 +9,11 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.datasets.connection import plain_text
 from scl import settings
 from scl.imports import uncollected
 from scl.record import RunFailed
+from scl.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
@@ -26,7 +28,7 @@ def main(arguments=None) -> int:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"scl: failed: {error}", file=sys.stderr)
+        print(f"scl: failed: {in_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("scl: interrupted; the same command goes on", file=sys.stderr)
@@ -34,13 +36,50 @@ def main(arguments=None) -> int:
 
 
 def in_one_line(error: Exception) -> str:
-    """What to tell the user; an OSError of ours, which explains itself, without its number."""
+    """What to tell the user; an OSError of ours, which explains itself, without its number. What a URL or a file hands
+    in, such as passwords and escape sequences, does not reach the terminal."""
     ours = isinstance(error, OSError) and error.strerror and not error.filename
-    return error.strerror if ours else str(error)
+    return printable(plain_text(error.strerror if ours else str(error)))
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong command, as for all bad input."""
+
+    def error(self, message):
+        self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
+
+
+def _within(least, most) -> dict:
+    """Type of an argument: a number of the kind of `least`, from `least` to `most`."""
+
+    def number(text: str):
+        value = type(least)(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not within {least} .. {most}")
+        return value
+
+    return {"type": number}
+
+
+def _new_file(text: str) -> Path:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return Path(text)
+
+
+def show(text: str) -> None:
+    """Print lines in which there is something from a configuration or another file."""
+    print(printable(text, keep="\n"))
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="scl", description=__doc__.split("\n", 1)[0])
+    top = _Parser(prog="scl", description=__doc__.split("\n", 1)[0])
     verbs = top.add_subparsers(metavar="VERB", required=True)
 
     def verb(function, *positionals, **options):
@@ -58,42 +97,43 @@ def parser() -> argparse.ArgumentParser:
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
-    verb(run, study, minutes={"type": float, "help": "then save what is running and stop; the same command goes on"},
-         jobs={"type": int, "help": "runs side by side (default: what the machine carries)"},
+    verb(run, study, minutes={**_within(0.01, 1e6), "help": "then save what runs and stop; the same command goes on"},
+         jobs={**_within(1, 1000), "help": "runs side by side (default: what the machine carries)"},
          cpu={"action": "store_true", "help": "leave the GPUs alone"})
-    verb(pack, study, ("archive", {"type": Path, "help": "tar file to write"}),
+    verb(pack, study, ("archive", {"type": _new_file, "help": "tar file to write"}),
          weights={"action": "store_true", "help": "weights too, and checkpoints of unfinished runs"})
-    verb(unpack, study, ("archive", {"type": Path, "help": "tar file that pack wrote"}))
-    verb(train, folder, gpus={"type": int, "default": 1, "help": "0: on the CPU"},
-         threads={"type": int, "default": 1}, checkpoint_seconds={"type": float, "default": 300.0},
-         runs_per_gpu={"type": int, "default": 1}, require_gpu={"action": "store_true"},
-         attempt={"type": int, "default": 1, "help": "above 1: end at once if the run failed for a reason of its own"})
+    verb(unpack, study, ("archive", {"type": _file, "help": "tar file that pack wrote"}))
+    verb(train, folder, gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
+         threads={**_within(1, 1024), "default": 1}, checkpoint_seconds={**_within(0.0, 1e6), "default": 300.0},
+         runs_per_gpu={**_within(1, 100), "default": 1}, require_gpu={"action": "store_true"},
+         attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run failed for its own reason"})
     verb(evaluate, folder)
     verb(report, study, part={"choices": list(PARTS), "help": "one part only, of a finished study"},
          partial={"action": "store_true", "help": "into <results>/partial, whatever has been done"})
     verb(doctor, study)
     verb(bench, study, method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
-         size={"type": int, "default": 32, "help": "pixels a side (default: %(default)s)"},
-         batch_size={"type": int, "default": 256}, steps={"type": int, "help": "timed at a stretch"},
-         rounds={"type": int, "help": "repetitions, of which the median counts"},
-         gpus={"type": int, "default": 1, "help": "0: on the CPU"},
-         threads={"type": int, "help": "default: all cores"}, workers={"type": int, "help": "loader processes of part d"},
+         size={**_within(8, 1024), "default": 32, "help": "pixels a side (default: %(default)s)"},
+         batch_size={**_within(2, 100_000), "default": 256}, steps={**_within(1, 10**6), "help": "timed at a stretch"},
+         rounds={**_within(1, 10**6), "help": "repetitions, of which the median counts"},
+         gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
+         threads={**_within(1, 1024), "help": "default: all cores"},
+         workers={**_within(0, 1024), "help": "loader processes of part d"},
          precision={"choices": ["auto", "fp32", "bf16"], "default": "auto"},
          compile={"action": "store_true", "help": "torch.compile of the encoder"},
          quick={"action": "store_true", "help": "one round of one step, fewer images"},
-         out={"type": Path, "help": "write the measurement here as JSON"})
+         out={"type": _new_file, "help": "write the measurement here as JSON"})
     return top
 
 
 def plan(options):
     """Check a configuration and say what it would run, without running it."""
-    from benchmarks.check import check_methods
+    from benchmarks.check import check_study
     from benchmarks.status import study_in_words
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    check_methods(study)
-    print(study_in_words(study))
+    check_study(study)
+    show(study_in_words(study))
 
 
 def status(options):
@@ -104,7 +144,9 @@ def status(options):
 
     study = load_study(options.study)
     survey = Survey(study)
-    print("\n".join([study_in_words(study, survey), *states_in_words(study, survey)]))
+    show(study_in_words(study, survey))
+    for line in states_in_words(study, survey):
+        print(printable(line))  # with what failure.json and the log say
 
 
 def download(options):
@@ -116,7 +158,7 @@ def download(options):
     study = load_study(options.study)
     archives = {a.file: a for name in study.benchmarks for a in archives_of(study.dataset(name), study.downloads)}
     if options.file not in archives:
-        raise ValueError(f"{options.file}: not an archive of this study{settings.did_you_mean(options.file, archives)}")
+        raise ValueError(f"{options.file}: not an archive of this study{did_you_mean(options.file, archives)}")
     print(fetch(archives[options.file], study.data / "archives", downloads=study.downloads))
 
 
@@ -128,7 +170,7 @@ def prepare(options):
     study = load_study(options.study)
     name = options.benchmark
     if name not in study.benchmarks:
-        raise ValueError(f"{name}: not a benchmark of this study{settings.did_you_mean(name, study.benchmarks)}")
+        raise ValueError(f"{name}: not a benchmark of this study{did_you_mean(name, study.benchmarks)}")
     if name in study.skipped:
         raise ValueError(f"{name}: {study.skipped[name]}")
     print(prepare_for(study, name))
@@ -153,13 +195,13 @@ def evaluate(options):
 
 def run(options):
     """Run a study without Snakemake: prepare, train, evaluate and report what is missing, seed by seed."""
-    from benchmarks.check import check_methods
+    from benchmarks.check import check_study
     from benchmarks.compose import resolve
     from benchmarks.runner import run_study, slots
     from benchmarks.study import load_study, write_plan
 
     study = load_study(options.study)
-    check_methods(study)
+    check_study(study)
     write_plan(study, resolve(options.study))
     jobs, gpus, threads = slots(study, cpu=options.cpu)
     done = run_study(study, jobs=options.jobs or jobs, gpus=gpus, threads=threads, minutes=options.minutes)
@@ -222,9 +264,9 @@ def doctor(options):
 
     study = load_study(options.study)
     check_methods(study)
-    print("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
+    show("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
     found = lacking(study)
-    print("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
+    show("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
 
 
 def bench(options):
@@ -234,6 +276,8 @@ def bench(options):
     study = load_study(options.study)
     with uncollected():
         from benchmarks import bench as benching
+        from benchmarks.check import check_methods
+    check_methods(study)
     result = benching.bench(study, benching.plan_of(options), gpus=options.gpus,
                             threads=options.threads or benching.cores())
     print(benching.table(result))

@@ -1,5 +1,6 @@
 """From a configuration as written to one mapping: `extends`, `like`, and what is set to null.
 
+`extends: FILE` is looked for beside the file that says it, then in the working directory.
 Where settings come from is said in words (`origin`, `note`); a file that changes settings and says nothing of it must
 not leave the words of the file it extends to stand for them.
 """
@@ -7,8 +8,8 @@ not leave the words of the file it extends to stand for them.
 import copy
 from pathlib import Path
 
-from scl import settings
-from scl.settings import did_you_mean
+from scl.text import did_you_mean, shown
+from scl.yaml_file import load_yaml
 
 WORDS = ("origin", "note")  # of a method block: for the reader of the tables, no part of a run
 
@@ -29,21 +30,32 @@ def resolve(source) -> dict:
 def _extended(source, seen: tuple) -> dict:
     """The mapping merged over what it extends; seen: the files on the way here."""
     if isinstance(source, dict):
-        mapping, name = copy.deepcopy(source), "the configuration"
+        mapping, name, folder = copy.deepcopy(source), "the configuration", Path()
     else:
-        path, name = Path(source).resolve(), Path(source).name if Path(source).is_absolute() else str(source)
-        if path in seen:
-            raise ValueError(f"extends: a circle: {' -> '.join(file.name for file in (*seen, path))}")
-        mapping, seen = settings.load_yaml(source), (*seen, path)
+        name = Path(source).name if Path(source).is_absolute() else str(source)
+        mapping, folder, seen = load_yaml(source), Path(source).parent, (*seen, Path(source).resolve())
     base = mapping.pop("extends", None)
     if base is None:
         return mapping
-    if not isinstance(base, (str, Path)):
-        raise ValueError(f"extends: expected the name of one file, got {base!r}; that file may extend another")
-    ground, own = _extended(base, seen), _mapping(mapping.get("methods"))
+    file = found_base(base, folder)
+    if file.resolve() in seen:
+        circle = " -> ".join(one.name for one in (*seen, file.resolve()))
+        raise ValueError(f"extends: a circle: {circle}")
+    ground, own = _extended(file, seen), _mapping(mapping.get("methods"))
     if methods := _mapping(ground.get("methods")):
         ground["methods"] = {stage: _reworded(block, own.get(stage), name) for stage, block in methods.items()}
     return merge(ground, mapping)
+
+
+def found_base(base, folder: Path) -> Path:
+    """The file that `extends: base` in a file of `folder` means. Raises ValueError."""
+    if not isinstance(base, (str, Path)) or not str(base).isprintable() or not str(base).strip():
+        raise ValueError(f"extends: expected the name of one file, got {shown(base)}; that file may extend another")
+    places = list(dict.fromkeys([folder / base, Path(base)]))
+    for place in places:
+        if place.is_file():
+            return place
+    raise ValueError(f"extends: no such file: {' or '.join(map(str, places))}")
 
 
 def _reworded(ground, own, name: str, around=()):
@@ -85,9 +97,9 @@ def _likened(methods: dict, stage: str, seen: tuple):
         return block
     own = {key: value for key, value in block.items() if key != "like"}
     other, seen = block["like"], (*seen, stage)
-    if other not in methods or other in seen:
+    if not isinstance(other, str) or other not in methods or other in seen:
         problem = f"a circle: {' -> '.join([*seen, other])}" if other in seen else \
-            f"unknown '{other}'{did_you_mean(other, methods)}"
+            f"unknown {shown(other)}{did_you_mean(other, methods)}"
         raise ValueError(f"methods.{stage}.like: {problem}")
     ground = _likened(methods, other, seen)
     return merge({k: v for k, v in ground.items() if k not in ("title", *WORDS)}, own)

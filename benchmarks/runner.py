@@ -18,6 +18,7 @@ from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl import devices
 from scl.record import cores
+from scl.text import printable
 
 POLL = 0.2  # seconds between looks at the running jobs
 
@@ -140,7 +141,7 @@ def _ended(study: Study, job: Job) -> str:
         score = f", ACC {100 * row.acc:.1f}" if row.acc is not None else ""
         return f"{_name(job.run)}: done in {row.seconds / 60:.1f} min{score}"
     lines = job.log.read_text(errors="replace").strip().splitlines()
-    return f"{_name(job.run)}: {row.status}: {row.reason} ({lines[-1] if lines else 'no output'})"
+    return printable(f"{_name(job.run)}: {row.status}: {row.reason} ({lines[-1] if lines else 'no output'})")
 
 
 @contextlib.contextmanager

@@ -133,14 +133,14 @@ class Survey:
         try:
             failure = _failure(run.directory / "failure.json", planned)
         except Damaged as error:
-            return State("damaged", str(error))
+            return State("damaged", f"failure.json is {error}")
         return State("failed", failure) if failure else state
 
     def _trained(self, run, planned) -> State:
         try:
             record = read(run.directory / "record.json", Record)
         except Damaged as error:
-            return State("damaged", f"{error}: train again")
+            return State("damaged", f"record.json is {error}: train again")
         before = self.state(run.after) if run.after else None
         if before and before.status not in ("done", "trained"):
             return _waiting(run, before, begun=record is not None)
@@ -165,7 +165,7 @@ class Survey:
         try:
             metrics = read(run.directory / "metrics.json", Metrics)
         except Damaged as error:
-            return State("trained", f"{error}: evaluate again", record)
+            return State("trained", f"metrics.json is {error}: evaluate again", record)
         if metrics is None:
             return State("trained", "trained, not evaluated", record)
         facts, _ = self.prepared(run.benchmark)
@@ -199,5 +199,4 @@ def _failure(path: Path, planned) -> str:
         return ""
     where = ", ".join(f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term")
                       if getattr(failure, name) is not None)
-    error = " ".join(failure.error.split())
-    return f"{error} ({where})" if where else error
+    return " ".join((f"{failure.error} ({where})" if where else failure.error).split())

@@ -4,18 +4,16 @@ Nothing here imports torch: the Snakefile reads this module. benchmarks/check.py
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from benchmarks import rules
 from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
 from scl.record import write_yaml_if_changed, yaml_text
-from scl.settings import RunSettings, did_you_mean
-
-PROTOCOLS = ("joint", "heldout")
+from scl.settings import RunSettings, check_range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,7 @@ class Benchmark:
     protocols: list[str] | None = None  # of the study's protocols, those to run here
 
     def __post_init__(self):
-        for key, least in (("size", 8), ("subset", 2), ("clusters", 2)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"{key}: {value} is below {least}")
+        check_ranges(self, size=(8, 1024), subset=(2, 10**9), clusters=(2, 10**6))
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,7 @@ class Machine:
     require_gpu: bool = False  # an error, not a warning, where no GPU is visible
 
     def __post_init__(self):
-        for key, least in (("threads", 1), ("runs_per_gpu", 1), ("checkpoint_seconds", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"machine.{key}: {value} is below {least}, the least that makes sense")
+        check_ranges(self, threads=(1, 1024), runs_per_gpu=(1, 100), checkpoint_seconds=(0, 10**6))
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ class Study:
     title: str = ""
     data: Path = Path("data")
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    protocols: list[str] = field(default_factory=lambda: list(rules.PROTOCOLS))
     recipe: str | None = None
     reference: str | None = None  # the stage that the others are compared with (ablation tables)
     network: dict = field(default_factory=dict)
@@ -105,7 +97,7 @@ class Study:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self):
-        _check(self)
+        rules.check(self)
 
     @cached_property
     def skipped(self) -> dict[str, str]:
@@ -114,7 +106,8 @@ class Study:
         return {name: reason for name, reason in reasons.items() if reason}
 
     def dataset(self, benchmark: str):
-        return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
+        named = self.benchmarks[benchmark].dataset
+        return dataset_named(benchmark if named is None else named)
 
     def protocols_of(self, benchmark: str) -> list[str]:
         wanted = self.benchmarks[benchmark].protocols or self.protocols
@@ -177,11 +170,9 @@ def load_study(source) -> Study:
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
     mapping = resolve(source)
-    settings.refuse_non_finite(mapping)
-    for key in ("results", "data"):
-        if isinstance(mapping.get(key), str):
-            mapping[key] = Path(mapping[key])
-    if isinstance(mapping.get("seeds"), int) and not isinstance(mapping["seeds"], bool):
+    settings.refuse_odd_values(mapping)
+    if type(mapping.get("seeds")) is int:
+        check_range("seeds", mapping["seeds"], 1, rules.MOST_SEEDS)
         mapping["seeds"] = list(range(mapping["seeds"]))
     study = settings.read(Study, mapping)
     for stage, block in study.methods.items():  # every run's settings must read, before any job starts
@@ -208,84 +199,3 @@ def plan_is_written(study: Study, resolved: dict) -> bool:
     """Whether `<results>/study.yaml` is this study."""
     path = study.results / "study.yaml"
     return path.exists() and path.read_bytes() == yaml_text(resolved).encode()
-
-
-def _check(study: Study) -> None:
-    if not study.seeds or len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
-        raise ValueError(f"seeds: a number of seeds, or a list of different ones from 0 on; got {study.seeds}")
-    for key in ("results", "data"):
-        if set("{}") & set(str(getattr(study, key))):
-            raise ValueError(f"{key}: '{getattr(study, key)}': {{ and }} mean wildcards to Snakemake; name another folder")
-    for key in ("benchmarks", "methods"):
-        if not getattr(study, key):
-            raise ValueError(f"{key}: none given")
-        for name in getattr(study, key):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-                raise ValueError(f"{key}.{name}: a name is a folder too: small letters, digits, '-', '_' and '.'")
-    _check_protocols(study.protocols, "protocols")
-    for protocol in study.protocols:
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocols: unknown '{protocol}'{did_you_mean(protocol, PROTOCOLS)}")
-    for name, block in study.benchmarks.items():
-        _check_benchmark(study, name, block)
-    for stage, block in study.methods.items():
-        _check_chain(study, stage, block)
-    recipes = {name for block in study.methods.values() for name in block.recipes}
-    if study.recipe and study.recipe not in recipes:
-        raise ValueError(f"recipe: no method has a recipe '{study.recipe}'{did_you_mean(study.recipe, recipes)}")
-    if study.reference and study.reference not in study.methods:
-        raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
-
-
-def _check_protocols(protocols: list[str], where: str) -> None:
-    if not protocols or len(set(protocols)) != len(protocols):
-        raise ValueError(f"{where}: one or more different ones of {', '.join(PROTOCOLS)}; got {protocols}")
-
-
-def _check_benchmark(study: Study, name: str, block: Benchmark) -> None:
-    try:
-        dataset = dataset_named(block.dataset or name)
-    except ValueError as error:
-        raise ValueError(f"benchmarks.{name}: {error}") from None
-    if dataset.user_path and not block.path:
-        raise ValueError(f"benchmarks.{name}.path: missing; give the folder of the images")
-    if block.path and not dataset.user_path:
-        raise ValueError(f"benchmarks.{name}.path: only for dataset: folder")
-    if dataset.clusters is None and block.clusters is None:
-        raise ValueError(f"benchmarks.{name}.clusters: missing; say how many clusters to look for")
-    images = block.subset or sum(dataset.counts.values())
-    if images and (block.clusters or 0) > images:
-        raise ValueError(f"benchmarks.{name}.clusters: {block.clusters} clusters cannot be found in {images} images")
-    if block.subset and name == dataset.name:
-        raise ValueError(f"benchmarks.{name}.subset: a subset is another benchmark; give it a name of its own, "
-                         f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")
-    if block.protocols is not None:
-        _check_protocols(block.protocols, f"benchmarks.{name}.protocols")
-    for protocol in block.protocols or []:
-        if protocol not in dataset.protocols:
-            raise ValueError(f"benchmarks.{name}.protocols: {dataset.title} has no '{protocol}'; "
-                             f"it has {', '.join(dataset.protocols)}")
-
-
-def _check_chain(study: Study, stage: str, block: MethodBlock) -> None:
-    named = {"": block.per_benchmark}
-    named |= {f"recipes.{name}.": recipe.get("per_benchmark", {}) for name, recipe in block.recipes.items()}
-    for where, per_benchmark in named.items():
-        for name in per_benchmark:
-            if name not in study.benchmarks and name not in _known_datasets():
-                raise ValueError(f"methods.{stage}.{where}per_benchmark.{name}: no such benchmark"
-                                 f"{did_you_mean(name, study.benchmarks)}")
-    seen = [stage]
-    while block.after:
-        if block.after not in study.methods:
-            raise ValueError(f"methods.{seen[-1]}.after: unknown '{block.after}'{did_you_mean(block.after, study.methods)}")
-        if block.after in seen:
-            raise ValueError(f"methods.{stage}.after: a circle: {' -> '.join([*seen, block.after])}")
-        seen.append(block.after)
-        block = study.methods[block.after]
-
-
-def _known_datasets():
-    from benchmarks.datasets.catalogue import CATALOGUE
-
-    return CATALOGUE

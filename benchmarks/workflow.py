@@ -9,11 +9,11 @@ from pathlib import Path
 
 from snakemake.io import ancient
 
-from benchmarks.compose import resolve
+from benchmarks.compose import found_base, resolve
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.study import Study, load_study, plan_is_written, write_plan
 from scl import devices
-from scl.settings import load_yaml
+from scl.yaml_file import load_yaml
 
 
 class Workflow:
@@ -26,10 +26,10 @@ class Workflow:
         self.study = load_study(self.resolved)
         self.main_process, self.survey = main_process, None
         if main_process:
-            from benchmarks.check import check_methods  # which import torch
+            from benchmarks.check import check_study  # which imports torch
             from benchmarks.state import Survey
 
-            check_methods(self.study)
+            check_study(self.study)
             check_writable(self.study)
             self.survey = Survey(self.study)
 
@@ -95,7 +95,12 @@ def _source(config: dict, files):
     here = Path.cwd()
     files = [file.relative_to(here) if file.is_relative_to(here) else file for file in map(Path, files)]
     read = [load_yaml(file) for file in files]
-    return files[0] if read == [config] else config  # else several files, or --config beside
+    if read == [config]:
+        return files[0]
+    for file, one in zip(files, read):  # several files, or --config beside
+        if "extends" in one and one["extends"] == config.get("extends"):
+            config = config | {"extends": found_base(one["extends"], file.parent)}
+    return config
 
 
 def archives(study: Study, benchmark: str) -> list[str]:

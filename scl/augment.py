@@ -1,6 +1,6 @@
 """Augmentation of a whole batch on its own device, from a configuration's list of operations.
 
-    augment = build([{"random_resized_crop": {"scale": [0.2, 1.0]}}, {"flip": {}}])
+    augment = build([{"random_resized_crop": {"scale": [0.2, 1.0]}}, {"flip": {}}], size=32)
     views = augment(images, generator)
 
 images: B x 3 x H x W in [0, 1], float32 or bfloat16; every image gets parameters of its own, all of them from
@@ -13,7 +13,8 @@ import inspect
 import torch
 
 from scl import operations
-from scl.settings import convert, did_you_mean
+from scl.settings import convert
+from scl.text import did_you_mean, shown
 
 OPERATIONS = {
     function.__name__: function
@@ -32,13 +33,16 @@ OPERATIONS = {
 }
 
 
-def build(spec):
+def build(spec, size: int | None = None):
     """A list of {operation: {parameter: value}} -> a callable (images, generator) -> images, in that order.
 
-    Unknown operations and parameters, values of another type and values out of range raise ValueError: each
-    operation is tried on one small black image at once, so that a plan fails before its first run.
+    size: pixels a side of the images; with it the operations are tried at once, one after the other, on a black image
+    of that size, so that a plan fails before its first run. Unknown operations and parameters, values of another type
+    and values out of range raise ValueError.
     """
     steps = [_step(entry) for entry in convert(spec, list, "augmentation")]
+    if size is not None:
+        _try(steps, size)
 
     @torch.no_grad()
     def augment(images, generator):
@@ -51,11 +55,21 @@ def build(spec):
     return augment
 
 
+@torch.no_grad()
+def _try(steps, size: int) -> None:
+    image, generator = torch.zeros(1, 3, size, size), torch.Generator().manual_seed(0)
+    for function, parameters in steps:
+        try:
+            image = function(image, generator, **parameters)
+        except ValueError as error:
+            raise ValueError(f"{function.__name__}.{error}") from None
+
+
 def _step(entry):
     """{operation: {parameter: value}} -> (function, parameters), or ValueError."""
     entry = convert(entry, dict, "augmentation")
     if len(entry) != 1:
-        raise ValueError(f"augmentation: expected one operation, got {entry!r}")
+        raise ValueError(f"augmentation: expected one operation, got {shown(entry)}")
     ((name, given),) = entry.items()
     if name not in OPERATIONS:
         raise ValueError(f"augmentation: unknown operation '{name}'{did_you_mean(name, OPERATIONS)}")
@@ -67,12 +81,8 @@ def _step(entry):
         if parameter.kind == parameter.KEYWORD_ONLY
     }
     parameters = {}
-    for key, value in convert(given or {}, dict, name).items():
+    for key, value in convert({} if given is None else given, dict, name).items():
         if key not in hints:
             raise ValueError(f"{name}.{key}: unknown parameter{did_you_mean(key, hints)}")
         parameters[key] = convert(value, hints[key], f"{name}.{key}")
-    try:
-        function(torch.zeros(1, 3, 8, 8), torch.Generator().manual_seed(0), **parameters)
-    except ValueError as error:
-        raise ValueError(f"{name}.{error}") from None
     return function, parameters

@@ -1,6 +1,6 @@
 """What a method is: two verbs, `step` and `assign`, and a word on what it draws and what it prepares.
 
-A method turns images into cluster assignments and never sees a label. To add one, write a class like those in
+A method turns images into cluster assignments and is given no label. To add one, write a class like those in
 `baselines/` anywhere on the Python path and name it by its dotted path in a configuration; the conformance tests
 (`pytest tests/test_conformance.py --method my_file.MyMethod`) check it against everything the harness relies on.
 """

@@ -1,29 +1,81 @@
-"""While a method trains, no file of labels can be opened by this process."""
+"""While a method trains, this process does not open labels by accident.
+
+The guard stops accidents, not intent: it sees what Python opens by a path (`open`, numpy, zipfile, ...), not what a
+subprocess or a C library opens, nor a copy under another name. What is measured without labels rests on the rule that
+methods are given none, and on the test that permuted labels change nothing; this is a net below it.
+"""
 
 import contextlib
+import os
+import re
+import stat
 import sys
 from pathlib import Path
 
-_on = False  # audit hooks cannot be removed, only silenced
+NAMES = re.compile(
+    r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # code may be called so
+    r"|metrics\.json"  # scores of a run
+    r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives, in which there are labels
+    re.IGNORECASE | re.DOTALL,
+)
+
+_rules = None  # (devices and inodes, folders) while the guard is on; audit hooks cannot be removed, only silenced
 _installed = False
 
 
 @contextlib.contextmanager
-def labels_out_of_reach():
-    """Refuse to open any file whose name begins with 'labels' (PermissionError), however it is opened."""
-    global _on, _installed
+def labels_out_of_reach(*benchmarks):
+    """Refuse to open labels, archives and metrics.json (PermissionError) inside the block, links to them included.
+
+    benchmarks: folders of prepared benchmarks. Labels of all benchmarks beside them and what is in the folder
+    `archives` there are known by device and inode as well, so that a hard link or another name is found out.
+    """
+    global _rules, _installed
     if not _installed:
         sys.addaudithook(_refuse)
         _installed = True
-    before, _on = _on, True
+    before = _rules
+    places, folders = before or (frozenset(), ())
+    _rules = places | _places(benchmarks), (*folders, *(_archives(folder) for folder in benchmarks))
     try:
         yield
     finally:
-        _on = before
+        _rules = before
+
+
+def _archives(benchmark) -> str:
+    return os.path.join(os.path.realpath(Path(benchmark).parent / "archives"), "")
+
+
+def _places(benchmarks) -> set[tuple[int, int]]:
+    """(device, inode) of the labels and archives that lie beside the benchmarks."""
+    found = set()
+    for data in {Path(folder).parent for folder in benchmarks}:
+        for pattern in ("*/labels*", "archives/*", "archives/*/*"):
+            for path in data.glob(pattern):
+                with contextlib.suppress(OSError):  # a link to nowhere
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _refuse(event, arguments):
-    if _on and event == "open" and isinstance(arguments[0], (str, bytes)):
-        name = arguments[0].decode(errors="replace") if isinstance(arguments[0], bytes) else arguments[0]
-        if Path(name).name.startswith("labels"):
-            raise PermissionError(f"{name}: labels are out of reach while a method trains")
+    if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0]):
+        name = os.fsdecode(arguments[0])
+        raise PermissionError(f"{name}: labels, and files that may hold some, are out of reach while a method trains")
+
+
+def _forbidden(path) -> bool:
+    places, folders = _rules
+    try:
+        path = os.fsdecode(path)
+        real = os.path.realpath(path)
+        if path in sys.path or real in sys.path:  # a package that is installed as a zip
+            return False
+        if any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real)) or real.startswith(folders):
+            return True
+        status = os.stat(path)
+    except (OSError, ValueError, TypeError):  # no such file, or no path: open() itself will say so
+        return False
+    return (status.st_dev, status.st_ino) in places

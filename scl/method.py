@@ -14,6 +14,7 @@ from scl import losses
 from scl.contract import Method
 from scl.memory import InstanceMemory
 from scl.networks import Prototypes, projection_head
+from scl.settings import check_choices, check_ranges
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class Options:
     kmeans_restarts: int = 10  # of the start of the prototypes, and where k-means assigns
 
     def __post_init__(self):
-        for name, choices in (("consistency", ("joint", "view")), ("assignment", ("prototypes", "kmeans")),
-                              ("consensus", ("both", "boundaries", "similarities")), ("prototypes", ("kmeans", "random"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
-        for name in ("temperature", "prototype_temperature", "instance_temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+        check_choices(self, consistency=("joint", "view"), consensus=("both", "boundaries", "similarities"),
+                      prototypes=("kmeans", "random"), assignment=("prototypes", "kmeans"))
+        temperature, weight, width = (0.001, 1000), (0, 1e6), (1, 65_536)
+        check_ranges(self, temperature=temperature, prototype_temperature=temperature, instance_temperature=temperature,
+                     instance_weight=weight, semantic_weight=weight, consistency_weight=weight, balance_weight=weight,
+                     memory_momentum=(0, 1), warm_up=(0, 1), projection_hidden=width, projection=width,
+                     kmeans_restarts=(1, 1000))
 
 
 class SCL(Method):

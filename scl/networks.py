@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from scl.imports import uncollected
 from scl.settings import Network
+from scl.text import shown
 
 USUAL = ("resnet18", "resnet34", "resnet50")
+MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, resnet18 11 million
 
 
 class Encoder(nn.Module):
@@ -37,32 +39,45 @@ class Encoder(nn.Module):
 
 
 def check(network: Network, size: int) -> None:
-    """Raise ValueError for a network that cannot be built for images of `size` pixels a side. Only a name beyond the
-    usual ones takes the time to ask timm."""
+    """Raise ValueError for a network that cannot be built for images of `size` pixels a side. What is not known to work
+    is built and tried without memory (torch's meta device), which takes the time to import timm."""
+    _check_keys(network, size)
+    if network.backbone in USUAL and network.width <= 128 and max(network.layers or [0]) <= 8:
+        return
+    _timm()  # whose own tensors are not to be on that device
+    with torch.device("meta"):
+        net = backbone(network, size)
+        parameters = sum(parameter.numel() for parameter in net.parameters())
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(f"network: {parameters:,} parameters; up to {MOST_PARAMETERS:,}: lower width or layers")
+        try:
+            features = net(torch.zeros(2, 2 if network.sobel else 3, size, size))
+        except RuntimeError as error:
+            raise ValueError(f"network.backbone: '{network.backbone}' does not take such images ({error})") from None
+    if features.shape != (2, net.num_features):
+        raise ValueError(f"network.backbone: '{network.backbone}' gives no features of its own number; try {USUAL[0]}")
+
+
+def _check_keys(network: Network, size: int) -> None:
     name = network.backbone
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
-        raise ValueError(f"network.backbone: '{name}' is not a ResNet of timm (try resnet18 or resnet34)")
-    if network.layers is not None and (len(network.layers) not in (3, 4) or min(network.layers) < 1):
-        raise ValueError(f"network.layers: {network.layers} are not the blocks of three or four stages, such as "
-                         "[2, 2, 2, 2]")
-    if size > 96 and (network.width != 64 or network.layers):
-        raise ValueError("network: width and layers apply to images up to 96 px; leave them out for larger ones")
+        raise ValueError(f"network.backbone: {shown(name)} is not a ResNet of timm (try resnet18 or resnet34)")
+    if size > 96 and (network.width != 64 or network.layers or network.pool is False):
+        raise ValueError("network: width, layers and pool apply to images up to 96 px; leave them out for larger ones")
 
 
 def backbone(network: Network, size: int) -> nn.Module:
-    """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side."""
-    check(network, size)
-    timm = _timm()
+    """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side. Raises ValueError."""
+    _check_keys(network, size)
     channels_in = 2 if network.sobel else 3
     if size > 96:
-        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, zero_init_last=False)
+        return _create(network, channels_in)
     width = network.width
     layers = {"layers": tuple(network.layers)} if network.layers else {}
     stages = len(network.layers or "four")
     # "deep" makes timm build everything after the stem for stem_width * 2 channels; its stem is then replaced.
-    net = timm.create_model(network.backbone, num_classes=0, in_chans=channels_in, stem_type="deep",
-                            stem_width=width // 2, channels=tuple(width * 2**i for i in range(stages)),
-                            zero_init_last=False, **layers)  # as in the official codes
+    net = _create(network, channels_in, stem_type="deep", stem_width=width // 2,
+                  channels=tuple(width * 2**i for i in range(stages)), **layers)
     net.conv1 = nn.Conv2d(channels_in, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     if stages == 3:
@@ -70,6 +85,16 @@ def backbone(network: Network, size: int) -> nn.Module:
     pool = size > 32 if network.pool is None else network.pool
     net.maxpool = nn.MaxPool2d(2) if pool else nn.Identity()
     return net
+
+
+def _create(network: Network, channels_in: int, **stem) -> nn.Module:
+    timm = _timm()
+    try:
+        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in,
+                                 zero_init_last=False, **stem)  # as in the official codes
+    except (TypeError, RuntimeError) as error:  # a family of timm whose stem has other names
+        raise ValueError(f"network.backbone: '{network.backbone}' cannot be built with the stem of images up to 96 px "
+                         f"(try resnet18, resnet34 or resnet50): {error}") from None
 
 
 def _timm():

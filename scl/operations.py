@@ -14,6 +14,10 @@ import torch
 from torch.nn.functional import pad
 
 from scl import colours, filters, strong, warps
+from scl.settings import check_range
+from scl.text import shown
+
+LARGEST = 1024  # pixels a side
 
 
 def uniform(generator, low, high, *shape):
@@ -23,21 +27,17 @@ def uniform(generator, low, high, *shape):
 
 def chance(generator, probability, batch):
     """B booleans, true with `probability`."""
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability: {probability} is not in [0, 1]")
+    check_range("probability", probability, 0, 1)
     return torch.rand(batch, generator=generator, device=generator.device) < probability
 
 
-def _pair(name, values):
-    if len(values) != 2 or not 0 < values[0] <= values[1]:
-        raise ValueError(f"{name}: {list(values)} must be two rising numbers above 0")
+def _pair(name, values, least, most):
+    """Two numbers, the first not above the second, both within least .. most."""
+    if len(values) != 2 or not values[0] <= values[1]:
+        raise ValueError(f"{name}: {shown(list(values))} must be two rising numbers")
+    for value in values:
+        check_range(name, value, least, most)
     return values
-
-
-def _at_least(least, **values):
-    for name, value in values.items():
-        if not value >= least:
-            raise ValueError(f"{name}: {value} is below {least:g}")
 
 
 def random_resized_crop(
@@ -51,7 +51,7 @@ def random_resized_crop(
     """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
-    _at_least(1, size=size)
+    check_range("size", size, 1, LARGEST)
     return warps.crop_resize(images.float(), boxes, size=size).to(images.dtype)
 
 
@@ -61,7 +61,7 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centred box
     whose ratio is allowed.
     """
-    scale, ratio = _pair("scale", scale), _pair("ratio", ratio)
+    scale, ratio = _pair("scale", scale, 1e-4, 1), _pair("ratio", ratio, 0.01, 100)
     batch, _, height, width = shape
     shares = (share * height * width for share in scale)
     area = uniform(generator, *shares, batch, tries)
@@ -86,9 +86,10 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
     """A square window (default: the height) of the image padded with `padding` black pixels on each side."""
     batch, _, height, width = images.shape
     size = height if size is None else size
-    _at_least(0, padding=padding)
+    check_range("padding", padding, 0, LARGEST)
+    check_range("size", size, 1, LARGEST)
     spare = min(height, width) + 2 * padding - size
-    if size < 1 or spare < 0:
+    if spare < 0:
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
     if size == height + 2 * padding == width + 2 * padding:
         return images  # the only window
@@ -117,11 +118,13 @@ def affine(
 
     Bilinear, black outside. Unlike torchvision's RandomAffine the shift is not rounded to whole pixels.
     """
-    _at_least(0, degrees=degrees, translate=translate, shear=shear)
+    check_range("degrees", degrees, 0, 360)
+    check_range("translate", translate, 0, 1)
+    check_range("shear", shear, 0, 89)
     batch, _, height, width = images.shape
     angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
     shift = uniform(generator, -translate, translate, 2, batch)
-    zoom = uniform(generator, *_pair("scale", scale), batch)
+    zoom = uniform(generator, *_pair("scale", scale, 0.01, 100), batch)
     matrices = warps.inverse_matrices(
         angle, shift[0] * width, shift[1] * height, zoom, slant, torch.zeros_like(slant)
     )
@@ -139,9 +142,9 @@ def colour_jitter(
     probability: float = 1.0,
 ):
     """torchvision's ColorJitter: factors in 1 +- strength, hue within +-hue, in a random order."""
-    _at_least(0, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-    if hue > 0.5:
-        raise ValueError(f"hue: {hue} is above 0.5, half the circle")
+    for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+        check_range(name, strength, 0, 100)
+    check_range("hue", hue, 0, 0.5)  # half the circle
     batch = len(images)
     strengths = (brightness, contrast, saturation)
     factors = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
@@ -158,7 +161,7 @@ def greyscale(images, generator, *, probability: float = 0.2):
 
 def noise(images, generator, *, std: float = 0.05):
     """Normal noise on every value, clamped to [0, 1]."""
-    _at_least(0, std=std)
+    check_range("std", std, 0, 100)
     values = torch.randn(images.shape, generator=generator, device=images.device)
     return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
 
@@ -171,7 +174,7 @@ def blur(
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
         raise ValueError(f"kernel: {kernel} must be odd and less than twice the side, {smallest}")
     batch = len(images)
-    width = uniform(generator, *_pair("sigma", sigma), batch)
+    width = uniform(generator, *_pair("sigma", sigma, 0.01, 1000), batch)
     function = functools.partial(filters.gaussian_blur, kernel=kernel)
     return colours.where(chance(generator, probability, batch), function, images.float(), width).to(
         images.dtype
@@ -180,7 +183,7 @@ def blur(
 
 def scan_strong(images, generator, *, operations: int = 4):
     """SCAN's strong augmentation: `operations` of the fourteen (strong.py) an image, with replacement."""
-    _at_least(0, operations=operations)
+    check_range("operations", operations, 0, 100)
     batch, device = len(images), images.device
     kinds = torch.randint(len(strong.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
@@ -196,7 +199,8 @@ def cutout(images, generator, *, largest: int = 16, fill: float = 0.45):
     As in SCAN, whose holes reach side // 2 to each side of the centre (so a side of 1 is no hole at all) and
     are the mean colour; 0.45 is the grey of natural images.
     """
-    _at_least(1, largest=largest)
+    check_range("largest", largest, 1, LARGEST)
+    check_range("fill", fill, 0, 1)
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)
     reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")

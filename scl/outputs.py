@@ -83,7 +83,7 @@ def _record(trainer) -> dict:
         "config_sha256": settings.digest(run), "images_sha256": trainer.identity["images"]["sha256"],
         "identity": trainer.identity, "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
-        "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")}, "label_guard": True,
+        "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")},
         "parameters": sum(p.numel() for p in trainer.method.parameters()), "counts": trainer.method.counts,
         "images": len(trainer.images), "evaluated": len(trainer.evaluated), "attempts": trainer.attempts,
         "started": trainer.attempts[0]["started"], "finished": now()}

@@ -74,19 +74,19 @@ class Failure(BaseModel):
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
-    """What `path` holds, None if there is no such file. Damaged, naming the file, if it holds anything else."""
+    """What `path` holds, None if there is no such file. Damaged, saying how, if it holds anything else."""
     try:
         return model.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None
+        raise Damaged(f"not readable ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise Damaged(f"{path.name} is damaged or of another version ({where + ': ' if where else ''}{first['msg']})") from None
+        raise Damaged(f"damaged or of another version ({where + ': ' if where else ''}{first['msg']})") from None
     except (ValueError, RecursionError):
-        raise Damaged(f"{path.name} is damaged (not JSON)") from None
+        raise Damaged("damaged (not JSON)") from None
 
 
 def damage(directory: Path, record: Record, names=WRITTEN) -> dict[str, str]:
@@ -112,7 +112,7 @@ def weights_of(directory: Path) -> tuple[bytes, str]:
     try:
         record = read(directory / "record.json", Record)
     except Damaged as error:
-        raise set_aside(directory / "record.json", str(error).removeprefix("record.json ").removeprefix("is ")) from None
+        raise set_aside(directory / "record.json", error) from None
     if record is None or not path.exists():
         missing = path if record else directory / "record.json"
         raise Damaged(f"{missing}: missing; the stage this run starts from has to be trained first")

@@ -5,10 +5,7 @@ wrong types with one message that names the place and the nearest known key. Tor
 """
 
 import dataclasses
-import difflib
 import hashlib
-import importlib
-import importlib.util
 import json
 import math
 import types
@@ -16,11 +13,31 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from scl.classes import FAILURES, described, find_class, source_of  # noqa: F401
+from scl.text import did_you_mean, shown
+from scl.yaml_file import load_yaml
 
-from scl.record import sha256
 
-OURS = ("scl", "baselines")  # packages whose methods the commit tells
+def check_ranges(settings, **ranges) -> None:
+    """Raises ValueError for an attribute outside its range, given as name=(least, most); None is in every range."""
+    for name, (least, most) in ranges.items():
+        value = getattr(settings, name)
+        if value is not None:
+            check_range(name, value, least, most)
+
+
+def check_range(name: str, value, least, most) -> None:
+    """Raises ValueError naming `name` if `value` is a NaN or outside least .. most."""
+    if not least <= value <= most:
+        side = f"above {most:,}, the most" if value > most else f"below {least:,}, the least"
+        raise ValueError(f"{name}: {shown(value)} is {side} that makes sense")
+
+
+def check_choices(settings, **choices) -> None:
+    """Raises ValueError for an attribute that is none of those given as name=(a, b, ...)."""
+    for name, known in choices.items():
+        if getattr(settings, name) not in known:
+            raise ValueError(f"{name}: {shown(getattr(settings, name))} is not one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,14 @@ class Network:
     pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
     sobel: bool = False  # PICA's official input: grey, two fixed Sobel channels
     pica_initialisation: bool = False  # PICA's official initialisation of convolutions and linear layers
+
+    def __post_init__(self):
+        check_ranges(self, width=(8, 1024))
+        if self.width % 8:  # narrower and odd ones have crashed convolutions of torch
+            raise ValueError(f"width: {self.width} is not a multiple of 8")
+        if self.layers is not None and (len(self.layers) not in (3, 4) or not all(1 <= n <= 100 for n in self.layers)):
+            raise ValueError(f"layers: {shown(self.layers)} are not the blocks of three or four stages (1 to 100 "
+                             "each), such as [2, 2, 2, 2]")
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,15 @@ class Training:
     precision: str = "auto"  # auto | fp32 | bf16: auto is bf16 where the hardware has it, see scl.precision
     compile: bool = False  # torch.compile of the encoder
     curve_points: int = 10  # assignments kept on the way, for the curves
+
+    def __post_init__(self):
+        check_ranges(self, epochs=(0, 1_000_000), batch_size=(2, 1_000_000), curve_points=(1, 1_000_000),
+                     learning_rate=(0, 1e30), final_learning_rate=(0, 1e30), momentum=(0, 1),
+                     weight_decay=(0, 1000))  # more is no number of float32
+        if self.momentum == 1:
+            raise ValueError(f"momentum: {self.momentum} never forgets a gradient; below 1")
+        check_choices(self, optimizer=("sgd", "adam"), schedule=("cosine", "constant"),
+                      precision=("auto", "fp32", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -70,31 +104,25 @@ class RunSettings:
     version: int | None = None  # of the method: raised when its mathematics changes
     method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
 
-
-CHOICES = {
-    "optimizer": ("sgd", "adam"),
-    "schedule": ("cosine", "constant"),
-    "precision": ("auto", "fp32", "bf16"),
-}
-LEAST = {"epochs": 0, "batch_size": 2, "learning_rate": 0, "final_learning_rate": 0, "weight_decay": 0, "seed": 0,
-         "width": 4, "curve_points": 1}
-
-
-def did_you_mean(word, known) -> str:
-    """' (did you mean ...?)', or the list of what is known."""
-    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(map(str, known)) or 'none'}"
+    def __post_init__(self):
+        check_ranges(self, seed=(0, 2**63 - 1))
 
 
 def read(cls, mapping, where=""):
     """Fill the dataclass `cls` from a mapping; `where` is the place named in messages.
 
-    Raises ValueError for unknown or missing keys, wrong types and values out of range.
+    Raises ValueError for unknown or missing keys, wrong types, what `cls` refuses in __post_init__ (a message that
+    begins with a key gets the place before it), and for a class of the user's own that fails in any way.
     """
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"{where}: {shown(cls)} is not a dataclass, from which settings could be read")
     if not isinstance(mapping, dict):
-        raise ValueError(f"{where or cls.__name__}: expected keys and values, got {mapping!r}")
+        raise ValueError(f"{where or cls.__name__}: expected keys and values, got {shown(mapping)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except FAILURES as error:
+        raise ValueError(f"{where}: the types of {cls.__qualname__} cannot be read: {described(error)}") from None
     for key in mapping:
         if key not in fields:
             raise ValueError(f"{_join(where, key)}: unknown key{did_you_mean(key, fields)}")
@@ -103,22 +131,32 @@ def read(cls, mapping, where=""):
         if required and name not in mapping:
             raise ValueError(f"{_join(where, name)}: missing")
     values = {key: convert(value, hints[key], _join(where, key)) for key, value in mapping.items()}
-    for key, value in values.items():
-        _check_value(cls, key, value, where)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        named = str(error).partition(":")[0].partition(".")[0].partition("[")[0] in fields
+        raise ValueError(_join(where, error) if named else f"{where}: {error}" if where else str(error)) from None
+    except FAILURES as error:
+        raise ValueError(f"{where}: {cls.__qualname__} cannot be made: {described(error)}") from None
 
 
-def refuse_non_finite(value, where="") -> None:
-    """Raises ValueError for a NaN or an infinity anywhere in nested mappings and lists."""
-    if isinstance(value, float) and not math.isfinite(value):
+def refuse_odd_values(value, where="") -> None:
+    """Raises ValueError for what no setting can be, anywhere in nested mappings and lists: a NaN, an infinity, an
+    integer of more than 64 bits, and what YAML has beside texts, numbers and truth values."""
+    if isinstance(value, (dict, list, tuple)):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            refuse_odd_values(one, _join(where, key))
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}: expected a finite number, got {value}")
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        refuse_non_finite(one, _join(where, key))
+    elif isinstance(value, int) and value.bit_length() > 63:
+        raise ValueError(f"{where}: expected a number of at most 64 bits, got {shown(value)}")
+    elif not (value is None or isinstance(value, (str, int, float, Path))):
+        raise ValueError(f"{where}: expected a text, a number, true or false, got {shown(value)}; quotes make a text")
 
 
 def convert(value, hint, where):
-    """`value` as the type `hint`, or ValueError. An int is taken where a float is wanted; nothing else is bent."""
+    """`value` as the type `hint`, or ValueError. An int is taken where a float is wanted, a text where a path is;
+    nothing else is bent."""
     if hint is typing.Any:
         return value
     if dataclasses.is_dataclass(hint):
@@ -126,15 +164,19 @@ def convert(value, hint, where):
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, arguments, where)
+    if origin is typing.Literal:
+        if not any(type(value) is type(known) and value == known for known in arguments):
+            raise ValueError(f"{where}: {shown(value)} is not one of {', '.join(map(str, arguments))}")
+        return value
     if origin in (list, tuple) or hint is list:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where}: expected a list, got {value!r}")
+            raise ValueError(f"{where}: expected a list, got {shown(value)}")
         if not arguments:
             return value
         return [convert(v, arguments[0], f"{where}[{i}]") for i, v in enumerate(value)]
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected keys and values, got {value!r}")
+            raise ValueError(f"{where}: expected keys and values, got {shown(value)}")
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{_join(where, key)}: a name is a text; write it in quotes: '{key}'")
@@ -158,67 +200,41 @@ def _convert_union(value, arguments, where):
 
 def _convert_scalar(value, hint, where):
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        refuse_odd_values(value, where)
         return float(value)
     if hint is float and isinstance(value, str):
-        raise ValueError(f"{where}: expected a number, got the text {value!r} (YAML reads 1e-4 as text: write 1.0e-4)")
-    if not isinstance(value, hint) or (hint in (int, float) and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise ValueError(f"{where}: expected {names.get(hint, hint)}, got {value!r}")
+        raise ValueError(f"{where}: expected a number, got the text {shown(value)} (YAML reads 1e-4 as text: "
+                         "write 1.0e-4)")
+    if hint is Path and isinstance(value, str) and value.strip():
+        return Path(value)
+    try:
+        fits = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
+    except TypeError:
+        raise ValueError(f"{where}: a value of type {hint} cannot be read from a configuration") from None
+    if not fits:
+        names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+        raise ValueError(f"{where}: expected {names.get(hint, hint)}, got {shown(value)}")
     return value
-
-
-def _check_value(cls, key, value, where):
-    ours = cls in (Network, Training, RunSettings)  # a method's own options check themselves
-    if ours and key in CHOICES and value not in CHOICES[key]:
-        raise ValueError(f"{_join(where, key)}: {value!r} is not one of {', '.join(CHOICES[key])}")
-    if ours and key in LEAST and value < LEAST[key]:
-        raise ValueError(f"{_join(where, key)}: {value} is below {LEAST[key]}, the least that makes sense")
 
 
 def _join(where, key) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys and says nothing; this one refuses them."""
-
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            name = (key.tag, str(key.value))
-            if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice; keep one",
-                                           problem_mark=key.start_mark)
-            seen.add(name)
-        return node
-
-
-def load_yaml(path) -> dict:
-    """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error or a key given twice)."""
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected keys and values at the top")
-    return content
-
-
 def load_run(directory) -> RunSettings:
     """The settings of the run that lives in `directory`."""
     path = Path(directory) / "run.yaml"
-    return read(RunSettings, load_yaml(path), str(path))
+    mapping = load_yaml(path)
+    refuse_odd_values(mapping, str(path))
+    return read(RunSettings, mapping, str(path))
 
 
 def complete(run: RunSettings) -> RunSettings:
     """The settings with every option of the method and its version written out, so that a changed default or a
     raised version is another run. Imports the method. Raises ValueError for unknown options."""
     method = find_class(run.method)
+    if type(method.version) is not int:
+        raise ValueError(f"{run.method}.version: expected a whole number, got {shown(method.version)}")
     options = read(method.Options, run.options, f"{run.stage}.options")
     return dataclasses.replace(run, options=dataclasses.asdict(options), version=method.version)
 
@@ -233,21 +249,6 @@ def digest(run: RunSettings) -> str:
     return hashlib.sha256(json.dumps(as_mapping(run), sort_keys=True).encode()).hexdigest()
 
 
-def source_of(dotted, where="method") -> str | None:
-    """SHA-256 of the file in which a class of the user's own stands, None for one of ours. Nothing is imported but
-    the packages around it. Raises ValueError if there is no such file."""
-    module_name = _module_of(dotted, where)
-    if module_name.split(".")[0] in OURS:
-        return None
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except ModuleNotFoundError:  # of a package around it
-        spec = None
-    if spec is None or not spec.has_location:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file on the Python path")
-    return sha256(spec.origin)
-
-
 def check_planned(run: RunSettings) -> None:
     """Raises ValueError if the run's method is not the one that the run was planned with: its file or version."""
     changed = "file" if run.method_source != source_of(run.method) else ""
@@ -256,24 +257,3 @@ def check_planned(run: RunSettings) -> None:
     if changed:
         raise ValueError(f"{run.method}: its {changed} has changed since this run was planned; plan again: the command "
                          f"that started the study (scl run, snakemake) does")
-
-
-def _module_of(dotted, where) -> str:
-    module_name = dotted.rpartition(".")[0]
-    if not module_name:
-        raise ValueError(f"{where}: '{dotted}' is not a dotted path such as scl.method.SCL")
-    return module_name
-
-
-def find_class(dotted, where="method"):
-    """The class at a dotted path, e.g. 'scl.method.SCL' or 'my_file.MyMethod'. Raises ValueError."""
-    module_name, name = _module_of(dotted, where), dotted.rpartition(".")[2]
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}' ({error})") from None
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        known = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
-        raise ValueError(f"{where}: '{module_name}' has no class '{name}'{did_you_mean(name, known)}")
-    return found

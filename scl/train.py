@@ -4,7 +4,7 @@ Order of start-up, and why:
   1. lock the run's folder (an orphan of a killed workflow may still be at it: wait, then find it finished)
   2. stop if the run is done, or failed before in a way that a retry cannot mend
   3. lease a device, before anything touches CUDA
-  4. put labels out of reach
+  4. put labels out of reach (of accidents: scl/guard.py)
   5. load images and weights of the preceding stage, verified; make the method (scl.trainer)
   6. a checkpoint of exactly this run, if there is one; epochs; checkpoints at intervals of time
   7. assignments, weights, history; the record last of all: it is the mark of being done
@@ -51,10 +51,10 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
                 report(f"{directory}: already done")
                 return directory / "record.json"
             with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
-                    labels_out_of_reach(), checkpoint.Stop() as stop:
+                    labels_out_of_reach(run.data), checkpoint.Stop() as stop:
                 torch.set_num_threads(threads)
                 device = devices.of_lease(leased, required=require_gpu, report=report)
-                with _out_of_memory_explained(run):
+                with _explained(run, stop):
                     trainer = Trainer(run, directory, device=device, report=report)
                     trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
                     return finish(trainer)
@@ -74,9 +74,14 @@ def _refuse_retry(directory: Path, attempt: int) -> None:
 
 
 @contextlib.contextmanager
-def _out_of_memory_explained(run: RunSettings):
+def _explained(run: RunSettings, stop: checkpoint.Stop):
+    """What a method may end a run with, as an error that says what to do."""
     try:
         yield
+    except SystemExit:
+        if stop.requested:
+            raise
+        raise ValueError(f"{run.method}: ended the process (sys.exit) while it trained; raise an exception instead") from None
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
         raise OutOfMemory(f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "

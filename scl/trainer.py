@@ -62,7 +62,7 @@ class Trainer:
         weights, checksum = run_files.weights_of(Path(run.after)) if run.after else (None, None)
         self.identity = identity_of(run, self.facts, checksum)  # of what was loaded
         self.method = self._build(method_class, weights)
-        self.augment = {name: augment.build(spec) for name, spec in run.augment.items()}
+        self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
         dtype = precision.choose(run.training.precision, device)
         precision.compute_in(dtype)
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"

@@ -7,26 +7,32 @@
 A mirror is only a first part of the path: all serve the same folder. Faults (a set of them may be given):
 404; login (status 200 and a page); wrong (one byte differs); short (the file ends at its half, and says so);
 truncated (every answer ends at the file's half, whatever was announced); cut (the same, once); stall (silence
-at the half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request).
+at the half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request); one byte (each answer
+ends after one byte, whatever was announced).
+
+`server.raw["a/..."] = b"HTTP/1.1 ..."` is sent as it stands in place of an answer, and the connection closed;
+`server.pace["a/..."] = (1, 0.05)` sends whatever is sent in pieces of one byte, 0.05 s apart.
 """
 
 import hashlib
 import itertools
 import re
+import ssl
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-KNOWN = {"404", "login", "wrong", "short", "truncated", "cut", "stall", "503 twice", "no ranges", "changed"}
+CERTIFICATE = Path(__file__).with_name("loopback.pem")  # with its key, for 127.0.0.1, signed by itself
+KNOWN = {"404", "login", "wrong", "short", "truncated", "cut", "stall", "503 twice", "no ranges", "changed", "one byte"}
 
 
 class ArchiveServer:
     """`requests` lists what came: (path, Range header or None, status)."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, tls=False):
         self.folder = Path(folder)
-        self.faults = {}
+        self.faults, self.raw, self.pace = {}, {}, {}
         self.requests = []
         self.headers = []
         self.times = Counter()
@@ -35,7 +41,11 @@ class ArchiveServer:
         handler = type("Handler", (_Handler,), {"owner": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.address = f"http{'s' if tls else ''}://127.0.0.1:{self.http.server_address[1]}"
 
     def url(self, file, mirror="a"):
         return f"{self.address}/{mirror}/{file}"
@@ -63,6 +73,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert faults <= KNOWN, faults - KNOWN
         owner.times[path] += 1
         owner.headers.append(dict(self.headers))
+        if path in owner.raw:
+            owner.requests.append((path, self.headers.get("Range"), None))
+            self.close_connection = True
+            return self.send(path, owner.raw[path])
         file = owner.folder / path.partition("/")[2]
         if "404" in faults or not file.is_file():
             return self.refuse(path, 404)
@@ -97,10 +111,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         stops_early = faults & {"truncated", "stall"} or "cut" in faults and self.owner.times[path] == 1
         sent = min(stop, max(start, len(data) // 2)) if stops_early else stop
+        sent = min(sent, start + 1) if "one byte" in faults else sent
+        self.send(path, data[start:sent])
+        if "stall" in faults:
+            self.owner.released.wait(20)
+
+    def send(self, path, data):
+        size, pause = self.owner.pace.get(path, (len(data) or 1, 0))
         try:
-            self.wfile.write(data[start:sent])
-            self.wfile.flush()
-            if "stall" in faults:
-                self.owner.released.wait(20)
+            for first in range(0, len(data), size):
+                self.wfile.write(data[first : first + size])
+                self.wfile.flush()
+                if pause and self.owner.released.wait(pause):
+                    return
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client has had enough

@@ -256,7 +256,7 @@ def test_holes_are_squares_of_all_sides_anywhere():
         ([{"flip": {"probabilty": 0.5}}], "flip.probabilty: unknown parameter .*'probability'"),
         ([{"flip": [0.5]}], "flip: expected keys and values"),
         ([{"flip": {"probability": "often"}}], "flip.probability: expected a number"),
-        ([{"flip": {"probability": 1.5}}], "flip.probability: 1.5 is not in"),
+        ([{"flip": {"probability": 1.5}}], "flip.probability: 1.5 is above 1"),
         ([{"scan_strong": {"operations": 2.5}}], "scan_strong.operations: expected a whole number"),
         ([{"scan_strong": {"operations": True}}], "scan_strong.operations: expected a whole number"),
         ([{"random_resized_crop": {"scale": [0.2]}}], "random_resized_crop.scale: .*two rising"),
@@ -272,7 +272,7 @@ def test_holes_are_squares_of_all_sides_anywhere():
 )
 def test_a_wrong_configuration_is_refused_by_name(spec, message):
     with pytest.raises(ValueError, match=message):
-        augment.build(spec)
+        augment.build(spec, 32)
 
 
 def test_parameters_left_out_take_their_defaults_and_the_chain_adds_nothing():

@@ -107,13 +107,24 @@ def test_scan_starts_from_the_outputs_of_simclr():
     pixels = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     images = stored.Images(pixels, np.arange(12), 12)
     scan.train()
+    graphs = []  # would hold every activation of the whole data set
+    hook = scan.encoder.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     scan.prepare(images, torch.Generator())
+    hook.remove()
+    assert graphs == [False]
     simclr.eval()
     with torch.no_grad():
         z = torch.nn.functional.normalize(simclr.projection(simclr.encoder(images.batch(torch.arange(12)))), dim=1)
     assert torch.equal(scan.neighbours, nearest(z, 3))
     assert not any(p.requires_grad for p in scan.projection.parameters())
     assert all(p.requires_grad for p in scan.encoder.parameters())
+
+
+def test_scan_asks_for_no_more_neighbours_than_there_are():
+    images = stored.Images(torch.zeros(12, 8, 8, 3, dtype=torch.uint8), np.arange(12), 12)
+    build(SCAN, neighbours=11).prepare(images, torch.Generator())
+    with pytest.raises(ValueError, match="neighbours: 12 of 12 images cannot be found"):
+        build(SCAN, neighbours=12).prepare(images, torch.Generator())
 
 
 # --- self-labelling ---------------------------------------------------------------------------------------------
@@ -186,6 +197,7 @@ def test_pica_official_initialisation_and_input():
     assert deep.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
     for head in (pica.head, pica.overclustering_head):
         assert head.weight.std().item() == pytest.approx(0.01, rel=0.2) and not head.bias.any()
+        assert head.weight.mean().item() == pytest.approx(0, abs=0.002)
 
 
 # --- images that may only be looked at --------------------------------------------------------------------------
@@ -195,6 +207,7 @@ def test_unlabelled_images_serve_representation_only():
     """As in the official codes: SimCLR sees all, PICA's over-clustering head too, its target head does not."""
     assert [build(SimCLR).pool(epoch) for epoch in (0, 1)] == [18, 18]
     assert [build(PICA).pool(epoch) for epoch in (0, 1, 2)] == [18, 12, 18]
+    assert SimCLR.uses_unlabelled and PICA.uses_unlabelled
     for cls in (SCAN, SelfLabel, SCL):
         method = build(cls, **({"neighbours": 2} if cls is SCAN else {}))
         assert not cls.uses_unlabelled and [method.pool(epoch) for epoch in (0, 1)] == [12, 12]

@@ -246,7 +246,7 @@ def test_configuration_replaces_sources_and_checksums():
         ({"mirrors": {FILE: ["file:///etc/passwd"]}}, "http"),
         ({"checksums": {FILE: {"md5": "abc"}}}, "is no md5"),
         ({"checksums": {FILE: {"crc": "0" * 32}}}, "is no md5"),
-        ({"timeout": 0}, "positive"),
+        ({"timeout": 0}, "timeout: 0 is below"),
     ],
 )
 def test_configuration_is_refused_before_anything_starts(block, message):

@@ -25,6 +25,13 @@ class Unlucky(SCL):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 
+class Leaving(SCL):
+    """SCL that ends the process, as if all were well."""
+
+    def step(self, views, index):
+        raise SystemExit(0)
+
+
 @pytest.fixture
 def attempt(tiny_study, capsys):
     """A function that plans SCL in some form and tries to train it: (status, what was said, failure.json)."""
@@ -63,6 +70,11 @@ def test_a_retry_of_what_may_pass_does_try(attempt):
     with pytest.raises(RuntimeError):
         attempt("test_failures.Unlucky")
     assert attempt("scl.method.SCL", 2)[0] == 0
+
+
+def test_a_method_cannot_end_a_run_as_if_it_were_done(attempt):
+    status, told, failure, state = attempt("test_failures.Leaving")
+    assert status == 2 and "ended the process (sys.exit)" in told and failure["permanent"] and state.status == "failed"
 
 
 def test_settings_that_changed_are_no_failure(attempt):

@@ -28,7 +28,6 @@ STUDY = TINY | {"methods": {
     "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
     "scan": TINY_METHODS["scan"] | {"training": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.001}}}}
 CIFAR10 = "cifar-10-python.tar.gz"
-pytestmark = pytest.mark.xdist_group("interruptions")
 
 
 def start(folder, study, *flags):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scl.memory import InstanceMemory
+from scl.memory import InstanceMemory, _add_by_class
 
 
 def plain(memory, z, index):
@@ -23,7 +23,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula(images, clusters, t
     memory.rows.copy_(F.normalize(torch.randn(images, 8, generator=generator), dim=1))
     memory.pseudo_classes.copy_(torch.randint(clusters, (images,), generator=generator))
     index = torch.randperm(images, generator=generator)[:16]
-    index[:2] = torch.tensor([0, images - 1])  # the ends of the first and the last part
+    index[:4] = torch.tensor([0, images - 1, 1023, 1024]).clamp(max=images - 1)  # the ends of parts
     z = F.normalize(torch.randn(32, 8, generator=generator, dtype=torch.float64), dim=1)
     towards = torch.randn(32, clusters, generator=generator, dtype=torch.float64)
     results = []
@@ -56,3 +56,56 @@ def test_products_follow_autocast(dtype, tolerance):
     p[:, 0].log().sum().backward()
     assert z.grad.dtype == torch.float32 and z.grad.isfinite().all()
     torch.testing.assert_close(p, plain(memory, z, index), rtol=tolerance, atol=tolerance)
+
+
+def of_one_direction(images, clusters, *, temperature, sign=1.0):
+    """A memory whose rows all point along the first axis, or against it."""
+    memory = InstanceMemory(images, 4, clusters, momentum=0.5, temperature=temperature)
+    memory.rows[:, 0] = sign
+    return memory, torch.eye(4)[:1]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_small_temperatures_neither_overflow_nor_divide_by_zero(sign):
+    """exp(1 / 0.005) is infinite in float32, exp(- 2 / 0.005) is 0."""
+    memory, z = of_one_direction(10, 2, temperature=0.005, sign=sign)
+    memory.pseudo_classes[5:] = 1
+    z.requires_grad_()
+    p = memory.similarity(z, torch.tensor([0]))
+    torch.testing.assert_close(p.detach(), torch.tensor([[4 / 9, 5 / 9]]) if sign > 0 else torch.zeros(1, 2))
+    p.sum().backward()
+    assert z.grad.isfinite().all()
+
+
+def test_sums_are_in_float32_also_under_autocast():
+    """257 equal weights: bfloat16 would make them 256."""
+    memory, z = of_one_direction(259, 2, temperature=0.5)
+    memory.pseudo_classes[258] = 1
+    with torch.autocast("cpu", torch.bfloat16):
+        p = memory.similarity(z, torch.tensor([0]))
+    torch.testing.assert_close(p, torch.tensor([[257 / 258, 1 / 258]]), rtol=1e-6, atol=1e-7)
+
+
+class OnGpu(torch.Tensor):
+    """Says that it is on a GPU, and is not."""
+
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize("cls", [torch.Tensor, OnGpu])
+def test_sums_by_class_on_either_device(cls):
+    """Where weights are on a GPU, by a product: the same sums, added to what is there."""
+    generator = torch.Generator().manual_seed(0)
+    weights, classes = torch.rand(7, 5, generator=generator), torch.tensor([2, 0, 2, 2, 1, 0, 2])  # n x M, n
+    sums = torch.ones(4, 5)  # K x M; the last class has no member
+    _add_by_class(sums, classes, weights.as_subclass(cls))
+    for k in range(4):
+        expected = [1 + sum(weights[j, m].item() for j in range(7) if classes[j] == k) for m in range(5)]
+        torch.testing.assert_close(sums[k].as_subclass(torch.Tensor), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_an_update_keeps_no_graph():
+    memory = InstanceMemory(5, 8, 2, momentum=0.5, temperature=0.1)
+    z = F.normalize(torch.randn(4, 8), dim=1).requires_grad_()
+    memory.update(torch.tensor([0, 3]), *z.chunk(2), torch.tensor([1, 1]))
+    assert not memory.rows.requires_grad and memory.rows[[0, 3]].abs().sum() > 0

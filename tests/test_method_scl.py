@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import plain
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,6 +26,8 @@ ABLATIONS = {  # stage of config/ablation.yaml -> its change
     "no-instance": {"instance_weight": 0.0},
     "kmeans": {"assignment": "kmeans"},
 }
+WEIGHTS = {"semantic_weight": 0.7, "consistency_weight": 1.3, "balance_weight": 2.5, "instance_weight": 0.9}
+TEMPERATURES = {"temperature": 0.2, "prototype_temperature": 0.3, "instance_temperature": 0.4}
 
 
 def build(*, images=IMAGES, clusters=CLUSTERS, epoch=EPOCHS - 1, **options):
@@ -47,98 +50,85 @@ def views(batch=BATCH):
 
 
 def embedded(method):
-    """z of both views and the unit prototypes, as numpy float64."""
-    with torch.no_grad():
-        z = method.embed(torch.cat(views())).double().numpy()
-        prototypes = torch.nn.functional.normalize(method.prototypes.weight, dim=1).double().numpy()
-    return z[:BATCH], z[BATCH:], prototypes
-
-
-def decisions(z, prototypes, temperature):  # [1]
-    q = np.zeros((len(z), len(prototypes)))
-    for i in range(len(z)):
-        weight = [math.exp(z[i] @ c / temperature) for c in prototypes]
-        q[i] = [w / sum(weight) for w in weight]
-    return q
-
-
-def similarities(z, memory, temperature):  # [2]
-    rows, classes = memory.rows.double().numpy(), memory.pseudo_classes.tolist()
-    p = np.zeros((len(z), CLUSTERS))
-    for b, i in enumerate(INDEX.tolist()):
-        for j in range(IMAGES):
-            if j != i:
-                p[b, classes[j]] += math.exp(z[b] @ rows[j] / temperature)
-        p[b] /= p[b].sum()
-    return p
-
-
-def consensus(p1, p2, q1, q2):  # [3]
-    y = []
-    for i in range(BATCH):
-        r = [math.sqrt(p1[i, k] * q1[i, k] * p2[i, k] * q2[i, k]) for k in range(CLUSTERS)]
-        y.append(int(np.argmax(np.array(r) / sum(r))))
-    return y
-
-
-def agreement(a, b):
-    return -sum(math.log(sum(a[i, k] * b[i, k] for k in range(CLUSTERS))) for i in range(BATCH)) / BATCH
+    """z of both views, which share a pass, and the unit prototypes: layer by layer in float64."""
+    z = plain.projected(plain.features(method, torch.cat(views())), method.projection)
+    return z[:BATCH], z[BATCH:], plain.unit(method.prototypes.weight.detach().double().numpy())
 
 
 def naive(method):
     """q and p of both views, the pseudo classes and the unweighted terms of the loss [4]-[7]."""
     o = method.options
     z1, z2, prototypes = embedded(method)
-    q1, q2 = (decisions(z, prototypes, o.prototype_temperature) for z in (z1, z2))
-    p1, p2 = (similarities(z, method.memory, o.temperature) for z in (z1, z2))
-    y = consensus(p1, p2, q1, q2)
-    mean = np.concatenate([q1, q2]).mean(0)
-    both = np.concatenate([z1, z2])
-    instance = 0.0
-    for i in range(2 * BATCH):
-        others = [math.exp(both[i] @ both[j] / o.instance_temperature) for j in range(2 * BATCH) if j != i]
-        instance -= math.log(math.exp(both[i] @ both[(i + BATCH) % (2 * BATCH)] / o.instance_temperature) / sum(others))
+    q1, q2 = (plain.decisions(z, prototypes, o.prototype_temperature) for z in (z1, z2))
+    p1, p2 = (plain.similarities(z, INDEX, method.memory, o.temperature) for z in (z1, z2))
+    y = {rule: plain.consensus(*four) for rule, four in {
+        "both": (p1, p2, q1, q2), "boundaries": (q1, q2, q1, q2), "similarities": (p1, p2, p1, p2)}.items()}
+    spread = plain.entropy_of_mean(np.concatenate([q1, q2]))
+    semantic = {rule: -sum(math.log(p[i, k]) for p in (p1, p2) for i, k in enumerate(classes)) / (2 * BATCH)
+                for rule, classes in y.items()}
     return {
-        "y": y, "by boundaries": (q1 * q2).argmax(1).tolist(), "by similarities": (p1 * p2).argmax(1).tolist(),
-        "semantic": -sum(math.log(p[i, y[i]]) for p in (p1, p2) for i in range(BATCH)) / (2 * BATCH),
-        "consistency": (agreement(p1, q2) + agreement(p2, q1)) / 2, "view consistency": agreement(q1, q2),
-        "balance": math.log(CLUSTERS) + sum(m * math.log(m) for m in mean), "instance": instance / (2 * BATCH)}
+        "y, warm-up": (q1 + q2).argmax(1).tolist(), **{f"y, {rule}": y[rule] for rule in y},
+        **{f"semantic, {rule}": semantic[rule] for rule in y},
+        "consistency": (plain.agreement(p1, q2) + plain.agreement(p2, q1)) / 2,
+        "view consistency": plain.agreement(q1, q2), "balance": math.log(CLUSTERS) - spread,
+        "instance": plain.nt_xent(z1, z2, o.instance_temperature)}
 
 
 def terms_of(method):
     return {name: term.item() for name, term in method.step(views(), INDEX).items()}
 
 
-def test_the_step_is_the_equations():
-    """[8]: each term with its weight, the pseudo classes by the consensus of both views, p and q."""
-    weights = {"semantic_weight": 0.7, "consistency_weight": 1.3, "balance_weight": 2.5, "instance_weight": 0.9}
-    method = build(temperature=0.2, prototype_temperature=0.3, instance_temperature=0.4, **weights)
-    expected = naive(method)
+def _scl_step_reference(method):
+    """[8] and [10]: the weighted terms of the loss and the pseudo classes, prototypes being in place."""
+    o, e = method.options, naive(method)
+    warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
+    terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
+    terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
+    terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {o.consensus}"}
+    return ({name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
+            e["y, warm-up" if warm else f"y, {o.consensus}"])
+
+
+@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+@pytest.mark.parametrize("name", ["whole", *ABLATIONS, "no batch norm"])
+def test_scl_step(name, epoch):
+    """Each term with its weight, and the pseudo classes, in the warm-up and after it, of every option."""
+    options = WEIGHTS | TEMPERATURES | ABLATIONS.get(name, {}) | {"projection_norm": name != "no batch norm"}
+    method = build(epoch=epoch, **options)
+    expected, pseudo_classes = _scl_step_reference(method)
     terms = terms_of(method)
-    assert terms.keys() == {"semantic", "consistency", "balance", "instance"}
-    for name, value in terms.items():
-        assert value == pytest.approx(weights[f"{name}_weight"] * expected[name], rel=1e-4, abs=1e-6), name
-    *_, pseudo_classes = method.seen
-    assert pseudo_classes.tolist() == expected["y"] and len(set(expected["y"])) > 1
-    assert expected["y"] != expected["by boundaries"]  # so the three rules can be told apart here
-    assert expected["y"] != expected["by similarities"]
+    assert terms.keys() == expected.keys()
+    for term, value in terms.items():
+        assert value == pytest.approx(expected[term], rel=2e-4, abs=1e-6), term
+    index, z1, z2, found = method.seen
+    assert found.tolist() == pseudo_classes and torch.equal(index, INDEX)
+    for z, reference in zip((z1, z2), embedded(method)):
+        np.testing.assert_allclose(z.numpy(), reference, rtol=1e-3, atol=1e-5)
+
+
+def test_rules_of_consensus_differ_on_these_images():
+    """Otherwise test_scl_step could not tell them apart."""
+    expected = naive(build(**TEMPERATURES))
+    assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "warm-up")}) == 4
+
+
+@pytest.mark.parametrize("warm_up, epochs", [
+    (0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)])
+def test_warm_up_lasts_a_share_of_the_epochs(warm_up, epochs):
+    """Of 40, rounded to whole ones, at least one."""
+    method = build(warm_up=warm_up)
+    lasting = []
+    for method.epoch in range(EPOCHS):
+        lasting.append(method.warming_up)
+    assert lasting == [True] * epochs + [False] * (EPOCHS - epochs)
 
 
 @pytest.mark.parametrize("epoch,warm", [(0, True), (4, True), (5, False), (39, False)])
 def test_warm_up_uses_no_memory(epoch, warm):
-    """[10] for an eighth of the epochs: view consistency of q, pseudo classes by q, and the memory is not read."""
+    """[10] for an eighth of the epochs."""
     method = build(epoch=epoch, warm_up=0.125)
-    expected = naive(method)
     method.memory.rows.fill_(math.nan)
-    terms = terms_of(method)
-    assert all(map(math.isfinite, terms.values())) == warm
-    if warm:
-        assert terms.keys() == {"consistency", "balance", "instance"}
-        assert terms["consistency"] == pytest.approx(expected["view consistency"], rel=1e-4)
-        z1, z2, prototypes = embedded(method)
-        q = sum(decisions(z, prototypes, method.options.prototype_temperature) for z in (z1, z2))
-        *_, pseudo_classes = method.seen
-        assert pseudo_classes.tolist() == q.argmax(1).tolist()
+    assert all(map(math.isfinite, terms_of(method).values())) == warm
 
 
 def test_prototypes_start_at_the_kmeans_centres_of_the_memory():
@@ -157,30 +147,94 @@ def test_prototypes_start_at_the_kmeans_centres_of_the_memory():
     assert torch.equal(method.prototypes.weight, placed)  # once, not at every step
 
 
+def test_prototypes_are_the_unit_centres_of_sklearns_kmeans(monkeypatch):
+    """Of any memory; restarts as the options say, the seed from torch's own stream, over the whole of its range."""
+    import sklearn.cluster
+
+    given = []
+
+    def recorded(clusters, **arguments):
+        given.append(arguments)
+        return KMeans(clusters, **arguments)
+
+    KMeans = sklearn.cluster.KMeans
+    monkeypatch.setattr(sklearn.cluster, "KMeans", recorded)
+    method = build(prototypes="kmeans", kmeans_restarts=3)
+    torch.manual_seed(1)  # one that gives three numbers below 2^30, 2^31 and 2^32
+    seed = int(torch.randint(2**31, (1,)))
+    torch.manual_seed(1)
+    method.step(views(), INDEX)
+    assert given == [{"n_init": 3, "random_state": seed}] and seed > 2**30
+    found = KMeans(CLUSTERS, n_init=3, random_state=seed).fit(method.memory.rows.numpy())
+    np.testing.assert_allclose(method.prototypes.weight.detach().numpy(), plain.unit(found.cluster_centers_), rtol=1e-4)
+    assert method.memory.pseudo_classes.tolist() == found.labels_.tolist()
+
+
+@pytest.mark.parametrize("prototypes", ["kmeans", "random"])
+def test_a_state_knows_whether_the_prototypes_are_in_place(prototypes):
+    """A resumed run must not move them again."""
+    method, resumed = build(prototypes=prototypes), build(prototypes=prototypes)
+    assert method.placed == (prototypes == "random")
+    method.step(views(), INDEX)
+    method.count("event")
+    resumed.load_state_dict(method.state_dict())
+    assert resumed.placed and resumed.counts == {"event": 1}
+    assert terms_of(resumed) == terms_of(method)
+
+
+def test_until_the_prototypes_are_in_place_instance_contrast_learns_whatever_its_weight():
+    method = build(prototypes="kmeans", epoch=0, instance_weight=0.0)
+    assert terms_of(method) == {"instance": 0.0}
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_its_own_terms_only(name):
     reference, ablated = build(), build(**ABLATIONS[name])
-    expected = naive(reference)
     before, after = terms_of(reference), terms_of(ablated)
-    *_, pseudo_classes = ablated.seen
     gone, changed = before.keys() - after.keys(), {k for k in after if after[k] != before.get(k)}
     assert (gone, changed) == {
         "no-semantic": ({"semantic"}, set()), "no-instance": ({"instance"}, set()),
         "no-consistency": (set(), {"consistency"}), "boundaries": (set(), {"semantic"}),
         "similarities": (set(), {"semantic"}), "kmeans": (set(), set())}[name]
-    if name == "no-consistency":
-        assert after["consistency"] == pytest.approx(expected["view consistency"], rel=1e-4)
-    rule = {"boundaries": "by boundaries", "similarities": "by similarities"}.get(name, "y")
-    assert pseudo_classes.tolist() == expected[rule]
-    assert ablated.clusters_by_kmeans == (name == "kmeans")
+    assert ablated.clusters_by_kmeans == (name == "kmeans") and not reference.clusters_by_kmeans
 
 
 def test_kmeans_in_place_of_prototypes_sees_the_features():
     method = build(assignment="kmeans").eval()
     images = views()[0]
     with torch.no_grad():
-        h = method.encoder(images)
-        torch.testing.assert_close(method.assign(images), h / h.norm(dim=1, keepdim=True))
+        found = method.assign(images).numpy()
+    np.testing.assert_allclose(found, plain.unit(plain.features(method, images)), rtol=1e-3, atol=1e-6)
+
+
+def test_assign_is_the_decision_of_each_image():
+    """[11] softmax of the cosines to the prototypes, in evaluation mode."""
+    method = build(**TEMPERATURES).eval()
+    images = views()[0]
+    z = plain.projected(plain.features(method, images), method.projection)
+    with torch.no_grad():
+        found = method.assign(images).numpy()
+    np.testing.assert_allclose(found, plain.decisions(z, embedded(method)[2], 0.3), rtol=1e-3, atol=1e-6)
+
+
+def test_decisions_stay_in_float32_under_autocast():
+    method = build()
+    z = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    with torch.no_grad():
+        plainly = method.decide(z)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(method.decide(z), plainly)
+
+
+def test_views_are_drawn_under_two_augmentations():
+    """v1 as SimCLR's, v2 strong, both of the image itself."""
+    class Positions:
+        def batch(self, index):
+            return index.float()
+
+    augment = {"view": lambda batch, generator: batch + 100, "strong": lambda batch, generator: batch + 200}
+    one, two = build().draw(Positions(), torch.tensor([4, 2]), augment, torch.Generator())
+    assert one.tolist() == [104, 102] and two.tolist() == [204, 202]
 
 
 def test_the_memory_changes_after_the_step_and_only_for_its_batch():
@@ -188,7 +242,7 @@ def test_the_memory_changes_after_the_step_and_only_for_its_batch():
     method = build(memory_momentum=0.7)
     rows, classes = method.memory.rows.clone(), method.memory.pseudo_classes.clone()
     z1, z2, _ = embedded(method)
-    expected = naive(method)["y"]
+    expected = naive(method)["y, both"]
     method.step(views(), INDEX)
     assert torch.equal(method.memory.rows, rows) and torch.equal(method.memory.pseudo_classes, classes)
     method.after_step()
@@ -247,7 +301,7 @@ def test_assignment_is_the_decision_on_the_image_as_it_is(tiny_study, train_all)
     with torch.no_grad():
         z = method.embed(torch.tensor(pixels).permute(0, 3, 1, 2)).double().numpy()
         prototypes = torch.nn.functional.normalize(method.prototypes.weight, dim=1).double().numpy()
-    q = decisions(z, prototypes, method.options.prototype_temperature)
+    q = plain.decisions(z, prototypes, method.options.prototype_temperature)
     files = np.load(run.directory / "assignments.npz")
     np.testing.assert_array_equal(files["assignments"], q.argmax(1))
     np.testing.assert_allclose(files["confidence"], q.max(1), rtol=1e-3)

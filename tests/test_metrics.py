@@ -80,11 +80,29 @@ def test_empty_clusters_count_in_the_smallest_share_only():
     assert (scores["clusters_used"], scores["smallest_share"], scores["largest_share"]) == (2, 0, 0.5)
     full = clustering_scores(labels, [0, 0, 1, 1], clusters=2)
     assert full["smallest_share"] == 0.5
+    alone = clustering_scores(labels, [0, 1, 1, 1], clusters=3)  # a cluster of one image is not empty
+    assert (alone["clusters_used"], alone["largest_share"]) == (2, 0.75)
 
 
 def test_one_cluster_scores_the_largest_class_and_no_information():
     scores = clustering_scores([0, 0, 0, 1], [2, 2, 2, 2], clusters=3)
     assert (scores["acc"], scores["nmi"], scores["ari"]) == pytest.approx((0.75, 0, 0))
+
+
+def test_independent_clusters_have_no_information_exactly():
+    labels, assignments = [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]
+    scores = clustering_scores(labels, assignments)
+    assert (scores["nmi"], scores["nmi_geometric"]) == (0, 0) and scores["ari"] < 0
+
+
+def test_one_image_in_one_cluster_is_perfect():
+    scores = clustering_scores([3], [0])
+    assert (scores["acc"], scores["nmi"], scores["nmi_geometric"], scores["ari"]) == (1, 1, 1, 1)
+
+
+def test_a_class_alone_in_many_clusters_has_no_information():
+    scores = clustering_scores([0, 0, 0], [0, 1, 1])
+    assert (scores["nmi"], scores["nmi_geometric"]) == (0, 0)
 
 
 def test_confidence_is_averaged():
@@ -103,8 +121,10 @@ def test_two_hundred_clusters_of_many_images_are_matched():
         ([0, 1], [0], {}, "2 labels for 1 assignments"),
         ([], [], {}, "no image"),
         ([0, -1], [0, 1], {}, "1 of 2 images have no label"),
-        ([0, 1], [0, -1], {}, "negative"),
-        ([0, 1], [0, 5], {"clusters": 3}, "cluster 5, but there are only 3"),
+        ([0, -1, -3], [0, 1, 1], {}, "2 of 3 images have no label"),
+        ([0, 1], [0, -1], {}, "cluster -1 is negative"),
+        ([0, 1], [0, 5], {"clusters": 3}, r"cluster 5, but there are only 3 clusters \(0\.\.2\)"),
+        ([0, 1], [0, 3], {"clusters": 3}, r"cluster 3, but there are only 3 clusters"),
         ([0, 1], [0.0, 1.0], {}, "integers, not float64"),
         ([[0], [1]], [0, 1], {}, "labels must be one number an image"),
         ([0, 1], [0, 1], {"confidence": [0.5]}, "confidence must be 2 values"),
@@ -121,10 +141,15 @@ def test_neighbour_purity_leaves_out_the_image_itself_and_the_unlabelled():
     neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
     assert neighbour_purity(labels, neighbours, rows) == pytest.approx(2 / 3)
     assert neighbour_purity(labels, [[4, 2]], [2]) is None
-    with pytest.raises(ValueError, match="outside the 5 images"):
-        neighbour_purity(labels, [[7]], [0])
-    with pytest.raises(ValueError, match="2 x k"):
-        neighbour_purity(labels, [[1]], [0, 1])
+    for neighbours, rows, words in [([[5]], [0], "neighbours point outside the 5 images"),
+                                    ([[-1]], [0], "neighbours point"), ([[0]], [-1], "rows point"),
+                                    ([[0]], [5], "rows point outside the 5 images")]:
+        with pytest.raises(ValueError, match=words):
+            neighbour_purity(labels, neighbours, rows)
+    for neighbours in ([[1]], [1, 2], [[[1]], [[2]]]):
+        with pytest.raises(ValueError, match="2 x k"):
+            neighbour_purity(labels, neighbours, [0, 1])
+    assert neighbour_purity(labels, np.empty((0, 3), int), np.empty(0, int)) is None
 
 
 # ---- evaluate_run ----------------------------------------------------------------------------------------
@@ -190,6 +215,29 @@ def test_evaluation_scores_the_last_epoch_and_keeps_the_best_apart(tmp_path):
     assert metrics["of"]["assignments_sha256"] == sha256(tmp_path / "run" / "assignments.npz")
 
 
+def test_a_run_without_epochs_or_confidence_has_neither_curve_nor_oracle(tmp_path):
+    """As the controls: k-means assigns without training and without probabilities."""
+    none = {"epochs": np.array([], np.int64), "per_epoch": np.empty((0, 8), np.int16), "confidence": np.empty(0)}
+    metrics = evaluated(trained(tmp_path / "run", assignments=LABELS, **none), prepared(tmp_path / "data"))
+    assert (metrics["scores"]["acc"], metrics["scores"]["mean_confidence"]) == (1, None)
+    assert (metrics["per_epoch"], metrics["oracle"]) == ([], None)
+
+
+def test_the_curve_has_the_scores_of_each_epoch(tmp_path):
+    metrics = evaluated(trained(tmp_path / "run"), prepared(tmp_path / "data"))
+    for point, assigned in zip(metrics["per_epoch"], (LABELS, [0, 0, 0, 0, 1, 1, 2, 2])):
+        scores = clustering_scores(LABELS, assigned, clusters=3)
+        assert point == {"epoch": point["epoch"]} | {name: scores[name] for name in ("acc", "nmi", "ari")}
+    assert metrics["scores"] == scores | {"mean_confidence": 0.5}
+
+
+def test_confidence_is_that_of_the_labelled_images(tmp_path):
+    labels = np.where(np.arange(8) < 3, -1, LABELS)
+    run = trained(tmp_path / "run", confidence=np.array([0, 0, 0, 1, 1, 1, 1, 0.5]))
+    metrics = evaluated(run, prepared(tmp_path / "data", labels))
+    assert metrics["scores"]["mean_confidence"] == pytest.approx(0.9) and metrics["unlabelled"] == 3
+
+
 def test_heldout_scores_only_the_test_images(tmp_path):
     metrics = evaluated(trained(tmp_path / "run", protocol="heldout"), prepared(tmp_path / "data"))
     assert metrics["images"] == 2 and metrics["scores"]["acc"] == 1
@@ -220,6 +268,12 @@ def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels)
         ({"images_sha256": "99"}, "other images"),
         ({"rows": np.arange(1, 9)}, "not the 8 of the joint protocol"),
         ({"assignments": np.zeros(8, dtype=np.int64)}, "not those of the last epoch"),
+        (
+            {"epochs": np.arange(3), "per_epoch": np.array([LABELS, [0, 0, 0, 0, 1, 1, 2, 2], LABELS])},
+            "not those of the last epoch",
+        ),
+        ({"assignments": np.zeros(7, dtype=np.int64)}, "assignments do not fit its 8 rows and 2 epochs"),
+        ({"epochs": np.arange(3)}, "per_epoch do not fit its 8 rows and 3 epochs"),
     ],
 )
 def test_files_that_do_not_agree_are_refused_and_nothing_is_written(tmp_path, changed, words):
@@ -262,8 +316,32 @@ def test_changed_or_lost_labels_are_refused(tmp_path):
     assert not (data / "benchmark.json").exists()
 
 
+@pytest.mark.parametrize("file", ["labels.npy", "assignments.npz"])
+def test_files_are_not_unpickled(tmp_path, file):
+    """An array of objects may run code of whoever made it."""
+    pickled = np.array([None] * 8)
+    changed = {"confidence": pickled} if file == "assignments.npz" else {}
+    run = trained(tmp_path / "run", **changed)
+    data = prepared(tmp_path / "data", pickled if file == "labels.npy" else LABELS)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        evaluate_run(run, data)
+
+
+def test_labels_of_another_number_of_images_are_refused(tmp_path):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data", np.append(LABELS, 2))
+    with pytest.raises(ValueError, match="9 labels for 8 images"):
+        evaluate_run(run, data)
+
+
 def test_an_unfinished_run_is_not_evaluated(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (run / "record.json").unlink()
     with pytest.raises(ValueError, match="not finished"):
+        evaluate_run(run, data)
+
+
+def test_a_description_that_is_cut_off_is_named_with_the_way_out(tmp_path):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
+    (data / "benchmark.json").write_text('{"prot')
+    with pytest.raises(ValueError, match="benchmark.json is not JSON .*prepare"):
         evaluate_run(run, data)

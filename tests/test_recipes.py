@@ -224,7 +224,7 @@ def test_the_recipe_wins_over_the_benchmark_and_has_benchmarks_of_its_own():
 
 
 @pytest.mark.parametrize("changes,message", [
-    ({"recipes": {"official": {"trainig": {}}}}, r"methods\.scl\.trainig: unknown key \(did you mean 'training'"),
+    ({"recipes": {"official": {"trainig": {}}}}, r"methods\.scl\.recipes\.official\.trainig: unknown key \(did you mean 'training'"),
     ({"recipes": {"official": {"training": {"epochs": -1}}}}, "epochs: -1 is below 0"),
     ({"recipes": {"official": {"per_benchmark": {"digit": {}}}}}, "official.per_benchmark.digit: no such benchmark"),
     ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
-from scl.settings import did_you_mean
+from scl.settings import check_ranges
+from scl.text import did_you_mean
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 
@@ -36,10 +38,13 @@ class ImageNetSource:
     images_per_class: int = 1300
 
     def __post_init__(self) -> None:
+        check_ranges(self, images_per_class=(1, 1300))
         if self.tar and self.folder:
-            raise ValueError("downloads.imagenet: give either `tar` or `folder`, not both")
+            raise ValueError("give either `tar` or `folder`, not both")
+        if self.tar and "://" in self.tar and not is_url(self.tar):
+            raise ValueError(f"tar: {plain(self.tar)} is neither a path nor an http(s) URL")
         if self.header and ":" not in self.header:
-            raise ValueError("downloads.imagenet.header: write it as 'Name: value'")
+            raise ValueError("header: write it as 'Name: value'")
 
     @property
     def remote(self) -> bool:
@@ -62,29 +67,29 @@ class Downloads:
     imagenet: ImageNetSource = field(default_factory=ImageNetSource)
 
     def __post_init__(self) -> None:
-        if not self.timeout > 0:
-            raise ValueError(f"downloads.timeout: {self.timeout} is not a positive number of seconds")
+        check_ranges(self, timeout=(0.1, 86_400))
         for block in ("mirrors", "checksums"):
             for file in getattr(self, block):
                 if file not in known_files():
                     raise ValueError(
-                        f"downloads.{block}: {file!r} is no file of the catalogue"
+                        f"{block}: {file!r} is no file of the catalogue"
                         f"{did_you_mean(file, known_files())}"
                     )
         for file, urls in self.mirrors.items():
-            if isinstance(urls, str) or not all(is_url(url) for url in urls):
-                raise ValueError(f"downloads.mirrors.{file}: a list of http(s) URLs is wanted, not {urls!r}")
+            if isinstance(urls, str) or not urls or not all(is_url(url) for url in urls):
+                shown = [plain(url) for url in ([urls] if isinstance(urls, str) else urls)]
+                raise ValueError(f"mirrors.{file}: expected a list of http(s) URLs, got {', '.join(shown) or 'none'}")
         for file, digests in self.checksums.items():
             for kind, value in digests.items():
                 if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), str(value)):
                     raise ValueError(
-                        f"downloads.checksums.{file}: {kind}: {value!r} is no md5 (32 hex digits) "
+                        f"checksums.{file}: {kind}: {value!r} is no md5 (32 hex digits) "
                         "or sha256 (64 hex digits)"
                     )
 
 
 def is_url(text: str) -> bool:
-    return bool(re.match(r"https?://", str(text)))
+    return bool(re.match(r"https?://", str(text), re.IGNORECASE))
 
 
 def known_files() -> list[str]:

@@ -58,6 +58,8 @@ def _load(path: Path, folder: str, wanted: list[str]) -> dict[str, dict]:
                 if entry.isreg() and name in wanted and entry.name.removeprefix("./") == f"{folder}/{name}":
                     if entry.size > MEMBER_LIMIT:
                         raise ValueError(f"{path}: {entry.name} claims {entry.size:,} bytes; refused")
+                    if name in found:
+                        raise ValueError(f"{path}: holds {folder}/{name} twice")
                     found[name] = load_pickle(tar.extractfile(entry).read(), f"{path}: {entry.name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path}: is no sound .tar.gz archive: {error}") from error

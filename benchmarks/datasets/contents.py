@@ -4,13 +4,15 @@ touched."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.datasets.catalogue import Downloads
+from scl.text import printable
 
 # (row, name for error messages, an encoded image or uint8 H x W x 3)
 Image = tuple[int, str, "bytes | np.ndarray"]
@@ -63,6 +65,13 @@ def ranges(splits: dict[str, int]) -> dict[str, tuple[int, int]]:
 def hash_order(names: Sequence[str]) -> list[str]:
     """`names` in the order of their SHA-256, so that the place of an image says nothing about its class."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+
+
+def refuse_twice(where: Path | str, names: Iterable[str]) -> None:
+    """ValueError if one of `names` occurs twice in the archive or folder `where`: which of the two is meant?"""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{where}: holds {printable(name)} twice")
 
 
 def subset_rows(splits: dict[str, int], count: int) -> dict[str, np.ndarray]:

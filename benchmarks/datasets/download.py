@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from benchmarks.datasets.catalogue import Archive, Downloads
+from benchmarks.datasets.catalogue import Archive, Downloads, is_url
+from benchmarks.datasets.connection import TransferError, host, plain
 from benchmarks.datasets.progress import say
-from benchmarks.datasets.transfer import TransferError, plain, transfer
+from benchmarks.datasets.transfer import transfer
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
@@ -79,9 +79,10 @@ def locked(target: Path) -> Iterator[None]:
 
 
 def source_of(path: Path) -> str | None:
-    """The URL (without a query) that a downloaded file came from; None if it was placed by hand."""
+    """The URL, as `plain` has it, that a downloaded file came from; None if it was placed by hand."""
     note = path.with_name(path.name + ".url")
-    return note.read_text().splitlines()[0] if note.exists() else None
+    lines = note.read_text("utf-8", errors="replace").splitlines() if note.exists() else []
+    return plain(lines[0]) if lines and is_url(lines[0]) else None
 
 
 def settle(part: Path, target: Path) -> None:
@@ -173,7 +174,7 @@ def _refuse_small_disk(archive, part) -> None:
 def _by_hand(archive, target, failures) -> str:
     expected = [f"{archive.bytes:,} bytes"] if archive.bytes else []
     expected += [f"{kind} {getattr(archive, kind)}" for kind in ("md5", "sha256") if getattr(archive, kind)]
-    hosts = ", ".join(sorted({urlsplit(url).netloc for url in archive.urls})) or "no source"
+    hosts = ", ".join(sorted({host(url) for url in archive.urls})) or "no source"
     return (
         f"{archive.file} could not be had from {hosts}:{''.join(failures)}\n"
         f"Get the file ({', '.join(expected)}) in another way and put it at {target} (or in the folder that "

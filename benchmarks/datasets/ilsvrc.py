@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset, missing_source
-from benchmarks.datasets.contents import Contents, Sources
-from benchmarks.datasets.pieces import Piece, in_hash_order, piece_images, tar_pieces
+from benchmarks.datasets.connection import plain
+from benchmarks.datasets.contents import Contents, Sources, refuse_twice
+from benchmarks.datasets.pieces import file_piece, in_hash_order, piece_images, tar_pieces
 from benchmarks.datasets.remote_tar import members, stretch
-from benchmarks.datasets.transfer import plain
 
 PER_CLASS = 1_300
 
@@ -62,7 +62,9 @@ def _in_tar(sources: Sources, synsets: list[str]):
         raise ValueError(f"downloads.imagenet.tar: {path} is no file")
     found = {}
     with open(path, "rb") as file:
-        inner = {piece.name: piece for piece in tar_pieces(file, path)}
+        outer_pieces = tar_pieces(file, path)
+        refuse_twice(path, [piece.name for piece in outer_pieces if piece.name.endswith(".tar")])
+        inner = {piece.name: piece for piece in outer_pieces}
         _refuse_missing(str(path), synsets, {name.removesuffix(".tar") for name in inner})
         for synset in synsets:
             outer = inner[f"{synset}.tar"]
@@ -84,7 +86,7 @@ def _at_url(sources: Sources, synsets: list[str]):
     missing = [synset for synset in synsets if not (cache / f"{synset}.tar").exists()]
     if missing:
         offered = members(source.tar, cache / "index.json", **asked)
-        _refuse_missing(source.tar, synsets, {name.removesuffix(".tar") for name in offered})
+        _refuse_missing(plain(source.tar), synsets, {name.removesuffix(".tar") for name in offered})
         for synset in missing:
             stretch(source.tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
     found, records = {}, []
@@ -105,9 +107,9 @@ def _in_folder(sources: Sources, synsets: list[str]):
     _refuse_missing(str(train), synsets, {path.name for path in train.iterdir() if path.is_dir()})
     found = {
         synset: [
-            Piece(f"{synset}/{path.name}", path, 0, path.stat().st_size)
+            file_piece(f"{synset}/{path.name}", path)
             for path in sorted((train / synset).iterdir())
-            if path.is_file() and path.name[0] != "."
+            if not path.is_dir() and path.name[0] != "."
         ]
         for synset in synsets
     }

@@ -3,6 +3,7 @@ extraction."""
 
 from __future__ import annotations
 
+import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from benchmarks.datasets.contents import hash_order
+from benchmarks.datasets.contents import hash_order, refuse_twice
 from benchmarks.datasets.pixels import MAX_BYTES
+from scl.text import printable
 
 
 class Piece(NamedTuple):
@@ -21,6 +23,22 @@ class Piece(NamedTuple):
     file: Path
     offset: int
     size: int
+
+
+def file_piece(name: str, file: Path) -> Piece:
+    """The whole of `file`. ValueError for a link to nowhere, and for what is no regular file: to read a pipe is to
+    wait for ever."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        if not file.is_symlink():
+            raise
+        raise ValueError(f"{printable(file)}: is a link that leads nowhere; mend or remove it") from error
+    if not stat.S_ISREG(found.st_mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+        raise ValueError(f"{printable(file)}: is {kind}, not a file; remove it")
+    return Piece(name, file, 0, found.st_size)
 
 
 def tar_pieces(
@@ -44,10 +62,8 @@ def tar_pieces(
 
 def in_hash_order(pieces: list[Piece]) -> list[Piece]:
     """By the hash of the name: the row says nothing about the class."""
+    refuse_twice(pieces[0].file, [piece.name for piece in pieces])
     by_name = {piece.name: piece for piece in pieces}
-    if len(by_name) < len(pieces):
-        names = [piece.name for piece in pieces]
-        raise ValueError(f"{pieces[0].file}: holds {next(n for n in names if names.count(n) > 1)} twice")
     return [by_name[name] for name in hash_order(list(by_name))]
 
 

@@ -17,6 +17,7 @@ from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.pixels import RESIZE
 from benchmarks.datasets.progress import say
 from scl.record import atomic, sha256, write_json
+from scl.text import printable
 
 SIZES = (4, 1024)  # pixels a side
 
@@ -61,6 +62,7 @@ def prepare(
     sources = Sources(files, Path(path).expanduser() if path else None, Path(archives), downloads)
     module, _, function = described.read.partition(":")
     contents = getattr(importlib.import_module(module), function)(described, sources)
+    _check_classes(name, contents)
     official = _check_counts(name, described, contents, all(archive.official for archive in wanted))
     rows = (
         subset_rows(contents.splits, subset)
@@ -114,6 +116,15 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
             if source.get(kind) and getattr(archive, kind) and source[kind] != getattr(archive, kind):
                 return f"{archive.file}: {kind} {source[kind]}, wanted {getattr(archive, kind)}"
     return ""
+
+
+def _check_classes(name: str, contents: Contents) -> None:
+    """benchmark.json, which is written last, holds their names."""
+    for text in contents.classes:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: the class name {printable(text)} is not UTF-8; mend it in the source") from None
 
 
 def _check_counts(name: str, dataset: Dataset, contents: Contents, official: bool) -> bool:

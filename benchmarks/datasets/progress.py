@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
+from scl.text import printable
+
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -54,6 +56,6 @@ class Progress:
         elif self.total and rate > 0:
             text += f", {duration((self.total - self.done) / rate)} left"
         if self.terminal:
-            print(f"\r\033[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+            print(f"\r\033[K{printable(text)}", end="\n" if last else "", file=sys.stderr, flush=True)
         else:
             say(text)

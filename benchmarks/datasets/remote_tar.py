@@ -7,10 +7,12 @@ import json
 import tarfile
 from pathlib import Path
 
+from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.download import locked, settle
 from benchmarks.datasets.progress import Progress, say
-from benchmarks.datasets.transfer import TransferError, plain, read_range, transfer
+from benchmarks.datasets.transfer import read_range, transfer
 from scl.record import write_json
+from scl.text import printable
 
 READ = 4096  # bytes a request while walking; a header has 512
 
@@ -23,14 +25,14 @@ def members(
     with locked(index):
         try:
             _, total = read_range(url, 0, 1, timeout=timeout, header=header)
-            kept = json.loads(index.read_text()) if index.exists() else {}
-            if (kept.get("url"), kept.get("bytes")) != (plain(url), total):
+            found = _kept(index, url, total)
+            if found is None:
                 say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
-                kept = {"url": plain(url), "bytes": total, "members": _walk(url, total, timeout, header)}
-                write_json(index, kept)
+                found = _walk(url, total, timeout, header)
+                write_json(index, {"url": plain(url), "bytes": total, "members": found})
         except TransferError as error:
             raise _refusal(url, error) from error
-    return {name: tuple(place) for name, place in kept["members"].items()}
+    return found
 
 
 def stretch(
@@ -48,15 +50,29 @@ def stretch(
         settle(part, target)
 
 
-def _walk(url, total, timeout, header) -> dict[str, list[int]]:
+def _kept(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | None:
+    """What an earlier walk found in this very file; None if it was another, or what is kept is damaged."""
+    try:
+        kept = json.loads(index.read_text())
+        if (kept["url"], kept["bytes"]) == (plain(url), total):
+            return {name: (int(offset), int(size)) for name, (offset, size) in kept["members"].items()}
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return None
+
+
+def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
     progress = Progress("index", total, unit="GB passed", scale=1e9)
     found = {}
     raw = _Remote(url, total, timeout, header)
     try:
         with tarfile.open(fileobj=io.BufferedReader(raw, READ), mode="r:") as tar:
             for entry in tar:
+                name = entry.name.rpartition("/")[2]
                 if entry.isreg():
-                    found[entry.name.rpartition("/")[2]] = [entry.offset_data, entry.size]
+                    if name in found and name.endswith(".tar"):
+                        raise ValueError(f"{plain(url)}: holds {printable(name)} twice")
+                    found[name] = (entry.offset_data, entry.size)
                 progress.add(entry.offset_data + entry.size - progress.done)
     except tarfile.TarError as error:
         raise ValueError(

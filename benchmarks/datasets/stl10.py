@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset
 from benchmarks.datasets.contents import Contents, Sources, ranges
+from scl.text import printable
 
 SIDE = 96
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -33,7 +34,10 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     missing += [name for name in (*LABELS.values(), "class_names.txt") if name not in small]
     if missing:
         raise ValueError(f"{path}: lacks {FOLDER}/{missing[0]}: is it stl10_binary.tar.gz?")
-    classes = small["class_names.txt"].decode().split()
+    try:
+        classes = small["class_names.txt"].decode().split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {FOLDER}/class_names.txt is not UTF-8: {error}") from None
     splits, labels = {}, []
     for split, name in PIXELS.items():
         splits[split], rest = divmod(lengths[name], IMAGE_BYTES)
@@ -54,6 +58,8 @@ def _survey(path: Path) -> tuple[dict[str, int], dict[str, bytes]]:
     lengths, small = {}, {}
     with _members(path) as members:
         for name, length, file in members:
+            if name in lengths:
+                raise ValueError(f"{path}: holds {FOLDER}/{printable(name)} twice")
             lengths[name] = length
             if length <= SMALL and name not in PIXELS.values():
                 small[name] = file.read()

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset
-from benchmarks.datasets.contents import Contents, Sources, hash_order
+from benchmarks.datasets.contents import Contents, Sources, hash_order, refuse_twice
 from benchmarks.datasets.pixels import MAX_BYTES
 
 MEMBER = re.compile(r"tiny-imagenet-200/train/((n\d{8})/images/[^/]+\.JPEG)")
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # the last: encrypted
 WORDS = "tiny-imagenet-200/words.txt"
 
 
@@ -29,9 +30,10 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
             members = {
                 match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))
             }
-            words = _words(archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            words, listed = _words(archive), archive.namelist()
+    except (*BROKEN, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no sound zip archive: {error}") from error
+    refuse_twice(path, filter(MEMBER.fullmatch, listed))
     if not members:
         raise ValueError(f"{path}: holds no tiny-imagenet-200/train/WNID/images/*.JPEG")
     names = hash_order(list(members))
@@ -57,7 +59,7 @@ def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
                 )
             try:
                 data = archive.read(info)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            except BROKEN as error:
                 raise ValueError(f"{name}: cannot be unpacked: {error}") from error
             yield row, name, data
 

@@ -85,13 +85,20 @@ def read_json(path: Path, way_out: str) -> dict:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """assignments.npz, as training wrote it: rows [n], assignments [n], confidence [n or 0], epochs [E],
-    per_epoch [E, n], ..."""
+    """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     count = len(arrays["rows"])
-    assert arrays["assignments"].shape == (count,), path
-    assert arrays["per_epoch"].shape == (len(arrays["epochs"]), count), path
+    wrong = [
+        name
+        for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
+        if arrays[name].shape != shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
+            f"{len(arrays['epochs'])} epochs; train the run again"
+        )
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.evaluation.statistics import LEVEL, MINIMUM_FOR_INTERVAL, Comparison, seeds_for_sign_flip
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
 from benchmarks.report.formats import p_value, points
+from benchmarks.report.layout import code, escape_markdown
 from benchmarks.report.published import Published, published_for
 from benchmarks.report.tables import header, schedules
 from scl.record import atomic
@@ -26,18 +28,34 @@ PUBLISHED_RULE = (
 )
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A line of the claims. `subject` and `caution` hold names from outside, `finding` numbers and words of ours."""
+
+    subject: str = ""
+    finding: str = ""
+    verdict: str = ""
+    caution: str = ""
+
+    def markdown(self) -> str:
+        verdict = f"**{self.verdict}**." if self.verdict else ""
+        caution = f" {escape_markdown(self.caution)}" if self.caution else ""
+        return f"{escape_markdown(self.subject)}{self.finding}{verdict}{caution}"
+
+
 def write_claims(study, folder: Path) -> Path:
     """Write and return `folder`/claims.md, from its runs.csv."""
     grid, path = read_grid(study, folder), folder / "claims.md"
-    lines = [f"# What the runs support (study `{study.results.name}`)", "", f"- {header(study, grid)[0]}"]
+    lines = [f"# What the runs support (study {code(study.results.name)})", ""]
+    lines += [f"- {escape_markdown(header(study, grid)[0])}"]
     for title, rule, found in sections(study, grid):
-        lines += ["", f"## {title}", "", rule, "", *(f"- {statement}" for statement in found)]
+        lines += ["", f"## {title}", "", rule, "", *(f"- {statement.markdown()}" for statement in found)]
     with atomic(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def sections(study, grid: Grid) -> list[tuple[str, str, list[str]]]:
+def sections(study, grid: Grid) -> list[tuple[str, str, list[Statement]]]:
     """(title, rule, statements) of the two parts of the claims; a part without statements says why."""
     pairs = [statement(pair) for pair in pairs_of(study, grid) if pair.benchmark not in study.skipped]
     none = "Nothing to compare: " + (
@@ -45,27 +63,25 @@ def sections(study, grid: Grid) -> list[tuple[str, str, list[str]]]:
     )
     published = list(published_statements(study, grid))
     return [
-        ("Between methods", METHOD_OF_TESTING, pairs or [none]),
+        ("Between methods", METHOD_OF_TESTING, pairs or [Statement(finding=none)]),
         (
             "Against published values",
             PUBLISHED_RULE,
-            published or ["No finished cell has a published value."],
+            published or [Statement(finding="No finished cell has a published value.")],
         ),
     ]
 
 
-def statement(pair: Pair) -> str:
+def statement(pair: Pair) -> Statement:
     """'SCL vs SCAN on digits (joint): +3.2 points ACC [2.1, 4.3], p = 0.004 (...), n = 5: supported.'"""
-    head = f"{pair.reference.title} vs {pair.other.title} on {pair.benchmark} ({pair.protocol})"
+    head = f"{pair.reference.title} vs {pair.other.title} on {pair.benchmark} ({pair.protocol}):"
     if pair.absence:
-        return f"{head}: not compared ({pair.absence})."
+        return Statement(f"{head} not compared ({pair.absence}).")
     change = pair.acc.difference
     interval = f" [{points(change.low)}, {points(change.high)}]" if change.low is not None else ""
     others = f"NMI {points(pair.nmi.difference.mean)}, ARI {points(pair.ari.difference.mean)}"
-    return (
-        f"{head}: {points(change.mean)} points ACC{interval}, {others}{_test(pair.acc, pair.p)}, "
-        f"n = {change.n}: **{pair.verdict}**.{_caution(pair.reference, pair.other)}"
-    )
+    finding = f" {points(change.mean)} points ACC{interval}, {others}{_test(pair.acc, pair.p)}, n = {change.n}: "
+    return Statement(head, finding, pair.verdict, _caution(pair.reference, pair.other))
 
 
 def _test(comparison: Comparison, p: float | None) -> str:
@@ -77,7 +93,7 @@ def _test(comparison: Comparison, p: float | None) -> str:
 
 def _caution(*cells: Cell) -> str:
     marks = sorted({(cell.title, letter) for cell in cells for letter in cell.marks})
-    return f" Caution: {'; '.join(f'{title}: {MARKS[letter]}' for title, letter in marks)}." if marks else ""
+    return f"Caution: {'; '.join(f'{title}: {MARKS[letter]}' for title, letter in marks)}." if marks else ""
 
 
 def published_statements(study, grid: Grid):
@@ -90,7 +106,7 @@ def published_statements(study, grid: Grid):
                     yield _beside(cell, published, f"{cell.title} on {benchmark} ({protocol})")
 
 
-def _beside(cell: Cell, published: Published, head: str) -> str:
+def _beside(cell: Cell, published: Published, head: str) -> Statement:
     geometric = published.nmi_average == "geometric"
     names = {
         "acc": "ACC",
@@ -105,7 +121,7 @@ def _beside(cell: Cell, published: Published, head: str) -> str:
                 f"{name} {100 * here.mean:.1f} here, {100 * there:.1f} there ({points(here.mean - there)})"
             )
     kind = {"mean": "a mean", "best": "their best run beside our mean", "single": "a single value"}
-    return (
-        f"{head}, n = {len(cell.done)}: {', '.join(parts)}. {published.source}: "
-        f"{kind[published.statistic]}{schedules(cell, published)}.{_caution(cell)}"
+    finding = (
+        f" {', '.join(parts)}. {published.source}: {kind[published.statistic]}{schedules(cell, published)}."
     )
+    return Statement(f"{head}, n = {len(cell.done)}:", finding, caution=_caution(cell))

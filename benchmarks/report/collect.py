@@ -100,7 +100,7 @@ def collect(study, folder: Path) -> Path:
                              f"{first.stage} seed {first.seed} ({first.reason}); the command that runs the study makes them")
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     names = [field.name for field in dataclasses.fields(Row)]
-    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(dataclasses.asdict, rows))
@@ -113,7 +113,7 @@ def read_rows(folder: Path) -> list[Row]:
     if not path.exists():
         raise ValueError(f"{path} is missing: collect the runs first")
     kinds = typing.get_type_hints(Row)
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if set(reader.fieldnames or ()) != set(kinds):
             raise ValueError(f"{path} has other columns than this version writes: collect the runs again")

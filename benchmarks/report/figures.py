@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.cells import Cell, Grid, read_grid
 from benchmarks.report.formats import number
+from benchmarks.report.layout import one_line
 from benchmarks.report.published import published_for
 from scl.record import atomic
 
@@ -39,6 +40,7 @@ STYLE = {
     "ytick.labelcolor": "black",
     "svg.hashsalt": "scl",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a title is a $
     "figure.dpi": 100,
     "savefig.dpi": 160,
 }
@@ -88,7 +90,7 @@ def draw_scores(study, grid: Grid) -> Figure:
             if stage in published:
                 at = 100 * published[stage].acc
                 panel.plot(at, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9, zorder=4)
-        _frame_scores(panel, cells, f"{benchmark} ({protocol})")
+        _frame_scores(panel, cells, one_line(f"{benchmark} ({protocol})"))
         diamonds, left_out = diamonds or bool(published), left_out or outside is not None
     intervals = any(summary and summary.low is not None for summary in summaries)
     means = "●— mean over the seeds, its 95 % bootstrap interval" if intervals else (
@@ -119,7 +121,7 @@ def off_axis(cells: dict[str, Cell], published: dict) -> str | None:
 
 def _frame_scores(panel, cells: dict[str, Cell], title: str) -> None:
     first = panel.get_subplotspec().is_first_col()
-    panel.set_yticks(range(len(cells)), [cell.title for cell in cells.values()] if first else [])
+    panel.set_yticks(range(len(cells)), [one_line(cell.title) for cell in cells.values()] if first else [])
     panel.set_ylim(len(cells) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
@@ -135,7 +137,7 @@ def _draw_cell(panel, y: int, cell: Cell, colour: str, *, outside: bool) -> None
 
     summary = cell.summary("acc")
     if summary is None:
-        write(cell.absence, 0.02, color=GREY, style="italic")
+        write(one_line(cell.absence), 0.02, color=GREY, style="italic")
         return
     write(number(summary), 1.02)
     if outside:
@@ -168,10 +170,10 @@ def draw_curves(study, grid: Grid) -> Figure:
         crowded.append(len(found) > MOST_BANDS)
         for stage, curve in found.items():
             _draw_curve(panel, *curve, styles[stage], names[stage], band=not crowded[-1])
-        absent = [f"{cell.title}: {cell.absence}" for cell in cells.values() if cell.absence]
+        absent = [one_line(f"{cell.title}: {cell.absence}") for cell in cells.values() if cell.absence]
         panel.set_xlabel("\n".join(["epoch of the stage", *absent]))
         panel.set_ylabel("ACC, %")
-        panel.set_title(f"{benchmark} ({protocol})")
+        panel.set_title(one_line(f"{benchmark} ({protocol})"))
         panel.set_xlim(left=0)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     bands = "" if all(crowded) else "; band: lowest to highest seed"
@@ -190,7 +192,8 @@ def _name(study, stage: str) -> str:
     """'SCL (reconstruction), after SimCLR': the title, and of the stage before what stands ahead of '+' or '('."""
     block = study.methods[stage]
     before = block.after and (study.methods[block.after].title or block.after)
-    return (block.title or stage) + (f", after {re.split(r' [+(]', before)[0]}" if before else "")
+    name = one_line((block.title or stage) + (f", after {re.split(r' [+(]', before)[0]}" if before else ""))
+    return f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of a legend
 
 
 def _legend(figure: Figure, panels, names: list[str], beside: int) -> None:

@@ -1,9 +1,16 @@
-"""A table as data, and its three forms: Markdown, LaTeX, HTML. What is in it is decided in tables.py."""
+"""A table as data, and its three forms: Markdown, LaTeX, HTML. What is in it is decided in tables.py.
+
+Texts are plain until they are written out: names, devices and messages come from files that anybody may have made, and
+`escape_markdown`, `escape_latex` and `escape_html` keep them from becoming markup or another line.
+"""
 
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass, field
+
+from scl.text import printable
 
 SUPERSCRIPT = dict(zip("abcdef", "ᵃᵇᶜᵈᵉᶠ"))
 LATEX = {
@@ -22,6 +29,14 @@ LATEX = {
     "−": "$-$",
     "≤": r"$\le$",
 }
+MARKDOWN = re.compile(
+    r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # tags, entities
+    r"|[\\`*~$|]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it means nothing
+    r"|\](?=[(\[:])|\[(?=\^)|^\["  # links, their definitions, footnotes, boxes to tick
+    r"|:(?=//)|(?<=\bwww)\."  # which GitHub makes links of by itself
+    r"|^>|^#+(?=\s|$)|^[-+=](?=[\s=-]|$)|^\d+[.)](?=\s|$)"  # quotations, headings, lists, rules
+)
 
 
 @dataclass(frozen=True)
@@ -48,15 +63,15 @@ class Table:
 
 def markdown(table: Table) -> str:
     """GitHub Markdown, columns padded so that the source can be read as it stands."""
-    lines = [tuple(_escape_markdown(column) for column in table.columns)]
-    lines += [tuple(_escape_markdown(cell.text) + _superscript(cell) for cell in row) for row in table.rows]
+    lines = [tuple(escape_markdown(column) for column in table.columns)]
+    lines += [tuple(escape_markdown(cell.text) + _superscript(cell) for cell in row) for row in table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
     padded = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    notes = [f"- {note}" for note in _notes(table)]
-    body = [f"**{table.caption}**", "", padded[0], rule, *padded[1:]]
+    notes = [f"- {escape_markdown(note)}" for note in _notes(table)]
+    body = [f"**{escape_markdown(table.caption)}**", "", padded[0], rule, *padded[1:]]
     return "\n".join(body + ([""] + notes if notes else [])) + "\n"
 
 
@@ -65,32 +80,32 @@ def latex(table: Table) -> str:
     lines = [
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{_escape_latex(table.caption)}}}",
+        rf"\caption{{{escape_latex(table.caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_escape_latex, table.columns)) + r" \\",
+        " & ".join(map(escape_latex, table.columns)) + r" \\",
         r"\midrule",
     ]
     for row in table.rows:
-        cells = [_escape_latex(cell.text) + (f"$^{{{cell.marks}}}$" if cell.marks else "") for cell in row]
+        cells = [escape_latex(cell.text) + (f"$^{{{cell.marks}}}$" if cell.marks else "") for cell in row]
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\footnotesize {_escape_latex(note)}" for note in _notes(table, plain=True)]
+    lines += [rf"\par\footnotesize {escape_latex(note)}" for note in _notes(table, plain=True)]
     return "\n".join(lines + [r"\end{table}"]) + "\n"
 
 
 def to_html(table: Table) -> str:
     """A <figure> with caption, table and notes."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{escape_html(column)}</th>' for column in table.columns)
     body = []
     for name, *cells in table.rows:
         values = "".join(
             f"<td{' class=word' if cell.text[:1].isalpha() else ''}>{_html_cell(cell)}</td>" for cell in cells
         )
         body.append(f'<tr><th scope="row">{_html_cell(name)}</th>{values}</tr>')
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(table))
+    notes = "".join(f"<li>{escape_html(note)}</li>" for note in _notes(table))
     return (
-        f'<figure><figcaption>{html.escape(table.caption)}</figcaption>\n<div class="scroll"><table>\n'
+        f'<figure><figcaption>{escape_html(table.caption)}</figcaption>\n<div class="scroll"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n"
         + "\n".join(body)
         + "\n</tbody></table></div>\n"
@@ -111,12 +126,33 @@ def _superscript(cell: Text) -> str:
 
 
 def _html_cell(cell: Text) -> str:
-    return html.escape(cell.text) + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
+    return escape_html(cell.text) + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
 
 
-def _escape_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def one_line(text) -> str:
+    """`text` without line breaks and control characters."""
+    return printable(" ".join(str(text).split()))
 
 
-def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+def escape_markdown(text) -> str:
+    """Plain text for GitHub Markdown, in a line or in the cell of a table."""
+    entities = {"<": "&lt;", "&": "&amp;"}
+    return MARKDOWN.sub(lambda found: entities.get(found[0], f"{found[0][:-1]}\\{found[0][-1]}"), one_line(text))
+
+
+def code(text) -> str:
+    """Plain text as code in Markdown, between more backticks than it has in a row."""
+    text = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def escape_latex(text) -> str:
+    """Plain text for LaTeX. A [ or * at the start would belong to the end of the row before it."""
+    text = one_line(text)
+    return ("{}" if text[:1] in ("[", "*") else "") + "".join(LATEX.get(character, character) for character in text)
+
+
+def escape_html(text) -> str:
+    """Plain text for HTML, in an element or an attribute."""
+    return html.escape(one_line(text))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections import Counter
 from pathlib import Path
 
 from benchmarks.report.cells import Grid, read_grid
-from benchmarks.report.claims import sections
+from benchmarks.report.claims import Statement, sections
 from benchmarks.report.collect import STATUSES, Row
 from benchmarks.report.formats import duration
-from benchmarks.report.layout import to_html
+from benchmarks.report.layout import escape_html, to_html
 from benchmarks.report.tables import PROTOCOLS, header, origins_of, tables_by_protocol
 from scl.record import atomic
 
@@ -68,12 +67,12 @@ def write_page(study, folder: Path) -> Path:
 
 
 def _page(study, grid: Grid, folder: Path) -> str:
-    name = html.escape(study.title or study.results.name)
+    name = escape_html(study.title or study.results.name)
     parts = {
         "Results": _results(study, grid),
         "Figures": _figures(folder),
         "Claims": _claims(study, grid),
-        "Settings": _listed(origins_of(study)),
+        "Settings": _listed(map(escape_html, origins_of(study))),
         "Runs": _runs(grid),
     }
     parts = {title: body for title, body in parts.items() if body}
@@ -85,21 +84,23 @@ def _page(study, grid: Grid, folder: Path) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{name}</title>\n'
         f"<style>{CSS}</style>\n</head>\n<body>\n<header><h1>{name}</h1>\n"
-        f'<p class="lead">Study <code>{html.escape(study.results.name)}</code>: deep clustering of images, '
+        f'<p class="lead">Study <code>{escape_html(study.results.name)}</code>: deep clustering of images, '
         f"every method trained and evaluated in the same way.</p>\n<nav>{links}</nav></header>\n"
         f"{body}\n</body>\n</html>\n"
     )
 
 
-def _listed(lines: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>\n" if lines else ""
+def _listed(items) -> str:
+    """items: HTML"""
+    found = "".join(f"<li>{item}</li>" for item in items)
+    return f"<ul>{found}</ul>\n" if found else ""
 
 
 def _results(study, grid: Grid) -> str:
-    parts = [_listed(header(study, grid))]
+    parts = [_listed(map(escape_html, header(study, grid)))]
     for protocol, tables in tables_by_protocol(study, grid).items():
         meaning = f": {PROTOCOLS[protocol]}" if protocol in PROTOCOLS else ""
-        parts.append(f"<h3>Protocol {html.escape(protocol + meaning)}</h3>\n")
+        parts.append(f"<h3>Protocol {escape_html(protocol + meaning)}</h3>\n")
         parts += [to_html(table) for table in tables]
     return "".join(parts)
 
@@ -120,17 +121,15 @@ def _figures(folder: Path) -> str:
 
 def _claims(study, grid: Grid) -> str:
     return "".join(
-        f"<h3>{html.escape(title)}</h3>\n<p>{html.escape(rule)}</p>\n{_emphasised(found)}"
+        f"<h3>{escape_html(title)}</h3>\n<p>{escape_html(rule)}</p>\n{_listed(map(_stated, found))}"
         for title, rule, found in sections(study, grid)
     )
 
 
-def _emphasised(statements: list[str]) -> str:
-    """The statements as a list, **words** in bold."""
-    listed = _listed(statements)
-    while "**" in listed:
-        listed = listed.replace("**", "<strong>", 1).replace("**", "</strong>", 1)
-    return listed
+def _stated(statement: Statement) -> str:
+    verdict = f"<strong>{escape_html(statement.verdict)}</strong>." if statement.verdict else ""
+    parts = (escape_html(statement.subject), escape_html(statement.finding), verdict, escape_html(statement.caution))
+    return " ".join(filter(None, parts))
 
 
 def _runs(grid: Grid) -> str:
@@ -167,23 +166,10 @@ def _run(row: Row) -> str:
     accuracy = "" if row.acc is None else f"{100 * row.acc:.1f}"
     time = "" if row.seconds is None else duration(row.seconds)
     commit = f"{row.commit[:10]}{' + changes' if row.dirty else ''}"
-    texts = [
-        row.benchmark,
-        row.protocol,
-        row.method,
-        row.seed,
-        f'<span class="status {row.status}">{row.status}</span>',
-        accuracy,
-        time,
-        "" if row.epochs is None else row.epochs,
-        row.device,
-        commit,
-        row.settings,
-        row.finished,
-    ]
-    cells = [text if str(text).startswith("<span") else html.escape(str(text)) for text in texts]
-    return (
-        "<tr>"
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + f'<td class="why">{html.escape(row.reason)}</td></tr>'
-    )
+    epochs = "" if row.epochs is None else row.epochs
+    status = escape_html(row.status)
+    first = [row.benchmark, row.protocol, row.method, row.seed]
+    last = [accuracy, time, epochs, row.device, commit, row.settings, row.finished]
+    cells = [*map(escape_html, first), f'<span class="status {status}">{status}</span>', *map(escape_html, last)]
+    cells = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr>{cells}<td class="why">{escape_html(row.reason)}</td></tr>'

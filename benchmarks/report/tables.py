@@ -9,7 +9,7 @@ from benchmarks.evaluation.statistics import MINIMUM_FOR_INTERVAL, Summary
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
 from benchmarks.report.formats import duration, number, p_value, points
-from benchmarks.report.layout import Table, Text, latex, markdown
+from benchmarks.report.layout import Table, Text, code, escape_markdown, latex, markdown, one_line
 from benchmarks.report.published import Published, published_for, reconstruction_note
 from scl.record import atomic
 
@@ -27,7 +27,7 @@ def write_tables(study, folder: Path) -> list[Path]:
     with atomic(markdown_path) as temporary:
         temporary.write_text(_markdown_page(study, grid), encoding="utf-8")
     with atomic(latex_path) as temporary:
-        head = [f"% {line}" for line in header(study, grid)]
+        head = [f"% {one_line(line)}" for line in header(study, grid)]
         body = [latex(table) for tables in tables_by_protocol(study, grid).values() for table in tables]
         temporary.write_text(
             "\n".join(head + ["% needs \\usepackage{booktabs}", ""] + body), encoding="utf-8"
@@ -37,16 +37,16 @@ def write_tables(study, folder: Path) -> list[Path]:
 
 def _markdown_page(study, grid: Grid) -> str:
     parts = [
-        f"# {study.title or 'Results'} (study `{study.results.name}`)\n",
-        "\n".join(f"- {line}" for line in header(study, grid)) + "\n",
+        f"# {escape_markdown(study.title or 'Results')} (study {code(study.results.name)})\n",
+        "\n".join(f"- {escape_markdown(line)}" for line in header(study, grid)) + "\n",
     ]
     for protocol, tables in tables_by_protocol(study, grid).items():
-        parts.append(f"## Protocol: {protocol}\n")
+        parts.append(f"## Protocol: {escape_markdown(protocol)}\n")
         if protocol in PROTOCOLS:
             parts.append(f"{PROTOCOLS[protocol].capitalize()}. Never compared with another protocol.\n")
         parts += [markdown(table) for table in tables]
     if origins := origins_of(study):
-        parts += ["## Where the settings come from\n", "\n".join(f"- {line}" for line in origins) + "\n"]
+        parts += ["## Where the settings come from\n", "\n".join(f"- {escape_markdown(line)}" for line in origins) + "\n"]
     return "\n".join(parts)
 
 

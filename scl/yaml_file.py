@@ -1,0 +1,82 @@
+"""YAML files read strictly: no key twice, nothing that contains itself, no aliases that grow without bound."""
+
+from pathlib import Path
+
+import yaml
+
+MOST_VALUES = 100_000  # of a file, those behind an alias counted as often as they are named
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys and says nothing, and follows any alias; this one refuses."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _marked("a key is a text, not a list or a mapping", key)
+            name = (key.tag, key.value)
+            if name in seen:
+                raise _marked(f"'{key.value}' is given twice; keep one", key)
+            seen.add(name)
+        return node
+
+    def construct_document(self, node):
+        if _count(node, frozenset(), {}) > MOST_VALUES:
+            raise _marked(f"aliases stand for more than {MOST_VALUES:,} values; write them out", node)
+        return super().construct_document(node)
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:  # 2026-02-30, a number of 5,000 digits
+            raise _marked(str(error).partition(";")[0], node) from None
+
+
+def _marked(problem, node):
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _count(node, around: frozenset, known: dict) -> int:
+    """How many values `node` stands for. around: the nodes it lies in."""
+    if id(node) in around:
+        raise _marked("this contains itself, by an alias; write it out", node)
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1 + sum(_count(part, around | {id(node)}, known) for part in parts)
+    return known[id(node)]
+
+
+def load_yaml(path) -> dict:
+    """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error or a key given twice)."""
+    path = Path(path)
+    text = _read(path)
+    try:
+        content = yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deep") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"{path} line {line}: not valid YAML: the character {chr(error.character)!r}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected keys and values at the top")
+    return content
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+    except OSError as error:  # a folder, a file above it, permissions
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a null byte in the name
+        raise ValueError(f"{str(path)!r}: no name of a file: {error}") from None

@@ -1,0 +1,239 @@
+"""The label guard: what a method might open by accident while it trains is refused, all else is not, and only then."""
+
+import gzip
+import json
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_METHODS
+from PIL import Image
+
+from baselines.simclr import SimCLR
+from scl.guard import labels_out_of_reach
+from scl.train import train
+
+MESSAGE = "out of reach while a method trains"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with two benchmarks, an archives folder, and a finished run beside it."""
+    data = tmp_path / "data"
+    for name in ("one", "two"):
+        (data / name).mkdir(parents=True)
+        np.save(data / name / "images.npy", np.zeros((2, 4, 4, 3), np.uint8))
+        np.save(data / name / "labels.npy", np.arange(2))
+        (data / name / "benchmark.json").write_text("{}")
+    (data / "archives" / "ilsvrc").mkdir(parents=True)
+    for name in ("index.json", "ilsvrc/n01440764.tar", "cifar-10-python.tar.gz.part"):
+        (data / "archives" / name).write_bytes(b"x")
+    for folder in (data / "archives", tmp_path / "downloads"):
+        folder.mkdir(exist_ok=True)
+        with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz"):
+            pass
+        with zipfile.ZipFile(folder / "tiny-imagenet-200.zip", "w"):
+            pass
+    run = tmp_path / "results" / "runs" / "one" / "joint" / "scl" / "seed0"
+    run.mkdir(parents=True)
+    for name in ("metrics.json", "record.json", "run.yaml", "history.csv"):
+        (run / name).write_text("{}")
+    return data
+
+
+def refused(*attempts):
+    for attempt in attempts:
+        with pytest.raises(PermissionError, match=MESSAGE):
+            attempt()
+
+
+def test_labels_are_refused_however_they_are_opened(data, monkeypatch):
+    path = data / "one" / "labels.npy"
+    monkeypatch.chdir(path.parent)
+    ways = [lambda: np.load(path), lambda: np.load(path, mmap_mode="r"), lambda: np.memmap(path), lambda: open(path),
+            lambda: open(os.fsencode(path)), path.read_bytes, lambda: os.open(path, os.O_RDONLY), lambda: open("labels.npy"),
+            lambda: open("../two/labels.npy", "rb"), lambda: np.fromfile(path), lambda: shutil.copy(path, "copy.npy"),
+            lambda: np.save(path, 0), lambda: torch.load(path), lambda: open(path.parent / "labels_new.csv", "w")]
+    for way in ways[:-1]:
+        with labels_out_of_reach():
+            refused(way)
+    with labels_out_of_reach(data / "one"):
+        refused(*ways)
+    assert np.load(path).tolist() == [0, 1]  # the guard is off, and nothing was written
+
+
+def test_links_to_labels_are_refused(data, tmp_path):
+    (tmp_path / "alias.npy").symlink_to(data / "one" / "labels.npy")
+    (tmp_path / "second.npy").symlink_to("alias.npy")
+    (tmp_path / "folder").symlink_to(data / "two")
+    os.link(data / "one" / "labels.npy", tmp_path / "hard.npy")
+    os.link(data / "two" / "labels.npy", tmp_path / "of another benchmark.npy")
+    (tmp_path / "both.npy").symlink_to("hard.npy")
+    with labels_out_of_reach(data / "one"):
+        for name in ("alias.npy", "second.npy", "folder/labels.npy", "hard.npy", "of another benchmark.npy", "both.npy"):
+            refused(lambda: np.load(tmp_path / name), (tmp_path / name).read_bytes)
+        os.rename(data / "one" / "labels.npy", data / "one" / "renamed.npy")
+        refused((data / "one" / "renamed.npy").read_bytes)
+    assert np.load(tmp_path / "hard.npy").tolist() == [0, 1]
+
+
+def test_archives_are_refused(data, tmp_path):
+    downloads = tmp_path / "downloads"
+    (tmp_path / "linked").symlink_to(downloads / "tiny-imagenet-200.zip")
+    os.link(data / "archives" / "cifar-10-python.tar.gz", tmp_path / "hard")
+    for name in ("x.tar", "x.tgz", "x.tar.xz", "x.tar.bz2", "X.ZIP"):
+        (tmp_path / name).write_bytes(b"")
+    with labels_out_of_reach(data / "one"):
+        refused(lambda: tarfile.open(downloads / "cifar-10-python.tar.gz"), lambda: zipfile.ZipFile(tmp_path / "linked"),
+                lambda: zipfile.ZipFile(downloads / "tiny-imagenet-200.zip"), (tmp_path / "hard").read_bytes,
+                lambda: gzip.open(data / "archives" / "cifar-10-python.tar.gz").read())
+        for path in [*(data / "archives").rglob("*.*"), *tmp_path.glob("*.t*"), tmp_path / "X.ZIP"]:
+            refused(path.read_bytes)
+    assert tarfile.open(downloads / "cifar-10-python.tar.gz").getnames() == []
+
+
+def test_scores_of_runs_are_refused(data, tmp_path):
+    (path,) = (tmp_path / "results").rglob("metrics.json")
+    (tmp_path / "m").symlink_to(path)
+    with labels_out_of_reach(data / "one"):
+        refused(path.read_text, (tmp_path / "m").read_text)
+    assert path.read_text() == "{}"
+
+
+def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = next((tmp_path / "results").rglob("record.json")).parent
+    (tmp_path / "package.zip").write_bytes(b"")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "package.zip")])
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as package:
+        package.writestr("from_a_zip.py", "x = 3")
+    with labels_out_of_reach(data / "one"):
+        import from_a_zip  # a package may be installed as a zip
+
+        assert from_a_zip.x == 3 and len(np.load(data / "one" / "images.npy", mmap_mode="r")) == 2
+        for path in [*run.glob("[!m]*"), data / "one" / "benchmark.json"]:
+            assert path.read_text() is not None
+        for name in ("weights.pt", "checkpoint.pt"):
+            torch.save({"x": torch.zeros(2)}, run / name)
+            assert torch.load(run / name, weights_only=True)["x"].tolist() == [0, 0]
+        np.savez_compressed(run / "assignments.npz", rows=np.arange(3))
+        assert np.load(run / "assignments.npz")["rows"].tolist() == [0, 1, 2]
+        Image.new("RGB", (2, 2)).save(tmp_path / "tarot zipper.png")
+        (tmp_path / "my labels.txt").write_text("x")
+        (tmp_path / "x.pickle").write_bytes(pickle.dumps(3))
+        for name in ("tarot zipper.png", "my labels.txt", "x.pickle"):
+            assert (tmp_path / name).read_bytes()
+        with open(os.open(tmp_path / "by number", os.O_CREAT | os.O_RDWR), "w") as file:
+            file.write("x")
+        with pytest.raises(FileNotFoundError):
+            open(tmp_path / "not there")
+        with pytest.raises(ValueError, match="null"):
+            open("null\0byte")
+
+
+def test_the_guard_is_off_afterwards_also_after_an_error(data):
+    path = data / "one" / "labels.npy"
+    with pytest.raises(RuntimeError), labels_out_of_reach(data / "one"):
+        with labels_out_of_reach():
+            refused(path.read_bytes)
+        refused(path.read_bytes)
+        raise RuntimeError
+    assert path.read_bytes() and tarfile.open(data / "archives" / "cifar-10-python.tar.gz")
+
+
+def test_a_data_folder_that_is_not_there_does_not_matter(tmp_path):
+    with labels_out_of_reach(tmp_path / "none" / "such"):
+        pass
+
+
+# ---- through the training loop ----------------------------------------------------------------------------
+
+
+class Peeping(SimCLR):
+    """SimCLR with an accident: it looks into a file, at a step, when it prepares, or when it assigns."""
+
+    path, place, seen = None, "step", None
+
+    def look(self, place):
+        if place == self.place:
+            type(self).seen = Path(self.path).read_bytes()
+
+    def prepare(self, images, generator):
+        self.look("prepare")
+        return super().prepare(images, generator)
+
+    def step(self, views, index):
+        self.look("step")
+        return super().step(views, index)
+
+    def assign(self, images):
+        self.look("assign")
+        return super().assign(images)
+
+
+@pytest.fixture
+def peep(tiny_study, monkeypatch):
+    """A function: train a method that looks into `path` at `place`; returns the run's folder."""
+    study = tiny_study("peep", methods={"peep": TINY_METHODS["simclr"] | {"method": "test_label_guard.Peeping"}})
+    (run,) = study.runs()
+
+    def go(path, place="step"):
+        monkeypatch.setattr(Peeping, "path", path)
+        monkeypatch.setattr(Peeping, "place", place)
+        monkeypatch.setattr(Peeping, "seen", None)
+        train(run.directory, gpus=0, threads=1, report=lambda *_: None)
+        return run.directory
+
+    return go
+
+
+def failure_of(tmp_path):
+    (path,) = tmp_path.rglob("failure.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("place", ["prepare", "step", "assign"])
+def test_a_method_that_opens_labels_while_it_trains_fails(peep, digits, tmp_path, place):
+    labels = digits / "tiny-digits" / "labels.npy"
+    with pytest.raises(PermissionError, match=MESSAGE):
+        peep(labels, place)
+    assert Peeping.seen is None and labels.read_bytes()
+    assert MESSAGE in failure_of(tmp_path)["error"] and str(labels) in failure_of(tmp_path)["error"]
+    assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.parametrize("what", ["symlink", "hard link", "archive", "archives", "metrics"])
+def test_a_method_that_opens_labels_another_way_fails(peep, digits, tmp_path, what):
+    labels, place = digits / "tiny-digits" / "labels.npy", tmp_path / "place"
+    if what == "symlink":
+        place.symlink_to(labels)
+    elif what == "hard link":
+        os.link(labels, place)
+    elif what == "archive":
+        place = tmp_path / "stl10_binary.tar.gz"
+        place.write_bytes(b"x")
+    elif what == "archives":
+        place = digits / "archives" / "anything"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"x")
+    else:
+        place = tmp_path / "results" / "runs" / "tiny-digits" / "joint" / "scl" / "seed0" / "metrics.json"
+        place.parent.mkdir(parents=True)
+        place.write_text("{}")
+    with pytest.raises(PermissionError, match=MESSAGE):
+        peep(place)
+    place.unlink()  # the data is that of other tests, too
+    assert Peeping.seen is None and MESSAGE in failure_of(tmp_path)["error"]
+
+
+def test_a_method_may_open_its_images_and_trains(peep, digits):
+    images = digits / "tiny-digits" / "images.npy"
+    assert (peep(images) / "record.json").exists()
+    assert Peeping.seen == images.read_bytes()

@@ -1,0 +1,272 @@
+"""Encoders, stems by image size, Sobel's filters, heads and initialization, against loops and known pictures."""
+
+import math
+
+import numpy as np
+import plain
+import pytest
+import torch
+from torch import nn
+
+from scl import networks
+from scl.networks import Encoder, Prototypes, backbone, projection_head, sobel
+from scl.settings import Network
+
+SMALL = Network(width=8, layers=[1, 1, 1])
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+ACROSS = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]  # Sobel's filters as in PICA's official code, here as correlations
+DOWN = [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
+
+
+class Seen(nn.Module):
+    """In place of a backbone: remembers its input."""
+
+    def forward(self, images):
+        self.images = images
+        return images.flatten(1)
+
+
+def encoder(network=SMALL, *, size=8):
+    torch.manual_seed(0)
+    return Encoder(network, size, mean=MEAN, std=STD)
+
+
+def seen_by_backbone(images, network=SMALL):
+    made = encoder(network)
+    made.backbone = Seen()
+    made(images)
+    return made.backbone.images
+
+
+# --- what the backbone sees -------------------------------------------------------------------------------------
+
+
+def test_encoder_normalises_each_channel():
+    images = torch.rand(2, 3, 8, 8)
+    seen = seen_by_backbone(images)
+    for channel in range(3):
+        expected = [(value - MEAN[channel]) / STD[channel] for value in images[:, channel].flatten().tolist()]
+        np.testing.assert_allclose(seen[:, channel].flatten().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_encoder_normalises_in_float32():
+    """Views in bfloat16 too: at 0.5 its steps are 0.004, a fiftieth of the deviation."""
+    images = torch.full((1, 3, 8, 8), 0.5, dtype=torch.bfloat16)
+    seen = seen_by_backbone(images)
+    assert seen.dtype == torch.float32
+    torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([0.5, 0.0, -1 / 3]), rtol=1e-5, atol=1e-6)
+
+
+def _sobel_reference(images):
+    """Grey is the mean of the channels; outside the image it is 0."""
+    grey = np.pad(images.double().numpy().mean(1), ((0, 0), (1, 1), (1, 1)))
+    out = np.zeros((len(images), 2, *images.shape[2:]))
+    for image, channel, y, x in np.ndindex(*out.shape):
+        weights = (ACROSS, DOWN)[channel]
+        out[image, channel, y, x] = sum(weights[i][j] * grey[image, y + i, x + j] for i in range(3) for j in range(3))
+    return out
+
+
+def test_sobel_against_loops():
+    images = torch.randn(2, 3, 5, 7)
+    np.testing.assert_allclose(sobel(images).numpy(), _sobel_reference(images), rtol=1e-4, atol=1e-5)
+
+
+def test_sobel_filters():
+    assert networks.SOBEL.tolist() == [[ACROSS], [DOWN]]
+
+
+@pytest.mark.parametrize("turned, channel", [(False, 0), (True, 1)])
+def test_sobel_of_an_edge(turned, channel):
+    """Dark on the left, bright on the right (or above and below): - 4 times the step beside the edge in one
+    channel, nothing in the other."""
+    images = torch.zeros(1, 3, 6, 6)
+    images[..., 3:] = 0.5
+    found = sobel(images.mT if turned else images)[0]
+    across = (found[channel].T if turned else found[channel])[1:-1]  # but for the border
+    assert (across[:, [2, 3]] == -2).all() and not across[:, [1, 4]].any() and not found[1 - channel][1:-1, 1:-1].any()
+
+
+def test_encoder_takes_sobel_of_the_normalised_image():
+    images = torch.rand(2, 3, 8, 8)
+    network = Network(width=8, layers=[1, 1, 1], sobel=True)
+    plainly = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    seen = seen_by_backbone(images, network).numpy()
+    np.testing.assert_allclose(seen, _sobel_reference(plainly), rtol=1e-4, atol=1e-4)
+    made = encoder(network)
+    assert made.backbone.conv1.in_channels == 2 and encoder().backbone.conv1.in_channels == 3
+    assert made(images).shape == (2, 32)
+    assert made.state_dict().keys() == encoder().state_dict().keys()  # the filters are no weights
+
+
+# --- the stem by image size -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, pooled, sides", [
+    (8, False, [8, 8, 4, 2]), (32, False, [32, 32, 16, 8]), (33, True, [33, 16, 8, 4]), (64, True, [64, 32, 16, 8]),
+    (96, True, [96, 48, 24, 12])])
+def test_stem_of_small_images(size, pooled, sides):
+    """A 3x3 convolution of stride 1, from 33 px on a 2x2 max-pool of stride 2; sides after it and each stage."""
+    net = backbone(SMALL, size)
+    assert (net.conv1.kernel_size, net.conv1.stride, net.conv1.padding) == ((3, 3), (1, 1), (1, 1))
+    assert net.conv1.bias is None and net.conv1.out_channels == 8
+    if pooled:
+        assert (net.maxpool.kernel_size, net.maxpool.stride, net.maxpool.padding) == (2, 2, 0)
+    else:
+        assert isinstance(net.maxpool, nn.Identity)
+    assert sides_of(net, size) == sides
+
+
+def sides_of(net, size, channels=3):
+    sides, stages = [], [net.conv1, net.layer1, net.layer2, net.layer3, getattr(net, "layer4", None)]
+    hooks = [stage.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
+             for stage in stages if stage is not None and not isinstance(stage, nn.Identity)]
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, channels, size, size))
+    for hook in hooks:
+        hook.remove()
+    return sides
+
+
+def test_stem_of_large_images():
+    """From 97 px on timm's own: 7x7 of stride 2, then a 3x3 max-pool of stride 2."""
+    net = backbone(Network(sobel=True), 97)
+    assert (net.conv1.kernel_size, net.conv1.stride, net.conv1.in_channels) == ((7, 7), (2, 2), 2)
+    assert (net.maxpool.kernel_size, net.maxpool.stride) == (3, 2)
+    assert sides_of(net, 97, channels=2) == [49, 25, 13, 7, 4]
+    assert backbone(Network(), 97).conv1.in_channels == 3
+    assert net(torch.zeros(1, 2, 97, 97)).shape == (1, 512)
+    assert starts_open(net)
+
+
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("size", [32, 33])
+def test_stem_pools_as_it_is_told(size, pool):
+    assert isinstance(backbone(Network(width=8, layers=[1, 1, 1], pool=pool), size).maxpool, nn.MaxPool2d) == pool
+
+
+@pytest.mark.parametrize("network, stages, dimensions", [
+    (Network(), [2, 2, 2, 2], 512), (Network(backbone="resnet34", width=8), [3, 4, 6, 3], 64),
+    (Network(width=8, layers=[1, 2, 1]), [1, 2, 1], 32), (Network(width=16, layers=[1, 1, 1, 2]), [1, 1, 1, 2], 128)])
+def test_stages_double_the_width(network, stages, dimensions):
+    made = encoder(network, size=32)
+    net, width = made.backbone, network.width
+    layers = [net.layer1, net.layer2, net.layer3, net.layer4][:len(stages)]
+    assert [len(layer) for layer in layers] == stages
+    assert [layer[0].conv1.out_channels for layer in layers] == [width, 2 * width, 4 * width, 8 * width][:len(stages)]
+    assert len(stages) == 4 or isinstance(net.layer4, nn.Identity)
+    assert made.dimensions == dimensions
+    assert made.eval()(torch.rand(2, 3, 32, 32)).shape == (2, dimensions)
+    assert sides_of(net, 32) == [32, 32, 16, 8, 4][:len(stages) + 1]
+    assert starts_open(net)
+
+
+def starts_open(net):
+    """The last batch norm of every block starts at 1, as in the official codes (timm's own start is 0)."""
+    return all((m.weight == 1).all() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_first_convolution_is_kaiming_normal_by_fan_out():
+    torch.manual_seed(0)
+    weight = backbone(Network(layers=[1, 1, 1]), 32).conv1.weight  # 64 x 3 x 3 x 3
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.05)
+    assert weight.mean().item() == pytest.approx(0, abs=0.005)
+    assert weight.abs().max() > 2.5 * weight.std()  # not uniform
+
+
+@pytest.mark.parametrize("network, size, words", [
+    ({"backbone": "vit_small_patch16_224"}, 32, "network.backbone: 'vit_small_patch16_224' is not a ResNet"),
+    ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
+    ({"layers": [1, 1]}, 32, r"layers: \[1, 1\] are not"),
+    ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
+    ({"layers": [1, 0, 1]}, 32, r"layers: \[1, 0, 1\] are not"),
+    ({"layers": []}, 32, r"layers: \[\] are not"),
+    ({"width": 32}, 97, "width, layers and pool apply to images up to 96 px"),
+    ({"width": 128}, 97, "width, layers and pool apply to images up to 96 px"),
+    ({"layers": [1, 1, 1]}, 97, "width, layers and pool apply to images up to 96 px"),
+])
+def test_check_refuses(network, size, words):
+    with pytest.raises(ValueError, match=words):
+        networks.check(Network(**network), size)
+
+
+@pytest.mark.parametrize("network, size", [
+    ({}, 8), ({}, 97), ({}, 224), ({"backbone": "resnet26"}, 32), ({"backbone": "resnet50"}, 32), ({"width": 32}, 96),
+    ({"layers": [1, 1, 1]}, 96), ({"layers": [1, 1, 1, 1], "width": 16}, 32)])
+def test_check_allows(network, size):
+    networks.check(Network(**network), size)
+
+
+def test_check_asks_timm_only_about_unusual_names(monkeypatch):
+    """It takes two seconds to import."""
+    monkeypatch.setattr(networks, "_timm", lambda: pytest.fail("timm was asked"))
+    for name in ("resnet18", "resnet34", "resnet50"):
+        networks.check(Network(backbone=name), 32)
+    with pytest.raises(ValueError, match="not a ResNet"):
+        networks.check(Network(backbone="vgg16"), 32)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_projection_head_against_loops(normalised):
+    torch.manual_seed(0)
+    head = projection_head(6, 10, 4, normalised=normalised)
+    h = torch.randn(7, 6)
+    z = nn.functional.normalize(head(h), dim=1).detach().numpy()
+    np.testing.assert_allclose(z, plain.projected(h.double().numpy(), head), rtol=1e-4, atol=1e-5)
+
+
+def test_projection_head_layers():
+    def shapes(head):
+        return [(type(layer).__name__, [tuple(p.shape) for p in layer.parameters()]) for layer in head]
+
+    linear = [("Linear", [(10, 6), (10,)]), ("ReLU", []), ("Linear", [(4, 10), (4,)])]
+    assert shapes(projection_head(6, 10, 4)) == shapes(projection_head(6, 10, 4, normalised=False)) == linear
+    assert shapes(projection_head(6, 10, 4, normalised=True)) == [
+        ("Linear", [(10, 6)]), ("BatchNorm1d", [(10,), (10,)]), ("ReLU", []), ("Linear", [(4, 10)]),
+        ("BatchNorm1d", [])]
+
+
+def test_prototypes_are_cosines():
+    torch.manual_seed(0)
+    prototypes = Prototypes(5, 3)
+    torch.testing.assert_close(prototypes.weight.detach().norm(dim=1), torch.ones(3))  # K x d
+    assert prototypes.weight.shape == (3, 5)
+    with torch.no_grad():
+        prototypes.weight.mul_(torch.tensor([[2.0], [0.5], [3.0]]))  # a step of the optimiser leaves the sphere
+    z = nn.functional.normalize(torch.randn(4, 5), dim=1)
+    c = plain.unit(prototypes.weight.detach().double().numpy())
+    expected = [[sum(a * b for a, b in zip(row.tolist(), centre)) for centre in c] for row in z]
+    np.testing.assert_allclose(prototypes(z).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert prototypes(z.double()).dtype == torch.float64
+
+
+# --- PICA's initialization --------------------------------------------------------------------------------------
+
+
+def test_initialise_as_pica():
+    """Convolutions N(0, sqrt(2 / n)), n = height x width x channels out; linear layers N(0, 0.01), biases 0."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(16, 64, (3, 5)), nn.BatchNorm2d(64), nn.Linear(100, 80))
+    before = [p.clone() for p in net[1].parameters()]
+    networks.initialise_as_pica(net)
+    for weight, deviation in [(net[0].weight, math.sqrt(2 / (3 * 5 * 64))), (net[2].weight, 0.01)]:
+        assert weight.std().item() == pytest.approx(deviation, rel=0.05)
+        assert weight.mean().item() == pytest.approx(0, abs=0.1 * deviation)
+        assert weight.abs().max() > 3 * deviation  # not uniform
+    assert net[2].bias.abs().max() == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, net[1].parameters()))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_encoder_is_initialised_as_asked(asked):
+    made = encoder(Network(layers=[1, 1, 1], pica_initialisation=asked), size=32)
+    weight = made.backbone.layer3[0].conv1.weight  # 256 x 128 x 3 x 3
+    timms = math.sqrt(2 / (9 * 256))  # kaiming normal by fan out: the same deviation
+    assert weight.std().item() == pytest.approx(timms, rel=0.02)
+    torch.manual_seed(0)
+    reference = backbone(Network(layers=[1, 1, 1]), 32).layer3[0].conv1.weight
+    assert torch.equal(weight, reference) != asked

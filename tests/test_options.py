@@ -1,0 +1,64 @@
+"""Options of the methods: their defaults, and what they refuse, up to the limits."""
+
+import pytest
+
+from baselines.controls import Pixels
+from baselines.pica import PICA
+from baselines.scan import SCAN, SelfLabel
+from baselines.simclr import SimCLR
+from scl.method import SCL
+
+
+def test_defaults_of_the_official_codes():
+    """As docs/methods.md has them; config/paper.yaml states most of them again."""
+    assert vars(SimCLR.Options()) == {"temperature": 0.1, "anchors": "first", "projection_hidden": 512,
+                                      "projection": 128, "layer": "projection", "kmeans_restarts": 10}
+    assert vars(SCAN.Options()) == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512,
+                                    "projection": 128}
+    assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
+    assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "centre": 1.0}
+    assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
+
+
+def test_defaults_of_scl():
+    """Fixed once, the same on every benchmark (docs/lab-notes.md): whoever changes one changes all tables."""
+    assert vars(SCL.Options()) == {
+        "temperature": 0.07, "prototype_temperature": 0.1, "instance_temperature": 0.5, "memory_momentum": 0.5,
+        "instance_weight": 1.0, "semantic_weight": 1.0, "consistency_weight": 1.0, "balance_weight": 2.0,
+        "consistency": "joint", "consensus": "both", "warm_up": 0.025, "prototypes": "kmeans",
+        "assignment": "prototypes", "projection_hidden": 512, "projection": 128, "projection_norm": True,
+        "kmeans_restarts": 10}
+
+
+@pytest.mark.parametrize("cls, allowed, refused, words", [
+    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: 0.0 is below 0.001"),
+    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: 0.0 is below 0.001"),
+    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: 0.0 is below 0.001"),
+    (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: 'both' is not one of joint, view"),
+    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "'q' is not one of both, boundaries, similarities"),
+    (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: 'joint' is not one of"),
+    (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: 'zero' is not one of kmeans, random"),
+    (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: 'h' is not one of prototypes, kmeans"),
+    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: 0.0 is below 0.001"),
+    (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: 'second' is not"),
+    (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: 'head' is not"),
+    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: 0 is below 1"),
+    (SelfLabel, {"threshold": 0.0}, {"threshold": -0.01}, "threshold: between 0 and 1, got -0.01"),
+    (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: between 0 and 1, got 1.0"),
+    (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: 0 is below 1"),
+    (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: 1 is below 2"),
+    (PICA, {"centre": 0.1}, {"centre": 0.0}, "centre: 0.0 is below 0.1"),
+    (PICA, {"centre": 1.0}, {"centre": 1.01}, "centre: 1.01 is above 1"),
+])
+def test_options_up_to_their_limits(cls, allowed, refused, words):
+    cls.Options(**allowed)
+    with pytest.raises(ValueError, match=words):
+        cls.Options(**refused)
+
+
+@pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
+def test_options_cannot_be_changed(cls):
+    """Settings of a run do not change under it."""
+    options = cls.Options()
+    with pytest.raises(AttributeError):
+        setattr(options, next(iter(vars(options))), 1)

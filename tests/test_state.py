@@ -1,0 +1,95 @@
+"""Whether a result counts: runs of a real study, and what is changed around them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks.datasets.prepare import prepare_for
+from benchmarks.evaluation import evaluate
+from benchmarks.report.collect import collect, rows_of
+from benchmarks.state import Survey
+from scl.record import sha256
+from scl.run_files import Record, read
+
+BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
+
+
+@pytest.fixture
+def study(tiny_study, train_all, digits, tmp_path):
+    """A function that makes a study over data of the test's own; the first one is trained and evaluated."""
+    data = tmp_path / "own"
+    shutil.copytree(digits, data)
+
+    def make(**changes):
+        return tiny_study("simclr", "scan", data=data, benchmarks={"tiny-digits": BENCHMARK | changes})
+
+    first = make()
+    for run in train_all(first):
+        evaluate.evaluate_run(run.directory, data / "tiny-digits")
+    return make
+
+
+def reasons(study):
+    return {run.stage: state.reason for run, state in Survey(study).states().items()}
+
+
+def test_what_was_trained_and_evaluated_counts(study):
+    assert {state.status for state in Survey(study()).states().values()} == {"done"}
+    assert Survey(study()).outdated() == []
+
+
+@pytest.mark.parametrize("change, words", [({"clusters": 5}, "clusters: 10, wanted 5"), ({"size": 12}, "size: [8, 8], wanted")])
+def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, study, tmp_path):
+    other = study(**change)
+    found = Survey(other)
+    assert words in found.state(other.runs()[0]).reason
+    assert (other.data / "tiny-digits" / "benchmark.json") in found.outdated()
+    assert {file.name for file in found.outdated()} == {"benchmark.json", "record.json", "metrics.json"}
+    with pytest.raises(ValueError, match="2 of 2 runs are not done"):
+        collect(other, other.results)
+    prepare_for(other, "tiny-digits")  # now it is as wanted; the runs are still those of before
+    assert reasons(other)["simclr"] == "made on other images than those prepared now: train again"
+    assert all(row.acc is None for row in rows_of(other))
+    prepare_for(study(), "tiny-digits")  # and back: the same images, so the same results count again
+    assert {row.status for row in rows_of(study())} == {"done"}
+
+
+def test_without_the_images_the_record_counts_and_other_clusters_do_not(study):
+    shutil.rmtree(study().data)
+    assert {row.status for row in rows_of(study())} == {"done"}
+    assert "made on other images" in reasons(study(clusters=5))["simclr"]
+
+
+def test_other_labels_are_scored_again_without_training(study):
+    folder = study().data / "tiny-digits"
+    labels = np.load(folder / "labels.npy")
+    np.save(folder / "labels.npy", np.roll(labels, 1))
+    facts = json.loads((folder / "benchmark.json").read_text())
+    (folder / "benchmark.json").write_text(json.dumps(facts | {"labels_sha256": sha256(folder / "labels.npy")}))
+    found = Survey(study())
+    assert {state.status for state in found.states().values()} == {"trained"}
+    assert {file.name for file in found.outdated()} == {"metrics.json"}
+
+
+def test_another_version_of_the_evaluator_scores_again_without_training(study, monkeypatch):
+    monkeypatch.setattr("benchmarks.state.VERSION", evaluate.VERSION + 1)
+    assert {file.name for file in Survey(study()).outdated()} == {"metrics.json"}
+
+
+def test_weights_trained_again_to_something_else_outdate_what_builds_on_them(study, train_all):
+    simclr, scan = study().runs()
+    record = read(simclr.directory / "record.json", Record)
+    files = record.files | {"weights.pt": "other"}
+    (simclr.directory / "record.json").write_text(json.dumps(record.model_dump() | {"files": files}))
+    assert reasons(study())["scan"] == "made from other weights of the stage on which it builds: train again"
+
+
+def test_results_may_be_moved(study, tiny_study, tmp_path):
+    """Neither the folder of the results nor that of the data is part of what a run is."""
+    old = study()
+    shutil.copytree(old.results, tmp_path / "moved")
+    shutil.move(old.data, tmp_path / "data elsewhere")
+    moved = tiny_study("simclr", "scan", results="moved", data=tmp_path / "data elsewhere", benchmarks={"tiny-digits": BENCHMARK})
+    assert {row.status for row in rows_of(moved)} == {"done"}

@@ -1,0 +1,229 @@
+"""`step` and `assign` of the baselines as wholes, against loops over the published equations (tests/plain.py).
+
+SCL's are in test_method_scl.py.
+"""
+
+import math
+
+import numpy as np
+import plain
+import pytest
+import torch
+
+from baselines.controls import Pixels, Random
+from baselines.pica import PICA, middle
+from baselines.scan import SCAN, SelfLabel
+from baselines.simclr import SimCLR
+from scl.contract import Problem
+from scl.settings import Network
+
+BATCH, CLUSTERS = 12, 4
+INDEX = torch.arange(BATCH)
+
+
+def build(cls, *, network=None, **options):
+    torch.manual_seed(0)
+    problem = Problem(images=30, unlabelled=0, clusters=CLUSTERS, size=8, epochs=4, mean=(0.4, 0.5, 0.6),
+                      std=(0.2, 0.25, 0.3))
+    method = cls(cls.Options(**options), problem, network or Network(width=8, layers=[1, 1, 1])).train()
+    for name, layer in method.named_modules():
+        if name.endswith("head"):  # decisions that differ from image to image
+            torch.nn.init.normal_(layer.weight, 0, 2)
+            with torch.no_grad():
+                layer.bias.copy_(-layer.weight @ torch.tensor(plain.features(method, *views(1)).mean(0)).float())
+    return method
+
+
+def views(count):
+    """`count` views of images in colours of their own."""
+    generator = torch.Generator().manual_seed(3)
+    colours = torch.rand(BATCH, 3, 1, 1, generator=generator)
+    return tuple(colours * torch.rand(count, BATCH, 3, 8, 8, generator=generator))
+
+
+def probabilities(method, head, images):
+    return plain.softmax(plain.linear(plain.features(method, images), head))
+
+
+def assert_terms(terms, expected):
+    """Values and names; and the loss may be differentiated."""
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name].ndim == 0 and terms[name].requires_grad
+        assert terms[name].item() == pytest.approx(value, rel=2e-4, abs=1e-5), name
+
+
+def gradients(method, terms):
+    """Names of the parameters that the sum of the terms reaches."""
+    sum(terms.values()).backward()
+    return {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+# --- SimCLR -----------------------------------------------------------------------------------------------------
+
+
+def _simclr_step_reference(method, both):
+    """Both views in one pass."""
+    z = plain.projected(plain.features(method, torch.cat(both)), method.projection)
+    o = method.options
+    return {"instance": plain.nt_xent(z[:BATCH], z[BATCH:], o.temperature, o.anchors)}
+
+
+@pytest.mark.parametrize("anchors", ["first", "both"])
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_simclr_step(anchors, temperature):
+    method = build(SimCLR, anchors=anchors, temperature=temperature, projection_hidden=24, projection=6)
+    expected = _simclr_step_reference(method, views(2))
+    terms = method.step(views(2), INDEX)
+    assert_terms(terms, expected)
+    assert {name.split(".")[0] for name in gradients(method, terms)} == {"encoder", "projection"}
+
+
+@pytest.mark.parametrize("layer", ["projection", "encoder"])
+def test_simclr_assign_is_normalised(layer):
+    method = build(SimCLR, layer=layer, projection=6).eval()
+    (images,) = views(1)
+    h = plain.features(method, images)
+    expected = plain.projected(h, method.projection) if layer == "projection" else plain.unit(h)
+    with torch.no_grad():
+        np.testing.assert_allclose(method.assign(images).numpy(), expected, rtol=1e-3, atol=1e-5)
+    assert method.clusters_by_kmeans is True
+
+
+# --- SCAN -------------------------------------------------------------------------------------------------------
+
+
+def _scan_step_reference(method, anchor, neighbour):
+    """Equation 2, its two sums apart; a pass for each of the two batches."""
+    p, q = (probabilities(method, method.head, view) for view in (anchor, neighbour))
+    return {"consistency": plain.agreement(p, q), "entropy": -method.options.entropy_weight * plain.entropy_of_mean(p)}
+
+
+@pytest.mark.parametrize("weight", [5.0, 0.5])
+def test_scan_step(weight):
+    method = build(SCAN, neighbours=3, entropy_weight=weight)
+    expected = _scan_step_reference(method, *views(2))
+    terms = method.step(views(2), INDEX)
+    assert_terms(terms, expected)
+    assert {name.split(".")[0] for name in gradients(method, terms)} == {"encoder", "head"}
+
+
+def test_scan_step_spreads_the_images():
+    """What the sign of the entropy is for: the loss is smaller where the clusters are even."""
+    method, losses = build(SCAN, neighbours=3), []
+    with torch.no_grad():
+        method.head.weight.zero_()
+        for bias in (0.0, 3.0):
+            method.head.bias.copy_(torch.tensor([bias, 0, 0, 0]))
+            losses.append(method.step(views(2), INDEX)["entropy"].item())
+    assert losses[0] == pytest.approx(-5 * math.log(CLUSTERS)) and losses[0] < losses[1]
+
+
+# --- self-labelling ---------------------------------------------------------------------------------------------
+
+
+def _self_label_step_reference(method, weak, strong):
+    """Cross-entropy of the confident images, their classes weighing by inverse frequency; a pass for each view."""
+    p, q = (probabilities(method, method.head, view) for view in (weak, strong))
+    o = method.options
+    labels = {i: max(range(CLUSTERS), key=lambda k: row[k]) for i, row in enumerate(p) if max(row) > o.threshold}
+    weights = {i: len(labels) / list(labels.values()).count(y) if o.balanced else 1 for i, y in labels.items()}
+    loss = -sum(weights[i] * math.log(q[i][y]) for i, y in labels.items()) / sum(weights.values())
+    return {"self_label": loss}, labels
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_self_label_step(balanced):
+    method = build(SelfLabel, threshold=0.7, balanced=balanced)
+    expected, labels = _self_label_step_reference(method, *views(2))
+    assert 3 < len(labels) < BATCH and 1 < len(set(labels.values()))  # some are left out, and weights differ
+    terms = method.step(views(2), INDEX)
+    assert_terms(terms, expected)
+    assert {name.split(".")[0] for name in gradients(method, terms)} == {"encoder", "head"} and method.counts == {}
+
+
+# --- PICA -------------------------------------------------------------------------------------------------------
+
+
+def _pica_step_reference(method, head, original, *perturbed):
+    """Equations 4 to 8: each copy beside the original; a pass for the originals and one for all their copies."""
+    p = np.concatenate([probabilities(method, head, original)] * len(perturbed))
+    q = probabilities(method, head, torch.cat(perturbed))
+    clusters, loss = p.shape[1], 0.0
+    for a in range(clusters):
+        cosines = [sum(p[:, a] * q[:, b]) / math.sqrt(sum(p[:, a] ** 2) * sum(q[:, b] ** 2)) for b in range(clusters)]
+        loss -= math.log(math.exp(cosines[a]) / sum(math.exp(c) for c in cosines)) / clusters
+    return {"uncertainty": loss,
+            "balance": method.options.balance_weight * (math.log(clusters) - plain.entropy_of_mean(p))}
+
+
+@pytest.mark.parametrize("epoch, name", [(0, "overclustering_head"), (1, "head"), (2, "overclustering_head")])
+@pytest.mark.parametrize("weight, perturbations", [(2.0, 3), (0.7, 1)])
+def test_pica_step(epoch, name, weight, perturbations):
+    method = build(PICA, overclusters=7, balance_weight=weight, perturbations=perturbations)
+    method.epoch = epoch
+    batch = views(1 + perturbations)
+    expected = _pica_step_reference(method, getattr(method, name), *batch)
+    terms = method.step(batch, INDEX)
+    assert_terms(terms, expected)
+    assert {name.split(".")[0] for name in gradients(method, terms)} == {"encoder", name}
+
+
+def test_pica_step_spreads_the_images():
+    """What the sign of the balance is for: none where the clusters are even, more where they are not."""
+    method, losses = build(PICA), []
+    method.epoch = 1
+    with torch.no_grad():
+        method.head.weight.zero_()
+        for bias in (0.0, 3.0):
+            method.head.bias.copy_(torch.tensor([bias, 0, 0, 0]))
+            losses.append(method.step(views(4), INDEX)["balance"].item())
+    assert losses[0] == pytest.approx(0, abs=1e-6) and losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("share, side, first, inner", [
+    (0.8, 40, 4, 32), (0.5, 9, 2, 4), (0.55, 10, 2, 6), (0.7, 7, 1, 5)])
+def test_middle_is_the_centre_enlarged(share, side, first, inner):
+    images = torch.rand(2, 3, side, side, dtype=torch.float64)
+    found, scale = middle(images, share), inner / side
+    for row, column in [(0, 0), (side // 2, 1), (side - 1, side - 2)]:
+        y, x = (min(max((place + 0.5) * scale - 0.5, 0), inner - 1) for place in (row, column))
+        expected = 0.0
+        for i in range(inner):
+            for j in range(inner):
+                share_of = max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j))
+                expected = expected + share_of * images[:, :, first + i, first + j]
+        torch.testing.assert_close(found[:, :, row, column], expected)
+
+
+# --- what all of them give --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls, options", [
+    (SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"centre": 0.5})])
+def test_assign_is_the_softmax_of_the_target_head(cls, options):
+    method = build(cls, **options).eval()
+    (images,) = views(1)
+    seen = middle(images, 0.5) if "centre" in options else images
+    with torch.no_grad():
+        found = method.assign(images)
+    np.testing.assert_allclose(found.numpy(), probabilities(method, method.head, seen), rtol=1e-3, atol=1e-6)
+    assert method.clusters_by_kmeans is False
+
+
+def test_random_assign_is_even_and_of_its_seed():
+    torch.manual_seed(5)
+    method, again = build(Random), build(Random)
+    images = torch.rand(4000, 3, 1, 1)
+    found = method.assign(images)
+    assert found.shape == (4000, CLUSTERS) and torch.equal(found, again.assign(images))
+    assert not torch.equal(found, method.assign(images))  # the stream goes on
+    torch.testing.assert_close(found.sum(1), torch.ones(4000))
+    assert found.argmax(1).bincount().sub(1000).abs().max() < 100  # 1000 a cluster, standard deviation 27
+
+
+def test_pixels_assign_is_the_image():
+    method = build(Pixels)
+    (images,) = views(1)
+    assert method.clusters_by_kmeans is True
+    np.testing.assert_array_equal(method.assign(images).numpy(), [image.numpy().ravel() for image in images])
