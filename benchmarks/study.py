@@ -56,7 +56,7 @@ class Machine:
     """How runs share a machine. It says how to run, not what, so none of it is part of a run; on a CPU `threads`
     changes the last digits all the same, and so stands in the record of a run."""
 
-    threads: int | None = None  # of a run without GPU; None = the cores, shared among the GPUs
+    threads: int | None = None  # of a run without GPU (None: the cores, shared out), and of any on a cluster (None: 8)
     runs_per_gpu: int = 1
     checkpoint_seconds: float = 300.0
     require_gpu: bool = False  # an error, not a warning, where no GPU is visible

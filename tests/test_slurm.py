@@ -1,9 +1,12 @@
 """What is looked at before jobs go to SLURM, and the CPUs of a job, with pretended commands. `make test-slurm` asks a
 real SLURM the same and more."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from flow import ROOT
 
 from benchmarks import slurm
 from benchmarks.workflow import share_machine
@@ -112,3 +115,13 @@ def test_a_job_asks_for_as_many_cpus_as_its_run_has_threads(monkeypatch, machine
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert share_machine(within, study(**machine)) == expected
+
+
+def test_profile_for_every_site():
+    """With every line uncommented that a site may need, it is still one valid mapping, and has the default's lines."""
+    text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+    profile = yaml.safe_load(re.sub(r"(?m)^( *)# (?=[a-z_-]+: )", r"\1", text))
+    assert {"slurm_account", "gpu_model", "qos", "constraint", "slurm_extra"} < set(profile["default-resources"])
+    assert set(profile["set-resources"]["train"]) == {"slurm_partition"} and profile["slurm-status-command"] == "squeue"
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    assert {key: profile[key] for key in default if key != "retries"} == {k: v for k, v in default.items() if k != "retries"}

@@ -7,6 +7,7 @@ bit for bit, with what `scl run` makes of the same configuration without SLURM a
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,6 +108,13 @@ class Folder:
         """The epochs at which the attempts at a run began."""
         return [attempt["epoch"] for attempt in self.read(name)["attempts"]]
 
+    def profile(self, keys):
+        """The flags for the profile of slurm with these commented keys (a regular expression) in force."""
+        text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+        (self.path / "site").mkdir()
+        (self.path / "site" / "config.yaml").write_text(re.sub(rf"(?m)^( *)# (?={keys}: )", r"\1", text))
+        return "--workflow-profile", "site"
+
     def go(self):
         (self.path / "go").touch()
 
@@ -170,7 +178,9 @@ def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
     assert status == 2 and "runtime: 31 minutes, but partition cpu allows 30" in said.splitlines()[-1]
     status, said = here.end(site=SITE)
     assert status == 2 and "set `slurm-status-command: squeue` in the profile" in said.splitlines()[-1]
-    assert here.cluster.jobs(here.path) == {} and not (here.path / ".snakemake" / "locks").exists()
+    status, said = here.end("--dry-run", *here.profile(r"[a-z_-]+"), site=[])
+    assert status == 0 and "constraint=nvme" in said, said
+    assert here.cluster.jobs(here.path) == {} and not list(here.path.glob(".snakemake/locks/*"))
 
 
 def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(folder, cluster, undisturbed):
@@ -180,7 +190,7 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
         "seeds": 2, "machine": {"threads": 2},
         "methods": {"random": {"method": "baselines.controls.Random"}, "slow": slow, "also": slow}})
     (cluster.folder / "confined").touch()
-    here.start("--set-resources", "train:slurm_partition='cpu' if wildcards.stage == 'random' else 'gpu'")
+    here.start(*here.profile("set-resources"))
     wait_for(lambda: cluster.jobs(here.path), 60, "the first job")
     (cluster.folder / "outage").touch()
     refused = cluster.folder / "refused"  # after the fifth answer like this the plugin, by default, forgets its jobs
