@@ -39,6 +39,8 @@ QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-
 def cluster(tmp_path_factory):
     if reason := missing():
         pytest.exit(reason, returncode=2)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # or the daemons would outlive the tests
+        signal.signal(number, lambda number, _: pytest.exit("stopped by a signal", returncode=128 + number))
     with Cluster(tmp_path_factory.mktemp("cluster") / "slurm") as running:
         yield running
 
@@ -211,7 +213,7 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     for run, job in jobs.items():
         on_gpu = run in on_gpus
         assert job["CPUs/Task"] == str(here.read(run)["threads"]) == "2", job
-        assert job["Partition"] == ("gpu" if on_gpu else "cpu") and job.get("GRES", "").startswith("gpu") == on_gpu
+        assert job["Partition"] == ("gpu" if on_gpu else "cpu") and bool(job.get("GRES")) == on_gpu  # "GRES=" while it runs
         assert "waiting" not in here.log(run) and ("GPU 0 is there" in here.log(run)) == on_gpu
 
 
@@ -241,7 +243,7 @@ def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, clust
     process = here.start(*SQUEUE)
     *running, _ = here.full()
     os.killpg(process.pid, signal.SIGINT)
-    wait_for(lambda: not cluster.jobs(here.path, "PENDING RUNNING COMPLETING"), 60, "an empty queue")
+    wait_for(lambda: not cluster.jobs(here.path, "PENDING RUNNING COMPLETING"), 180, "an empty queue")
     assert all("saved: the same command resumes" in here.log(run) for run in running)
     assert here.end()[0] != 0
     shutil.rmtree(here.path / "results" / "logs")  # else an epoch there could be the first start's
