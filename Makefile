@@ -17,7 +17,7 @@ mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py
 
-# Studies through a SLURM of its own, with pretended GPUs: needs root, and slurm-wlm and munge of Debian.
+# Studies through a SLURM of its own, with pretended GPUs, eight minutes: needs root, and Debian's slurm-wlm and munge.
 test-slurm: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,slurm]' -c constraints.txt
 	.venv/bin/python -m pytest tests/slurm --durations=0

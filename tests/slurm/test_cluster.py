@@ -1,4 +1,4 @@
-"""Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about five minutes.
+"""Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about eight minutes on two cores.
 
 Not part of `make test`: it needs root and SLURM's daemons. What a study ends with after an interruption is compared,
 bit for bit, with what `scl run` makes of the same configuration without SLURM and undisturbed.
@@ -40,7 +40,8 @@ def cluster(tmp_path_factory):
     if reason := missing():
         pytest.exit(reason, returncode=2)
     for number in (signal.SIGTERM, signal.SIGHUP):  # or the daemons would outlive the tests
-        signal.signal(number, lambda number, _: pytest.exit("stopped by a signal", returncode=128 + number))
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: pytest.exit("stopped by a signal", returncode=128 + number))
     with Cluster(tmp_path_factory.mktemp("cluster") / "slurm") as running:
         yield running
 
