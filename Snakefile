@@ -11,7 +11,7 @@ sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stan
 from benchmarks import slurm
 from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line
-from benchmarks.status import study_in_words
+from benchmarks.status import summarize_study
 from scl.text import printable
 
 try:
@@ -28,7 +28,7 @@ RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 if workflow.is_main_process:
-    print(printable(study_in_words(STUDY, WORK.survey), keep="\n"), file=sys.stderr)
+    print(printable(summarize_study(STUDY, WORK.survey), keep="\n"), file=sys.stderr)
     if study_files.locked():
         print(study_files.locked(), file=sys.stderr)
 

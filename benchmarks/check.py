@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from benchmarks import rules
@@ -10,7 +11,7 @@ from benchmarks.datasets.contents import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import settings
-from scl.classes import FAILURES, described
+from scl.classes import FAILURES, described, find_class
 from scl.imports import uncollected
 from scl.text import did_you_mean, shown
 
@@ -49,7 +50,7 @@ def _size(study: Study, benchmark: str) -> int:
 
 
 def _class_of(dotted: str, where: str) -> type[Method]:
-    found = settings.find_class(dotted, where)
+    found = find_class(dotted, where)
     if not issubclass(found, Method):
         raise ValueError(f"{where}: '{dotted}' is not a scl.contract.Method")
     if found.__module__ != dotted.rpartition(".")[0]:  # an edit of the file where it stands would go unseen
@@ -127,6 +128,8 @@ def check_images(study: Study) -> None:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not there.is_dir():
             raise ValueError(f"{key}: {there} is a file; name a folder")
+        if key == "results" and not os.access(there, os.W_OK):
+            raise ValueError(f"{key}: no permission to write in {there}; name another folder")
     for name in study.benchmarks:
         if name not in study.skipped and not (study.data / name / "benchmark.json").exists():
             _check_sources(study, name)

@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     verb(train, folder, gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
          threads={**_within(1, 1024), "default": 1}, checkpoint_seconds={**_within(0.0, 1e6), "default": 300.0},
          runs_per_gpu={**_within(1, 100), "default": 1}, require_gpu={"action": "store_true"},
-         attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run failed for its own reason"})
+         attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run itself failed before"})
     verb(evaluate, folder)
     verb(report, study, part={"choices": list(PARTS), "help": "one part only, of a finished study"},
          partial={"action": "store_true", "help": "into <results>/partial, whatever has been done"})
@@ -128,24 +128,24 @@ def parser() -> argparse.ArgumentParser:
 def plan(options):
     """Check a configuration and say what it would run, without running it."""
     from benchmarks.check import check_study
-    from benchmarks.status import study_in_words
+    from benchmarks.status import summarize_study
     from benchmarks.study import load_study
 
     study = load_study(options.study)
     check_study(study)
-    show(study_in_words(study))
+    show(summarize_study(study))
 
 
 def status(options):
     """What has become of every run: done, running (with its last line), stopped, failed, or not started."""
     from benchmarks.state import Survey
-    from benchmarks.status import states_in_words, study_in_words
+    from benchmarks.status import describe_states, summarize_study
     from benchmarks.study import load_study
 
     study = load_study(options.study)
     survey = Survey(study)
-    show(study_in_words(study, survey))
-    for line in states_in_words(study, survey):
+    show(summarize_study(study, survey))
+    for line in describe_states(study, survey):
         print(printable(line))  # with what failure.json and the log say
 
 
@@ -244,14 +244,20 @@ def report(options):
     import importlib
     from itertools import chain
 
-    from benchmarks.report.collect import is_whole
+    from benchmarks.report.collect import Unfinished
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    whole = options.part or not options.partial and is_whole(study)
-    folder = study.results if whole else study.results / "partial"
+    folder = study.results / "partial" if options.partial else study.results
     for module, function in PARTS[options.part] if options.part else chain(*PARTS.values()):
-        made = getattr(importlib.import_module(module), function)(study, folder)
+        make = getattr(importlib.import_module(module), function)
+        try:
+            made = make(study, folder)
+        except Unfinished:
+            if options.part:  # as the workflow calls it: nothing else may stand under the names of its targets
+                raise
+            folder = study.results / "partial"
+            made = make(study, folder)
         for path in made if isinstance(made, list) else [made]:
             print(path)
 
@@ -259,14 +265,14 @@ def report(options):
 def doctor(options):
     """Look at this machine: versions, devices, room on the disk, and what the configuration still lacks."""
     from benchmarks.check import check_methods
-    from benchmarks.status import lacking, machine_in_words, study_in_words
+    from benchmarks.status import missing, describe_machine, summarize_study
     from benchmarks.study import load_study
 
     study = load_study(options.study)
     check_methods(study)
-    show("\n".join([*machine_in_words(study, Path(__file__).resolve().parent.parent), study_in_words(study)]))
-    found = lacking(study)
-    show("\n".join(["lacking:", *(f"  {line}" for line in found)] if found else ["nothing is lacking"]))
+    show("\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(study)]))
+    found = missing(study)
+    show("\n".join(["missing:", *(f"  {line}" for line in found)] if found else ["nothing is missing"]))
 
 
 def bench(options):

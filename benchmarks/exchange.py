@@ -5,7 +5,6 @@ with exactly the same settings, or that was made on other images than those prep
 """
 
 import dataclasses
-import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -15,7 +14,9 @@ import yaml
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl import settings
-from scl.record import atomic
+from scl.prepared import describe
+from scl.record import Damaged, atomic
+from scl.run_files import Record, parse
 from scl.settings import RunSettings
 
 FILES = ("run.yaml", "history.csv", "assignments.npz", "record.json", "metrics.json")  # the record after what it marks
@@ -107,6 +108,9 @@ def _check(study: Study, run: Run, small: dict[str, bytes], where: str) -> None:
         raise ValueError(f"{where}: made with other settings than this study's ({', '.join(differing)})")
     mark = study.data / run.benchmark / "benchmark.json"
     if "record.json" in small and mark.exists():
-        images = json.loads(mark.read_text())["images_sha256"]
-        if json.loads(small["record.json"])["images_sha256"] != images:
+        try:
+            record = parse(small["record.json"], Record)
+        except Damaged as error:
+            raise ValueError(f"{where}: record.json is {error}; pack it again") from None
+        if record.images_sha256 != describe(mark.parent)["images_sha256"]:
             raise ValueError(f"{where}: made on other images than those in {mark.parent}")

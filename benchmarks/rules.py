@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.datasets.catalogue import CATALOGUE, ImageNetSource, archives_of
 from scl import settings
-from scl.text import did_you_mean, shown
 from scl.settings import Network, Training, check_range
+from scl.text import did_you_mean, shown
 
 PROTOCOLS = ("joint", "heldout")
 MOST_SEEDS = 10_000

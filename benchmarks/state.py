@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
-from scl import images, settings
+from scl import settings
 from scl.identity import difference, identity_of
+from scl.prepared import describe
 from scl.record import Damaged
 from scl.run_files import Failure, Record, damage, read
 
@@ -118,10 +119,11 @@ class Survey:
         if not (folder / "benchmark.json").exists():
             return None, ""
         try:
-            facts = images.describe(folder)
+            facts = describe(folder)
         except Damaged:
             return None, "benchmark.json is damaged"
-        return facts, unlike(facts, self.study.benchmarks[benchmark], self.study.dataset(benchmark), self.study.downloads)
+        block, dataset = self.study.benchmarks[benchmark], self.study.dataset(benchmark)
+        return facts, unlike(facts, block, dataset, self.study.downloads)
 
     def _state(self, run) -> State:
         if run.benchmark in self.study.skipped:
@@ -143,7 +145,10 @@ class Survey:
             return State("damaged", f"record.json is {error}: train again")
         before = self.state(run.after) if run.after else None
         if before and before.status not in ("done", "trained"):
-            return _waiting(run, before, begun=record is not None)
+            if before.status == "failed":
+                return State("waiting", f"{run.after.stage}, on which it builds, failed")
+            if record is not None:
+                return State("waiting", f"{run.after.stage}, on which it builds, has to be trained again")
         if record is None:
             stopped = (run.directory / "checkpoint.pt").exists()
             return State("stopped", "interrupted") if stopped else State("missing", "not run")
@@ -155,7 +160,7 @@ class Survey:
             return State("outdated", f"the images are to be prepared again ({problem})")
         facts = facts or _as_recorded(self.study, run.benchmark, record)
         identity = identity_of(planned, facts, before.record.files["weights.pt"] if before else None)
-        if changed := difference(identity, record.identity):
+        if changed := difference(identity, record.identity.model_dump()):
             return State("outdated", f"{changed}: train again")
         for name, problem in damage(run.directory, record, SMALL).items():
             return State("damaged", f"{name} is {problem}: train again")
@@ -173,23 +178,17 @@ class Survey:
         scored = Scored(fingerprint=record.fingerprint, assignments_sha256=record.files["assignments.npz"],
                         labels_sha256=labels, evaluator=VERSION)
         if metrics.of != scored:
-            return State("trained", "metrics.json is of another training, other labels or another version: evaluate again",
-                         record)
+            return State("trained", "metrics.json is of another training, other labels or another version: "
+                                    "evaluate again", record)
         return State("done", "", record, metrics)
-
-
-def _waiting(run, before: State, *, begun: bool) -> State:
-    if before.status == "failed":
-        return State("waiting", f"{run.after.stage}, on which it builds, failed")
-    return State("waiting", f"{run.after.stage}, on which it builds, has to be trained again") if begun else State("missing", "not run")
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
     """What can be known of images that are not there any more: the record's word, and the configuration's clusters."""
-    recorded, block, dataset = record.identity.get("images") or {}, study.benchmarks[benchmark], study.dataset(benchmark)
+    recorded, dataset = record.identity.images, study.dataset(benchmark)
     published = all(archive.official for archive in archives_of(dataset, study.downloads))
-    clusters = block.clusters or (published and dataset.clusters) or recorded.get("clusters")
-    return {"images_sha256": recorded.get("sha256"), "splits": recorded.get("splits"), "clusters": clusters}
+    clusters = study.benchmarks[benchmark].clusters or (published and dataset.clusters) or recorded.clusters
+    return {"images_sha256": recorded.sha256, "splits": recorded.splits, "clusters": clusters}
 
 
 def _failure(path: Path, planned) -> str:

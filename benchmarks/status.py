@@ -1,4 +1,4 @@
-"""What there is and what is lacking: the words behind `scl plan`, `scl status` and `scl doctor`. Changes no file."""
+"""What there is and what is missing: the words behind `scl plan`, `scl status` and `scl doctor`. Changes no file."""
 
 import shutil
 from collections import Counter
@@ -12,7 +12,7 @@ from scl import devices
 WORTH_SAYING = {"outdated": "out of date", "damaged": "damaged", "failed": "failed", "stopped": "begun"}
 
 
-def study_in_words(study, survey: Survey | None = None) -> str:
+def summarize_study(study, survey: Survey | None = None) -> str:
     """A few lines: what is planned, what is done, where it goes, what is left out and why."""
     states = [state for state in (survey or Survey(study)).states().values() if state.status != "skipped"]
     counts = Counter("done" if state.record else state.status for state in states)
@@ -27,15 +27,15 @@ def study_in_words(study, survey: Survey | None = None) -> str:
     return "\n".join(lines)
 
 
-def states_in_words(study, survey: Survey) -> list[str]:
+def describe_states(study, survey: Survey) -> list[str]:
     """A line a run."""
     runs = [run for run in study.runs() if run.benchmark not in study.skipped]
     widths = [max((len(getattr(run, name)) for run in runs), default=0) for name in ("benchmark", "protocol", "stage")]
     return [f"  {run.benchmark:{widths[0]}}  {run.protocol:{widths[1]}}  {run.stage:{widths[2]}}  seed {run.seed}  "
-            f"{state_in_words(study, run, survey.state(run))}" for run in runs]
+            f"{describe_state(study, run, survey.state(run))}" for run in runs]
 
 
-def state_in_words(study, run, state: State) -> str:
+def describe_state(study, run, state: State) -> str:
     """One line on a run, as the study plans it now: "done ...", "running: ...", "failed: ...", "stopped: ...", "not
     started", or why what is there does not count."""
     if state.record:
@@ -51,7 +51,7 @@ def state_in_words(study, run, state: State) -> str:
     return "not started" if state.status == "missing" else state.reason
 
 
-def lacking(study) -> list[str]:
+def missing(study) -> list[str]:
     """What would stop a run of this study on this machine, a line each; looks at files, never at the network."""
     found = []
     downloads, folder = study.downloads, study.downloads.archives
@@ -70,10 +70,10 @@ def lacking(study) -> list[str]:
         absent = [a.file for a in archives_of(study.dataset(name), downloads) if not any((p / a.file).exists() for p in places)]
         if absent:
             found.append(f"benchmarks.{name}: to be downloaded: {', '.join(absent)} (not in {' or '.join(map(str, places))})")
-    return found + _gpus_lacking(study.machine)
+    return found + _missing_gpus(study.machine)
 
 
-def _gpus_lacking(machine) -> list[str]:
+def _missing_gpus(machine) -> list[str]:
     import torch
 
     visible = devices.visible()
@@ -85,7 +85,7 @@ def _gpus_lacking(machine) -> list[str]:
     return []
 
 
-def machine_in_words(study, root: Path) -> list[str]:
+def describe_machine(study, root: Path) -> list[str]:
     """Commit, versions, devices and room on the disk."""
     from scl.record import provenance
     from scl.shim import torchvision

@@ -12,6 +12,7 @@ from benchmarks import rules
 from benchmarks.compose import WORDS, merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
+from scl.classes import source_of
 from scl.record import write_yaml_if_changed, yaml_text
 from scl.settings import RunSettings, check_range, check_ranges
 
@@ -140,7 +141,7 @@ class Study:
         merged = {k: v for k, v in self.resolved(run.stage, run.benchmark).items() if k not in WORDS}
         merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
                    "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None,
-                   "method_source": settings.source_of(merged["method"], f"methods.{run.stage}.method")}
+                   "method_source": source_of(merged["method"], f"methods.{run.stage}.method")}
         return settings.read(RunSettings, merged, f"methods.{run.stage}")
 
     def images_note(self, benchmark: str) -> str:

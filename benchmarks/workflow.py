@@ -1,9 +1,10 @@
 """What the Snakefile needs to know: the files of a study and how its runs share this machine. No torch."""
 
-import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +31,6 @@ class Workflow:
             from benchmarks.state import Survey
 
             check_study(self.study)
-            check_writable(self.study)
             self.survey = Survey(self.study)
 
     @cached_property
@@ -69,24 +69,27 @@ class Workflow:
     def start(self) -> None:
         """Write the plan: the study as resolved, and the settings of every run."""
         if self.main_process:
+            handle_sigterm_in_a_thread()
             write_plan(self.study, self.resolved)
 
 
-def check_writable(study: Study) -> None:
-    """Raises OSError if the folder of the results cannot be written."""
-    folder = study.results.absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "no permission" if there.is_dir() else f"{there} is a file"
-        raise OSError(errno.EACCES, f"results: cannot write {study.results}: {reason}; name another folder")
+def handle_sigterm_in_a_thread() -> None:
+    """Have Snakemake's handler of SIGTERM run in a thread of its own.
+
+    It takes a lock that the interrupted code may hold (Snakemake 9.27.1, JobScheduler.exit_gracefully). In the main
+    thread, where Python runs handlers, it would then wait for itself, and the workflow would hang for ever.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        signal.signal(signal.SIGTERM, lambda *arguments: threading.Thread(target=handler, args=arguments).start())
 
 
 def locked() -> str:
     """What to do about a lock of Snakemake in the working directory, "" if there is none."""
     if not any(Path(".snakemake/locks").glob("*")):
         return ""
-    return ("This folder is locked: another snakemake is at work in it, or one was killed. If none is (`ps -C snakemake`), "
-            "give `snakemake --unlock` with the same --configfile, then the same command again.")
+    return ("This folder is locked: another snakemake is running in it, or one was killed. If none is running "
+            "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again.")
 
 
 def _source(config: dict, files):

@@ -7,8 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from scl.text import did_you_mean
 from scl.record import sha256
+from scl.text import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("scl", "baselines")  # packages whose methods the commit tells

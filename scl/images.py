@@ -1,7 +1,6 @@
 """Prepared images as one uint8 tensor on the device: no loader processes, no copies, no labels."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scl.prepared import describe
 from scl.record import Damaged, set_aside
 
-PIECE = 32 * 2**20  # bytes read at a time
+CHUNK = 32 * 2**20  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,6 @@ class Images:
         mean = total / count
         std = (square / count - mean.square()).clamp_min(1e-8).sqrt()
         return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def describe(folder) -> dict:
-    """The contents of benchmark.json of a prepared benchmark. Raises Damaged, naming the file."""
-    path = Path(folder) / "benchmark.json"
-    try:
-        facts = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})") from None
-    except (ValueError, RecursionError, OSError):
-        facts = None
-    kinds = {"images_sha256": str, "clusters": int, "size": list, "splits": dict, "protocols": dict}
-    if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in kinds.items()):
-        raise Damaged(f"{path}: damaged; delete it, and the same command prepares the benchmark again")
-    return facts
 
 
 def load(folder, protocol: str, use: str, *, facts: dict | None = None, device="cpu") -> Images:
@@ -107,17 +92,17 @@ def _verified(path: Path, ranges, checksum: str, device) -> Tensor:
         raise _Wrong(f"{len(stored)} images where {max(stop for _, stop in ranges)} are needed")
     places = np.cumsum([0, *(stop - start for start, stop in ranges)]).tolist()
     pixels = torch.empty((places[-1], *stored.shape[1:]), dtype=torch.uint8, device=device)
-    at_a_time = max(1, PIECE // stored[0].nbytes)
+    at_a_time = max(1, CHUNK // stored[0].nbytes)
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read(stored.offset))
         for low in range(0, len(stored), at_a_time):
-            piece = np.empty((min(at_a_time, len(stored) - low), *stored.shape[1:]), np.uint8)
-            file.readinto(piece)
-            digest.update(piece)
+            chunk = np.empty((min(at_a_time, len(stored) - low), *stored.shape[1:]), np.uint8)
+            file.readinto(chunk)
+            digest.update(chunk)
             for place, (start, stop) in zip(places, ranges):
-                a, b = max(start, low), min(stop, low + len(piece))
+                a, b = max(start, low), min(stop, low + len(chunk))
                 if a < b:
-                    pixels[place + a - start:place + b - start] = torch.from_numpy(piece[a - low:b - low]).to(device)
+                    pixels[place + a - start:place + b - start] = torch.from_numpy(chunk[a - low:b - low]).to(device)
         digest.update(file.read())
     if digest.hexdigest() != checksum:
         raise _Wrong("damaged (its checksum is not the one in benchmark.json)")

@@ -25,6 +25,27 @@ class Attempt(BaseModel):
     precision: str
 
 
+class SeenImages(BaseModel):
+    """The images that a run was given."""
+
+    model_config = ConfigDict(strict=True)
+
+    sha256: str
+    clusters: int
+    splits: dict[str, list[int]]
+
+
+class Identity(BaseModel):
+    """What a run is made from, as scl.identity.identity_of has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    settings: dict[str, Any]
+    engine: int
+    images: SeenImages
+    weights: str | None
+
+
 class Record(BaseModel):
     """record.json: what a training run was made from, with what, and what it took. Seconds and bytes."""
 
@@ -45,7 +66,7 @@ class Record(BaseModel):
     threads: int
     config_sha256: str
     images_sha256: str
-    identity: dict[str, Any]
+    identity: Identity
     fingerprint: str
     files: dict[str, str]
     counts: dict[str, int]
@@ -54,8 +75,10 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_run(self):
-        if fingerprint(self.identity) != self.fingerprint:
+        if fingerprint(self.identity.model_dump()) != self.fingerprint:
             raise ValueError("its fingerprint is not that of its identity")
+        if self.files.keys() != set(WRITTEN):
+            raise ValueError(f"files: not the checksums of {', '.join(WRITTEN)}")
         return self
 
 
@@ -76,11 +99,18 @@ class Failure(BaseModel):
 def read(path: Path, model: type[Model]) -> Model | None:
     """What `path` holds, None if there is no such file. Damaged, saying how, if it holds anything else."""
     try:
-        return model.model_validate(json.loads(path.read_bytes()))
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Damaged(f"not readable ({error.strerror})") from None
+    return parse(content, model)
+
+
+def parse(content: bytes, model: type[Model]) -> Model:
+    """What the bytes of a file hold. Damaged, saying how, if that is anything else."""
+    try:
+        return model.model_validate(json.loads(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

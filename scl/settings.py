@@ -13,7 +13,7 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scl.classes import FAILURES, described, find_class, source_of  # noqa: F401
+from scl.classes import FAILURES, described, find_class, source_of
 from scl.text import did_you_mean, shown
 from scl.yaml_file import load_yaml
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from scl import checkpoint, devices, images, run_files, settings
+from scl import checkpoint, devices, run_files, settings
 from scl.guard import labels_out_of_reach
 from scl.identity import fingerprint, identity_of
 from scl.outputs import OutOfMemory, finish, say, write_failure
+from scl.prepared import describe
 from scl.record import Damaged, RunFailed, set_aside
 from scl.run_files import Failure, Record
 from scl.settings import RunSettings
@@ -81,7 +82,8 @@ def _explained(run: RunSettings, stop: checkpoint.Stop):
     except SystemExit:
         if stop.requested:
             raise
-        raise ValueError(f"{run.method}: ended the process (sys.exit) while it trained; raise an exception instead") from None
+        raise ValueError(f"{run.method}: ended the process (sys.exit) while it trained; "
+                         "raise an exception instead") from None
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
         raise OutOfMemory(f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
@@ -106,4 +108,4 @@ def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
 def planned_identity(run: RunSettings) -> dict:
     """The run's identity by recorded checksums. Raises ValueError if the images or the stage before are not there."""
     weights = run_files.weights_of(Path(run.after))[1] if run.after else None
-    return identity_of(run, images.describe(run.data), weights)
+    return identity_of(run, describe(run.data), weights)

@@ -14,9 +14,11 @@ import torch
 
 from scl import augment, checkpoint, images, precision, run_files, settings
 from scl.assign import assignments
+from scl.classes import find_class
 from scl.contract import Problem
 from scl.identity import fingerprint, identity_of
 from scl.outputs import CODE_ROOT, now, peak_memory, say
+from scl.prepared import describe
 from scl.record import RunFailed, provenance
 from scl.seeding import Seeds
 from scl.settings import RunSettings
@@ -54,8 +56,8 @@ class Trainer:
         self.run, self.directory, self.device, self.report = run, directory, device, report
         self.started = now()
         self.seeds = Seeds(run.benchmark, run.stage, run.seed)
-        method_class = settings.find_class(run.method)
-        self.facts = images.describe(run.data)  # once: the benchmark may be prepared again while the run trains
+        method_class = find_class(run.method)
+        self.facts = describe(run.data)  # once: the benchmark may be prepared again while the run trains
         use = "represent" if method_class.uses_unlabelled else "fit"
         self.images = images.load(run.data, run.protocol, use, facts=self.facts, device=device)
         self.evaluated = self._evaluated_images()

@@ -1,6 +1,7 @@
 """Shared ground of the tests: digits prepared once, tiny runs, and a way to check a method of one's own."""
 
 import dataclasses
+import subprocess
 
 import pytest
 import torch
@@ -42,6 +43,20 @@ def digits(tmp_path_factory):
     prepare("tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8,
             subset=200)
     return data
+
+
+@pytest.fixture
+def small_disk(request, tmp_path):
+    """A file system of its own of the size that is given, say "4m", where this machine lets us mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

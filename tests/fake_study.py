@@ -193,6 +193,11 @@ def change(run, name, **changed):
     write(run, name, json.loads((run.directory / name).read_text()) | changed)
 
 
+def partial(study):
+    """Where the report of a study goes of which a part is done."""
+    return study.results / "partial"
+
+
 def finish_all(study):
     for run in study.runs():
         if run.benchmark not in study.skipped:

@@ -14,6 +14,7 @@ import torch
 from conftest import TINY_METHODS, TINY_VIEW
 
 from scl import settings
+from scl.classes import find_class
 from scl.train import Trainer
 
 OWN = "own"
@@ -30,7 +31,7 @@ def study(stage, tiny_study, request):
     methods = dict(TINY_METHODS)
     if stage == OWN:
         dotted = request.config.getoption("--method")
-        names = settings.find_class(dotted).augmentations
+        names = find_class(dotted).augmentations
         methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": {name: TINY_VIEW for name in names}}
     chain, name = [], stage
     while name:
@@ -109,7 +110,7 @@ def test_labels_cannot_be_opened(stage, verb, study, train_all, monkeypatch):
         attempts.append(labels)
         np.load(labels)
 
-    monkeypatch.setattr(settings.find_class(config.method), verb, peek)
+    monkeypatch.setattr(find_class(config.method), verb, peek)
     with pytest.raises(PermissionError, match="out of reach while a method trains"):
         train_all(s)
     assert len(attempts) == 1 and not (run.directory / "record.json").exists()

@@ -67,9 +67,15 @@ def states():
     for key in ("scores", "per_epoch", "oracle", "of", "neighbour_purity"):
         yield "metrics.json", f"{key} is text", with_key(key, "x")
         yield "metrics.json", f"without {key}", without_key(key)
+    yield "record.json", "files is empty", with_key("files", {})
+    yield "record.json", "files lacks weights.pt", with_key("files", {"assignments.npz": "x", "history.csv": "y"})
     for key in ("images_sha256", "clusters", "splits", "protocols", "size"):
         yield "benchmark.json", f"without {key}", without_key(key)
         yield "benchmark.json", f"{key} is null", with_key(key, None)
+    yield "benchmark.json", "splits is of texts", with_key("splits", {"train": "x"})
+    yield "benchmark.json", "splits is empty", with_key("splits", {})
+    yield "benchmark.json", "protocols is of texts", with_key("protocols", {"joint": "train"})
+    yield "benchmark.json", "clusters is true", with_key("clusters", True)
 
 
 def fits(key, value):

@@ -330,43 +330,6 @@ def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(tmp_path, mon
         pass
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
-    """An orphan holds the run; the new job waits for it, and goes on when it dies."""
-    orphan_code = ("import sys, time\nfrom scl.devices import run_lock\n"
-                   "with run_lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)")
-    run = tmp_path / "runs" / "seed0"
-    command = [sys.executable, "-c", orphan_code, run]
-    orphan = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert orphan.stdout.readline() == "held\n"
-        with pytest.raises(Waits, match="another process is training .*seed0"):
-            with devices.run_lock(run, report=refuse_to_wait):
-                pass
-        said = []
-
-        def kill_the_orphan(line):
-            said.append(line)
-            orphan.kill()
-
-        with devices.run_lock(run, report=kill_the_orphan):
-            assert orphan.wait(60) == -signal.SIGKILL
-        assert len(said) == 2 and "waiting" in said[0] and "is free" in said[1]
-        with devices.run_lock(run, report=refuse_to_wait):
-            pass
-    finally:
-        orphan.kill()
-        orphan.communicate()
-
-
-def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
-    def no_locks(descriptor, operation):
-        raise OSError(devices.errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(devices.fcntl, "flock", no_locks)
-    said = []
-    with devices.run_lock(tmp_path, report=said.append):
-        assert "No locks available" in said[0]
-
 
 def test_devices_and_record_are_free_of_torch():
     code = "import sys, scl.devices, scl.record; sys.exit('torch' in sys.modules)"

@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import yaml
-from fake_study import METHODS, Study, benchmark, block, change, fail, finish, write
+from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, write
 
 from benchmarks.cli import in_one_line, main
 from benchmarks.datasets.progress import Progress, say
@@ -117,10 +117,6 @@ def outputs(study):
         (folder / "figures" / f"{name}.svg").write_text("<svg/>")
     made = (*write_tables(study, folder), write_claims(study, folder), write_page(study, folder))
     return {path.name: path.read_text() for path in made}
-
-
-def partial(study):
-    return study.results / "partial"
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.cli import main
 from scl import images, train
+from scl.prepared import describe
 from scl.record import Damaged
 
 
@@ -72,7 +73,7 @@ def test_damaged_data_is_named_and_never_trained_on(damage, message, aside, fold
 
 
 def test_a_benchmark_prepared_again_while_it_is_loaded_is_not_called_damaged(folder):
-    facts = images.describe(folder) | {"images_sha256": "of the images before"}
+    facts = describe(folder) | {"images_sha256": "of the images before"}
     with pytest.raises(Damaged, match="prepared again while it was loaded"):
         images.load(folder, "joint", "fit", facts=facts)
     assert (folder / "images.npy").exists() and (folder / "benchmark.json").exists()
@@ -82,11 +83,11 @@ def test_the_record_names_the_images_that_were_loaded(folder, tiny_study, monkey
     """Not those that lie there when the run ends."""
     study = tiny_study("random", data=folder.parent)
     [run] = study.runs()
-    before = images.describe(folder)["images_sha256"]
+    before = describe(folder)["images_sha256"]
     finish = train.finish
 
     def prepared_again(trainer):
-        facts = images.describe(folder)
+        facts = describe(folder)
         (folder / "benchmark.json").write_text(json.dumps(facts | {"images_sha256": "others"}))
         return finish(trainer)
 
@@ -96,17 +97,17 @@ def test_the_record_names_the_images_that_were_loaded(folder, tiny_study, monkey
     assert record["images_sha256"] == record["identity"]["images"]["sha256"] == before
 
 
-@pytest.mark.parametrize("piece", [1, 1000, 2**20])
-def test_images_are_the_same_whatever_is_read_at_a_time(piece, digits, monkeypatch):
+@pytest.mark.parametrize("chunk", [1, 1000, 2**20])
+def test_images_are_the_same_whatever_is_read_at_a_time(chunk, digits, monkeypatch):
     whole = np.load(digits / "tiny-digits" / "images.npy")
-    monkeypatch.setattr(images, "PIECE", piece)
+    monkeypatch.setattr(images, "CHUNK", chunk)
     for use in ("fit", "assign"):
         loaded = images.load(digits / "tiny-digits", "heldout", use)
         np.testing.assert_array_equal(loaded.pixels.numpy(), whole[loaded.rows])
 
 
 def test_the_images_of_a_protocol(digits):
-    facts = images.describe(digits / "tiny-digits")
+    facts = describe(digits / "tiny-digits")
     train, test = (facts["splits"][name] for name in ("train", "test"))
     fit = images.load(digits / "tiny-digits", "heldout", "fit")
     evaluated = images.load(digits / "tiny-digits", "heldout", "assign")

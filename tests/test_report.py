@@ -16,6 +16,7 @@ from fake_study import (
     check_golden,
     finish_all,
     made_up,
+    partial,
     troubled,
     write,
 )
@@ -33,10 +34,6 @@ from benchmarks.report.page import write_page
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
-
-
-def partial(study):
-    return study.results / "partial"
 
 
 def grid_of(study):

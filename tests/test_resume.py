@@ -195,19 +195,7 @@ def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp
         assert all(v.isfinite().all() for v in state["method"].values() if torch.is_tensor(v) and v.is_floating_point())
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MiB of its own, where this machine lets us mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["4m"], indirect=True)
 @pytest.mark.parametrize("room, seconds", [(1400, 0), (900, 300), (450, 300)])
 def test_a_full_disk_stops_cleanly_and_goes_on_once_there_is_room(room, seconds, small_disk, digits, tmp_path, undisturbed):
     """room in kB: for two of the three checkpoints, for the last checkpoint but not the weights, for neither."""

@@ -12,14 +12,14 @@ from conftest import TINY_METHODS
 from benchmarks import cli
 from benchmarks.datasets.catalogue import Downloads
 from benchmarks.state import Survey
-from benchmarks.status import lacking, state_in_words, study_in_words
+from benchmarks.status import missing, describe_state, summarize_study
 from scl import devices
 from scl.settings import complete, digest
 
 
 def state(study, stage="scl", seed=0):
     run = study.run("tiny-digits", "joint", stage, seed)
-    return state_in_words(study, run, Survey(study).state(run))
+    return describe_state(study, run, Survey(study).state(run))
 
 
 def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_all):
@@ -39,7 +39,7 @@ def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_a
     assert state(study) == "failed: the loss is nan (epoch 2)"
     (run.directory / "checkpoint.pt").unlink()
     train_all(study)
-    assert state(study).startswith("done in") and "1 runs, 1 of them trained" in study_in_words(study)
+    assert state(study).startswith("done in") and "1 runs, 1 of them trained" in summarize_study(study)
 
 
 def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all):
@@ -49,28 +49,28 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
     study = tiny_study("random", "scl", methods=changed, plan=False)
     assert state(study, "random").startswith("done in")
     assert state(study) == "made with other settings (options.temperature): train again"
-    assert "2 runs, 1 of them trained, 1 out of date" in study_in_words(study)
+    assert "2 runs, 1 of them trained, 1 out of date" in summarize_study(study)
     assert study.runs()[1].directory.joinpath("run.yaml").read_bytes() == before
 
 
-def test_what_is_lacking_is_named_with_its_key(tiny_study, tmp_path, monkeypatch):
+def test_what_is_missing_is_named_with_its_key(tiny_study, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "visible", lambda: [])
     benchmarks = {"cifar10": {}, "mine": {"dataset": "folder", "path": str(tmp_path / "no-images"), "clusters": 3}}
     downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": str(tmp_path / "no.tar")}}
     study = tiny_study("random", benchmarks=benchmarks, downloads=downloads, machine={"require_gpu": True}, plan=False,
                        data=tmp_path / "data")
     assert isinstance(study.downloads, Downloads)
-    found = "\n".join(lacking(study))
+    found = "\n".join(missing(study))
     for words in ("downloads.archives: ", "downloads.imagenet.tar: ", "benchmarks.mine.path: ", "cifar-10-python.tar.gz",
                   "machine.require_gpu: true"):
         assert words in found
-    assert lacking(tiny_study("random")) == []
+    assert missing(tiny_study("random")) == []
 
 
-def test_a_gpu_that_torch_cannot_use_is_lacking(tiny_study, monkeypatch):
+def test_a_gpu_that_torch_cannot_use_is_missing(tiny_study, monkeypatch):
     monkeypatch.setattr(devices, "visible", lambda: ["GPU-a"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "torch" in lacking(tiny_study("random"))[0]
+    assert "torch" in missing(tiny_study("random"))[0]
 
 
 @pytest.mark.parametrize("verb", ["plan", "status", "doctor"])

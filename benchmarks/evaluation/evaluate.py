@@ -6,12 +6,12 @@ epochs by labels ("oracle") are for display only.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbour_purity
+from scl.prepared import describe
 from scl.record import Damaged, set_aside, sha256, write_json
 from scl.run_files import Record, damage, read
 
@@ -32,7 +32,7 @@ def evaluate_run(directory, data_folder) -> Path:
     """
     directory, data_folder = Path(directory), Path(data_folder)
     record = read_record(directory)
-    benchmark = read_json(data_folder / "benchmark.json", "prepare the benchmark first")
+    benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(
             f"{directory} was trained on other images than those now in {data_folder} (checksums "
@@ -69,19 +69,6 @@ def read_record(directory: Path) -> Record:
     if record is None:
         raise Damaged(f"{path} is missing: the run is not finished: train it first")
     return record
-
-
-def read_json(path: Path, way_out: str) -> dict:
-    """The object in `path`; ValueError, with the way out, if there is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: {way_out}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): {way_out}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object: {way_out}")
-    return content
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -88,19 +88,26 @@ class Row:
         return self.device.startswith("CPU")
 
 
+class Unfinished(ValueError):
+    """A study of which a run is neither done nor skipped for want of its data."""
+
+
 def collect(study, folder: Path) -> Path:
-    """Write and return `folder`/runs.csv. Raises ValueError if that is the folder of the study's results and a run is
-    not done; once all are, what was reported of a part of them is removed."""
+    """Write and return `folder`/runs.csv. If that is the folder of the study's results, every run must be done, else
+    Unfinished is raised; once they are, the report of a part of them is removed."""
     rows, path = rows_of(study), Path(folder) / "runs.csv"
     if path.parent == study.results:
         undone = [row for row in rows if row.status not in WHOLE]
         if undone:
             first = undone[0]
-            raise ValueError(f"{len(undone)} of {len(rows)} runs are not done, such as {first.benchmark} {first.protocol} "
-                             f"{first.stage} seed {first.seed} ({first.reason}); the command that runs the study makes them")
+            raise Unfinished(
+                f"{len(undone)} of {len(rows)} runs are not done, such as {first.benchmark} {first.protocol} "
+                f"{first.stage} seed {first.seed} ({first.reason}); the command that runs the study makes them"
+            )
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     names = [field.name for field in dataclasses.fields(Row)]
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic(path) as temporary, temporary.open("w", **how) as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(dataclasses.asdict, rows))
@@ -129,13 +136,8 @@ def _parse(text: str, kind):
     return text == "True" if base is bool else base(text)
 
 
-def is_whole(study) -> bool:
-    """Whether every run is done, or skipped for want of its data."""
-    return all(row.status in WHOLE for row in rows_of(study))
-
-
 def rows_of(study) -> list[Row]:
-    """What became of every planned run, in the study's order."""
+    """A row for each planned run, in the study's order."""
     found = Survey(study)
     return [row_of(run, found) for run in study.runs()]
 
@@ -177,7 +179,7 @@ def _measured(run, state: State, found: Survey) -> dict:
 def settings_of(chain: list[Record]) -> str:
     """Twelve digits that are equal for runs that differ in nothing but the seed. chain: the run's record and those of
     the stages that it builds on, last first."""
-    parts = [{k: v for k, v in record.identity["settings"].items() if k != "seed"} for record in chain]
+    parts = [{k: v for k, v in record.identity.settings.items() if k != "seed"} for record in chain]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
