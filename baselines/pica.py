@@ -38,29 +38,32 @@ class Options:
     balance_weight: float = 2.0  # lambda
     perturbations: int = 3  # perturbed copies of a batch
     overclusters: int = 70  # K of the over-clustering head; 700 for Tiny-ImageNet
-    centre: float = 1.0  # share of the side that is evaluated; official: 32 of 40 pixels, 96 of 112
+    resize: int | None = None  # pixels a side of which windows of the benchmark's size are seen; official: 40, 112
 
     def __post_init__(self):
-        check_ranges(self, balance_weight=(0, 1e6), perturbations=(1, 100), overclusters=(2, 100_000), centre=(0.1, 1))
+        check_ranges(self, balance_weight=(0, 1e6), perturbations=(1, 100), overclusters=(2, 100_000), resize=(8, 2048))
 
 
 class PICA(Method):
     """Two heads trained alternately, a pass over the images each: over-clustering on even epochs, the target on odd
     ones. An epoch here is one such pass, so the official 200 epochs (of both heads) are 400."""
 
+    version = 2
     Options = Options
     augmentations = ("original", "perturbed")
     uses_unlabelled = True
+    keeps_last_batch = True
+    zero_idle_gradients = True  # official code, torch 1.0.1: the head that is not trained moves on by its momentum
 
     def __init__(self, options, problem, network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.overclustering_head = nn.Linear(self.encoder.dimensions, options.overclusters)
         self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
-        if network.pica_initialisation:
-            for head in (self.overclustering_head, self.head):
-                nn.init.normal_(head.weight, 0, 0.01)
-                nn.init.zeros_(head.bias)
+
+    @staticmethod
+    def image_size(options):
+        return options.resize
 
     @staticmethod
     def overclusters_in(epoch):
@@ -83,13 +86,15 @@ class PICA(Method):
         return {"uncertainty": uncertainty, "balance": self.options.balance_weight * unbalance}
 
     def assign(self, images):
-        return self.head(self.encoder(middle(images, self.options.centre))).float().softmax(1)
+        """Of the central window of the resized image (official evaluation): B x K."""
+        window = center(images, self.options.resize or self.problem.size, self.problem.size)
+        return self.head(self.encoder(window)).float().softmax(1)
 
 
-def middle(images: Tensor, share: float) -> Tensor:
-    """The centre of each image, `share` of its side, enlarged to the whole: B x 3 x H x W."""
-    side = images.shape[-1]
-    inner = round(share * side)
-    first = (side - inner) // 2
-    window = images[:, :, first:first + inner, first:first + inner]
-    return F.interpolate(window, size=side, mode="bilinear", align_corners=False) if inner < side else images
+def center(images: Tensor, resized: int, size: int) -> Tensor:
+    """The central square of `size` pixels a side, of images resized to `resized` (which may be less): B x 3 x S x S."""
+    if images.shape[-1] != resized:
+        images = F.interpolate(images, size=resized, mode="bilinear", antialias=True)
+    size = min(size, resized)
+    first = round((resized - size) / 2)  # as torchvision's CenterCrop
+    return images[:, :, first:first + size, first:first + size]

@@ -67,6 +67,7 @@ class ClusteringOptions:
 class SCAN(Method):
     """Clustering step: an image and one of its nearest neighbours belong to the same cluster."""
 
+    version = 2
     Options = ClusteringOptions
     augmentations = ("strong",)
     follows = ("encoder", "projection")
@@ -82,16 +83,15 @@ class SCAN(Method):
     @torch.no_grad()
     def prepare(self, images, generator):
         """The 20 nearest neighbours of every image by inner product of SimCLR's outputs; the row begins with the
-        image itself, as in the official code: N x 21."""
+        image itself, as in the official code: N x 21. In float32 also under autocast."""
         if self.options.neighbours >= images.fit:
             raise ValueError(f"neighbours: {self.options.neighbours} of {images.fit} images cannot be found")
         self.eval()
-        z = torch.cat([self._project(images, index) for index in
-                       torch.arange(images.fit, device=images.pixels.device).split(512)])  # N x 128
+        device = images.pixels.device
+        with torch.autocast(device.type, enabled=False):
+            z = torch.cat([F.normalize(self.projection(self.encoder(images.batch(index))), dim=1)
+                           for index in torch.arange(images.fit, device=device).split(512)])  # N x 128
         self.neighbours.copy_(nearest(z, self.options.neighbours))
-
-    def _project(self, images, index):
-        return F.normalize(self.projection(self.encoder(images.batch(index))).float(), dim=1)
 
     def draw(self, images, index, augment, generator):
         columns = self.neighbours.shape[1]

@@ -31,6 +31,7 @@ class Options:
 class SimCLR(Method):
     """Instance contrast between two views; clusters are k-means of the normalised features."""
 
+    version = 2
     Options = Options
     augmentations = ("view",)
     uses_unlabelled = True

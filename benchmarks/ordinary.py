@@ -28,6 +28,7 @@ def _blur(kernel=3, sigma=(0.1, 2.0), probability=0.5):
 COUNTERPARTS = {  # operation of scl.augment -> (side, parameters) -> torchvision's transform of the same work
     "random_resized_crop": lambda side, size=None, **given: T.RandomResizedCrop(size or side, **given),
     "random_crop": lambda side, size=None, padding=0: T.RandomCrop(size or side, padding),
+    "resize": lambda side, size=None: T.Resize((size or side,) * 2),
     "flip": lambda side, probability=0.5: T.RandomHorizontalFlip(probability),
     "affine": _affine,
     "colour_jitter": lambda side, **given: _jitter(**given),

@@ -97,6 +97,9 @@ def _check_benchmark(study, name: str) -> None:
         raise ValueError(f"{where}.path: only for dataset: folder")
     if dataset.clusters is None and block.clusters is None:
         raise ValueError(f"{where}.clusters: missing; say how many clusters to look for")
+    size = block.size or dataset.size
+    if block.larger_size is not None and block.larger_size <= size:
+        raise ValueError(f"{where}.larger_size: {block.larger_size} is not above the size, {size}")
     published = published_images(study, dataset)
     if block.subset and published and block.subset > published:
         raise ValueError(f"{where}.subset: {block.subset:,} images cannot be drawn from the {published:,} of "

@@ -23,13 +23,14 @@ class Benchmark:
 
     dataset: str | None = None
     size: int | None = None  # pixels a side; the data set's usual one if left out
+    larger_size: int | None = None  # pixels a side at which the images are kept too, for methods that ask for it
     subset: int | None = None  # as many images, drawn without looking at labels; then give it a name of its own
     clusters: int | None = None  # K; the data set's number of classes if left out
     path: str | None = None  # of the user's images (dataset: folder)
     protocols: list[str] | None = None  # of the study's protocols, those to run here
 
     def __post_init__(self):
-        check_ranges(self, size=(8, 1024), subset=(2, 10**9), clusters=(2, 10**6))
+        check_ranges(self, size=(8, 1024), larger_size=(8, 1024), subset=(2, 10**9), clusters=(2, 10**6))
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ def outputs(method: Method, images: Images, *, autocast, first: int | None = Non
     return torch.cat(parts).cpu().numpy()
 
 
-def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, seed: int, restarts: int | None = None):
+def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, seed: int):
     """Cluster of every evaluated image (int64) and its probability (float32; empty where k-means assigns).
 
-    k-means (scikit-learn) is fitted on the training images to cluster and applied to the evaluated ones, from as many
-    starts as the method says unless `restarts` does.
+    k-means (scikit-learn) is fitted on the training images to cluster and applied to the evaluated ones, the best of
+    `kmeans_restarts` starts, an option of the method.
     """
     result = outputs(method, evaluated, autocast=autocast)
     if not np.isfinite(result).all():
@@ -41,7 +41,7 @@ def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, see
         return result.argmax(1).astype(np.int64), result.max(1).astype(np.float32)
     same = evaluated is fit
     fitted = result if same else outputs(method, fit, autocast=autocast, first=fit.fit)  # unlabelled ones come after
-    found = kmeans(fitted, result, method.problem.clusters, restarts=restarts or method.options.kmeans_restarts, seed=seed)
+    found = kmeans(fitted, result, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=seed)
     return found, np.empty(0, np.float32)
 
 

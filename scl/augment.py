@@ -21,6 +21,7 @@ OPERATIONS = {
     for function in (
         operations.random_resized_crop,
         operations.random_crop,
+        operations.resize,
         operations.flip,
         operations.affine,
         operations.colour_jitter,

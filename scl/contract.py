@@ -42,6 +42,8 @@ class Method(nn.Module):
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
     uses_unlabelled: ClassVar[bool] = False
+    keeps_last_batch: ClassVar[bool] = False  # train on a last batch that is not full, or drop it
+    zero_idle_gradients: ClassVar[bool] = False  # see scl.trainer.fill_idle_gradients
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__()
@@ -51,6 +53,12 @@ class Method(nn.Module):
 
     def encoder_for(self, network: Network) -> Encoder:
         return Encoder(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
+
+    @staticmethod
+    def image_size(options: Any) -> int | None:
+        """Pixels a side of the images that `draw` and `assign` want, where the benchmark is stored at them (its
+        larger_size); else they get the benchmark's usual size, `problem.size`, as do all methods that return None."""
+        return None
 
     # --- before and while training ---------------------------------------------------------------------------
 

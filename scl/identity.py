@@ -28,9 +28,20 @@ def identity_of(run: RunSettings, images: dict, weights: str | None) -> dict:
     return {
         "settings": {k: v for k, v in settings.as_mapping(run).items() if k not in PLACES},
         "engine": ENGINE,
-        "images": {"sha256": images["images_sha256"], "clusters": images["clusters"], "splits": images["splits"]},
+        "images": {"sha256": stored_at(images, run.image_size)[1], "clusters": images["clusters"], "splits": images["splits"]},
         "weights": weights,
     }
+
+
+def stored_at(facts: dict, size: int | None) -> tuple[str, str]:
+    """The name and the SHA-256 of the file that holds the images at `size` pixels a side, or at the usual size.
+
+    facts: the contents of benchmark.json.
+    """
+    larger = facts.get("larger")
+    if larger and larger["size"] == size:
+        return f"images-{size}.npy", larger["sha256"]
+    return "images.npy", facts["images_sha256"]
 
 
 def fingerprint(identity: dict) -> str:

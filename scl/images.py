@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scl.identity import stored_at
 from scl.prepared import describe
 from scl.record import Damaged, set_aside
 
@@ -45,9 +46,10 @@ class Images:
         return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def load(folder, protocol: str, use: str, *, facts: dict | None = None, device="cpu") -> Images:
+def load(folder, protocol: str, use: str, *, size: int | None = None, facts: dict | None = None, device="cpu") -> Images:
     """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
+    size: pixels a side, where the benchmark is stored at this size too (default: its usual one).
     facts: benchmark.json as read before (default: as it is now); the bytes are checked against its checksum. Raises
     ValueError for a protocol that the benchmark lacks, Damaged for images that are missing or not those that were
     prepared.
@@ -61,15 +63,16 @@ def load(folder, protocol: str, use: str, *, facts: dict | None = None, device="
     splits = list(first) + [s for s in uses[use] if s not in first]
     ranges = [facts["splits"][name] for name in splits]
     rows = np.concatenate([np.arange(start, stop) for start, stop in ranges])
+    name, checksum = stored_at(facts, size)
     try:
-        pixels = _verified(folder / "images.npy", ranges, facts["images_sha256"], device)
+        pixels = _verified(folder / name, ranges, checksum, device)
     except FileNotFoundError:
         set_aside(folder / "benchmark.json", "its images are missing")  # the mark of being whole: now prepared again
-        raise Damaged(f"{folder / 'images.npy'}: missing; the same command prepares it again") from None
+        raise Damaged(f"{folder / name}: missing; the same command prepares it again") from None
     except _Wrong as error:
         if describe(folder) != facts:
             raise Damaged(f"{folder}: was prepared again while it was loaded; give the same command again") from None
-        damaged = set_aside(folder / "images.npy", str(error))
+        damaged = set_aside(folder / name, str(error))
         set_aside(folder / "benchmark.json", "its images are damaged")
         raise damaged from None
     fit = sum(facts["splits"][s][1] - facts["splits"][s][0] for s in first)

@@ -18,14 +18,15 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both"
 
     z1, z2: B x d unit rows, two views of the same B images. Each anchor's positive is the other view of its image,
     its negatives all other 2B - 2 views. anchors: "both" averages over 2B anchors (the paper); "first" takes only
-    the B anchors of z1 (the form of SCAN's official code).
+    the B anchors of z1 (the form of SCAN's official code). In float32 also under autocast.
     """
     if anchors not in ("both", "first"):
         raise ValueError(f"anchors: {anchors!r} is not 'both' or 'first'")
     batch = len(z1)
     views = torch.cat([z1, z2])  # 2B x d
     queries = views if anchors == "both" else z1
-    similarity = (queries @ views.T).float() / temperature  # A x 2B
+    with torch.autocast(z1.device.type, enabled=False):
+        similarity = (queries.float() @ views.float().T) / temperature  # A x 2B
     rows = torch.arange(len(queries), device=z1.device)
     similarity = similarity.masked_fill(rows[:, None] == torch.arange(2 * batch, device=z1.device), float("-inf"))
     return F.cross_entropy(similarity, (rows + batch) % (2 * batch))
@@ -35,10 +36,11 @@ def semantic_contrast(p1: Tensor, p2: Tensor, pseudo_classes: Tensor) -> Tensor:
     """[4] - mean over images and both views of log p_y: members of the pseudo class against all other instances.
 
     p1, p2: B x K instance similarities of the two views (see `scl.memory`); pseudo_classes: B integers in 0..K-1.
+    An image alone in its pseudo class (p_y = 0) has no positives and adds nothing.
     """
     index = pseudo_classes[:, None]
-    own = torch.cat([p1.gather(1, index), p2.gather(1, index)])  # 2B x 1
-    return -own.float().clamp_min(TINY).log().mean()
+    own = torch.cat([p1.gather(1, index), p2.gather(1, index)]).float()  # 2B x 1
+    return -own.where(own > 0, 1).clamp_min(TINY).log().mean()
 
 
 def clustering_consistency(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:

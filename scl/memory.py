@@ -9,25 +9,32 @@ from torch import Tensor, nn
 
 
 class InstanceMemory(nn.Module):
-    """rows: N x d unit rows; pseudo_classes: N integers. Saved with the weights, so a run resumes exactly."""
+    """rows: N x d unit rows; pseudo_classes: N integers in 0..K-1, or K for an image that has not been seen yet.
+
+    Saved with the weights, so a run resumes exactly.
+    """
 
     def __init__(self, images: int, dimensions: int, clusters: int, *, momentum: float, temperature: float):
         super().__init__()
         self.clusters, self.momentum, self.temperature = clusters, momentum, temperature
         self.register_buffer("rows", torch.zeros(images, dimensions))
-        self.register_buffer("pseudo_classes", torch.zeros(images, dtype=torch.long))
+        self.register_buffer("pseudo_classes", torch.full((images,), clusters))
+
+    @property
+    def filled(self) -> Tensor:
+        """Which images have been seen: N booleans."""
+        return self.pseudo_classes < self.clusters
 
     def similarity(self, z: Tensor, index: Tensor) -> Tensor:
         """[2] p_k(x_i) = sum_{j != i, a_j = k} exp(z_i . m_j / tau) / sum_{j != i} exp(z_i . m_j / tau).
 
         z: M x d unit rows, index: their M positions in memory. Both views at once cost less than one after the
-        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Returns M x K, float32 (float64 for such z).
-        Products are in the compute dtype: that of autocast where it is on, else that of z. Nothing larger than
-        N x M is built.
+        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Images not seen yet are left out. Returns M x K, float32
+        (float64 for such z), also under autocast: the exponential of a logit in bfloat16 is off by several percent.
+        Nothing larger than N x M is built.
         """
-        device = z.device.type
-        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
-        with torch.autocast(device, enabled=False):
+        compute = torch.promote_types(z.dtype, torch.float32)
+        with torch.autocast(z.device.type, enabled=False):
             sums = _ClassSums.apply(z.to(compute), self.rows.to(compute), self.pseudo_classes, index, self.clusters,
                                     self.temperature)  # K x M
         return (sums / sums.sum(0).clamp_min(1e-30)).T
@@ -52,10 +59,10 @@ class _ClassSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, rows, classes, index, clusters, temperature):
-        """z: M x d, rows: N x d, classes: N, index: M. Returns K x M."""
+        """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K count nowhere."""
         keys = (z / temperature).T.contiguous()  # d x M
         weights = z.new_empty(len(rows), len(z))  # N x M
-        sums = torch.zeros(clusters, len(z), dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
+        sums = z.new_zeros(clusters + 1, len(z))
         column = torch.arange(len(z), device=z.device)
         for part in _parts(rows):
             w = weights[part]
@@ -66,17 +73,16 @@ class _ClassSums(torch.autograd.Function):
             _add_by_class(sums, classes[part], w)
         ctx.save_for_backward(weights, rows, classes)
         ctx.temperature = temperature
-        return sums
+        return sums[:clusters]
 
     @staticmethod
     def backward(ctx, gradient):
         weights, rows, classes = ctx.saved_tensors
-        gradient = gradient.to(weights.dtype)  # K x M
-        dz = torch.zeros(weights.shape[1], rows.shape[1], dtype=torch.promote_types(rows.dtype, torch.float32),
-                         device=rows.device)
+        gradient = F.pad(gradient, (0, 0, 0, 1))  # K + 1 x M
+        dz = rows.new_zeros(weights.shape[1], rows.shape[1])
         for part in _parts(rows):
             dz += gradient.index_select(0, classes[part]).mul_(weights[part]).T @ rows[part]  # M x d
-        return (dz / ctx.temperature).to(rows.dtype), None, None, None, None, None
+        return dz / ctx.temperature, None, None, None, None, None
 
 
 def _parts(rows: Tensor) -> list[slice]:
@@ -87,9 +93,9 @@ def _parts(rows: Tensor) -> list[slice]:
 
 def _add_by_class(sums: Tensor, classes: Tensor, weights: Tensor) -> None:
     """sums[k] += the sum of the rows of `weights` (n x M) of class k. On a GPU atomic additions to few addresses
-    would queue: there it is a product with the one-hot classes, in the compute dtype."""
+    would queue: there it is a product with the one-hot classes."""
     if weights.device.type == "cpu":
-        sums.index_add_(0, classes, weights.to(sums.dtype))
+        sums.index_add_(0, classes, weights)
     else:
         one_hot = classes == torch.arange(len(sums), device=classes.device)[:, None]  # K x n
         sums += one_hot.to(weights.dtype) @ weights

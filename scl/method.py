@@ -55,6 +55,7 @@ class SCL(Method):
     Starts from a SimCLR encoder where the configuration says `after`, as SCAN does, otherwise from random weights.
     """
 
+    version = 2
     Options = Options
     augmentations = ("view", "strong")
     follows = ("encoder",)
@@ -92,12 +93,13 @@ class SCL(Method):
         """[10] After the warm-up the prototypes start at the k-means centres of the memory (no label is involved)."""
         from sklearn.cluster import KMeans
 
-        rows = self.memory.rows
+        filled = self.memory.filled  # a warm-up of one epoch may have left a last partial batch out
+        rows = self.memory.rows[filled]
         seed = int(torch.randint(2**31, (1,)))  # the loop seeds this stream by name
         found = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed).fit(rows.cpu().numpy())
         centres = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
         self.prototypes.weight.copy_(F.normalize(centres, dim=1))
-        self.memory.pseudo_classes.copy_(torch.from_numpy(found.labels_))
+        self.memory.pseudo_classes[filled] = torch.from_numpy(found.labels_).to(self.memory.pseudo_classes)
         self.placed = True
 
     def step(self, views, index):
@@ -130,7 +132,11 @@ class SCL(Method):
         self.memory.update(*self.seen)
 
     def reason(self, p1, p2, q1, q2):
-        """[3] The hypothesis of each image's class, by consensus of similarities and boundaries: B x K."""
+        """[3] The hypothesis of each image's class, by consensus of similarities and boundaries: B x K.
+
+        A class without another image (p_k = 0) is not ruled out, or it could never gain one again: there q_k decides.
+        """
+        p1, p2 = p1.where(p1 > 0, q1), p2.where(p2 > 0, q2)
         if self.options.consensus == "boundaries":
             return losses.consensus(q1, q2, q1, q2)
         if self.options.consensus == "similarities":

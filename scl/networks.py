@@ -1,7 +1,5 @@
 """Encoders and heads that all methods share: one backbone, its stem fitted to the image size."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,8 +26,8 @@ class Encoder(nn.Module):
         self.register_buffer("sobel", SOBEL.clone() if network.sobel else None, persistent=False)  # on the device
         self.backbone = backbone(network, size)
         self.dimensions = self.backbone.num_features
-        if network.pica_initialisation:
-            initialise_as_pica(self)
+        if network.initialization == "torch":
+            reset(self)
 
     def forward(self, images: Tensor) -> Tensor:
         images = (images.to(self.mean.dtype) - self.mean) / self.std
@@ -62,8 +60,9 @@ def _check_keys(network: Network, size: int) -> None:
     name = network.backbone
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
         raise ValueError(f"network.backbone: {shown(name)} is not a ResNet of timm (try resnet18 or resnet34)")
-    if size > 96 and (network.width != 64 or network.layers or network.pool is False):
-        raise ValueError("network: width, layers and pool apply to images up to 96 px; leave them out for larger ones")
+    if size > 96 and (network.width != 64 or network.layers or network.pool is False or network.pool_padding):
+        raise ValueError("network: width, layers, pool and pool_padding apply to images up to 96 px; leave them out for "
+                         "larger ones")
 
 
 def backbone(network: Network, size: int) -> nn.Module:
@@ -83,7 +82,7 @@ def backbone(network: Network, size: int) -> nn.Module:
     if stages == 3:
         net.layer4 = nn.Identity()
     pool = size > 32 if network.pool is None else network.pool
-    net.maxpool = nn.MaxPool2d(2) if pool else nn.Identity()
+    net.maxpool = nn.MaxPool2d(2, padding=network.pool_padding) if pool else nn.Identity()
     return net
 
 
@@ -136,12 +135,11 @@ def sobel(images: Tensor, filters: Tensor = SOBEL) -> Tensor:
     return F.conv2d(images.mean(1, keepdim=True), filters.to(images.dtype), padding=1)
 
 
-def initialise_as_pica(module: nn.Module) -> None:
-    """Convolutions N(0, sqrt(2 / n)) with n = k * k * channels out, linear layers N(0, 0.01), biases 0."""
+def reset(module: nn.Module) -> None:
+    """Convolutions and linear layers as torch initialises them: uniform in +- 1 / sqrt(fan in).
+
+    timm's own initialization of a ResNet has a standard deviation of sqrt(2 / fan out) instead.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
-            nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan_out))
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0, 0.01)
-            nn.init.zeros_(layer.bias)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.reset_parameters()

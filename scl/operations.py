@@ -11,7 +11,7 @@ import functools
 import math
 
 import torch
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from scl import colours, filters, strong, warps
 from scl.settings import check_range
@@ -98,6 +98,15 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
     side = torch.full_like(top, size)
     padded = pad(images.float(), [padding] * 4)
     return warps.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
+
+
+def resize(images, generator, *, size: int | None = None):
+    """To size x size pixels (default: the height), bilinear, antialiased where that is smaller."""
+    size = images.shape[2] if size is None else size
+    check_range("size", size, 1, LARGEST)
+    if images.shape[2] == images.shape[3] == size:
+        return images
+    return interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).to(images.dtype)
 
 
 def flip(images, generator, *, probability: float = 0.5):

@@ -80,7 +80,7 @@ def _record(trainer) -> dict:
         "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds,
         "peak_memory_bytes": max(attempt["peak_memory_bytes"] for attempt in trainer.attempts),
         "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
-        "config_sha256": settings.digest(run), "images_sha256": trainer.identity["images"]["sha256"],
+        "config_sha256": settings.digest(run), "images_sha256": trainer.facts["images_sha256"],
         "identity": trainer.identity, "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
         "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")},

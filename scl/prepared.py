@@ -21,6 +21,15 @@ class Roles(BaseModel):
     assign: list[str]
 
 
+class Larger(BaseModel):
+    """The same images once more, larger: in images-<size>.npy."""
+
+    model_config = ConfigDict(strict=True)
+
+    size: int
+    sha256: str
+
+
 class Prepared(BaseModel):
     """What is relied on; the other keys are kept as they are."""
 
@@ -29,6 +38,7 @@ class Prepared(BaseModel):
     images_sha256: str
     clusters: int
     size: Rows
+    larger: Larger | None = None
     splits: dict[str, Rows]
     protocols: dict[str, Roles]
 

@@ -48,11 +48,13 @@ class Network:
     width: int = 64
     layers: list[int] | None = None  # blocks a stage; None = the backbone's own
     pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
+    pool_padding: int = 0  # of that max-pool; 1 in the official codes of SCAN and PICA
     sobel: bool = False  # PICA's official input: grey, two fixed Sobel channels
-    pica_initialisation: bool = False  # PICA's official initialisation of convolutions and linear layers
+    initialization: str = "timm"  # convolutions N(0, sqrt(2 / fan out)) | torch: torch's defaults, as PICA's code
 
     def __post_init__(self):
-        check_ranges(self, width=(8, 1024))
+        check_ranges(self, width=(8, 1024), pool_padding=(0, 1))
+        check_choices(self, initialization=("timm", "torch"))
         if self.width % 8:  # narrower and odd ones have crashed convolutions of torch
             raise ValueError(f"width: {self.width} is not a multiple of 8")
         if self.layers is not None and (len(self.layers) not in (3, 4) or not all(1 <= n <= 100 for n in self.layers)):
@@ -102,6 +104,7 @@ class RunSettings:
     augment: dict[str, list] = field(default_factory=dict)
     options: dict[str, typing.Any] = field(default_factory=dict)
     version: int | None = None  # of the method: raised when its mathematics changes
+    image_size: int | None = None  # pixels a side that the method asks for, where the benchmark is stored at them too
     method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
 
     def __post_init__(self):
@@ -230,13 +233,14 @@ def load_run(directory) -> RunSettings:
 
 
 def complete(run: RunSettings) -> RunSettings:
-    """The settings with every option of the method and its version written out, so that a changed default or a
-    raised version is another run. Imports the method. Raises ValueError for unknown options."""
+    """The settings with every option of the method, its version and the size of image it asks for written out, so that
+    a changed default or a raised version is another run. Imports the method. Raises ValueError for unknown options."""
     method = find_class(run.method)
     if type(method.version) is not int:
         raise ValueError(f"{run.method}.version: expected a whole number, got {shown(method.version)}")
     options = read(method.Options, run.options, f"{run.stage}.options")
-    return dataclasses.replace(run, options=dataclasses.asdict(options), version=method.version)
+    return dataclasses.replace(run, options=dataclasses.asdict(options), version=method.version,
+                               image_size=method.image_size(options))
 
 
 def as_mapping(run: RunSettings) -> dict:

@@ -49,6 +49,18 @@ def curve_epochs(training) -> set[int]:
     return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
 
 
+def fill_idle_gradients(optimizer) -> None:
+    """Zeros for parameters that the loss does not reach, once they have been trained: torch before 2.0 left them so.
+
+    Adam then goes on moving such a parameter by its momentum and lets its second moment decay, where without a gradient
+    it would stay as it is. `optimizer` tells who has been trained, also after a resume.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None and parameter in optimizer.state:
+                parameter.grad = torch.zeros_like(parameter)
+
+
 class Trainer:
     """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
 
@@ -59,7 +71,7 @@ class Trainer:
         method_class = find_class(run.method)
         self.facts = describe(run.data)  # once: the benchmark may be prepared again while the run trains
         use = "represent" if method_class.uses_unlabelled else "fit"
-        self.images = images.load(run.data, run.protocol, use, facts=self.facts, device=device)
+        self.images = images.load(run.data, run.protocol, use, size=run.image_size, facts=self.facts, device=device)
         self.evaluated = self._evaluated_images()
         weights, checksum = run_files.weights_of(Path(run.after)) if run.after else (None, None)
         self.identity = identity_of(run, self.facts, checksum)  # of what was loaded
@@ -80,7 +92,8 @@ class Trainer:
         uses = self.facts["protocols"][self.run.protocol]
         if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
             return self.images
-        return images.load(self.run.data, self.run.protocol, "assign", facts=self.facts, device=self.device)
+        return images.load(self.run.data, self.run.protocol, "assign", size=self.run.image_size, facts=self.facts,
+                           device=self.device)
 
     def _build(self, method_class, weights: bytes | None):
         clusters = self.facts["clusters"]
@@ -88,7 +101,7 @@ class Trainer:
             raise ValueError(f"{self.run.data}: {clusters} clusters cannot be found in {self.images.fit} images")
         mean, std = self.images.statistics()
         problem = Problem(images=self.images.fit, unlabelled=len(self.images) - self.images.fit, clusters=clusters,
-                          size=self.images.size, epochs=self.run.training.epochs, mean=mean, std=std)
+                          size=self.facts["size"][0], epochs=self.run.training.epochs, mean=mean, std=std)
         options = settings.read(method_class.Options, self.run.options, f"{self.run.stage}.options")
         torch.manual_seed(self.seeds("initial weights"))
         method = method_class(options, problem, self.run.network)
@@ -134,10 +147,10 @@ class Trainer:
             self._end_epoch()
 
     def steps_per_epoch(self) -> tuple[int, int]:
-        """(steps, batch size) of this epoch; a last partial batch is dropped, as in the official recipes."""
+        """(steps, batch size) of this epoch; the method says whether a last batch that is not full is one."""
         pool = self.method.pool(self.epoch)
         batch = min(self.run.training.batch_size, pool)
-        return pool // batch, batch
+        return math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch, batch
 
     def steps_of_epoch(self):
         """Makes the steps that this epoch has left, one each time it is asked for the next."""
@@ -171,6 +184,8 @@ class Trainer:
         if loss.requires_grad:  # not so where a step has nothing to learn from, e.g. an empty self-label mask
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if self.method.zero_idle_gradients:
+                fill_idle_gradients(self.optimizer)
             self.optimizer.step()
         self.method.after_step()
         self.epoch_losses.append(values.detach())
@@ -196,16 +211,15 @@ class Trainer:
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
-            last = self.epoch == self.run.training.epochs
-            found = self.assign(restarts=None if last else 1)  # on the way k-means starts once: it may take minutes
-            self.last_assignment = found if last else None
+            found = self.assign()
+            self.last_assignment = found if self.epoch == self.run.training.epochs else None
             self.curve.append((self.epoch, torch.from_numpy(found[0]).short()))
         self._progress(terms)
 
-    def assign(self, restarts: int | None = None):
+    def assign(self):
         """(assignments, confidence) of the evaluated images with the present weights."""
         return assignments(self.method, self.images, self.evaluated, autocast=self.autocast,
-                           seed=self.seeds("kmeans"), restarts=restarts)
+                           seed=self.seeds("kmeans"))
 
     def _progress(self, terms) -> None:
         epochs = self.run.training.epochs

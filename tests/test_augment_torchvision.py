@@ -11,7 +11,7 @@ from scl.shim import torchvision  # noqa: F401  (must come before torchvision.tr
 from torchvision.transforms import InterpolationMode  # isort: skip
 from torchvision.transforms.v2 import functional as tv  # isort: skip
 
-from scl import colours, filters, strong, warps  # isort: skip
+from scl import colours, filters, operations, strong, warps  # isort: skip
 
 ROUNDING = 1e-5
 BATCH = 12
@@ -53,6 +53,12 @@ def test_crop_resize_is_antialiased_resized_crop(height, width, size):
         return tv.resized_crop(image, *map(int, box), size=[size, size], antialias=True)
 
     assert_same(warps.crop_resize(images, boxes, size=size), one_by_one(theirs, images, boxes))
+
+
+@pytest.mark.parametrize("side, size", [(32, 40), (96, 112), (40, 32), (17, 17)])
+def test_resize(side, size):
+    images = random_images(side, side)
+    assert_same(operations.resize(images, None, size=size), tv.resize(images, [size, size], antialias=True))
 
 
 def test_mirror():

@@ -1,16 +1,21 @@
 """What the baselines draw and when they use what: neighbours, heads, unlabelled images, confident images."""
 
+import copy
+import csv
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_METHODS
 
 from baselines.controls import Pixels
-from baselines.pica import PICA, middle
+from baselines.pica import PICA, center
 from baselines.scan import SCAN, SelfLabel, nearest
 from baselines.simclr import SimCLR
+from scl import assign, augment
 from scl import images as stored
 from scl.assign import assignments, kmeans
 from scl.contract import Problem
@@ -43,6 +48,19 @@ def drawn(views):
 
 
 # --- SCAN -------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_those_of_features_in_float32():
+    """Also where the networks compute in bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (300, 8, 8, 3), generator=generator, dtype=torch.uint8)
+    images = stored.Images(pixels, np.arange(300), 300)
+    scan = build(SCAN, problem=dataclasses.replace(PROBLEM, images=300))
+    scan.prepare(images, None)
+    expected = scan.neighbours.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        scan.prepare(images, None)
+    assert torch.equal(scan.neighbours, expected)
 
 
 def test_scan_draws_uniformly_among_21_the_image_itself_included():
@@ -180,24 +198,63 @@ def test_pica_draws_the_original_once_and_three_perturbed_copies():
     assert [v.tolist() for v in views] == [[4, 2]] + [[104, 102]] * 3
 
 
-def test_pica_evaluates_the_middle():
-    images = torch.rand(2, 3, 40, 40)
-    window = torch.nn.functional.interpolate(images[:, :, 4:36, 4:36], size=40, mode="bilinear")
-    torch.testing.assert_close(middle(images, 0.8), window)
-    assert middle(images, 1.0) is images
+@pytest.mark.parametrize("stored, resized, size, first", [
+    (32, 40, 32, 4), (96, 112, 96, 8), (112, 112, 96, 8), (64, 75, 64, 6), (32, 32, 32, 0), (32, 20, 32, 0)])
+def test_pica_evaluates_the_central_window(stored, resized, size, first):
+    """torchvision's Resize and CenterCrop; stored pixels where the images are stored at that size."""
+    images = torch.rand(2, 3, stored, stored)
+    whole = images if stored == resized else torch.nn.functional.interpolate(
+        images, size=resized, mode="bilinear", antialias=True)
+    window = center(images, resized, size)
+    assert torch.equal(window, whole[:, :, first:first + size, first:first + size])
+    assert window.shape[-1] == min(size, resized)
 
 
-def test_pica_official_initialisation_and_input():
+@pytest.mark.parametrize("stored", [40, 32])
+def test_pica_sees_every_window_of_the_resized_image(stored):
+    """The original view in the configuration: resize, then random_crop; exact pixels, all 81 places."""
+    spec = [{"resize": {"size": 40}}, {"random_crop": {"size": 32}}]
+    images = torch.rand(1, 3, stored, stored)
+    whole = images if stored == 40 else torch.nn.functional.interpolate(images, size=40, mode="bilinear")
+    views = augment.build(spec, stored)(images.expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))
+    places = {(y, x): whole[0, :, y:y + 32, x:x + 32] for y in range(9) for x in range(9)}
+    found = {min(places, key=lambda place: (places[place] - view).abs().max()) for view in views[:500]}
+    assert all(min((window - view).abs().max() for window in places.values()) < 1e-6 for view in views[:100])
+    assert len(found) == 81 and views.shape[2:] == (32, 32)
+
+
+def test_pica_official_network():
+    """ResNet of one pass of a 3x3 stem with a padded max-pool on Sobel responses, initialized by torch's defaults."""
     problem = dataclasses.replace(PROBLEM, size=32)
-    network = Network(backbone="resnet18", pool=True, sobel=True, pica_initialisation=True)
+    network = Network(backbone="resnet18", pool=True, pool_padding=1, sobel=True, initialization="torch")
     pica = build(PICA, problem=problem, network=network)
-    first = pica.encoder.backbone.conv1
-    assert first.in_channels == 2 and first.stride == (1, 1) and pica.encoder.backbone.maxpool.kernel_size == 2
-    deep = pica.encoder.backbone.layer4[0].conv2.weight
-    assert deep.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
-    for head in (pica.head, pica.overclustering_head):
-        assert head.weight.std().item() == pytest.approx(0.01, rel=0.2) and not head.bias.any()
-        assert head.weight.mean().item() == pytest.approx(0, abs=0.002)
+    first, pool = pica.encoder.backbone.conv1, pica.encoder.backbone.maxpool
+    assert (first.in_channels, first.stride, pool.kernel_size, pool.padding) == (2, (1, 1), 2, 1)
+    layers = [m for m in pica.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert len(layers) == 22  # 20 convolutions and the two heads
+    for layer in layers:  # uniform in +- 1 / sqrt(fan in)
+        fan = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan), rel=0.1)
+        assert layer.weight.abs().max().item() <= 1 / math.sqrt(fan)
+
+
+def test_pica_trains_on_a_last_batch_that_is_not_full(tiny_study, train_all):
+    """200 digits in batches of 64: four steps an epoch; SimCLR, as SCAN's code, drops the last eight."""
+    pica, simclr = train_all(tiny_study("pica", "simclr"))
+    steps = {run.stage: [row["steps"] for row in csv.DictReader((run.directory / "history.csv").open())]
+             for run in (pica, simclr)}
+    assert steps == {"pica": ["4", "4"], "simclr": ["3", "3"]}
+
+
+def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypatch):
+    """As many starts on the way as at the end."""
+    asked = []
+    monkeypatch.setattr(assign, "kmeans", lambda *arrays, restarts, seed: asked.append(restarts) or kmeans(
+        *arrays, restarts=restarts, seed=seed))
+    methods = copy.deepcopy(TINY_METHODS)
+    methods["simclr"]["options"]["kmeans_restarts"] = 3
+    train_all(tiny_study("simclr", methods=methods))
+    assert asked == [3, 3]
 
 
 # --- images that may only be looked at --------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def server(offered):
         yield server
 
 
-def make(tmp_path, dataset="imagenet10", **source):
+def make(tmp_path, dataset="imagenet10", sizes=None, **source):
     source = ImageNetSource(**{"images_per_class": 6, **source})
     out = tmp_path / "data" / dataset
     mark = prepare(
@@ -48,8 +48,8 @@ def make(tmp_path, dataset="imagenet10", **source):
         dataset=dataset,
         folder=out,
         archives=tmp_path / "archives",
-        size=32,
         downloads=Downloads(timeout=0.5, imagenet=source),
+        **{"size": 32, **(sizes or {})},
     )
     return json.loads(mark.read_text()), np.load(out / "images.npy"), np.load(out / "labels.npy")
 
@@ -69,6 +69,19 @@ def test_tar_folder_and_url_give_the_same_rows(offered, server, tmp_path):
         and record["classes"][0] == "Maltese"
         and not record["official"]
     )
+
+
+def test_images_are_kept_at_a_larger_size_too(offered, tmp_path):
+    """The usual ones do not change by it, and the larger ones are made of the originals, not of the usual ones."""
+    source = {"tar": str(offered / TAR)}
+    alone, both, large = (make(tmp_path / name, sizes=sizes, **source)
+                          for name, sizes in (("a", {}), ("b", {"larger_size": 48}), ("c", {"size": 48})))
+    assert both[0]["images_sha256"] == alone[0]["images_sha256"] and alone[0]["larger"] is None
+    assert both[0]["larger"] == {"size": 48, "sha256": large[0]["images_sha256"]}
+    larger = np.load(tmp_path / "b" / "data" / "imagenet10" / "images-48.npy")
+    np.testing.assert_array_equal(larger, large[1])
+    with pytest.raises(ValueError, match="larger_size: 32 is not within 33 .. 1024 pixels"):
+        make(tmp_path / "d", sizes={"larger_size": 32}, **source)
 
 
 def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_path, offered):

@@ -1,15 +1,20 @@
 """What `scl train` says of prepared data that is missing, empty or damaged: one message, and nothing is written."""
 
+import copy
 import json
 import shutil
 
 import numpy as np
 import pytest
+from conftest import TINY_METHODS
 
 from benchmarks.cli import main
-from scl import images, train
+from benchmarks.datasets.prepare import prepare
+from benchmarks.evaluation.evaluate import evaluate_run
+from scl import images, settings, train
 from scl.prepared import describe
 from scl.record import Damaged
+from scl.trainer import Trainer
 
 
 @pytest.fixture
@@ -118,3 +123,55 @@ def test_the_images_of_a_protocol(digits):
     np.testing.assert_allclose(batch[0].permute(1, 2, 0).numpy(), stored[3] / 255, atol=1e-6)
     with pytest.raises(ValueError, match="no protocol 'other'"):
         images.load(digits / "tiny-digits", "other", "fit")
+
+
+# --- images that are stored at two sizes ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory):
+    """<folder>/tiny-digits at 8 and at 12 px."""
+    data = tmp_path_factory.mktemp("two-sizes")
+    prepare("tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8,
+            larger_size=12, subset=200)
+    return data
+
+
+def of_two_sizes(tiny_study, data, *stages):
+    methods = copy.deepcopy(TINY_METHODS)
+    methods["pica"]["options"]["resize"] = 12
+    methods["pica"]["augment"] = {"original": [{"resize": {"size": 12}}, {"random_crop": {"size": 8}}],
+                                  "perturbed": [{"random_resized_crop": {"size": 8}}]}
+    return tiny_study(*stages, methods=methods, data=data)
+
+
+def test_a_method_gets_the_larger_images_where_it_asks_for_them(two_sizes, tiny_study, train_all):
+    """PICA sees windows of the stored pixels; the others the very images they would have without."""
+    study = of_two_sizes(tiny_study, two_sizes, "simclr", "pica")
+    seen = {}
+    for run in study.runs():
+        if run.seed == 0:
+            settled = settings.complete(settings.load_run(run.directory))
+            trainer = Trainer(settled, run.directory, device="cpu", report=lambda *_: None)
+            seen[run.stage] = trainer.images.pixels.numpy(), trainer.method.problem.size
+    stored = two_sizes / "tiny-digits"
+    for stage, file in (("simclr", "images.npy"), ("pica", "images-12.npy")):
+        np.testing.assert_array_equal(seen[stage][0], np.load(stored / file))
+        assert seen[stage][1] == 8
+    simclr, pica = train_all(study)
+    facts = describe(stored)
+    assert {run.stage: json.loads((run.directory / "record.json").read_text())["identity"]["images"]["sha256"]
+            for run in (simclr, pica)} == {"simclr": facts["images_sha256"], "pica": facts["larger"]["sha256"]}
+    evaluate_run(pica.directory, stored)  # which knows them by the usual ones
+
+
+def test_damaged_larger_images_are_set_aside(two_sizes, tiny_study, tmp_path, capsys):
+    shutil.copytree(two_sizes, tmp_path / "data")
+    content = bytearray((tmp_path / "data/tiny-digits/images-12.npy").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "data/tiny-digits/images-12.npy").write_bytes(content)
+    simclr, pica = of_two_sizes(tiny_study, tmp_path / "data", "simclr", "pica").runs()
+    assert main(["train", str(simclr.directory), "--gpus", "0"]) == 0
+    assert main(["train", str(pica.directory), "--gpus", "0"]) == 2
+    assert "images-12.npy" in capsys.readouterr().err
+    assert not (tmp_path / "data/tiny-digits/benchmark.json").exists()

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scl import settings
+from scl import losses, settings
 from scl.contract import Problem
 from scl.images import load
 from scl.method import SCL, Options
@@ -168,6 +168,46 @@ def test_prototypes_are_the_unit_centres_of_sklearns_kmeans(monkeypatch):
     found = KMeans(CLUSTERS, n_init=3, random_state=seed).fit(method.memory.rows.numpy())
     np.testing.assert_allclose(method.prototypes.weight.detach().numpy(), plain.unit(found.cluster_centers_), rtol=1e-4)
     assert method.memory.pseudo_classes.tolist() == found.labels_.tolist()
+
+
+def test_images_not_yet_in_the_memory_do_not_place_prototypes():
+    """After a warm-up of one epoch whose last partial batch was dropped: no centre at the origin."""
+    from sklearn.cluster import KMeans
+
+    method = build(prototypes="kmeans", kmeans_restarts=2)
+    rows = method.memory.rows.clone()
+    method.memory.rows[50:], method.memory.pseudo_classes[50:] = 0, CLUSTERS
+    torch.manual_seed(1)
+    seed = int(torch.randint(2**31, (1,)))
+    torch.manual_seed(1)
+    method.place_prototypes()
+    found = KMeans(CLUSTERS, n_init=2, random_state=seed).fit(rows[:50].numpy())
+    np.testing.assert_allclose(method.prototypes.weight.detach().numpy(), plain.unit(found.cluster_centers_), rtol=1e-4)
+    assert method.memory.pseudo_classes.tolist() == found.labels_.tolist() + [CLUSTERS] * 10
+
+
+@pytest.mark.parametrize("consensus", ["both", "similarities"])
+def test_an_emptied_pseudo_class_can_come_back(consensus):
+    """[3] Where no other image is in a class, p says nothing of it, and the boundary decides."""
+    method = build(consensus=consensus)
+    method.memory.pseudo_classes[method.memory.pseudo_classes == 3] = 0
+    z = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(5)), dim=1)
+    p = method.memory.similarity(z, torch.arange(6))
+    assert (p[:, 3] == 0).all()
+    sure = torch.tensor([[1e-4, 1e-4, 1e-4, 1 - 3e-4]]).repeat(6, 1)
+    assert method.reason(p, p, sure, sure).argmax(1).tolist() == [3] * 6
+    assert (method.reason(p, p, sure.flip(1), sure.flip(1)).argmax(1) != 3).all()
+
+
+def test_an_image_alone_in_its_pseudo_class_has_no_positives():
+    """[4] It adds nothing to the loss, neither a value nor a gradient."""
+    p = torch.tensor([[0.25, 0.75, 0.0]], requires_grad=True)
+    alone, other = torch.tensor([2]), torch.tensor([0])
+    assert losses.semantic_contrast(p, p, alone).item() == 0
+    both = losses.semantic_contrast(p.repeat(2, 1), p.repeat(2, 1), torch.cat([alone, other]))
+    assert both.item() == pytest.approx(math.log(4) / 2)
+    both.backward()
+    assert p.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("prototypes", ["kmeans", "random"])

@@ -182,9 +182,10 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
     ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
     ({"layers": [1, 0, 1]}, 32, r"layers: \[1, 0, 1\] are not"),
     ({"layers": []}, 32, r"layers: \[\] are not"),
-    ({"width": 32}, 97, "width, layers and pool apply to images up to 96 px"),
-    ({"width": 128}, 97, "width, layers and pool apply to images up to 96 px"),
-    ({"layers": [1, 1, 1]}, 97, "width, layers and pool apply to images up to 96 px"),
+    ({"width": 32}, 97, "width, layers, pool and pool_padding apply to images up to 96 px"),
+    ({"width": 128}, 97, "apply to images up to 96 px"),
+    ({"layers": [1, 1, 1]}, 97, "apply to images up to 96 px"),
+    ({"pool_padding": 1}, 97, "apply to images up to 96 px"),
 ])
 def test_check_refuses(network, size, words):
     with pytest.raises(ValueError, match=words):
@@ -244,29 +245,43 @@ def test_prototypes_are_cosines():
     assert prototypes(z.double()).dtype == torch.float64
 
 
-# --- PICA's initialization --------------------------------------------------------------------------------------
+# --- initialization ---------------------------------------------------------------------------------------------
 
 
-def test_initialise_as_pica():
-    """Convolutions N(0, sqrt(2 / n)), n = height x width x channels out; linear layers N(0, 0.01), biases 0."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(16, 64, (3, 5)), nn.BatchNorm2d(64), nn.Linear(100, 80))
-    before = [p.clone() for p in net[1].parameters()]
-    networks.initialise_as_pica(net)
-    for weight, deviation in [(net[0].weight, math.sqrt(2 / (3 * 5 * 64))), (net[2].weight, 0.01)]:
-        assert weight.std().item() == pytest.approx(deviation, rel=0.05)
-        assert weight.mean().item() == pytest.approx(0, abs=0.1 * deviation)
-        assert weight.abs().max() > 3 * deviation  # not uniform
-    assert net[2].bias.abs().max() == 0
-    assert all(torch.equal(a, b) for a, b in zip(before, net[1].parameters()))
+@pytest.mark.parametrize("initialization, gain", [("timm", math.sqrt(2)), ("torch", math.sqrt(1 / 3))])
+def test_encoder_is_initialized_as_asked(initialization, gain):
+    """timm: N(0, sqrt(2 / fan out)); torch: uniform in +- 1 / sqrt(fan in), a deviation of 1 / sqrt(3 fan in)."""
+    made = encoder(Network(layers=[1, 1, 1], initialization=initialization), size=32)
+    for layer in (made.backbone.conv1, made.backbone.layer2[0].conv2, made.backbone.layer3[0].conv1):
+        out, channels_in, height, width = layer.weight.shape
+        fan = height * width * (out if initialization == "timm" else channels_in)
+        assert layer.weight.std().item() == pytest.approx(gain / math.sqrt(fan), rel=0.05)
+        bounded = layer.weight.abs().max().item() <= 1 / math.sqrt(fan)
+        assert bounded == (initialization == "torch")
+    norm = made.backbone.bn1
+    assert (norm.weight == 1).all() and (norm.bias == 0).all()
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_encoder_is_initialised_as_asked(asked):
-    made = encoder(Network(layers=[1, 1, 1], pica_initialisation=asked), size=32)
-    weight = made.backbone.layer3[0].conv1.weight  # 256 x 128 x 3 x 3
-    timms = math.sqrt(2 / (9 * 256))  # kaiming normal by fan out: the same deviation
-    assert weight.std().item() == pytest.approx(timms, rel=0.02)
-    torch.manual_seed(0)
-    reference = backbone(Network(layers=[1, 1, 1]), 32).layer3[0].conv1.weight
-    assert torch.equal(weight, reference) != asked
+@pytest.mark.parametrize("padding, side", [(0, 6), (1, 7)])
+def test_the_max_pool_of_the_stem_is_padded_as_asked(padding, side):
+    """7 x 7 features of images of 96 px at the end of the official codes' networks."""
+    made = encoder(Network(width=8, pool_padding=padding), size=96)
+    with torch.no_grad():
+        features = made.backbone.forward_features(torch.zeros(1, 3, 96, 96))
+    assert features.shape == (1, 64, side, side)
+
+
+# --- PICA's input -----------------------------------------------------------------------------------------------
+
+
+def test_sobel_is_the_horizontal_and_vertical_gradient_of_the_mean_of_the_channels():
+    """PICA's kernels, [1 0 -1; 2 0 -2; 1 0 -1] and its transpose, as cross-correlations with zeros outside."""
+    images = torch.rand(2, 3, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = networks.sobel(images)
+    grey = np.pad(images.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)))
+    horizontal = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    for b, y, x in np.ndindex(2, 5, 6):
+        window = grey[b, y:y + 3, x:x + 3]
+        across = sum(horizontal[i][j] * window[i, j] for i in range(3) for j in range(3))
+        down = sum(horizontal[j][i] * window[i, j] for i in range(3) for j in range(3))
+        assert found[b, :, y, x].tolist() == pytest.approx([across, down], abs=1e-12)

@@ -16,7 +16,7 @@ def test_defaults_of_the_official_codes():
     assert vars(SCAN.Options()) == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512,
                                     "projection": 128}
     assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
-    assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "centre": 1.0}
+    assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "resize": None}
     assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
 
 
@@ -47,8 +47,7 @@ def test_defaults_of_scl():
     (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: between 0 and 1, got 1.0"),
     (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: 0 is below 1"),
     (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: 1 is below 2"),
-    (PICA, {"centre": 0.1}, {"centre": 0.0}, "centre: 0.0 is below 0.1"),
-    (PICA, {"centre": 1.0}, {"centre": 1.01}, "centre: 1.01 is above 1"),
+    (PICA, {"resize": 8}, {"resize": 7}, "resize: 7 is below 8"),
 ])
 def test_options_up_to_their_limits(cls, allowed, refused, words):
     cls.Options(**allowed)

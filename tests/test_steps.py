@@ -3,6 +3,8 @@
 SCL's are in test_method_scl.py.
 """
 
+import contextlib
+import copy
 import math
 
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 import torch
 
 from baselines.controls import Pixels, Random
-from baselines.pica import PICA, middle
+from baselines.pica import PICA, center
 from baselines.scan import SCAN, SelfLabel
 from baselines.simclr import SimCLR
-from scl.contract import Problem
+from scl.contract import Method, Problem
+from scl.seeding import Seeds
 from scl.settings import Network
+from scl.trainer import Trainer
 
 BATCH, CLUSTERS = 12, 4
 INDEX = torch.arange(BATCH)
@@ -181,30 +185,69 @@ def test_pica_step_spreads_the_images():
     assert losses[0] == pytest.approx(0, abs=1e-6) and losses[0] < losses[1]
 
 
-@pytest.mark.parametrize("share, side, first, inner", [
-    (0.8, 40, 4, 32), (0.5, 9, 2, 4), (0.55, 10, 2, 6), (0.7, 7, 1, 5)])
-def test_middle_is_the_centre_enlarged(share, side, first, inner):
-    images = torch.rand(2, 3, side, side, dtype=torch.float64)
-    found, scale = middle(images, share), inner / side
-    for row, column in [(0, 0), (side // 2, 1), (side - 1, side - 2)]:
-        y, x = (min(max((place + 0.5) * scale - 0.5, 0), inner - 1) for place in (row, column))
-        expected = 0.0
-        for i in range(inner):
-            for j in range(inner):
-                share_of = max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j))
-                expected = expected + share_of * images[:, :, first + i, first + j]
-        torch.testing.assert_close(found[:, :, row, column], expected)
+class TwoHeads(Method):
+    """Two scalars, trained in turns like PICA's heads: the loss of epoch e is (e + 1) times head e % 2."""
+
+    zero_idle_gradients = True
+
+    def __init__(self):
+        super().__init__(None, None, None)
+        self.heads = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(2.0))
+        for number, head in enumerate(self.heads):
+            self.register_parameter(f"head{number}", head)
+
+    def step(self, views, index):
+        return {"loss": (self.epoch + 1) * self.heads[self.epoch % 2]}
+
+
+def adam_by_hand(start, gradients, rate=0.1):
+    """Kingma & Ba, algorithm 1, with a gradient (None: the parameter is not yet trained) a step."""
+    value, m, v, t = start, 0.0, 0.0, 0
+    for g in gradients:
+        if g is not None:
+            t, m, v = t + 1, 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            value -= rate * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return value
+
+
+@pytest.mark.parametrize("resumed_before", [None, 7])
+def test_an_idle_head_moves_on_as_under_torch_1_0(resumed_before):
+    """Once trained, a head without a gradient has one of zero: Adam moves it by its momentum, its second moment decays.
+    A run resumed between two steps, whose gradients are gone, does the same."""
+    method = TwoHeads()
+    trainer = object.__new__(Trainer)
+    trainer.method, trainer.autocast, trainer.epoch_losses = method, contextlib.nullcontext, []
+    trainer.seeds, trainer.epoch, trainer.step_in_epoch = Seeds("x", "y", 0), 0, 0
+    trainer.optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
+    steps = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]  # the epoch of each
+    for number, method.epoch in enumerate(steps):
+        if number == resumed_before:
+            state = copy.deepcopy(trainer.optimizer.state_dict())
+            trainer.optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
+            trainer.optimizer.load_state_dict(state)
+            trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.learn((), torch.arange(1))
+    first = [e + 1 if e % 2 == 0 else 0 for e in steps]
+    second = [e + 1 if e % 2 == 1 else None if e == 0 else 0 for e in steps]
+    expected = adam_by_hand(1.0, first), adam_by_hand(2.0, second)
+    assert [head.item() for head in method.heads] == pytest.approx(expected, rel=1e-5)
+    frozen = adam_by_hand(1.0, [g or None for g in first])
+    assert abs(frozen - expected[0]) > 0.1  # what is tested shows here
+
+
+def test_pica_moves_its_idle_head_on():
+    assert PICA.zero_idle_gradients and not Method.zero_idle_gradients
 
 
 # --- what all of them give --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls, options", [
-    (SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"centre": 0.5})])
+    (SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"resize": 10})])
 def test_assign_is_the_softmax_of_the_target_head(cls, options):
     method = build(cls, **options).eval()
     (images,) = views(1)
-    seen = middle(images, 0.5) if "centre" in options else images
+    seen = center(images, 10, 8) if "resize" in options else images
     with torch.no_grad():
         found = method.assign(images)
     np.testing.assert_allclose(found.numpy(), probabilities(method, method.head, seen), rtol=1e-3, atol=1e-6)

@@ -30,6 +30,7 @@ def prepare(
     archives: Path,
     downloads: Downloads | None = None,
     size: int | None = None,
+    larger_size: int | None = None,
     subset: int | None = None,
     clusters: int | None = None,
     path: str | Path | None = None,
@@ -38,7 +39,8 @@ def prepare(
     """Lay down the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
     dataset: its name in the catalogue. size: pixels a side (default: the data set's); larger and smaller
-    images are resized once, see `pixels.RESIZE`. subset: so many images, drawn without a look at labels.
+    images are resized once, see `pixels.RESIZE`. larger_size: the images are kept at this size too, for methods
+    that ask for it. subset: so many images, drawn without a look at labels.
     clusters: default the number of classes. path: the user's folder, for the data set `folder`. archives:
     where downloads are kept. workers: processes that resize. ValueError or OSError with a way out; nothing
     half-written under a final name.
@@ -48,6 +50,8 @@ def prepare(
     size = described.size if size is None else size
     if not SIZES[0] <= size <= SIZES[1]:
         raise ValueError(f"{name}: size: {size} is not within {SIZES[0]} .. {SIZES[1]} pixels")
+    if larger_size is not None and not size < larger_size <= SIZES[1]:
+        raise ValueError(f"{name}: larger_size: {larger_size} is not within {size + 1} .. {SIZES[1]} pixels")
     if bool(path) != described.user_path:
         raise ValueError(
             f"{name}: path: "
@@ -79,7 +83,7 @@ def prepare(
         "resize": RESIZE,
         "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)],
     }
-    return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, workers)
+    return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, larger_size, workers)
 
 
 def prepare_for(study, name: str) -> Path:
@@ -92,6 +96,7 @@ def prepare_for(study, name: str) -> Path:
         archives=study.data / "archives",
         downloads=study.downloads,
         size=block.size,
+        larger_size=block.larger_size,
         subset=block.subset,
         clusters=block.clusters,
         path=block.path,
@@ -101,7 +106,7 @@ def prepare_for(study, name: str) -> Path:
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     """What of a prepared benchmark is not as the configuration asks, "" if nothing is.
 
-    facts: its benchmark.json. block: its block in the configuration (dataset, size, subset, clusters, path).
+    facts: its benchmark.json. block: its block in the configuration (dataset, size, larger_size, subset, clusters, path).
     """
     size = block.size or dataset.size
     clusters = block.clusters or len(facts.get("classes") or ())
@@ -109,6 +114,9 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     for key, value in wanted.items():
         if facts.get(key) != value:
             return f"{key}: {facts.get(key)}, wanted {value}"
+    larger = (facts.get("larger") or {}).get("size")
+    if larger != block.larger_size:
+        return f"larger_size: {larger}, wanted {block.larger_size}"
     sources = {source.get("file"): source for source in facts.get("sources") or ()}
     for archive in archives_of(dataset, downloads):
         source = sources.get(archive.file, {})
@@ -169,23 +177,30 @@ def _source(archive: Archive, file: Path) -> dict:
     return {"file": archive.file, "bytes": file.stat().st_size, **digests, "url": source_of(file)}
 
 
-def _write(folder: Path, contents: Contents, rows: np.ndarray, record: dict, workers: int | None) -> Path:
-    mark, images, labels = folder / "benchmark.json", folder / "images.npy", folder / "labels.npy"
-    name, count, size = record["name"], record["count"], record["size"][0]
+def _write(
+    folder: Path, contents: Contents, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
+) -> Path:
+    mark, labels = folder / "benchmark.json", folder / "labels.npy"
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)  # from here on the folder is not whole
     labels.unlink(missing_ok=True)
-    say(
-        f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {images}"
-    )
-    position = np.full(contents.count, -1)
-    position[rows] = np.arange(count)
-    stream = ((int(position[row]), where, data) for row, where, data in contents.images(rows))
-    with atomic(images) as temporary:
-        write_images(
-            temporary, stream, count=count, size=size, workers=workers, upright=contents.upright, label=name
-        )
-    record["images_sha256"], record["labels_sha256"] = sha256(images), None
+
+    def write(size: int, file: str) -> str:
+        """The SHA-256 of the file written."""
+        name, count, path = record["name"], len(rows), folder / file
+        say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
+        position = np.full(contents.count, -1)
+        position[rows] = np.arange(count)
+        stream = ((int(position[row]), where, data) for row, where, data in contents.images(rows))
+        with atomic(path) as temporary:
+            write_images(
+                temporary, stream, count=count, size=size, workers=workers, upright=contents.upright, label=name
+            )
+        return sha256(path)
+
+    record |= {"images_sha256": write(record["size"][0], "images.npy"), "larger": None, "labels_sha256": None}
+    if larger_size:
+        record["larger"] = {"size": larger_size, "sha256": write(larger_size, f"images-{larger_size}.npy")}
     if contents.labels is not None:
         with atomic(labels) as temporary:
             np.save(temporary, contents.labels[rows])

@@ -1,4 +1,4 @@
-"""The classes of ImageNet-10 and ImageNet-Dogs: synsets of ILSVRC-2012, identical in three public lists."""
+"""The classes of ImageNet-10 and ImageNet-Dogs: synsets of ILSVRC-2012, identical in two public lists."""
 
 IMAGENET_10 = {
     "n02056570": "king penguin",
