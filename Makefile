@@ -23,7 +23,7 @@ lint: .venv/dev
 	.venv/bin/snakemake --lint --configfile $(CONFIG)
 
 docs: .venv/docs # The documentation as a web site, in build/site
-	DISABLE_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
 mutation: .venv/ready
