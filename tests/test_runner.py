@@ -21,8 +21,6 @@ from benchmarks.report.collect import read_rows
 from benchmarks.runner import by_seed
 from benchmarks.study import load_study
 
-pytestmark = pytest.mark.workflow
-
 STUDY = TINY | {"seeds": 2, "methods": {stage: TINY_METHODS[stage] for stage in ("kmeans", "simclr", "scan")}}
 BROKEN = {"training": {"epochs": 4, "learning_rate": 1.0e30}}
 
