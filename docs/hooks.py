@@ -1,7 +1,7 @@
 """MkDocs hook: links to files outside docs/ work on the site as they do on GitHub.
 
 MkDocs cannot follow a link such as ../results/reference/digits/tables.md. Each file linked to is added to the site,
-Markdown as a page and everything else as it is, and the link is rewritten. A missing file fails `mkdocs build --strict`.
+Markdown as a page and everything else unchanged, and the link is rewritten. A missing file fails the strict build.
 """
 
 import os
