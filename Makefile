@@ -1,23 +1,36 @@
-# Two commands do everything on a fresh machine: `make smoke` and `make test`. All set up .venv when it is missing.
+# `make smoke` and `make test` are all that a fresh machine needs; each target sets up .venv when it is missing.
 PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test mutation test-slurm clean
+.PHONY: smoke test test-fast lint docs mutation test-slurm clean
 .DELETE_ON_ERROR:
 
-smoke: .venv/ready
+smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
 
-test: .venv/ready
+test: .venv/ready # Everything that needs no GPU; one file: make test TESTS=tests/test_losses.py
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
+
+test-fast: .venv/ready # Under a minute on two idle cores
+	.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow and not workflow" $(TESTS)
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/snakefmt --check Snakefile
+	.venv/bin/snakemake --lint --configfile $(CONFIG)
+
+docs: .venv/docs # The documentation as a web site, in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
 mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py
 
-# Studies through a SLURM of its own, with pretended GPUs, eight minutes: needs root, and Debian's slurm-wlm and munge.
+# Studies through a SLURM of its own with pretended GPUs, eight minutes; needs root and Debian's slurm-wlm and munge.
 test-slurm: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,slurm]' -c constraints.txt
 	.venv/bin/python -m pytest tests/slurm --durations=0
@@ -29,4 +42,8 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (Snakemake): make ... PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -e '.[test]' -c constraints.txt
+	touch $@
+
+.venv/dev .venv/docs: .venv/%: .venv/ready
+	.venv/bin/pip install --quiet -e '.[$*]' -c constraints.txt
 	touch $@

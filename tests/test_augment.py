@@ -109,6 +109,7 @@ def test_computing_all_rows_and_selecting_gives_the_same(name, monkeypatch):
     torch.testing.assert_close(chain(images, seeded()), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", CHAINS)
 def test_on_a_gpu_nothing_waits(name):

@@ -161,6 +161,7 @@ def test_nothing_looks_at_values_where_that_would_stall():
     assert [result.shape for result in everything("meta")] == [result.shape for result in everything("cpu")]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_computes_the_same():
     """float32 without TF32, torch's default; nearest pixels may tip over at a tie."""

@@ -12,6 +12,8 @@ from bad_inputs import configurations
 from flow import snakemake
 from test_bad_input_cli import lay
 
+pytestmark = pytest.mark.slow
+
 BAD = {**configurations(), **files()}
 CASES = ("unknown: 1", "results: '-rf'", "results: 'study.yaml/below'", "methods.scl.network.width: 4", "a circle",
          "folder that is not there", "own file: exit 0", "YAML: contains itself, merged")

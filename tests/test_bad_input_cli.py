@@ -16,6 +16,8 @@ from good_inputs import accepted
 
 from benchmarks.cli import main
 
+pytestmark = pytest.mark.slow
+
 BAD = {**configurations(), **files()}
 GOOD = accepted()
 

@@ -17,6 +17,8 @@ from scl import settings
 from scl.classes import find_class
 from scl.train import Trainer
 
+pytestmark = pytest.mark.slow
+
 OWN = "own"
 
 

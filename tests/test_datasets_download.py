@@ -14,6 +14,8 @@ from benchmarks.datasets import transfer
 from benchmarks.datasets.catalogue import Archive, Downloads, ImageNetSource, archives_of, dataset_named
 from benchmarks.datasets.download import fetch, source_of
 
+pytestmark = pytest.mark.network
+
 FILE = "cifar-10-python.tar.gz"
 DATA = bytes(range(256)) * 4000
 

@@ -18,6 +18,8 @@ from benchmarks.datasets.catalogue import CATALOGUE, Downloads, ImageNetSource
 from benchmarks.datasets.contents import hash_order
 from benchmarks.datasets.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory):

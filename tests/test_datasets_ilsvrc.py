@@ -15,6 +15,8 @@ from benchmarks.datasets import transfer
 from benchmarks.datasets.catalogue import Downloads, ImageNetSource
 from benchmarks.datasets.prepare import prepare
 
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
 TAR = "ILSVRC2012_img_train.tar"
 
 

@@ -18,6 +18,8 @@ from benchmarks.datasets.prepare import prepare
 from benchmarks.datasets.remote_tar import members
 from benchmarks.datasets.transfer import plain
 
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
 FILE = "cifar-10-python.tar.gz"
 DATA = bytes(range(256)) * 400
 

@@ -16,6 +16,8 @@ from benchmarks.datasets.catalogue import Downloads, ImageNetSource
 from benchmarks.datasets.prepare import prepare
 from benchmarks.datasets.remote_tar import members
 
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
 PNG = fake_archives.encoded(fake_archives.picture(0, 0, 20), "PNG")
 
 

@@ -21,6 +21,8 @@ from benchmarks.datasets.cifar import load_pickle
 from benchmarks.datasets.pixels import from_bytes
 from benchmarks.datasets.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 def make(tmp_path, dataset, archive=None, **changes):
     checksums = {archive.name: {"md5": hashlib.md5(archive.read_bytes()).hexdigest()}} if archive else {}

@@ -24,6 +24,8 @@ from benchmarks.study import load_study
 from scl.settings import complete, digest
 from scl.text import printable
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "CPU\n\\input{/etc/passwd}",
     "\r\n\\end{tabular}\n\n% x\\\\ & $y_1^2$ #1 ~ { } {",

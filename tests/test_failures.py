@@ -10,6 +10,8 @@ from benchmarks.state import Survey
 from scl import devices
 from scl.method import SCL
 
+pytestmark = pytest.mark.slow
+
 
 class Hungry(SCL):
     """SCL on a GPU that is too small."""

@@ -16,7 +16,8 @@ from scl.memory import InstanceMemory
 from scl.settings import complete, load_run
 from scl.train import Trainer, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
 CHAINS = {"scl": ["scl"], "simclr": ["simclr"], "pica": ["pica"], "scan": ["simclr", "scan"],
           "selflabel": ["simclr", "scan", "selflabel"]}
 

@@ -26,6 +26,8 @@ from flow import ROOT, TINY
 
 from benchmarks.workflow import handle_sigterm_in_a_thread
 
+pytestmark = [pytest.mark.workflow, pytest.mark.network]
+
 EPOCHS = 150
 STUDY = TINY | {"methods": {
     "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},

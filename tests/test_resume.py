@@ -29,6 +29,8 @@ from scl.method import SCL
 from scl.settings import complete, load_run
 from scl.train import planned_identity
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")
 FORK = multiprocessing.get_context("forkserver")

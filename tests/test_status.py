@@ -16,6 +16,8 @@ from benchmarks.status import missing, describe_state, summarize_study
 from scl import devices
 from scl.settings import complete, digest
 
+pytestmark = pytest.mark.slow
+
 
 def state(study, stage="scl", seed=0):
     run = study.run("tiny-digits", "joint", stage, seed)

@@ -18,6 +18,8 @@ from fake_archives import build
 from flow import ROOT, TINY, column, planned, snakemake
 from PIL import Image
 
+pytestmark = [pytest.mark.workflow, pytest.mark.network]
+
 SIX = ("cifar10", "cifar100-20", "stl10", "imagenet10", "imagenet-dogs", "tiny-imagenet")
 BOTH = ("cifar10", "cifar100-20", "stl10")  # have a test split
 CIFAR10, CIFAR100, STL10, TINY_IMAGENET = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz", "stl10_binary.tar.gz",

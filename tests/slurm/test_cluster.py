@@ -20,6 +20,8 @@ import torch
 import yaml
 from cluster import Cluster, call, missing, wait_for
 
+pytestmark = [pytest.mark.slow, pytest.mark.workflow]
+
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 300  # of one step each: two minutes while there is no file `go`, seconds afterwards
 STUDY = {"results": "results", "data": "data", "seeds": 5, "protocols": ["joint"],
