@@ -13,7 +13,7 @@ import yaml
 from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, write
 
 from benchmarks.cli import in_one_line, main
-from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.progress import Progress
 from benchmarks.report.claims import write_claims
 from benchmarks.report.collect import collect
 from benchmarks.report.figures import write_figures
@@ -22,7 +22,7 @@ from benchmarks.report.page import write_page
 from benchmarks.report.tables import write_tables
 from benchmarks.study import load_study
 from scl.settings import complete, digest
-from scl.text import printable
+from scl.text import printable, say
 
 HOSTILE = [
     "CPU\n\\input{/etc/passwd}",

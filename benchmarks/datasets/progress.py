@@ -5,21 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from scl.text import printable
-
-
-def say(text: str) -> None:
-    print(printable(text, keep="\n"), file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min 20 s', '2 h 5 min'."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+from scl.text import duration, printable, say
 
 
 class Progress:

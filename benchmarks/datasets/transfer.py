@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
-from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.progress import Progress
+from scl.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
@@ -38,44 +39,53 @@ def transfer(
     piece out of a large file (None = the whole file). A server without range requests sends the whole file
     again.
     """
-    longest, failures = _size(part), 0
     pace = Pace(MINIMUM_RATE, WINDOW, timeout)
-    while True:
+
+    def attempt() -> None:
         try:
-            return _stream(url, part, size, pace, start, header, label or part.name)
+            _stream(url, part, size, pace, start, header, label or part.name)
         except TransferError as error:
             if error.status == 416:  # what we hold reaches beyond the source's file: it is another file
                 part.unlink(missing_ok=True)
-            failures = 0 if _size(part) > longest else failures + 1
-            longest = max(longest, _size(part))
-            if not error.again or failures >= ATTEMPTS:
-                raise
-            pause = PAUSE * 2 ** max(failures - 1, 0)
-            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {_size(part):,}")
-            time.sleep(pause)
-            pace.waited += pause
+            raise
+
+    _with_retries(url, attempt, lambda: _size(part), pace)
 
 
 def read_range(
     url: str, start: int, count: int, *, timeout: float, header: str | None = None
 ) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
-    for attempt in range(ATTEMPTS):
+    def attempt() -> tuple[bytes, int]:
+        wanted = f"bytes={start}-{start + count - 1}"
+        with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
+            _, total = _content_range(response, url)
+            with network_errors():
+                data = response.read(count)
+        if len(data) != min(count, total - start):
+            raise TransferError(f"sent {len(data)} of {count} bytes", again=True)
+        return data, total
+
+    return _with_retries(url, attempt)
+
+
+def _with_retries(url: str, attempt, progress=lambda: 0, pace: Pace | None = None):
+    """What `attempt()` returns. TransferError if trying again cannot help, or after ATTEMPTS in a row without `progress`
+    (the bytes there are)."""
+    longest, failures = progress(), 0
+    while True:
         try:
-            wanted = f"bytes={start}-{start + count - 1}"
-            with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
-                _, total = _content_range(response, url)
-                with network_errors():
-                    data = response.read(count)
-            if len(data) == min(count, total - start):
-                return data, total
-            error = TransferError(f"sent {len(data)} of {count} bytes", again=True)
-        except TransferError as caught:
-            error = caught
-        if not error.again or attempt == ATTEMPTS - 1:
-            raise error
-        time.sleep(PAUSE * 2**attempt)
-    raise AssertionError("unreachable")
+            return attempt()
+        except TransferError as error:
+            failures = 0 if progress() > longest else failures + 1
+            longest = max(longest, progress())
+            if not error.again or failures >= ATTEMPTS:
+                raise
+            pause = PAUSE * 2 ** max(failures - 1, 0)
+            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {progress():,}")
+            time.sleep(pause)
+            if pace:
+                pace.waited += pause
 
 
 def _stream(url, part, size, pace, start, header, label) -> None:

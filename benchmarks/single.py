@@ -1,0 +1,62 @@
+"""One run in this process, without Snakemake: prepare, train what it builds on and itself, evaluate (`scl run`)."""
+
+from pathlib import Path
+
+from benchmarks.datasets.prepare import prepare_for
+from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.state import Survey
+from benchmarks.status import log_of
+from benchmarks.study import Run, Study, write_run
+from scl import devices
+from scl.record import cores
+from scl.text import did_you_mean, say
+from scl.train import train
+
+
+def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, report=say) -> Path:
+    """Do what `run` lacks, one step after the other, and return the path of its metrics.json.
+
+    The same call resumes after an interruption, and Snakemake accepts the results. threads: by default `machine.threads`
+    of the study, else all cores. Raises ValueError if the benchmark is not available, and whatever `train` raises.
+    """
+    if run.benchmark in study.skipped:
+        raise ValueError(f"{run.benchmark}: {study.skipped[run.benchmark]}")
+    machine = study.machine
+    facts, problem = Survey(study).prepared(run.benchmark)
+    if facts is None or problem:
+        prepare_for(study, run.benchmark)
+    steps = [(step, gpus if study.settings(step).training.epochs else 0) for step in _untrained(Survey(study), run)]
+    with devices.lease(max((count for _, count in steps), default=0), required=machine.require_gpu,
+                       runs_per_gpu=machine.runs_per_gpu, report=report):  # once: CUDA in a process stays on its first GPU
+        for step, count in steps:
+            report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
+            write_run(study, step)
+            log_of(study, step).unlink(missing_ok=True)  # an earlier training's; this one reports here
+            train(step.directory, gpus=count, threads=threads or machine.threads or cores(), require_gpu=machine.require_gpu,
+                  checkpoint_seconds=machine.checkpoint_seconds, report=report)
+    if Survey(study).state(run).status != "done":
+        evaluate_run(run.directory, study.data / run.benchmark)
+    return run.directory / "metrics.json"
+
+
+def _untrained(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:
+    """The runs to train, upstream first. Nothing upstream of a run whose result counts is needed."""
+    counts = survey.state(run).record is not None
+    if counts and not (needs_weights and not (run.directory / "weights.pt").exists()):
+        return []
+    return [*(_untrained(survey, run.after, needs_weights=True) if run.after else []), run]
+
+
+def find_run(study: Study, name: str) -> Run:
+    """The run that BENCHMARK/PROTOCOL/STAGE/SEED names. Raises ValueError with the nearest known name."""
+    parts = name.split("/")
+    if len(parts) != 4:
+        raise ValueError(f"{name}: expected BENCHMARK/PROTOCOL/STAGE/SEED")
+    known = {"benchmark": study.benchmarks, "protocol": study.protocols, "stage": study.methods, "seed": study.seeds}
+    for (kind, names), part in zip(known.items(), parts):
+        if part not in map(str, names):
+            raise ValueError(f"{name}: unknown {kind} {part}{did_you_mean(part, names)}")
+    benchmark, protocol, stage, seed = parts
+    if protocol not in study.protocols_of(benchmark):
+        raise ValueError(f"{name}: {benchmark} has no {protocol} protocol; known: {', '.join(study.protocols_of(benchmark))}")
+    return study.run(benchmark, protocol, stage, int(seed))
