@@ -25,15 +25,15 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     facts, problem = Survey(study).prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark)
-    steps = [(step, gpus if study.settings(step).training.epochs else 0) for step in _untrained(Survey(study), run)]
-    with devices.lease(max((count for _, count in steps), default=0), required=machine.require_gpu,
-                       runs_per_gpu=machine.runs_per_gpu, report=report):  # once: CUDA in a process stays on its first GPU
-        for step, count in steps:
+    steps = {step: study.settings(step).training.epochs > 0 for step in _untrained(Survey(study), run)}  # {run: on a GPU?}
+    with devices.lease(gpus if any(steps.values()) else 0, required=machine.require_gpu, runs_per_gpu=machine.runs_per_gpu,
+                       report=report) as leased:  # once: a process that has used a GPU cannot change to another
+        for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
             log_of(study, step).unlink(missing_ok=True)  # an earlier training's; this one reports here
-            train(step.directory, gpus=count, threads=threads or machine.threads or cores(), require_gpu=machine.require_gpu,
-                  checkpoint_seconds=machine.checkpoint_seconds, report=report)
+            train(step.directory, leased=leased if on_gpu else "", threads=threads or machine.threads or cores(),
+                  checkpoint_seconds=machine.checkpoint_seconds, require_gpu=machine.require_gpu, report=report)
     if Survey(study).state(run).status != "done":
         evaluate_run(run.directory, study.data / run.benchmark)
     return run.directory / "metrics.json"
