@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.download import lock_of, settle
-from benchmarks.datasets.progress import Progress
+from benchmarks.datasets.progress import progress
 from benchmarks.datasets.transfer import read_range, transfer
 from scl.locks import locked
 from scl.record import write_json
@@ -63,7 +63,7 @@ def _kept(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | Non
 
 
 def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
-    progress = Progress("index", total, unit="GB passed", scale=1e9)
+    bar = progress("index", total, unit="B")
     found = {}
     raw = _Remote(url, total, timeout, header)
     try:
@@ -74,13 +74,13 @@ def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
                     if name in found and name.endswith(".tar"):
                         raise ValueError(f"{plain(url)}: holds {printable(name)} twice")
                     found[name] = (entry.offset_data, entry.size)
-                progress.add(entry.offset_data + entry.size - progress.done)
+                bar.update(entry.offset_data + entry.size - bar.n)
     except tarfile.TarError as error:
         raise ValueError(
             f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
             "asks to log in, give downloads.imagenet.header"
         ) from error
-    progress.close()
+    bar.close()
     return found
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
-from benchmarks.datasets.progress import Progress
+from benchmarks.datasets.progress import progress
 from scl.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
@@ -69,20 +69,20 @@ def read_range(
     return _with_retries(url, attempt)
 
 
-def _with_retries(url: str, attempt, progress=lambda: 0, pace: Pace | None = None):
-    """What `attempt()` returns. TransferError if trying again cannot help, or after ATTEMPTS in a row without `progress`
-    (the bytes there are)."""
-    longest, failures = progress(), 0
+def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
+    """What `attempt()` returns. TransferError if trying again cannot help, or after ATTEMPTS in a row without a new byte;
+    position: how many there are."""
+    longest, failures = position(), 0
     while True:
         try:
             return attempt()
         except TransferError as error:
-            failures = 0 if progress() > longest else failures + 1
-            longest = max(longest, progress())
+            failures = 0 if position() > longest else failures + 1
+            longest = max(longest, position())
             if not error.again or failures >= ATTEMPTS:
                 raise
             pause = PAUSE * 2 ** max(failures - 1, 0)
-            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {progress():,}")
+            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {position():,}")
             time.sleep(pause)
             if pace:
                 pace.waited += pause
@@ -121,11 +121,11 @@ def _stream(url, part, size, pace, start, header, label) -> None:
             have, expected = 0, _whole_length(response, size)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(f"{plain(url)}\n{tag}\n", encoding="utf-8")
-        progress = Progress(f"{label} from {host(url)}", expected, unit="MB", scale=1e6, start=have)
-        _receive(response, part, have, expected, progress, pace)
+        bar = progress(f"{label} from {host(url)}", expected, unit="B", start=have)
+        _receive(response, part, have, expected, bar, pace)
 
 
-def _receive(response, part, have, expected, progress, pace) -> None:
+def _receive(response, part, have, expected, bar, pace) -> None:
     with open(part, "r+b" if have else "wb") as file:
         file.seek(have)
         while True:
@@ -136,10 +136,10 @@ def _receive(response, part, have, expected, progress, pace) -> None:
             file.write(piece)
             have += len(piece)
             pace.came += len(piece)
-            progress.add(len(piece))
+            bar.update(len(piece))
             if expected is not None and have > expected:
                 raise TransferError(f"sent more than the {expected:,} bytes expected", again=False)
-    progress.close()
+    bar.close()
     if expected is not None and have < expected:
         raise TransferError(f"the connection ended after {have:,} of {expected:,} bytes", again=True)
 
