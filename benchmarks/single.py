@@ -1,5 +1,6 @@
 """One run in this process, without Snakemake: prepare, train what it builds on and itself, evaluate (`scl run`)."""
 
+import difflib
 from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
@@ -9,7 +10,7 @@ from benchmarks.status import log_of
 from benchmarks.study import Run, Study, write_run
 from scl import devices
 from scl.record import cores
-from scl.text import did_you_mean, say
+from scl.text import say
 from scl.train import train
 
 
@@ -21,8 +22,10 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     """
     if run.benchmark in study.skipped:
         raise ValueError(f"{run.benchmark}: {study.skipped[run.benchmark]}")
-    machine = study.machine
-    facts, problem = Survey(study).prepared(run.benchmark)
+    machine, survey = study.machine, Survey(study)
+    if survey.state(run).status == "done":
+        return run.directory / "metrics.json"
+    facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark)
     steps = {step: study.settings(step).training.epochs > 0 for step in _untrained(Survey(study), run)}  # {run: on a GPU?}
@@ -34,9 +37,7 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
             log_of(study, step).unlink(missing_ok=True)  # an earlier training's; this one reports here
             train(step.directory, leased=leased if on_gpu else "", threads=threads or machine.threads or cores(),
                   checkpoint_seconds=machine.checkpoint_seconds, require_gpu=machine.require_gpu, report=report)
-    if Survey(study).state(run).status != "done":
-        evaluate_run(run.directory, study.data / run.benchmark)
-    return run.directory / "metrics.json"
+    return evaluate_run(run.directory, study.data / run.benchmark)
 
 
 def _untrained(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:
@@ -48,15 +49,9 @@ def _untrained(survey: Survey, run: Run, *, needs_weights: bool = False) -> list
 
 
 def find_run(study: Study, name: str) -> Run:
-    """The run that BENCHMARK/PROTOCOL/STAGE/SEED names. Raises ValueError with the nearest known name."""
-    parts = name.split("/")
-    if len(parts) != 4:
-        raise ValueError(f"{name}: expected BENCHMARK/PROTOCOL/STAGE/SEED")
-    known = {"benchmark": study.benchmarks, "protocol": study.protocols, "stage": study.methods, "seed": study.seeds}
-    for (kind, names), part in zip(known.items(), parts):
-        if part not in map(str, names):
-            raise ValueError(f"{name}: unknown {kind} {part}{did_you_mean(part, names)}")
-    benchmark, protocol, stage, seed = parts
-    if protocol not in study.protocols_of(benchmark):
-        raise ValueError(f"{name}: {benchmark} has no {protocol} protocol; known: {', '.join(study.protocols_of(benchmark))}")
-    return study.run(benchmark, protocol, stage, int(seed))
+    """The run BENCHMARK/PROTOCOL/STAGE/SEED of the study. Raises ValueError with the nearest known name."""
+    planned = {f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}": run for run in study.runs()}
+    if name not in planned:
+        near = difflib.get_close_matches(name, planned, n=1, cutoff=0)
+        raise ValueError(f"{name}: not a run of this study; give BENCHMARK/PROTOCOL/STAGE/SEED, such as {''.join(near)}")
+    return planned[name]
