@@ -12,12 +12,12 @@ from benchmarks import slurm
 from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line
 from benchmarks.status import summarize_study
-from scl.text import printable
+from scl.text import say
 
 try:
     WORK = study_files.Workflow(config, workflow.configfiles, main_process=workflow.is_main_process)
 except (ValueError, OSError) as error:  # not WorkflowError: it would blame a line of this file
-    print(f"snakemake: error: {in_one_line(error)}", file=sys.stderr)
+    say(f"snakemake: error: {in_one_line(error)}")
     raise SystemExit(2) from None
 STUDY = WORK.study
 THREADS = study_files.share_machine(workflow, STUDY)
@@ -28,9 +28,9 @@ RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 if workflow.is_main_process:
-    print(printable(summarize_study(STUDY, WORK.survey), keep="\n"), file=sys.stderr)
+    say(summarize_study(STUDY, WORK.survey))
     if study_files.locked():
-        print(study_files.locked(), file=sys.stderr)
+        say(study_files.locked())
 
 
 wildcard_constraints:
@@ -53,7 +53,7 @@ onstart:
     try:
         slurm.check(workflow, STUDY)
     except ValueError as error:
-        print(f"snakemake: error: {error}", file=sys.stderr)
+        say(f"snakemake: error: {error}")
         raise SystemExit(2) from None
     WORK.start()
 
@@ -78,7 +78,8 @@ rule download:
         f"{RESULTS}/logs/download/{{file}}.log",
     message:
         "download {wildcards.file}"
-    retries: 1
+    retries: 0  # it tries again by itself, from where it was cut
+    priority: study_files.priority(STUDY)
     conda:
         "environment.yaml"
     shell:
@@ -96,6 +97,7 @@ rule prepare:
     message:
         "prepare {wildcards.benchmark}"
     retries: 0  # what fails here fails again
+    priority: study_files.priority(STUDY)
     conda:
         "environment.yaml"
     threads: 8
@@ -115,6 +117,7 @@ rule train:
         f"{LOG}.log",
     message:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
+    priority: lambda w: study_files.priority(STUDY, int(w.seed))
     conda:
         "environment.yaml"
     threads: THREADS
@@ -136,6 +139,7 @@ rule evaluate:
         f"{LOG}.evaluate.log",
     message:
         "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
+    priority: lambda w: study_files.priority(STUDY, int(w.seed))
     conda:
         "environment.yaml"
     params:

@@ -67,12 +67,6 @@ def _new_file(text: str) -> Path:
     return Path(text)
 
 
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text}: no such file")
-    return Path(text)
-
-
 def show(text: str) -> None:
     """Print lines in which there is something from a configuration or another file."""
     print(printable(text, keep="\n"))
@@ -97,12 +91,9 @@ def parser() -> argparse.ArgumentParser:
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
-    verb(run, study, minutes={**_within(0.01, 1e6), "help": "then save what runs and stop; the same command goes on"},
-         jobs={**_within(1, 1000), "help": "runs side by side (default: what the machine carries)"},
-         cpu={"action": "store_true", "help": "leave the GPUs alone"})
-    verb(pack, study, ("archive", {"type": _new_file, "help": "tar file to write"}),
-         weights={"action": "store_true", "help": "weights too, and checkpoints of unfinished runs"})
-    verb(unpack, study, ("archive", {"type": _file, "help": "tar file that pack wrote"}))
+    verb(run, ("run", {"metavar": "BENCHMARK/PROTOCOL/STAGE/SEED", "help": "such as cifar10/joint/scl/0"}), **one_study,
+         gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU (default: %(default)s)"},
+         threads={**_within(1, 1024), "help": "default: machine.threads of the study, or all cores"})
     verb(train, folder, gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
          threads={**_within(1, 1024), "default": 1}, checkpoint_seconds={**_within(0.0, 1e6), "default": 300.0},
          runs_per_gpu={**_within(1, 100), "default": 1}, require_gpu={"action": "store_true"},
@@ -194,39 +185,19 @@ def evaluate(options):
 
 
 def run(options):
-    """Run a study without Snakemake: prepare, train, evaluate and report what is missing, seed by seed."""
+    """Make one run without Snakemake: prepare its benchmark, train what it builds on and itself, evaluate.
+
+    Does only what is missing; the same command resumes.
+    """
     from benchmarks.check import check_study
-    from benchmarks.compose import resolve
-    from benchmarks.runner import run_study, slots
-    from benchmarks.study import load_study, write_plan
-
-    study = load_study(options.study)
-    check_study(study)
-    write_plan(study, resolve(options.study))
-    jobs, gpus, threads = slots(study, cpu=options.cpu)
-    done = run_study(study, jobs=options.jobs or jobs, gpus=gpus, threads=threads, minutes=options.minutes)
-    options.part, options.partial = None, False
-    report(options)
-    return 0 if done else 1
-
-
-def pack(options):
-    """Put the runs of a study, finished or begun, into one tar file, to carry them to another machine."""
-    from benchmarks.exchange import pack_runs
     from benchmarks.study import load_study
 
-    print(pack_runs(load_study(options.study), options.archive, weights=options.weights))
-
-
-def unpack(options):
-    """Take over the runs of a packed study: those that this configuration plans, with exactly its settings."""
-    from benchmarks.compose import resolve
-    from benchmarks.exchange import unpack_runs
-    from benchmarks.study import load_study, write_plan
-
     study = load_study(options.study)
-    write_plan(study, resolve(options.study))
-    print(unpack_runs(study, options.archive))
+    with uncollected():
+        from benchmarks.single import find_run, run_single
+    planned = find_run(study, options.run)
+    check_study(study)
+    print(run_single(study, planned, gpus=options.gpus, threads=options.threads))
 
 
 PARTS = {  # part -> [(module, function)], in the order of making

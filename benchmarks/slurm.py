@@ -3,11 +3,12 @@
 import getpass
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from scl.text import say
 
-def check(workflow, study, report=lambda line: print(line, file=sys.stderr)) -> None:
+
+def check(workflow, study, report=say) -> None:
     """Raise ValueError, in one line, for what would fail or never end; without the slurm executor do nothing.
 
     `report` gets a line for what costs without harming: jobs of an earlier start, a setting that does not count.

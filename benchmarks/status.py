@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.datasets.catalogue import archives_of
-from benchmarks.runner import log_of
 from benchmarks.state import State, Survey
 from scl import devices
+from scl.locks import is_locked
+from scl.text import duration
 
 WORTH_SAYING = {"outdated": "out of date", "damaged": "damaged", "failed": "failed", "stopped": "begun"}
 
@@ -39,16 +40,21 @@ def describe_state(study, run, state: State) -> str:
     """One line on a run, as the study plans it now: "done ...", "running: ...", "failed: ...", "stopped: ...", "not
     started", or why what is there does not count."""
     if state.record:
-        return f"done in {state.record.seconds / 60:.1f} min"
+        return f"done in {duration(state.record.seconds)}"
     if state.status == "failed":
         return f"failed: {state.reason}"
     log = log_of(study, run)
     last = (log.read_text(errors="replace").strip().splitlines() if log.exists() else [])[-1:]
-    if devices.is_held(run.directory):
-        return f"running: {''.join(last)}"
+    if is_locked(run.directory / ".lock"):
+        return "".join(["running", *(f": {line}" for line in last)])
     if state.status == "stopped":
         return f"stopped: {''.join(last)}"
     return "not started" if state.status == "missing" else state.reason
+
+
+def log_of(study, run) -> Path:
+    """The file to which Snakemake writes the output of a run's training."""
+    return study.results / "logs" / run.directory.relative_to(study.results / "runs").with_suffix(".log")
 
 
 def missing(study) -> list[str]:

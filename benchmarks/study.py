@@ -193,8 +193,12 @@ def write_plan(study: Study, resolved: dict) -> None:
     write_yaml_if_changed(study.results / "study.yaml", resolved)
     for run in study.runs():
         if run.benchmark not in study.skipped:
-            complete = settings.complete(study.settings(run))
-            write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(complete))
+            write_run(study, run)
+
+
+def write_run(study: Study, run: Run) -> None:
+    """The complete run.yaml of one run, rewritten only if its content changes."""
+    write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(settings.complete(study.settings(run))))
 
 
 def plan_is_written(study: Study, resolved: dict) -> bool:

@@ -55,16 +55,14 @@ class Workflow:
         inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
         if run.after:
             inputs["after"] = str(run.after.directory / "weights.pt")
-        counts = self.survey is not None and self.survey.state(run).record is not None
-        return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
+        return _ancient_if(self.survey and self.survey.state(run).record, inputs)
 
     def evaluate_inputs(self, wildcards) -> dict:
         """The same of an evaluation."""
         run = run_of(self.study, wildcards)
-        mark = str(self.study.data / run.benchmark / "benchmark.json")
-        counts = self.survey is not None and self.survey.state(run).status == "done"
-        return {"record": str(run.directory / "record.json"), "assignments": str(run.directory / "assignments.npz"),
-                "benchmark": ancient(mark) if counts else mark}
+        inputs = {name: str(run.directory / file) for name, file in (("record", "record.json"), ("assignments", "assignments.npz"))}
+        inputs["benchmark"] = str(self.study.data / run.benchmark / "benchmark.json")
+        return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
     def start(self) -> None:
         """Write the plan: the study as resolved, and the settings of every run."""
@@ -92,6 +90,11 @@ def locked() -> str:
             "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again.")
 
 
+def _ancient_if(counts, inputs: dict) -> dict:
+    """The inputs of a job, their times ignored if its result counts."""
+    return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
+
+
 def _source(config: dict, files):
     """What `config` was read from, if from one file alone; else `config`. Snakemake passes over keys given twice, so
     every file is read once more."""
@@ -117,6 +120,11 @@ def run_of(study: Study, wildcards):
 
 def metrics(study: Study) -> list[str]:
     return [str(run.directory / "metrics.json") for run in study.runs() if run.benchmark not in study.skipped]
+
+
+def priority(study: Study, seed: int | None = None) -> int:
+    """One seed of everything comes before a second of anything; what all runs of a benchmark need, with the first."""
+    return len(study.seeds) - (study.seeds.index(seed) if seed is not None else 0)
 
 
 def trains(study: Study, wildcards) -> bool:

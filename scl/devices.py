@@ -5,21 +5,15 @@ among those it may see, before anything touches CUDA. Standard library only: no 
 """
 
 import contextlib
-import errno
-import fcntl
 import os
-import random
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from scl.record import same_file
-
-_POLL = random.Random()  # waiting must not draw from the generators of the run
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+from scl.locks import try_lock, wait_for
+from scl.text import say
 
 
 def visible():
@@ -67,7 +61,7 @@ def _lock_key(token, uuids):
 
 
 @contextlib.contextmanager
-def lease(count, *, required=False, runs_per_gpu=1, report=print, folder=None):
+def lease(count, *, required=False, runs_per_gpu=1, report=say, folder=None):
     """Lease `count` GPUs for the block, waiting for them if need be; yield the new CUDA_VISIBLE_DEVICES.
 
     count: 0 asks for the CPU: CUDA_VISIBLE_DEVICES becomes "" and nothing is locked.
@@ -91,7 +85,7 @@ def lease(count, *, required=False, runs_per_gpu=1, report=print, folder=None):
         yield value
 
 
-def of_lease(leased, *, required=False, report=print):
+def of_lease(leased, *, required=False, report=say):
     """"cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
     import torch  # not before the lease: it may look for GPUs
 
@@ -132,36 +126,27 @@ def _acquire(count, tokens, runs_per_gpu, report, folder, held):
     uuids = _uuids() if os.environ.get("CUDA_VISIBLE_DEVICES") is not None else tokens
     keys = {token: _lock_key(token, uuids) for token in tokens}
     where = held.enter_context(_private_folder(folder))
-    since = None
-    while True:
-        with contextlib.ExitStack() as attempt:
+
+    def attempt():
+        with contextlib.ExitStack() as locks:
             chosen = []
             for slot in range(runs_per_gpu):  # slot 0 of every GPU first
                 for token in tokens:
                     wanted = len(chosen) < count and token not in chosen
-                    if wanted and _take(f"{keys[token]}.{slot}", where, attempt):
+                    if wanted and _take(f"{keys[token]}.{slot}", where, locks):
                         chosen.append(token)
-            if len(chosen) == count:
-                held.enter_context(attempt.pop_all())
-                if since is not None:
-                    report(f"leased {','.join(chosen)} after {time.monotonic() - since:.0f} s")
-                return chosen
-        if since is None:
-            since = time.monotonic()
-            report(f"waiting for {count} of {len(tokens)} GPUs: other runs hold them ({runs_per_gpu} a GPU)")
-        time.sleep(_POLL.uniform(0.2, 0.7))
+            if len(chosen) < count:
+                return None
+            held.enter_context(locks.pop_all())
+            return chosen
+
+    return wait_for(attempt, f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} a GPU)", report=report)
 
 
 def _take(name, folder, stack):
     """Try to lock the file `name` in the open folder; True if `stack` now holds it."""
-    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        taken = same_file(descriptor, name, dir_fd=folder)  # not if a cleaner of /tmp removed it in between
-    except BlockingIOError:
-        taken = False
-    if not taken:
-        os.close(descriptor)
+    descriptor = try_lock(name, dir_fd=folder)
+    if descriptor is None:
         return False
     stack.callback(os.close, descriptor)
     os.utime(descriptor)  # cleaners of /tmp go by age
@@ -189,58 +174,3 @@ def _private_folder(folder):
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def run_lock(directory, *, report=print):
-    """Hold `<directory>/.lock` for the block, so that a run is trained by one process at a time.
-
-    When Snakemake is killed its trainers live on; the job started in their stead waits here and then finds
-    their results. The kernel drops the lock with the process. On a file system without locks it only says so.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        _lock_or_wait(descriptor, directory, report)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(directory):
-    """Whether a process is training `directory` now: holds the lock of run_lock."""
-    try:
-        descriptor = os.open(Path(directory) / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # a file system without locks
-    finally:
-        os.close(descriptor)
-
-
-def _lock_or_wait(descriptor, directory, report):
-    since = None
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if since is None:
-                since = time.monotonic()
-                report(f"waiting: another process is training {directory}")
-            time.sleep(_POLL.uniform(0.2, 0.7))
-            continue
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            report(f"warning: no locks here ({error.strerror}); let nobody else train {directory} meanwhile")
-            return
-        if since is not None:
-            report(f"{directory} is free after {time.monotonic() - since:.0f} s")
-        return

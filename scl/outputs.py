@@ -23,11 +23,6 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def say(line: str) -> None:
-    """Print at once: a log file is read while the run goes on, and a killed process prints nothing more."""
-    print(line, flush=True)
-
-
 class OutOfMemory(RunFailed):
     """A run that does not fit into the memory of its GPU."""
 

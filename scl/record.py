@@ -6,7 +6,6 @@ whatever killed the process or filled the disk. Standard library and PyYAML only
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -20,6 +19,8 @@ import sys
 from pathlib import Path
 
 import yaml
+
+from scl.locks import locked
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
 CODE = ("*.py", "*.smk", "Snakefile", "pyproject.toml", "constraints.txt", ":(exclude)results")
@@ -37,46 +38,25 @@ def atomic(path):
     """
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _open_locked(tmp)
-    except OSError as error:
-        raise _explained(error, path, error.strerror) from error
-    try:
-        yield tmp
-        with open(tmp, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(tmp, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        reason = _disk_reason(error, tmp)
-        os.ftruncate(lock, 0)  # a writer that the error keeps open would hold on to the room
-        tmp.unlink(missing_ok=True)
-        if reason:
-            raise _explained(error, path, reason) from error
-        raise
-    finally:
-        os.close(lock)
-
-
-def _open_locked(tmp):
-    """Create (or empty) `tmp` and lock it; the descriptor holds the lock until it is closed."""
-    while True:
-        descriptor = os.open(tmp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks: one writer is then up to the caller
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if same_file(descriptor, tmp):  # else the writer before us has just renamed it
-            os.ftruncate(descriptor, 0)
-            return descriptor
-        os.close(descriptor)
-
-
-def same_file(descriptor, path, *, dir_fd=None):
-    """Whether `path` still names the file that is open as `descriptor`."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=dir_fd, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context(locked(tmp, path, report=lambda line: None))
+            os.ftruncate(lock, 0)
+        except OSError as error:
+            raise _explained(error, path, error.strerror) from error
+        try:
+            yield tmp
+            with open(tmp, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(tmp, path)
+            _sync_folder(path.parent)
+        except BaseException as error:
+            reason = _disk_reason(error, tmp)
+            os.ftruncate(lock, 0)  # a writer that the error keeps open would hold on to the room
+            tmp.unlink(missing_ok=True)
+            if reason:
+                raise _explained(error, path, reason) from error
+            raise
 
 
 def _sync_folder(folder):

@@ -2,6 +2,7 @@
 
 import difflib
 import reprlib
+import sys
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -17,6 +18,22 @@ def printable(text, *, keep: str = "") -> str:
         char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
         for char in str(text)
     )
+
+
+def say(text) -> None:
+    """Report progress or a problem on stderr, at once: a log is read while it grows."""
+    print(printable(text, keep="\n"), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes or hours, whichever reads best; '–' for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.05:
+        return "< 0.1 s"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def did_you_mean(word, known) -> str:

@@ -18,11 +18,13 @@ import torch
 from scl import checkpoint, devices, run_files, settings
 from scl.guard import labels_out_of_reach
 from scl.identity import fingerprint, identity_of
-from scl.outputs import OutOfMemory, finish, say, write_failure
+from scl.locks import locked
+from scl.outputs import OutOfMemory, finish, write_failure
 from scl.prepared import describe
 from scl.record import Damaged, RunFailed, set_aside
 from scl.run_files import Failure, Record
 from scl.settings import RunSettings
+from scl.text import say
 from scl.trainer import Trainer
 
 
@@ -31,17 +33,18 @@ class FailedBefore(RunFailed):
 
 
 def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
-          require_gpu: bool = False, attempt: int = 1, report=say) -> Path:
+          require_gpu: bool = False, attempt: int = 1, leased: str | None = None, report=say) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
 
     The same call resumes. attempt: 2 and more are retries, which end at once where the first failed for a reason of
-    the run's own. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and
+    the run's own. leased: the CUDA_VISIBLE_DEVICES of a lease that the caller holds, "" for the CPU; by default the run
+    leases for itself. Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and
     failure.json stay), OutOfMemory, Damaged for files that have to be made again, and SystemExit (143 after SIGTERM,
     130 after Ctrl-C) with the state saved.
     """
     directory = Path(directory)
     run = settings.load_run(directory)
-    with devices.run_lock(directory, report=report):
+    with locked(directory / ".lock", directory, report=report):
         _refuse_retry(directory, attempt)
         (directory / "failure.json").unlink(missing_ok=True)
         trainer = None
@@ -51,8 +54,9 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
             if finished(directory, run, report=report):
                 report(f"{directory}: already done")
                 return directory / "record.json"
-            with devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) as leased, \
-                    labels_out_of_reach(run.data), checkpoint.Stop() as stop:
+            lease = devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) \
+                if leased is None else contextlib.nullcontext(leased)
+            with lease as leased, labels_out_of_reach(run.data), checkpoint.Stop() as stop:
                 torch.set_num_threads(threads)
                 device = devices.of_lease(leased, required=require_gpu, report=report)
                 with _explained(run, stop):

@@ -17,11 +17,12 @@ from scl.assign import assignments
 from scl.classes import find_class
 from scl.contract import Problem
 from scl.identity import fingerprint, identity_of
-from scl.outputs import CODE_ROOT, now, peak_memory, say
+from scl.outputs import CODE_ROOT, now, peak_memory
 from scl.prepared import describe
 from scl.record import RunFailed, provenance
 from scl.seeding import Seeds
 from scl.settings import RunSettings
+from scl.text import duration, say
 
 CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
 
@@ -226,8 +227,7 @@ class Trainer:
         left = self.seconds / self.epoch * (epochs - self.epoch)
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
             named = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.report(f"epoch {self.epoch}/{epochs}  {named}  {self.seconds / 60:.1f} min done, "
-                        f"about {left / 60:.1f} min left")
+            self.report(f"epoch {self.epoch}/{epochs}  {named}  {duration(self.seconds)} done, about {duration(left)} left")
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
@@ -259,5 +259,5 @@ class Trainer:
         self.term_names, self.history = state["term_names"], state["history"]
         self.curve, self.attempts = [tuple(c) for c in state["curve"]], state["attempts"]
         self.report(f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
-                    f"after {self.seconds / 60:.1f} min of training")
+                    f"after {duration(self.seconds)} of training")
         return True

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,18 @@ def snakemake(folder, study, *flags):
                "--workflow-profile", ROOT / "profiles" / "default", "--configfile", "study.yaml", *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def scl(folder, *arguments, wait=True):
+    """Run an `scl` command in `folder` on the CPU; the completed process, or the one just started."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.cli", *arguments], cwd=folder, env=environment, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # SIGINT is ignored in background jobs
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    if not wait:
+        return process
+    output, error = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
 
 
 def planned(done) -> dict:

@@ -94,7 +94,7 @@ def test_the_tables_have_many_cases_of_all_kinds():
 def test_what_the_plan_refuses_the_run_refuses_alike(scl):
     """`scl run` checks before it writes."""
     case = BAD["own file: exit 0"]
-    status, _, error, made = scl(case.files, ("run", "study.yaml", "--cpu"))
+    status, _, error, made = scl(case.files, ("run", "tiny/joint/scl/0", "--study", "study.yaml", "--gpus", "0"))
     is_refused(status, error, case.words)
     assert not made
 

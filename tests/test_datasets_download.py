@@ -223,7 +223,7 @@ def test_progress_is_plain_lines_with_rate_when_not_on_a_terminal(server, tmp_pa
     get(archive(server, "a"), tmp_path)
     told = capsys.readouterr().err
     assert (
-        f"{FILE} from 127.0.0.1" in told and "1.0 of 1.0 MB" in told and "MB/s" in told and "\r" not in told
+        f"{FILE} from 127.0.0.1" in told and "1.02M of 1.02MB" in told and "B/s" in told and "\r" not in told
     )
 
 

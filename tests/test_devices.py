@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scl import devices
+from scl import locks as locks_module
 
 ROOT = Path(__file__).parent.parent
 
@@ -290,7 +291,7 @@ def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(tmp_path,
     with devices.lease(2, folder=locks, report=while_waiting) as tokens:
         assert tokens == "GPU-a,GPU-b"
     assert random.getstate() == state
-    assert "waiting for 2 of 2" in said[0] and "leased GPU-a,GPU-b after" in said[1]
+    assert "waiting for 2 of 2 GPUs" in said[0] and "2 of 2 GPUs: free after" in said[1]
 
 
 def test_the_folder_of_the_locks_is_private(tmp_path, monkeypatch):
@@ -319,13 +320,13 @@ def test_the_default_folder_is_the_users_in_the_temporary_folder(tmp_path, monke
 def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(tmp_path, monkeypatch):
     """What flock returns for a file that has lost its name protects nothing: the lease tries again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
-    locks, flock = tmp_path / "locks", devices.fcntl.flock
+    locks, flock = tmp_path / "locks", locks_module.fcntl.flock
 
     def cleaned_meanwhile(descriptor, operation):
         flock(descriptor, operation)
         (locks / "x.0").unlink()
 
-    monkeypatch.setattr(devices.fcntl, "flock", cleaned_meanwhile)
+    monkeypatch.setattr(locks_module.fcntl, "flock", cleaned_meanwhile)
     with pytest.raises(Waits), devices.lease(1, folder=locks, report=refuse_to_wait):
         pass
 

@@ -13,7 +13,7 @@ import yaml
 from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, write
 
 from benchmarks.cli import in_one_line, main
-from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.progress import progress
 from benchmarks.report.claims import write_claims
 from benchmarks.report.collect import collect
 from benchmarks.report.figures import write_figures
@@ -22,7 +22,7 @@ from benchmarks.report.page import write_page
 from benchmarks.report.tables import write_tables
 from benchmarks.study import load_study
 from scl.settings import complete, digest
-from scl.text import printable
+from scl.text import printable, say
 
 pytestmark = pytest.mark.slow
 
@@ -281,9 +281,9 @@ def test_errors_show_no_terminal_sequence(tmp_path, capsys):
 def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-        progress = Progress("a\x1b[31m\nb", 3, unit="x")
-        progress.add(3)
-        progress.close()
+        bar = progress("a\x1b[31m\nb", 3, unit="x")
+        bar.update(3)
+        bar.close()
     say("c\x1b[31m\nd")
     told = capsys.readouterr().err
     assert "\x1b[31m" not in told and "c\\x1b[31m\nd" in told and "a\\x1b[31m" in told

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import flow
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ import yaml
 from archive_server import ArchiveServer
 from conftest import TINY_METHODS
 from fake_archives import build
-from flow import ROOT, TINY
+from flow import ROOT, TINY, planned
 
 from benchmarks.workflow import handle_sigterm_in_a_thread
 
@@ -35,10 +36,11 @@ STUDY = TINY | {"methods": {
 CIFAR10 = "cifar-10-python.tar.gz"
 
 
-def start(folder, study, *flags):
-    """Start the workflow in a process group of its own; Ctrl-C reaches it also where the tests run in the background."""
+def start(folder, study, *flags, before=()):
+    """Start the workflow in a process group of its own; Ctrl-C reaches it also where the tests run in the background.
+    before: a command that starts it."""
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2",
+    command = [*before, Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2",
                "--workflow-profile", ROOT / "profiles" / "default", "--configfile", "study.yaml", *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -134,6 +136,18 @@ def test_a_signal_to_all_saves_and_the_same_command_resumes(number, tmp_path, un
     os.killpg(process.pid, number)
     status, output = end_of(process)
     assert status != 0 and no_target_is_there(tmp_path), output
+    assert (run_of(tmp_path) / "checkpoint.pt").exists() and not (run_of(tmp_path) / "record.json").exists()
+    assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert resumed(tmp_path)
+
+
+def test_a_stay_of_limited_time_saves_and_the_same_command_resumes(tmp_path, undisturbed):
+    """`timeout -s INT 25m snakemake ...`, whose time is over (its alarm rings) in the middle of a training."""
+    process = start(tmp_path, STUDY, before=("timeout", "-s", "INT", "25m"))
+    wait_for_training(tmp_path, process)
+    process.send_signal(signal.SIGALRM)
+    status, output = end_of(process)
+    assert status == 124 and no_target_is_there(tmp_path), output
     assert (run_of(tmp_path) / "checkpoint.pt").exists() and not (run_of(tmp_path) / "record.json").exists()
     assert_the_same_command_finishes(tmp_path, undisturbed)
     assert resumed(tmp_path)
@@ -277,6 +291,9 @@ def test_a_dead_server_costs_its_benchmark_until_it_is_back(tmp_path, undisturbe
             status, output = snakemake(folder, study)
             assert status == 0, output
             assert "Runs: 1 of 1 planned are done." in (folder / "results" / "tables.md").read_text()
+    shutil.rmtree(tmp_path / "data" / "archives")  # prepared data is enough, for a machine without internet
+    assert jobs_of(tmp_path, study) == {}
+    assert "download" not in jobs_of(tmp_path, study | {"seeds": 2})
     place = Path("results", "runs", "cifar10", "joint", "random", "seed0")
     one, two = tmp_path / place, tmp_path / "again" / place
     with np.load(one / "assignments.npz") as this, np.load(two / "assignments.npz") as that:
@@ -335,12 +352,53 @@ def test_a_dry_run_of_another_plan_changes_nothing(tmp_path, undisturbed):
     assert snakemake(folder, STUDY)[1].count("Nothing to be done") == 1
 
 
-def test_results_copied_without_their_times_are_not_made_again(tmp_path, undisturbed):
-    """As `cp -r` or a version control system leaves them: every file newer or older than it was."""
+WEIGHTS = ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt")
+
+
+def carry(undisturbed, tmp_path, *without):
+    """Results as they arrive on another machine, with the times of the copying; without: names left behind."""
     folder = tmp_path / "moved"
-    shutil.copytree(undisturbed, folder, copy_function=shutil.copyfile)
-    shutil.rmtree(folder / ".snakemake")
-    os.utime(folder / "data" / "tiny" / "benchmark.json")
-    os.utime(run_of(folder) / "weights.pt")
-    status, output = snakemake(folder, STUDY, "--dry-run")
-    assert status == 0 and "train simclr" not in output and "train scan" not in output, output
+    shutil.copytree(undisturbed, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".snakemake", *without))
+    return folder
+
+
+def jobs_of(folder, study=STUDY) -> dict:
+    """{rule: number of jobs} that a dry run plans."""
+    return planned(flow.snakemake(folder, study, "--dry-run"))
+
+
+def test_results_copied_with_data_newer_or_without_data_are_not_made_again(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path)
+    for path in [*(folder / "data" / "tiny").iterdir(), run_of(folder) / "weights.pt", run_of(folder) / "assignments.npz"]:
+        os.utime(path)
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    shutil.rmtree(folder / "data")
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    status, output = snakemake(folder, STUDY)
+    assert status == 0 and outcome(folder) == outcome(undisturbed)
+
+
+def test_results_copied_without_weights_are_not_made_again_until_a_further_stage_needs_them(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path, *WEIGHTS)
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    further = STUDY | {"methods": STUDY["methods"] | {"selflabel": TINY_METHODS["selflabel"]}}
+    assert jobs_of(folder, further)["train"] == 3  # with SimCLR, whose weights SCAN needs
+    assert jobs_of(carry(undisturbed, tmp_path / "all"), further)["train"] == 1
+
+
+def test_copied_results_on_other_images_are_made_again(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path, "data")
+    other = STUDY | {"benchmarks": {"tiny": {"dataset": "digits", "subset": 61, "size": 8}}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(other))
+    assert flow.scl(folder, "prepare", "tiny", "--study", "study.yaml").returncode == 0
+    assert jobs_of(folder, other)["train"] == 2
+
+
+def test_a_run_begun_elsewhere_resumes_from_its_copied_checkpoint(tmp_path, undisturbed):
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    os.killpg(process.pid, signal.SIGINT)
+    end_of(process)
+    folder = carry(tmp_path, tmp_path.parent / f"{tmp_path.name}-elsewhere", "data", "partial")
+    assert_the_same_command_finishes(folder, undisturbed)
+    assert resumed(folder)

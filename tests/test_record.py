@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         with record.atomic(tmp_path / "file" / "x.json"):
             pass
 
-    def denied(*arguments):
+    def denied(*arguments, **_):
         raise PermissionError(record.errno.EACCES, "Permission denied", "whatever")
 
     monkeypatch.setattr(record.os, "open", denied)

@@ -21,11 +21,11 @@ from fake_study import (
 
 from benchmarks.datasets.catalogue import Downloads
 from benchmarks.report.collect import collect
-from benchmarks.report.formats import duration
 from benchmarks.report.layout import Table, Text, latex, markdown, to_html
 from benchmarks.report.published import load_published, published_for
 from benchmarks.report.tables import write_tables
 from benchmarks.study import Study as RealStudy
+from scl.text import duration
 
 
 @pytest.fixture

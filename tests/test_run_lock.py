@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scl import devices
+from scl import locks
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,15 +22,15 @@ def refuse_to_wait(line):
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     """An orphan holds the run; the new job waits for it, and goes on when it dies."""
-    orphan_code = ("import sys, time\nfrom scl.devices import run_lock\n"
-                   "with run_lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)")
+    orphan_code = ("import sys, time\nfrom scl.locks import locked\n"
+                   "with locked(sys.argv[1] + '/.lock', 'a run'):\n    print('held', flush=True)\n    time.sleep(600)")
     run = tmp_path / "runs" / "seed0"
     command = [sys.executable, "-c", orphan_code, run]
     orphan = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert orphan.stdout.readline() == "held\n"
-        with pytest.raises(Waits, match="another process is training .*seed0"):
-            with devices.run_lock(run, report=refuse_to_wait):
+        with pytest.raises(Waits, match="seed0: another process is working on it"):
+            with locks.locked(run / ".lock", run, report=refuse_to_wait):
                 pass
         said = []
 
@@ -38,10 +38,10 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
             said.append(line)
             orphan.kill()
 
-        with devices.run_lock(run, report=kill_the_orphan):
+        with locks.locked(run / ".lock", run, report=kill_the_orphan):
             assert orphan.wait(60) == -signal.SIGKILL
-        assert len(said) == 2 and "waiting" in said[0] and "is free" in said[1]
-        with devices.run_lock(run, report=refuse_to_wait):
+        assert len(said) == 2 and "waiting" in said[0] and "free after" in said[1]
+        with locks.locked(run / ".lock", run, report=refuse_to_wait):
             pass
     finally:
         orphan.kill()
@@ -50,9 +50,9 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
 
 def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
     def no_locks(descriptor, operation):
-        raise OSError(devices.errno.ENOLCK, "No locks available")
+        raise OSError(locks.errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(devices.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     said = []
-    with devices.run_lock(tmp_path, report=said.append):
+    with locks.locked(tmp_path / ".lock", tmp_path, report=said.append):
         assert "No locks available" in said[0]

@@ -14,6 +14,7 @@ from benchmarks.datasets.catalogue import Downloads
 from benchmarks.state import Survey
 from benchmarks.status import missing, describe_state, summarize_study
 from scl import devices
+from scl.locks import locked
 from scl.settings import complete, digest
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_a
     log = study.results / "logs" / "tiny-digits" / "joint" / "scl" / "seed0.log"
     log.parent.mkdir(parents=True)
     log.write_text("epoch 1/3  1.0 min done, about 2.0 min left\n")
-    with devices.run_lock(run.directory):
+    with locked(run.directory / ".lock", run.directory):
         assert state(study) == "running: epoch 1/3  1.0 min done, about 2.0 min left"
     (run.directory / "checkpoint.pt").touch()
     assert state(study).startswith("stopped: epoch 1/3")

@@ -8,6 +8,7 @@ process for several runs would be faster still, but then a run that crashes take
 """
 
 import json
+import re
 import shutil
 
 import pytest
@@ -200,6 +201,15 @@ def test_a_further_seed_or_method_runs_nothing_else(finished):
     assert (more["train"], more["evaluate"]) == (3, 3)
     added = study | {"methods": study["methods"] | {"kmeans": TINY_METHODS["kmeans"]}}
     assert planned(snakemake(folder, added, "--dry-run"))["train"] == 2
+
+
+def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
+    """Of both benchmarks; in the order of the configuration. (A dry run lists the jobs in no order.)"""
+    two = {name: TINY["benchmarks"]["tiny"] for name in ("tiny", "other")}
+    study = TINY | {"benchmarks": two, "seeds": [3, 1, 2], "methods": {"random": TINY_METHODS["random"]}}
+    done = snakemake(tmp_path, study, "--cores", "1")
+    seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", done.stdout + done.stderr, re.MULTILINE)
+    assert done.returncode == 0 and seeds == ["3"] * 4 + ["1"] * 4 + ["2"] * 4
 
 
 @pytest.mark.xdist_group("finished")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.pixels import from_array, from_bytes
-from benchmarks.datasets.progress import Progress
+from benchmarks.datasets.progress import progress
 from scl.record import cores
 
 BATCH_BYTES = 4 << 20
@@ -46,15 +46,15 @@ def write_images(
     if workers is None:
         workers = 1 if count <= FEW else min(8, cores())
     offset = _create(path, (count, size, size, 3))
-    progress = Progress(label, count, unit="images")
+    bar = progress(label, count, unit="images")
     seen = np.zeros(count, dtype=bool)
     target = (str(path), offset, size, upright)
     written = _by_processes(images, target, workers) if workers > 1 else _by_one(images, target)
     for rows in written:
         assert not seen[rows].any() and len(set(rows)) == len(rows), "a row came twice"
         seen[rows] = True
-        progress.add(len(rows))
-    progress.close()
+        bar.update(len(rows))
+    bar.close()
     assert seen.all(), f"{(~seen).sum()} rows never came"
 
 

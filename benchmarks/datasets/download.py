@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.datasets.catalogue import Archive, Downloads, is_url
 from benchmarks.datasets.connection import TransferError, host, plain
-from benchmarks.datasets.progress import say
 from benchmarks.datasets.transfer import transfer
+from scl.locks import locked
+from scl.text import say
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
@@ -33,7 +31,7 @@ def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / archive.file
-    with locked(target):
+    with locked(lock_of(target), target.name):
         if target.exists():
             wrong = mismatch(target, archive)
             if not wrong:
@@ -64,18 +62,9 @@ def digest(path: Path, kind: str) -> str:
     return found.hexdigest()
 
 
-@contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """One process at a time on `target`; the kernel frees the lock of a dead one."""
-    with open(target.with_name(f".{target.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{target.name}: another process is at it; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks: one process at a time is then up to the caller
-        yield
+def lock_of(target: Path) -> Path:
+    """The file to lock while `target` is downloaded."""
+    return target.with_name(f".{target.name}.lock")
 
 
 def source_of(path: Path) -> str | None:

@@ -11,8 +11,7 @@ import numpy as np
 from benchmarks.datasets.catalogue import Dataset
 from benchmarks.datasets.contents import Contents, Sources
 from benchmarks.datasets.pieces import Piece, file_piece, in_hash_order, piece_images
-from benchmarks.datasets.progress import say
-from scl.text import printable
+from scl.text import printable, say
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 

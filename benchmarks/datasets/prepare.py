@@ -15,9 +15,8 @@ from benchmarks.datasets.catalogue import Archive, Dataset, Downloads, archives_
 from benchmarks.datasets.contents import Contents, Sources, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.pixels import RESIZE
-from benchmarks.datasets.progress import say
 from scl.record import atomic, sha256, write_json
-from scl.text import printable
+from scl.text import printable, say
 
 SIZES = (4, 1024)  # pixels a side
 

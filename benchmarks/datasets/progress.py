@@ -1,61 +1,30 @@
-"""How far a long thing is, on stderr: one rewritten line on a terminal, plain lines elsewhere."""
-
-from __future__ import annotations
+"""How far a long task is, on stderr: one rewritten line on a terminal, a plain line every 15 seconds elsewhere."""
 
 import sys
-import time
 
-from scl.text import printable
+from tqdm import tqdm
 
+from scl.text import printable, say
 
-def say(text: str) -> None:
-    print(printable(text, keep="\n"), file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min 20 s', '2 h 5 min'."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+tqdm.monitor_interval = 0  # no thread: image decoding forks
 
 
-class Progress:
-    """Counts up to `total` (None: unknown) in units of `scale`; says the rate and the time that remains.
+class _Lines:
+    """The stream of a bar that is shown on no terminal."""
 
-    `start` is what was there before (a resumed file): shown, but not counted in the rate.
-    """
+    def write(self, text: str) -> None:
+        if text.strip():
+            say(text.strip())
 
-    def __init__(self, label: str, total: int | None, *, unit: str, scale: float = 1, start: int = 0) -> None:
-        self.label, self.total, self.unit, self.scale = label, total, unit, scale
-        self.start = self.done = start
-        self.began = self.shown = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-        self.interval = 0.25 if self.terminal else 15.0
+    def flush(self) -> None:
+        pass
 
-    def add(self, amount: int) -> None:
-        self.done += amount
-        now = time.monotonic()
-        if now - self.shown >= self.interval:
-            self.shown = now
-            self._print(now)
 
-    def close(self) -> None:
-        self._print(time.monotonic(), last=True)
-
-    def _print(self, now: float, last: bool = False) -> None:
-        rate = (self.done - self.start) / max(now - self.began, 1e-9)
-        digits = 1 if 1 < self.scale and (self.total or self.done) < 100 * self.scale else 0
-        text = f"{self.label}: {self.done / self.scale:,.{digits}f}"
-        text += f" of {self.total / self.scale:,.{digits}f} {self.unit}" if self.total else f" {self.unit}"
-        text += f", {rate / self.scale:,.1f} {self.unit}/s"
-        if last:
-            text += f", took {duration(now - self.began)}"
-        elif self.total and rate > 0:
-            text += f", {duration((self.total - self.done) / rate)} left"
-        if self.terminal:
-            print(f"\r\033[K{printable(text)}", end="\n" if last else "", file=sys.stderr, flush=True)
-        else:
-            say(text)
+def progress(label: str, total: int | None, *, unit: str, start: int = 0) -> tqdm:
+    """A bar to `update(amount)` and `close()`. total: None if unknown. unit: "B" for bytes, or the plural of what is
+    counted. start: what was there before (of a resumed file): shown, but not counted in the rate."""
+    terminal, count = sys.stderr.isatty(), "{n_fmt}" if total is None else "{n_fmt} of {total_fmt}"
+    left = "" if total is None else ", {remaining} left"
+    return tqdm(desc=printable(label), total=total, initial=start, unit=unit if unit == "B" else f" {unit}",
+                unit_scale=unit == "B", miniters=1, mininterval=0.25 if terminal else 15,
+                file=sys.stderr if terminal else _Lines(), bar_format=f"{{desc}}: {count}{{unit}}, {{rate_fmt}}{left}")

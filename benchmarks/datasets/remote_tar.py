@@ -8,11 +8,12 @@ import tarfile
 from pathlib import Path
 
 from benchmarks.datasets.connection import TransferError, plain
-from benchmarks.datasets.download import locked, settle
-from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.download import lock_of, settle
+from benchmarks.datasets.progress import progress
 from benchmarks.datasets.transfer import read_range, transfer
+from scl.locks import locked
 from scl.record import write_json
-from scl.text import printable
+from scl.text import printable, say
 
 READ = 4096  # bytes a request while walking; a header has 512
 
@@ -22,7 +23,7 @@ def members(
 ) -> dict[str, tuple[int, int]]:
     """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
     index.parent.mkdir(parents=True, exist_ok=True)
-    with locked(index):
+    with locked(lock_of(index), index.name):
         try:
             _, total = read_range(url, 0, 1, timeout=timeout, header=header)
             found = _kept(index, url, total)
@@ -39,7 +40,7 @@ def stretch(
     url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None
 ) -> None:
     """Bytes offset .. offset + size of `url` as the file `target`; a killed one goes on from its `.part`."""
-    with locked(target):
+    with locked(lock_of(target), target.name):
         if target.exists():
             return
         part = target.with_name(target.name + ".part")
@@ -62,7 +63,7 @@ def _kept(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | Non
 
 
 def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
-    progress = Progress("index", total, unit="GB passed", scale=1e9)
+    bar = progress("index", total, unit="B")
     found = {}
     raw = _Remote(url, total, timeout, header)
     try:
@@ -73,13 +74,13 @@ def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
                     if name in found and name.endswith(".tar"):
                         raise ValueError(f"{plain(url)}: holds {printable(name)} twice")
                     found[name] = (entry.offset_data, entry.size)
-                progress.add(entry.offset_data + entry.size - progress.done)
+                bar.update(entry.offset_data + entry.size - bar.n)
     except tarfile.TarError as error:
         raise ValueError(
             f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
             "asks to log in, give downloads.imagenet.header"
         ) from error
-    progress.close()
+    bar.close()
     return found
 
 

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
-from benchmarks.datasets.progress import Progress, say
+from benchmarks.datasets.progress import progress
+from scl.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
@@ -38,44 +39,53 @@ def transfer(
     piece out of a large file (None = the whole file). A server without range requests sends the whole file
     again.
     """
-    longest, failures = _size(part), 0
     pace = Pace(MINIMUM_RATE, WINDOW, timeout)
-    while True:
+
+    def attempt() -> None:
         try:
-            return _stream(url, part, size, pace, start, header, label or part.name)
+            _stream(url, part, size, pace, start, header, label or part.name)
         except TransferError as error:
             if error.status == 416:  # what we hold reaches beyond the source's file: it is another file
                 part.unlink(missing_ok=True)
-            failures = 0 if _size(part) > longest else failures + 1
-            longest = max(longest, _size(part))
-            if not error.again or failures >= ATTEMPTS:
-                raise
-            pause = PAUSE * 2 ** max(failures - 1, 0)
-            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {_size(part):,}")
-            time.sleep(pause)
-            pace.waited += pause
+            raise
+
+    _with_retries(url, attempt, lambda: _size(part), pace)
 
 
 def read_range(
     url: str, start: int, count: int, *, timeout: float, header: str | None = None
 ) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
-    for attempt in range(ATTEMPTS):
+    def attempt() -> tuple[bytes, int]:
+        wanted = f"bytes={start}-{start + count - 1}"
+        with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
+            _, total = _content_range(response, url)
+            with network_errors():
+                data = response.read(count)
+        if len(data) != min(count, total - start):
+            raise TransferError(f"sent {len(data)} of {count} bytes", again=True)
+        return data, total
+
+    return _with_retries(url, attempt)
+
+
+def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
+    """What `attempt()` returns. TransferError if trying again cannot help, or after ATTEMPTS in a row without a new byte;
+    position: how many there are."""
+    longest, failures = position(), 0
+    while True:
         try:
-            wanted = f"bytes={start}-{start + count - 1}"
-            with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
-                _, total = _content_range(response, url)
-                with network_errors():
-                    data = response.read(count)
-            if len(data) == min(count, total - start):
-                return data, total
-            error = TransferError(f"sent {len(data)} of {count} bytes", again=True)
-        except TransferError as caught:
-            error = caught
-        if not error.again or attempt == ATTEMPTS - 1:
-            raise error
-        time.sleep(PAUSE * 2**attempt)
-    raise AssertionError("unreachable")
+            return attempt()
+        except TransferError as error:
+            failures = 0 if position() > longest else failures + 1
+            longest = max(longest, position())
+            if not error.again or failures >= ATTEMPTS:
+                raise
+            pause = PAUSE * 2 ** max(failures - 1, 0)
+            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {position():,}")
+            time.sleep(pause)
+            if pace:
+                pace.waited += pause
 
 
 def _stream(url, part, size, pace, start, header, label) -> None:
@@ -111,11 +121,11 @@ def _stream(url, part, size, pace, start, header, label) -> None:
             have, expected = 0, _whole_length(response, size)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(f"{plain(url)}\n{tag}\n", encoding="utf-8")
-        progress = Progress(f"{label} from {host(url)}", expected, unit="MB", scale=1e6, start=have)
-        _receive(response, part, have, expected, progress, pace)
+        bar = progress(f"{label} from {host(url)}", expected, unit="B", start=have)
+        _receive(response, part, have, expected, bar, pace)
 
 
-def _receive(response, part, have, expected, progress, pace) -> None:
+def _receive(response, part, have, expected, bar, pace) -> None:
     with open(part, "r+b" if have else "wb") as file:
         file.seek(have)
         while True:
@@ -126,10 +136,10 @@ def _receive(response, part, have, expected, progress, pace) -> None:
             file.write(piece)
             have += len(piece)
             pace.came += len(piece)
-            progress.add(len(piece))
+            bar.update(len(piece))
             if expected is not None and have > expected:
                 raise TransferError(f"sent more than the {expected:,} bytes expected", again=False)
-    progress.close()
+    bar.close()
     if expected is not None and have < expected:
         raise TransferError(f"the connection ended after {have:,} of {expected:,} bytes", again=True)
 

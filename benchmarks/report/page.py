@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmarks.report.cells import Grid, read_grid
 from benchmarks.report.claims import Statement, sections
 from benchmarks.report.collect import STATUSES, Row
-from benchmarks.report.formats import duration
 from benchmarks.report.layout import escape_html, to_html
 from benchmarks.report.tables import PROTOCOLS, header, origins_of, tables_by_protocol
 from scl.record import atomic
+from scl.text import duration
 
 FIGURES = {
     "scores": "ACC of each method: mean over the seeds, its bootstrap interval where the seeds are "

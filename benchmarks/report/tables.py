@@ -8,10 +8,11 @@ from pathlib import Path
 from benchmarks.evaluation.statistics import MINIMUM_FOR_INTERVAL, Summary
 from benchmarks.report.cells import MARKS, Cell, Grid, read_grid
 from benchmarks.report.compare import Pair, pairs_of
-from benchmarks.report.formats import duration, number, p_value, points
+from benchmarks.report.formats import number, p_value, points
 from benchmarks.report.layout import Table, Text, code, escape_markdown, latex, markdown, one_line
 from benchmarks.report.published import Published, published_for, reconstruction_note
 from scl.record import atomic
+from scl.text import duration
 
 SCORES = {"acc": "ACC", "nmi": "NMI", "ari": "ARI"}
 PROTOCOLS = {

@@ -1,7 +1,7 @@
 """Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about eight minutes on two cores.
 
 Not part of `make test`: it needs root and SLURM's daemons. What a study ends with after an interruption is compared,
-bit for bit, with what `scl run` makes of the same configuration without SLURM and undisturbed.
+bit for bit, with what `snakemake` makes of the same configuration without SLURM and undisturbed.
 """
 
 import contextlib
@@ -156,10 +156,11 @@ def undisturbed(tmp_path_factory, cluster):
     """Started at once and waited for when it is needed: {run: outcome}."""
     folder = Folder(tmp_path_factory.mktemp("reference") / "undisturbed", cluster)
     folder.go()
-    command = [sys.executable, "-m", "benchmarks.cli", "run", "study.yaml", "--cpu", "--jobs", "1"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", "--workflow-profile",
+               ROOT / "profiles" / "default", "--configfile", "study.yaml"]
     with open(folder.path / "said", "w") as file:
         process = subprocess.Popen(command, cwd=folder.path, stdout=file, stderr=file, env=folder.environment | {
-            "PYTHONPATH": str(ROOT)})
+            "CUDA_VISIBLE_DEVICES": ""})
 
     def outcomes():
         assert process.wait(240) == 0, (folder.path / "said").read_text()

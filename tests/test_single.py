@@ -1,0 +1,160 @@
+"""One run by hand (`scl run`): it makes what is missing, and nothing that counts, and Snakemake accepts it."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY_METHODS
+from flow import TINY, planned, scl, snakemake
+
+from benchmarks import single
+from benchmarks.study import load_study
+from scl import devices
+
+STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
+
+
+def write(folder, study):
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+
+
+def run_by_hand(folder, stage, *flags, wait=True):
+    return scl(folder, "run", f"tiny/joint/{stage}/0", "--study", "study.yaml", "--gpus", "0", *flags, wait=wait)
+
+
+def run_of(folder, stage):
+    return folder / "results" / "runs" / "tiny" / "joint" / stage / "seed0"
+
+
+def outcome(run):
+    """Arrays, weights and scores that a run leaves behind, without times."""
+    with np.load(run / "assignments.npz") as file:
+        found = {name: file[name].tobytes() for name in file.files}
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    return found | {name: value.numpy().tobytes() for name, value in weights.items()} | {
+        "scores": json.loads((run / "metrics.json").read_text())["scores"]}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A folder in which the last of three stages was run by hand."""
+    folder = tmp_path_factory.mktemp("chain")
+    write(folder, STUDY)
+    done = run_by_hand(folder, "selflabel")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "results/runs/tiny/joint/selflabel/seed0/metrics.json\n"
+    return folder
+
+
+def copy_of(chain, tmp_path):
+    return shutil.copytree(chain, tmp_path / "copy", copy_function=shutil.copy2)
+
+
+@pytest.mark.xdist_group("chain")
+def test_a_run_needs_one_command(chain):
+    assert (run_of(chain, "selflabel") / "metrics.json").exists() and not run_of(chain, "random").exists()
+    again = run_by_hand(chain, "selflabel")
+    assert again.returncode == 0 and again.stderr == ""  # nothing is trained, nothing said
+
+
+@pytest.mark.xdist_group("chain")
+def test_what_counts_is_kept_and_what_does_not_is_made_again(chain, tmp_path):
+    folder = copy_of(chain, tmp_path)
+    (run_of(folder, "selflabel") / "metrics.json").unlink()
+    assert run_by_hand(folder, "selflabel").stderr == ""  # only evaluated
+    changed = STUDY["methods"]["scan"] | {"options": {"neighbours": 3}}
+    write(folder, STUDY | {"methods": STUDY["methods"] | {"scan": changed}})
+    done = run_by_hand(folder, "selflabel")
+    said = [line for line in done.stderr.splitlines() if line.startswith("train ")]
+    assert said == [f"train {stage} on tiny (joint), seed 0" for stage in ("scan", "selflabel")]
+    assert outcome(run_of(folder, "selflabel")) != outcome(run_of(chain, "selflabel"))
+
+
+@pytest.mark.xdist_group("chain")
+def test_weights_that_were_not_copied_are_made_where_a_run_needs_them(chain, tmp_path):
+    folder = copy_of(chain, tmp_path)
+    for stage in ("simclr", "scan"):
+        for name in ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt"):
+            (run_of(folder, stage) / name).unlink(missing_ok=True)
+    shutil.move(folder / "data", tmp_path / "data")  # what is done needs no data either
+    assert run_by_hand(folder, "selflabel").stderr == ""
+    shutil.move(tmp_path / "data", folder / "data")
+    shutil.rmtree(run_of(folder, "selflabel"))
+    done = run_by_hand(folder, "selflabel")
+    assert done.returncode == 0 and done.stderr.count("train ") == 3, done.stderr
+    assert outcome(run_of(folder, "selflabel")) == outcome(run_of(chain, "selflabel"))
+
+
+@pytest.mark.xdist_group("chain")
+def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, tmp_path):
+    folder = copy_of(chain, tmp_path)
+    jobs = planned(snakemake(folder, STUDY, "--dry-run"))
+    assert (jobs["train"], jobs["evaluate"]) == (1, 3) and "prepare" not in jobs  # the control was not asked for
+    for stage in ("random", "simclr", "scan"):
+        assert run_by_hand(folder, stage).returncode == 0
+    assert set(planned(snakemake(folder, STUDY, "--dry-run"))) == {"collect", "report"}
+    before = outcome(run_of(folder, "selflabel"))
+    done = snakemake(folder, STUDY)
+    assert done.returncode == 0 and "train selflabel" not in done.stdout + done.stderr
+    for stage in STUDY["methods"]:
+        assert run_by_hand(folder, stage).stderr == ""
+    assert outcome(run_of(folder, "selflabel")) == before
+
+
+@pytest.mark.xdist_group("chain")
+@pytest.mark.parametrize("number,status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_path):
+    """Stopped in the stage before; the same command ends bit for bit like one that nothing disturbed."""
+    long = STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}
+    for name in ("disturbed", "undisturbed"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, STUDY | {"methods": STUDY["methods"] | {"simclr": long}})
+    folder = tmp_path / "disturbed"
+    process = run_by_hand(folder, "scan", wait=False)
+    assert any(line.startswith("epoch 15/") for line in process.stderr)
+    process.send_signal(number)
+    error = process.communicate(timeout=600)[1]
+    assert process.returncode == status and "Traceback" not in error, error
+    assert (run_of(folder, "simclr") / "checkpoint.pt").exists() and not (run_of(folder, "simclr") / "record.json").exists()
+    done = run_by_hand(folder, "scan")
+    assert done.returncode == 0 and "resumed at epoch" in done.stderr
+    assert run_by_hand(tmp_path / "undisturbed", "scan").returncode == 0
+    assert outcome(run_of(folder, "scan")) == outcome(run_of(tmp_path / "undisturbed", "scan"))
+    record = json.loads((run_of(folder, "simclr") / "record.json").read_text())
+    assert [attempt["epoch"] > 0 for attempt in record["attempts"]] == [False, True]
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    bad = STUDY["methods"]["simclr"] | {"training": {"epochs": 4, "learning_rate": 1.0e30}}
+    write(tmp_path, STUDY | {"methods": STUDY["methods"] | {"simclr": bad}})
+    done = run_by_hand(tmp_path, "scan")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("scl: failed: the loss term")
+    assert not run_of(tmp_path, "scan").exists()
+
+
+def test_a_benchmark_without_a_source_is_refused(tmp_path):
+    study = load_study(STUDY | {"benchmarks": {"imagenet10": {}}, "results": str(tmp_path / "results")})
+    with pytest.raises(ValueError, match="imagenet10: no ImageNet source"):
+        single.run_single(study, single.find_run(study, "imagenet10/joint/random/0"))
+
+
+def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
+    """A process that has used a GPU cannot change to another, so it must not let go of it between two stages."""
+    monkeypatch.setattr(devices, "visible", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    study = tiny_study("kmeans", "simclr", "scan")
+    trained = []
+
+    def train(directory, *, leased, **_):
+        with devices.lease(1, report=lambda line: None) as other:  # what another process would be given meanwhile
+            trained.append((directory.parent.name, leased, other))
+
+    monkeypatch.setattr(single, "train", train)
+    monkeypatch.setattr(single, "evaluate_run", lambda *_: None)
+    for stage in ("scan", "kmeans"):
+        single.run_single(study, study.run("tiny-digits", "joint", stage, 0), report=lambda line: None)
+    assert trained == [("simclr", "GPU-a", "GPU-b"), ("scan", "GPU-a", "GPU-b"), ("kmeans", "", "GPU-a")]
