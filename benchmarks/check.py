@@ -1,6 +1,5 @@
 """Whether a study can run as it says: the classes of its methods, options, networks, augmentations, and its images."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -66,9 +65,9 @@ def _class_of(dotted: str, where: str) -> type[Method]:
 
 
 def _check_options(found: type[Method], options: dict, where: str) -> None:
-    read = settings.read(found.Options, options, where)
+    read = settings.options_of(found, options, where)
     try:
-        json.dumps(dataclasses.asdict(read))  # a run's files hold them
+        json.dumps(read.model_dump())  # a run's files hold them
     except FAILURES as error:
         raise ValueError(f"{where}: {found.__name__} has options that are not texts, numbers, lists or mappings: "
                          f"{type(error).__name__}: {error}") from None
