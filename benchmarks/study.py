@@ -177,9 +177,7 @@ def load_study(source) -> Study:
 
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
-    mapping = resolve(source)
-    settings.refuse_odd_values(mapping)
-    study = settings.read(Study, mapping)
+    study = settings.read(Study, resolve(source))
     for stage in study.methods:  # every run's settings must read, before any job starts
         for benchmark in study.benchmarks:
             study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))

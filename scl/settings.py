@@ -6,7 +6,6 @@ names the place, what was found and what is wanted. Torch is not imported here.
 
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -139,20 +138,6 @@ def in_one_line(error: ValidationError, where: str = "") -> str:
     return f"{where}: {wanted}, got {shown(first['input'])}{hint}"
 
 
-def refuse_odd_values(value, where="") -> None:
-    """Raises ValueError for what no setting can be, anywhere in nested mappings and lists: a NaN, an infinity, an
-    integer of more than 64 bits, and what YAML has beside texts, numbers and truth values."""
-    if isinstance(value, (dict, list, tuple)):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            refuse_odd_values(one, _join(where, key))
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: must be a finite number, got {value}")
-    elif isinstance(value, int) and value.bit_length() > 63:
-        raise ValueError(f"{where}: must be a number of at most 64 bits, got {shown(value)}")
-    elif not (value is None or isinstance(value, (str, int, float, Path))):
-        raise ValueError(f"{where}: must be a string, a number, true or false, got {shown(value)}; quotes make a string")
-
-
 def _join(where, key) -> str:
     return f"{where}.{key}" if where else str(key)
 
@@ -160,9 +145,7 @@ def _join(where, key) -> str:
 def load_run(directory) -> RunSettings:
     """The settings of the run that lives in `directory`."""
     path = Path(directory) / "run.yaml"
-    mapping = load_yaml(path)
-    refuse_odd_values(mapping, str(path))
-    return read(RunSettings, mapping, str(path))
+    return read(RunSettings, load_yaml(path), str(path))
 
 
 def options_of(method, given: dict, where: str) -> MethodOptions:

@@ -186,6 +186,7 @@ def of_methods():
         yield own(f"own file: {name}", source, "own_file", *words)
     for name, (body, *words) in CLASSES.items():
         source = f"{HEAD}from scl.contract import Method as Other\nclass Own(Method):\n    {body or 'pass'}\n"
+        source += "" if "assign" in name + body else "    def assign(self, images): return images\n"
         yield own(f"own class: {name}", source, *words, **({"training": {"epochs": 1}} if "step" in name else {}))
     for name, (body, options, *words) in OPTIONS.items():
         source = f"{HEAD}class Options(MethodOptions):\n    {body}\n{TAIL}"

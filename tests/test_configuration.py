@@ -58,8 +58,6 @@ def test_a_merged_key_may_be_given_again(tmp_path):
     ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
     ("extends", 3, "extends: expected the name of one file, got 3"),
     ("training.learning_rate", NAN, "training.learning_rate: must be a finite number, got nan"),
-    ("methods.scan.options", {"entropy_weight": INFINITE}, "methods.scan.options.entropy_weight: must be a finite"),
-    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "methods.scan.augment.strong.0.noise.std: must be a finite"),
     ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: must be a finite number"),
     ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: must be greater than or equal to 0, got -1"),
     ("results", "results/{a}", "results: 'results/{a}': { and } mean wildcards to Snakemake; name another folder"),
@@ -76,8 +74,10 @@ def test_what_makes_no_sense_is_refused(path, value, told):
     ("methods.scan.per_benchmark", {"digits": {"training": {"epochs": 0}}}, "scan.training.epochs on digits: none given"),
     ("methods.random", {**TINY_METHODS["random"], "training": {"epochs": 3}},
      "methods.random.training.epochs on digits: 3, but Random has no step() to train with; write 0"),
+    ("methods.scan.options", {"entropy_weight": INFINITE}, "scan.options.entropy_weight: must be a finite number, got inf"),
+    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "scan.augment.strong: noise.std: must be a finite number"),
 ])
-def test_only_what_trains_has_epochs(path, value, told):
+def test_a_plan_is_of_what_can_be_trained(path, value, told):
     with pytest.raises(ValueError) as error:
         check_methods(load_study(put(path, value)))
     assert told in str(error.value)
