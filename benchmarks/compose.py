@@ -59,16 +59,22 @@ def found_base(base, folder: Path) -> Path:
 
 def _without_stale_words(base: dict, own: dict, file: str) -> dict:
     """The base as `file` extends it: origin and notes of a method whose settings the file changes do not hold."""
-    if not isinstance(base.get("methods"), dict):
-        return base
+    blocks = {stage: block for stage, block in _mapping(base.get("methods")).items() if isinstance(block, dict)}
     shared = {key: own[key] for key in ("network", "training") if own.get(key)}
-    everywhere, blocks, changes = merge(base, shared) != base, dict(base["methods"]), own.get("methods")
-    for stage, block in blocks.items():
-        change = _bare(changes.get(stage)) if isinstance(changes, dict) else None
-        if isinstance(block, dict) and (everywhere or merge(_bare(block), change or {}) != _bare(block)):
-            words = {"title": block.get("title"), "origin": f"settings of {file}" if block.get("origin") else None}
-            blocks[stage] = _bare(block) | {word: text for word, text in words.items() if text is not None}
-    return base | {"methods": blocks}
+    everywhere, changes = merge(base, shared) != base, _mapping(own.get("methods"))
+    changed = {stage for stage, block in blocks.items()
+               if everywhere or merge(_bare(block), _mapping(_bare(changes.get(stage)))) != _bare(block)}
+    while more := {stage for stage, block in blocks.items() if str(block.get("like")) in changed} - changed:
+        changed |= more
+    for stage in changed:
+        words = {word: blocks[stage][word] for word in ("title", "origin") if word in blocks[stage]}
+        words |= {"origin": f"settings of {file}"} if words.get("origin") else {}
+        base = merge({**base, "methods": {**base["methods"], stage: _bare(blocks[stage])}}, {"methods": {stage: words}})
+    return base
+
+
+def _mapping(value) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def _bare(block):

@@ -124,18 +124,20 @@ def in_one_line(error: ValidationError, where: str = "") -> str:
         where = f"{where}[{key}]" if isinstance(key, int) else _join(where, key[:80])
     if first["type"] == "value_error":  # raised by a validator, whose message may begin with a key
         message = str(first["ctx"]["error"])
-        return _join(where, message) if re.match(r"[\w.\[\]-]+: ", message) else f"{where}: {message}"
-    if first["type"] == "missing":
-        return f"{where}: missing"
-    wanted = re.sub(r"^.* should (be|have)", r"must \1", first["msg"])
-    for pattern, plain in PLAIN.items():
-        wanted = re.sub(pattern, plain, wanted)
-    hint = ""
-    if first["type"] == "float_type" and isinstance(first["input"], str):
-        hint = " (YAML reads 1e-4 as a string: write 1.0e-4)"
-    elif bad_name and not isinstance(first["input"], str):
-        hint = "; write the name in quotes"
-    return f"{where}: {wanted}, got {shown(first['input'])}{hint}"
+        if re.match(r"[\w.\[\]-]+: ", message):
+            return _join(where, message)
+    elif first["type"] == "missing":
+        message = "missing"
+    else:
+        message = re.sub(r"^.* should (be|have)", r"must \1", first["msg"])
+        for pattern, plain in PLAIN.items():
+            message = re.sub(pattern, plain, message)
+        message += f", got {shown(first['input'])}"
+        if first["type"] == "float_type" and isinstance(first["input"], str):
+            message += " (YAML reads 1e-4 as a string: write 1.0e-4)"
+        elif bad_name:
+            message += "; write the name in quotes"
+    return f"{where}: {message}" if where else message
 
 
 def _join(where, key) -> str:

@@ -307,6 +307,14 @@ def test_inherited_notes_do_not_stand_for_other_settings(tmp_path, monkeypatch):
     assert (kept.note("scl", "digits"), kept.note("scl", "cifar10")) == ("one", "two")
 
 
+def test_an_origin_does_not_outlive_the_settings_it_takes_by_like(tmp_path, monkeypatch):
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(
+        {"extends": "base.yaml", "methods": {"a": {"like": "scl", "origin": "as scl"}, "b": {"like": "a", "origin": "as a"}}}))
+    changes = {"extends": "rows.yaml", "methods": {"scl": {"training": {"epochs": 9}}, "b": {"origin": "mine"}}}
+    study = derived(tmp_path, monkeypatch, changes)
+    assert [study.origin(stage) for stage in ("scl", "a", "b")] == ["settings of config/mine.yaml"] * 2 + ["mine"]
+
+
 def test_like_takes_no_words_of_the_other_files(tmp_path, monkeypatch):
     changes = {"methods": {"again": {"like": "scl", "options": {"warm_up": 0.1}}}}
     study = derived(tmp_path, monkeypatch, changes, {"per_benchmark": {"digits": {"note": "one"}}})
