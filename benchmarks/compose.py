@@ -67,10 +67,9 @@ def _without_stale_words(base: dict, own: dict, file: str) -> dict:
     while more := {stage for stage, block in blocks.items() if str(block.get("like")) in changed} - changed:
         changed |= more
     for stage in changed:
-        words = {word: blocks[stage][word] for word in ("title", "origin") if word in blocks[stage]}
-        words |= {"origin": f"settings of {file}"} if words.get("origin") else {}
-        base = merge({**base, "methods": {**base["methods"], stage: _bare(blocks[stage])}}, {"methods": {stage: words}})
-    return base
+        words = {"title": blocks[stage].get("title"), "origin": blocks[stage].get("origin") and f"settings of {file}"}
+        blocks[stage] = _bare(blocks[stage]) | {word: text for word, text in words.items() if text}
+    return {**base, "methods": {**base["methods"], **blocks}} if changed else base
 
 
 def _mapping(value) -> dict:

@@ -96,13 +96,13 @@ class RunSettings(Settings):
     method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
 
 
-def distinct(values: list) -> list:
+def _distinct(values: list) -> list:
     if len(set(values)) != len(values):
         raise ValueError(f"{shown(values)} names one twice")
     return values
 
 
-Distinct = AfterValidator(distinct)
+Distinct = AfterValidator(_distinct)  # of a list: no value twice
 
 
 def read(model: type[Settings], mapping, where: str = ""):
