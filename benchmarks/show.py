@@ -19,7 +19,8 @@ def describe_settings(source, study: Study, wanted: str) -> str:
     that sets it. source: what the study was read from. Raises ValueError for a run that the study does not plan."""
     planned = {f"{run.benchmark}/{run.protocol}/{run.stage}": run for run in study.runs() if run.seed == study.seeds[0]}
     if wanted not in planned:
-        raise ValueError(f"--show: {wanted!r} is no BENCHMARK/PROTOCOL/STAGE of this study{did_you_mean(wanted, planned)}")
+        raise ValueError(f"--show: {wanted!r} is no BENCHMARK/PROTOCOL/STAGE of this study"
+                         f"{did_you_mean(wanted, planned)}")
     run, files = planned[wanted], files_of(source)
     lines = []
     for key, value in settings.as_mapping(settings.complete(study.settings(run))).items():
@@ -27,7 +28,8 @@ def describe_settings(source, study: Study, wanted: str) -> str:
             lines.append(_line(f"{key}: {_yaml(value)}", OF_THE_REST.get(key, "this run")))
             continue
         lines.append(f"{key}:" if value else f"{key}: {{}}")
-        lines += [_line(f"  {_yaml(name)}: {_yaml(one)}", _place(files, study, run, key, name)) for name, one in value.items()]
+        lines += [_line(f"  {_yaml(name)}: {_yaml(one)}", _place(files, study, run, key, name))
+                  for name, one in value.items()]
     return "\n".join(lines)
 
 
