@@ -1,11 +1,10 @@
 """Controls that bound the scale: chance below, k-means on raw pixels as the field's floor. Neither trains."""
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 
 from scl.contract import Method
-from scl.settings import check_ranges
+from scl.settings import MethodOptions
 
 
 class Random(Method):
@@ -20,14 +19,10 @@ class Random(Method):
         return torch.softmax(uniform, dim=1).to(images.device)
 
 
-@dataclass(frozen=True)
-class PixelOptions:
+class PixelOptions(MethodOptions):
     """kmeans_restarts: ours; the published rows do not say (one restart is enough for pixels, see the notes)."""
 
-    kmeans_restarts: int = 10
-
-    def __post_init__(self):
-        check_ranges(self, kmeans_restarts=(1, 1000))
+    kmeans_restarts: int = Field(10, ge=1, le=1000)
 
 
 class Pixels(Method):

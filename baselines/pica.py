@@ -1,14 +1,13 @@
 """PICA: Deep Semantic Clustering by Partition Confidence Maximisation (Huang, Gong & Zhu, CVPR 2020)."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scl.contract import Method, augmented
 from scl.losses import balance
-from scl.settings import check_ranges
+from scl.settings import MethodOptions
 
 
 def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor:
@@ -31,17 +30,14 @@ def partition_terms(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(similarity, diagonal), balance(p)
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     """Defaults of the official code."""
 
-    balance_weight: float = 2.0  # lambda
-    perturbations: int = 3  # perturbed copies of a batch
-    overclusters: int = 70  # K of the over-clustering head; 700 for Tiny-ImageNet
-    resize: int | None = None  # pixels a side of which windows of the benchmark's size are seen; official: 40, 112
-
-    def __post_init__(self):
-        check_ranges(self, balance_weight=(0, 1e6), perturbations=(1, 100), overclusters=(2, 100_000), resize=(8, 2048))
+    balance_weight: float = Field(2.0, ge=0, le=1e6)  # lambda
+    perturbations: int = Field(3, ge=1, le=100)  # perturbed copies of a batch
+    overclusters: int = Field(70, ge=2, le=100_000)  # K of the over-clustering head; 700 for Tiny-ImageNet
+    # pixels a side of which windows of the benchmark's size are seen; official: 40, 112
+    resize: int | None = Field(None, ge=8, le=2048)
 
 
 class PICA(Method):

@@ -3,16 +3,15 @@
 Two stages after SimCLR: clustering by nearest neighbours (`SCAN`), then self-labelling (`SelfLabel`).
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scl.contract import Method, augmented
 from scl.losses import TINY, entropy
 from scl.networks import projection_head
-from scl.settings import check_ranges
+from scl.settings import MethodOptions
 
 
 def scan_loss(anchor_logits: Tensor, neighbour_logits: Tensor, entropy_weight: float) -> Tensor:
@@ -50,18 +49,13 @@ def self_label_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float
     return F.cross_entropy(strong_logits, label, weight=weight)
 
 
-@dataclass(frozen=True)
-class ClusteringOptions:
+class ClusteringOptions(MethodOptions):
     """Defaults of the official CIFAR-10 configuration."""
 
-    neighbours: int = 20
-    entropy_weight: float = 5.0
-    projection_hidden: int = 512  # of the SimCLR run this stage starts from
-    projection: int = 128
-
-    def __post_init__(self):
-        check_ranges(self, neighbours=(1, 10_000), entropy_weight=(0, 1e6), projection_hidden=(1, 65_536),
-                     projection=(1, 65_536))
+    neighbours: int = Field(20, ge=1, le=10_000)
+    entropy_weight: float = Field(5.0, ge=0, le=1e6)
+    projection_hidden: int = Field(512, ge=1, le=65_536)  # of the SimCLR run this stage starts from
+    projection: int = Field(128, ge=1, le=65_536)
 
 
 class SCAN(Method):
@@ -124,16 +118,11 @@ def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
     return torch.cat(rows)
 
 
-@dataclass(frozen=True)
-class SelfLabelOptions:
+class SelfLabelOptions(MethodOptions):
     """Defaults of the official CIFAR-10 configuration."""
 
-    threshold: float = 0.99
+    threshold: float = Field(0.99, ge=0, lt=1)
     balanced: bool = True
-
-    def __post_init__(self):
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold: between 0 and 1, got {self.threshold}")
 
 
 class SelfLabel(Method):

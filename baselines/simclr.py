@@ -1,31 +1,26 @@
 """SimCLR (Chen et al., ICML 2020) with k-means, in the recipe of SCAN's pretext task (van Gansbeke et al., 2020)."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from scl.contract import Method
 from scl.losses import nt_xent
 from scl.networks import projection_head
-from scl.settings import check_choices, check_ranges
+from scl.settings import MethodOptions
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     """Defaults of SCAN's official pretext task, but for kmeans_restarts (ours)."""
 
-    temperature: float = 0.1
-    anchors: str = "first"  # official: the first view only | both: the paper's form
-    projection_hidden: int = 512
-    projection: int = 128
-    layer: str = "projection"  # what k-means sees: projection (128-d, CIFAR-10) | encoder (512-d, ImageNet)
-    kmeans_restarts: int = 10
-
-    def __post_init__(self):
-        check_choices(self, layer=("projection", "encoder"), anchors=("first", "both"))
-        check_ranges(self, temperature=(0.001, 1000), projection_hidden=(1, 65_536), projection=(1, 65_536),
-                     kmeans_restarts=(1, 1000))
+    temperature: float = Field(0.1, ge=0.001, le=1000)
+    anchors: Literal["first", "both"] = "first"  # official: the first view only | the paper's form
+    projection_hidden: int = Field(512, ge=1, le=65_536)
+    projection: int = Field(128, ge=1, le=65_536)
+    layer: Literal["projection", "encoder"] = "projection"  # for k-means: 128-d (CIFAR-10) | 512-d (ImageNet)
+    kmeans_restarts: int = Field(10, ge=1, le=1000)
 
 
 class SimCLR(Method):

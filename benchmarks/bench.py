@@ -100,7 +100,7 @@ class Subject:
         planned = self.study.run(first, "joint", self.plan.stage, 0)
         run = self._settings(planned, data)
         training = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size, **training}
-        run = dataclasses.replace(run, training=dataclasses.replace(run.training, **training))
+        run = run.model_copy(update={"training": run.training.model_copy(update=training)})
         trainer = Trainer(settings.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
@@ -113,7 +113,7 @@ class Subject:
         return trainer
 
     def _settings(self, planned, data: Path):
-        return dataclasses.replace(self.study.settings(planned), protocol="joint", data=str(data), after=None)
+        return self.study.settings(planned).model_copy(update={"protocol": "joint", "data": str(data), "after": None})
 
     def _data(self, images: int, clusters: int) -> Path:
         folder = self.folder / f"{images}-{clusters}"

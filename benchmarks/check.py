@@ -1,6 +1,5 @@
 """Whether a study can run as it says: the classes of its methods, options, networks, augmentations, and its images."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -31,22 +30,18 @@ def check_study(study: Study) -> None:
 
 def check_methods(study: Study) -> None:
     """Import every method, read its options, try its network and augmentations. Raises ValueError naming the key."""
-    tried = set()
-    for stage in study.methods:
+    tried: set = set()
+    for stage, block in study.methods.items():
         where = f"methods.{stage}"
+        found = _class_of(block.method, f"{where}.method")
         for benchmark in study.benchmarks:
             run = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
-            found = _class_of(run.method, f"{where}.method")
+            size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
             _check_options(found, run.options, f"{where}.options")
-            _check_epochs(found, run.training.epochs, f"{where}.training.epochs", benchmark)
+            _check_epochs(found, run.training.epochs, f"{where}.training.epochs on {benchmark}")
             if run.training.epochs:
-                _check_network(run.network, _size(study, benchmark), where, benchmark, tried)
-            _check_augmentations(found, run.augment, f"{where}.augment", _size(study, benchmark), tried)
-            _check_verbs(found, f"{where}.method")
-
-
-def _size(study: Study, benchmark: str) -> int:
-    return study.benchmarks[benchmark].size or study.dataset(benchmark).size
+                _try(networks.check, run.network, size, tried, f"{where}.", f" (on {benchmark}, {size} px)")
+            _check_augmentations(found, run.augment, f"{where}.augment", size, tried)
 
 
 def _class_of(dotted: str, where: str) -> type[Method]:
@@ -62,60 +57,50 @@ def _class_of(dotted: str, where: str) -> type[Method]:
             raise ValueError(f"{where}: {dotted}.{name}: {described(error)}") from None
         if not isinstance(names, (tuple, list)) or not all(isinstance(one, str) for one in names):
             raise ValueError(f"{where}: {dotted}.{name}: expected names, such as ('view',), got {shown(names)}")
-    return found
-
-
-def _check_options(found: type[Method], options: dict, where: str) -> None:
-    read = settings.read(found.Options, options, where)
-    try:
-        json.dumps(dataclasses.asdict(read))  # a run's files hold them
-    except FAILURES as error:
-        raise ValueError(f"{where}: {found.__name__} has options that are not texts, numbers, lists or mappings: "
-                         f"{type(error).__name__}: {error}") from None
-
-
-def _check_epochs(found: type[Method], epochs: int, where: str, benchmark: str) -> None:
-    """A network that was never trained is no result, and what has nothing to train would fail at its first step."""
-    trains = found.step is not Method.step
-    if trains and not epochs:
-        raise ValueError(f"{where} on {benchmark}: none given, but {found.__name__} trains; say how many")
-    if epochs and not trains:
-        raise ValueError(f"{where} on {benchmark}: {epochs}, but {found.__name__} has no step() to train with; write 0")
-
-
-def _check_verbs(found: type[Method], where: str) -> None:
     if found.assign is Method.assign or not callable(found.assign):
         raise ValueError(f"{where}: {found.__name__} has no assign(); write it (scl/contract.py)")
     if found.step is not Method.step and found.draw is Method.draw and not found.augmentations:
         raise ValueError(f"{where}: {found.__name__}.augmentations: none named, but draw() takes the first; name it or "
                          "write draw()")
+    return found
+
+
+def _check_options(found: type[Method], options: dict, where: str) -> None:
+    read = settings.options_of(found, options, where)
+    try:
+        json.dumps(read.model_dump(), allow_nan=False)  # a run's files hold them
+    except FAILURES as error:
+        raise ValueError(f"{where}: {found.__name__} has options that are not strings, finite numbers, lists or "
+                         f"mappings: {type(error).__name__}: {error}") from None
+
+
+def _check_epochs(found: type[Method], epochs: int, where: str) -> None:
+    """A network that was never trained is no result, and what has nothing to train would fail at its first step."""
+    trains = found.step is not Method.step
+    if trains and not epochs:
+        raise ValueError(f"{where}: none given, but {found.__name__} trains; say how many")
+    if epochs and not trains:
+        raise ValueError(f"{where}: {epochs}, but {found.__name__} has no step() to train with; write 0")
 
 
 def _check_augmentations(found: type[Method], augmentations: dict, where: str, size: int, tried: set) -> None:
-    """tried: what was found right at which size, as benchmarks and stages share it."""
     for name in found.augmentations:
         if name not in augmentations:
             raise ValueError(f"{where}.{name}: missing; {found.__name__} draws it")
     for name, spec in augmentations.items():
         if name not in found.augmentations:
             raise ValueError(f"{where}.{name}: unknown{did_you_mean(name, found.augmentations)}")
-        if (repr(spec), size) in tried:
-            continue
+        _try(augment.build, spec, size, tried, f"{where}.{name}: ")
+
+
+def _try(function, of, size: int, tried: set, where: str, after: str = "") -> None:
+    """function(of, size), once for all stages and benchmarks that share it. tried: what was found right."""
+    if (repr(of), size) not in tried:
         try:
-            augment.build(spec, size)
+            function(of, size)
         except ValueError as error:
-            raise ValueError(f"{where}.{name}: {error}") from None
-        tried.add((repr(spec), size))
-
-
-def _check_network(network, size: int, where: str, benchmark: str, tried: set) -> None:
-    if (repr(network), size) in tried:
-        return
-    try:
-        networks.check(network, size)
-    except ValueError as error:
-        raise ValueError(f"{where}.{error} (on {benchmark}, {size} px)") from None
-    tried.add((repr(network), size))
+            raise ValueError(f"{where}{error}{after}") from None
+        tried.add((repr(of), size))
 
 
 # --- images ------------------------------------------------------------------------------------------------------

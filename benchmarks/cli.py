@@ -87,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     study = ("study", {"nargs": "?", "default": "config/paper.yaml", "help": "configuration (default: %(default)s)"})
     one_study = {"study": {"default": "config/paper.yaml", "metavar": "FILE", "help": "configuration (default: %(default)s)"}}
     folder = ("run", {"type": Path, "help": "folder of the run, with its run.yaml"})
-    verb(plan, study)
+    verb(plan, study, show={"metavar": "BENCHMARK/PROTOCOL/STAGE",
+                            "help": "print the settings of this run instead, and where each value is set"})
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
@@ -124,6 +125,10 @@ def plan(options):
 
     study = load_study(options.study)
     check_study(study)
+    if options.show:
+        from benchmarks.show import describe_settings
+
+        return show(describe_settings(options.study, study, options.show))
     show(summarize_study(study))
 
 

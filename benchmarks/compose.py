@@ -1,8 +1,6 @@
 """From a configuration as written to one mapping: `extends`, `like`, and what is set to null.
 
 `extends: FILE` is looked for beside the file that says it, then in the working directory.
-Where settings come from is said in words (`origin`, `note`); a file that changes settings and says nothing of it must
-not leave the words of the file it extends to stand for them.
 """
 
 import copy
@@ -11,13 +9,15 @@ from pathlib import Path
 from scl.text import did_you_mean, shown
 from scl.yaml_file import load_yaml
 
-WORDS = ("origin", "note")  # of a method block: for the reader of the tables, no part of a run
+WORDS = ("title", "origin", "note")  # of a method block: for the reader of the tables, no part of a run
 
 
 def resolve(source) -> dict:
     """The mapping with what it extends merged in, a method or benchmark set to null left out, and every `like`
     replaced by what it stands for. Raises ValueError for an `extends` or a `like` that leads nowhere."""
-    mapping = _extended(source, ())
+    (_, mapping), *files = files_of(source)
+    for name, own in files:
+        mapping = merge(_without_stale_words(mapping, own, name), own)
     for block in ("methods", "benchmarks"):
         if isinstance(mapping.get(block), dict):
             mapping[block] = {k: v for k, v in mapping[block].items() if v is not None}
@@ -27,24 +27,23 @@ def resolve(source) -> dict:
     return mapping
 
 
-def _extended(source, seen: tuple) -> dict:
-    """The mapping merged over what it extends; seen: the files on the way here."""
-    if isinstance(source, dict):
-        mapping, name, folder = copy.deepcopy(source), "the configuration", Path()
-    else:
-        name = Path(source).name if Path(source).is_absolute() else str(source)
-        mapping, folder, seen = load_yaml(source), Path(source).parent, (*seen, Path(source).resolve())
-    base = mapping.pop("extends", None)
-    if base is None:
-        return mapping
-    file = found_base(base, folder)
-    if file.resolve() in seen:
-        circle = " -> ".join(one.name for one in (*seen, file.resolve()))
-        raise ValueError(f"extends: a circle: {circle}")
-    ground, own = _extended(file, seen), _mapping(mapping.get("methods"))
-    if methods := _mapping(ground.get("methods")):
-        ground["methods"] = {stage: _reworded(block, own.get(stage), name) for stage, block in methods.items()}
-    return merge(ground, mapping)
+def files_of(source) -> list[tuple[str, dict]]:
+    """(name, mapping) of `source` and of what it extends, the furthest first. source: a file, or a mapping."""
+    files: list[tuple[str, dict]] = []
+    seen: list[Path] = []
+    while source is not None:
+        if isinstance(source, dict):
+            mapping, name, folder = copy.deepcopy(source), "the configuration", Path()
+        else:
+            mapping, folder = load_yaml(source), Path(source).parent
+            name = Path(source).name if Path(source).is_absolute() else str(source)
+            seen.append(Path(source).resolve())
+            if seen[-1] in seen[:-1]:
+                raise ValueError(f"extends: a circle: {' -> '.join(one.name for one in seen)}")
+        base = mapping.pop("extends", None)
+        files.insert(0, (name, mapping))
+        source = None if base is None else found_base(base, folder)
+    return files
 
 
 def found_base(base, folder: Path) -> Path:
@@ -58,36 +57,33 @@ def found_base(base, folder: Path) -> Path:
     raise ValueError(f"extends: no such file: {' or '.join(map(str, places))}")
 
 
-def _reworded(ground, own, name: str, around=()):
-    """A block (or a part of one) whose origin and note, where `own` gives none, say what `own` changes.
-
-    around: the changes of the whole block, where they concern this part too.
-    """
-    if not isinstance(ground, dict):
-        return ground
-    own = _mapping(own)
-    changed = around or list(_changes(ground, own))
-    told = {word: f"{ground[word]}; changed by {name}: {', '.join(changed)}"
-            for word in WORDS if changed and ground.get(word) and word not in own}
-    for key, concerned in (("recipes", changed), ("per_benchmark", ())):
-        if isinstance(ground.get(key), dict):
-            parts = _mapping(own.get(key))
-            told[key] = {part: _reworded(inner, parts.get(part), name, concerned)
-                         for part, inner in ground[key].items()}
-    return {**ground, **told}
-
-
-def _changes(ground, own: dict, where: str = ""):
-    """The dotted keys at which `own` differs from `ground`, but for the words."""
-    for key, value in own.items():
-        if isinstance(value, dict):
-            yield from _changes(_mapping(_mapping(ground).get(key)), value, f"{where}{key}.")
-        elif key not in ("title", *WORDS) and value != _mapping(ground).get(key):
-            yield f"{where}{key}"
+def _without_stale_words(base: dict, own: dict, file: str) -> dict:
+    """The base as `file` extends it: origin and notes of a method whose settings the file changes do not hold."""
+    blocks = {stage: block for stage, block in _mapping(base.get("methods")).items() if isinstance(block, dict)}
+    shared = {key: own[key] for key in ("network", "training") if own.get(key)}
+    everywhere, changes = merge(base, shared) != base, _mapping(own.get("methods"))
+    changed = {stage for stage, block in blocks.items()
+               if everywhere or merge(_bare(block), _mapping(_bare(changes.get(stage)))) != _bare(block)}
+    while more := {stage for stage, block in blocks.items() if str(block.get("like")) in changed} - changed:
+        changed |= more
+    for stage in changed:
+        words = {"title": blocks[stage].get("title"), "origin": blocks[stage].get("origin") and f"settings of {file}"}
+        blocks[stage] = _bare(blocks[stage]) | {word: text for word, text in words.items() if text}
+    return {**base, "methods": {**base["methods"], **blocks}} if changed else base
 
 
 def _mapping(value) -> dict:
     return value if isinstance(value, dict) else {}
+
+
+def _bare(block):
+    """A method block without its words, those of `per_benchmark` included."""
+    if not isinstance(block, dict):
+        return block
+    bare = {key: value for key, value in block.items() if key not in WORDS}
+    if isinstance(bare.get("per_benchmark"), dict):
+        bare["per_benchmark"] = {name: _bare(part) for name, part in bare["per_benchmark"].items()}
+    return bare
 
 
 def _likened(methods: dict, stage: str, seen: tuple):
@@ -102,7 +98,7 @@ def _likened(methods: dict, stage: str, seen: tuple):
             f"unknown {shown(other)}{did_you_mean(other, methods)}"
         raise ValueError(f"methods.{stage}.like: {problem}")
     ground = _likened(methods, other, seen)
-    return merge({k: v for k, v in ground.items() if k not in ("title", *WORDS)}, own)
+    return merge(_bare(ground), own) if isinstance(ground, dict) else ground
 
 
 def merge(ground: dict, differences: dict) -> dict:

@@ -1,88 +1,49 @@
-"""What the parts of a study may say together, beyond the types of its keys: checked as it is read, without torch."""
+"""What the parts of a study may say together, beyond the types of their keys: checked as it is read, without torch."""
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmarks.datasets.catalogue import CATALOGUE, ImageNetSource, archives_of
-from scl import settings
-from scl.settings import Network, Training, check_range
+from benchmarks.datasets.catalogue import CATALOGUE, IMAGES_PER_CLASS, archives_of
 from scl.text import did_you_mean, shown
 
-PROTOCOLS = ("joint", "heldout")
-MOST_SEEDS = 10_000
+
+def name(text: str) -> str:
+    """Of a benchmark or a stage."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{,99}", text):
+        raise ValueError("a name is a folder too: up to 100 small letters, digits, '-', '_' and '.'")
+    return text
 
 
-@dataclass(frozen=True)
-class Differences:
-    """What a part of `per_benchmark` may say. Read to be checked; what counts is the text merged with the block."""
-
-    method: str | None = None
-    origin: str = ""
-    note: str = ""
-    network: Network = field(default_factory=Network)
-    training: Training = field(default_factory=Training)
-    augment: dict[str, list] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Recipe(Differences):
-    per_benchmark: dict[str, Differences] = field(default_factory=dict)
+def folder(path: Path) -> Path:
+    """It becomes an argument of commands and a part of Snakemake's patterns."""
+    problem = None
+    if not str(path).isprintable() or max(map(len, path.parts), default=0) > 200 or len(str(path)) > 1000:
+        problem = "control characters and names of more than 200 characters make no folder"
+    elif set("{}") & set(str(path)):
+        problem = "{ and } mean wildcards to Snakemake"
+    elif str(path).startswith(("-", "~")):
+        problem = "commands would take it for an option" if str(path)[0] == "-" else "~ is not expanded here"
+    elif not set(path.parts) - {".."} or not str(path).strip():
+        problem = "other files are there"
+    if problem:
+        raise ValueError(f"{shown(str(path))}: {problem}; name another folder")
+    return path
 
 
 def check(study) -> None:
-    """Raises ValueError naming the key: names and folders, benchmarks, and how methods start from each other."""
-    if not study.seeds or len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
-        raise ValueError(f"seeds: a number of seeds, or a list of different ones from 0 on; got {shown(study.seeds)}")
-    check_range("seeds", len(study.seeds), 1, MOST_SEEDS)
-    for key in ("results", "data"):
-        _check_folder(getattr(study, key), key)
-    for key in ("benchmarks", "methods"):
-        if not getattr(study, key):
-            raise ValueError(f"{key}: none given (what is null is left out; {{}} takes the defaults)")
-        for name in getattr(study, key):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{,99}", name):
-                raise ValueError(f"{key}.{shown(name)[1:-1]}: a name is a folder too: up to 100 small letters, digits, "
-                                 "'-', '_' and '.'")
+    """Raises ValueError naming the key: benchmarks, and how methods start from each other."""
     if "archives" in study.benchmarks:
         raise ValueError(f"benchmarks.archives: {study.data}/archives holds the downloads; give it another name")
-    settings.read(Differences, {"network": study.network, "training": study.training})
-    _check_protocols(study.protocols, "protocols")
-    for protocol in study.protocols:
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocols: unknown '{protocol}'{did_you_mean(protocol, PROTOCOLS)}")
-    for name in study.benchmarks:
-        _check_benchmark(study, name)
-    for stage in study.methods:
-        _check_block(study, stage)
+    for benchmark in study.benchmarks:
+        _check_benchmark(study, benchmark)
+    for stage, block in study.methods.items():
+        for benchmark in block.per_benchmark:
+            if benchmark not in study.benchmarks and benchmark not in CATALOGUE:
+                raise ValueError(f"methods.{stage}.per_benchmark.{benchmark}: no such benchmark"
+                                 f"{did_you_mean(benchmark, study.benchmarks)}")
         _check_chain(study, stage)
-    recipes = {name for block in study.methods.values() for name in block.recipes}
-    if study.recipe is not None and study.recipe not in recipes:
-        raise ValueError(f"recipe: no method has a recipe '{study.recipe}'{did_you_mean(study.recipe, recipes)}")
     if study.reference is not None and study.reference not in study.methods:
         raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
-
-
-def _check_folder(folder: Path, where: str) -> None:
-    """It becomes an argument of commands and a part of Snakemake's patterns."""
-    problem = None
-    if not str(folder).isprintable() or max(map(len, folder.parts), default=0) > 200 or len(str(folder)) > 1000:
-        problem = "control characters and names of more than 200 characters make no folder"
-    elif set("{}") & set(str(folder)):
-        problem = "{ and } mean wildcards to Snakemake"
-    elif str(folder).startswith(("-", "~")):
-        problem = "commands would take it for an option" if str(folder)[0] == "-" else "~ is not expanded here"
-    elif not set(folder.parts) - {".."}:
-        problem = "other files are there"
-    if problem:
-        raise ValueError(f"{where}: {shown(str(folder))}: {problem}; name another folder")
-
-
-def _check_protocols(protocols: list[str], where: str) -> None:
-    if not protocols or len(set(protocols)) != len(protocols):
-        raise ValueError(f"{where}: one or more different ones of {', '.join(PROTOCOLS)}; got {protocols}")
 
 
 def _check_benchmark(study, name: str) -> None:
@@ -110,8 +71,6 @@ def _check_benchmark(study, name: str) -> None:
     if block.subset and name == dataset.name:
         raise ValueError(f"{where}.subset: a subset is another benchmark; give it a name of its own, "
                          f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")
-    if block.protocols is not None:
-        _check_protocols(block.protocols, f"{where}.protocols")
     for protocol in block.protocols or []:
         if protocol not in dataset.protocols:
             raise ValueError(f"{where}.protocols: {dataset.title} has no '{protocol}'; "
@@ -121,21 +80,9 @@ def _check_benchmark(study, name: str) -> None:
 def published_images(study, dataset) -> int:
     """How many images a data set has; 0 where the configuration names another source than the published one."""
     sources = all(archive.official for archive in archives_of(dataset, study.downloads))
-    if dataset.imagenet and study.downloads.imagenet.images_per_class != ImageNetSource.images_per_class:
+    if dataset.imagenet and study.downloads.imagenet.images_per_class != IMAGES_PER_CLASS:
         sources = False
     return sum(dataset.counts.values()) if sources else 0
-
-
-def _check_block(study, stage: str) -> None:
-    block, where = study.methods[stage], f"methods.{stage}"
-    settings.read(Differences, {"network": block.network, "training": block.training}, where)
-    recipe = settings.read(Recipe, {"per_benchmark": block.per_benchmark}, where)
-    recipes = {name: settings.read(Recipe, one, f"{where}.recipes.{name}") for name, one in block.recipes.items()}
-    for place, one in {where: recipe, **{f"{where}.recipes.{name}": one for name, one in recipes.items()}}.items():
-        for name in one.per_benchmark:
-            if name not in study.benchmarks and name not in CATALOGUE:
-                raise ValueError(f"{place}.per_benchmark.{name}: no such benchmark"
-                                 f"{did_you_mean(name, study.benchmarks)}")
 
 
 def _check_chain(study, stage: str) -> None:

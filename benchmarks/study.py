@@ -3,68 +3,79 @@
 Nothing here imports torch: the Snakefile reads this module. benchmarks/check.py looks at the classes of the methods.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from benchmarks import rules
-from benchmarks.compose import WORDS, merge, resolve
+from benchmarks.compose import merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
 from scl import settings
 from scl.classes import source_of
 from scl.record import write_yaml_if_changed, yaml_text
-from scl.settings import RunSettings, check_range, check_ranges
+from scl.settings import Distinct, Network, RunSettings, Settings, Training
+
+SETTINGS = {"network", "training", "augment", "options"}  # of a run, which several parts of a study may set
+MOST_SEEDS = 10_000
 
 
-@dataclass(frozen=True)
-class Benchmark:
+def _numbered(seeds):
+    """A number of seeds stands for those from 0 on."""
+    return list(range(min(seeds, MOST_SEEDS + 1))) if type(seeds) is int else seeds
+
+
+Name = Annotated[str, AfterValidator(rules.name)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(rules.folder)]
+Protocols = Annotated[list[Literal["joint", "heldout"]], Field(min_length=1), Distinct]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS), Distinct, BeforeValidator(_numbered)]
+
+
+class Benchmark(Settings):
     """One column of the tables. The key in the configuration is its name; `dataset` is that name if left out."""
 
     dataset: str | None = None
-    size: int | None = None  # pixels a side; the data set's usual one if left out
-    larger_size: int | None = None  # pixels a side at which the images are kept too, for methods that ask for it
-    subset: int | None = None  # as many images, drawn without looking at labels; then give it a name of its own
-    clusters: int | None = None  # K; the data set's number of classes if left out
+    size: int | None = Field(None, ge=8, le=1024)  # pixels a side; the data set's usual one if left out
+    larger_size: int | None = Field(None, ge=8, le=1024)  # the images are kept at it too, for methods that ask for it
+    subset: int | None = Field(None, ge=2, le=10**9)  # drawn without looking at labels; give it a name of its own
+    clusters: int | None = Field(None, ge=2, le=10**6)  # K; the data set's number of classes if left out
     path: str | None = None  # of the user's images (dataset: folder)
-    protocols: list[str] | None = None  # of the study's protocols, those to run here
-
-    def __post_init__(self):
-        check_ranges(self, size=(8, 1024), larger_size=(8, 1024), subset=(2, 10**9), clusters=(2, 10**6))
+    protocols: Protocols | None = None  # of the study's protocols, those to run here
 
 
-@dataclass(frozen=True)
-class MethodBlock:
-    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single
-    benchmarks, `recipes` named sets of differences, with a `per_benchmark` of their own (`recipe: official` at the
-    top of the study chooses one, which wins over the block's `per_benchmark`). In a file, `like: other-stage` takes
-    that stage's block as the ground."""
+class Differences(Settings):
+    """Settings of a method, in its block or in its `per_benchmark`; what is left out stays as it was."""
+
+    note: str = ""  # shown below the table of each benchmark; in `per_benchmark`, of that one
+    network: Network = Network()
+    training: Training = Training()
+    augment: dict[str, list] = {}
+    options: dict[str, Any] = {}
+
+
+class MethodBlock(Differences):
+    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single benchmarks. In a
+    file, `like: other-stage` takes that stage's block as the ground."""
 
     method: str
     title: str | None = None
     after: str | None = None  # the stage whose weights this one starts from
     origin: str = ""  # where the settings come from: shown below the tables
-    note: str = ""  # shown below the table of each benchmark; in `per_benchmark`, of that one
-    network: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
-    augment: dict[str, list] = field(default_factory=dict)
-    options: dict = field(default_factory=dict)
-    recipes: dict[str, dict] = field(default_factory=dict)
-    per_benchmark: dict[str, dict] = field(default_factory=dict)
+    per_benchmark: dict[str, Differences] = {}
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Settings):
     """How runs share a machine. It says how to run, not what, so none of it is part of a run; on a CPU `threads`
     changes the last digits all the same, and so stands in the record of a run."""
 
-    threads: int | None = None  # of a run without GPU (None: the cores, shared out), and of any on a cluster (None: 8)
-    runs_per_gpu: int = 1
-    checkpoint_seconds: float = 300.0
+    # of a run without GPU (None: the cores, shared out), and of any on a cluster (None: 8)
+    threads: int | None = Field(None, ge=1, le=1024)
+    runs_per_gpu: int = Field(1, ge=1, le=100)
+    checkpoint_seconds: float = Field(300.0, ge=0, le=10**6)
     require_gpu: bool = False  # an error, not a warning, where no GPU is visible
-
-    def __post_init__(self):
-        check_ranges(self, threads=(1, 1024), runs_per_gpu=(1, 100), checkpoint_seconds=(0, 10**6))
 
 
 @dataclass(frozen=True)
@@ -80,26 +91,26 @@ class Run:
     after: "Run | None" = None
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(Settings):
     """The whole configuration, checked. `results`: where everything is made; `data`: prepared benchmarks."""
 
-    results: Path
-    benchmarks: dict[str, Benchmark]
-    methods: dict[str, MethodBlock]
+    results: Folder
+    benchmarks: dict[Name, Benchmark] = Field(min_length=1)
+    methods: dict[Name, MethodBlock] = Field(min_length=1)
     title: str = ""
-    data: Path = Path("data")
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    protocols: list[str] = field(default_factory=lambda: list(rules.PROTOCOLS))
-    recipe: str | None = None
+    data: Folder = Path("data")
+    seeds: Seeds = [0, 1, 2, 3, 4]
+    protocols: Protocols = ["joint", "heldout"]
     reference: str | None = None  # the stage that the others are compared with (ablation tables)
-    network: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
-    downloads: Downloads = field(default_factory=Downloads)
-    machine: Machine = field(default_factory=Machine)
+    network: Network = Network()
+    training: Training = Training()
+    downloads: Downloads = Downloads()
+    machine: Machine = Machine()
 
-    def __post_init__(self):
+    @model_validator(mode="after")
+    def _fits_together(self):
         rules.check(self)
+        return self
 
     @cached_property
     def skipped(self) -> dict[str, str]:
@@ -126,23 +137,21 @@ class Study:
         folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
         return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
 
-    def resolved(self, stage: str, benchmark: str) -> dict:
-        """Block of a stage on a benchmark. The later wins: block, its per_benchmark, recipe, the recipe's."""
+    def layers(self, stage: str, benchmark: str) -> list[tuple[str, dict]]:
+        """(place, the settings written there) of a stage on a benchmark; the later wins, key by key."""
         block = self.methods[stage]
-        merged = {key: getattr(block, key) for key in ("method", "augment", "options", *WORDS)}
-        merged |= {key: merge(getattr(self, key), getattr(block, key)) for key in ("network", "training")}
-        recipe = dict(block.recipes.get(self.recipe) or {})
-        last = recipe.pop("per_benchmark", {})
-        for differences in (block.per_benchmark.get(benchmark), recipe, last.get(benchmark)):
-            merged = merge(merged, differences or {})
-        return merged
+        places = {"study": self, "method block": block, "per_benchmark": block.per_benchmark.get(benchmark)}
+        return [(place, part.model_dump(include=SETTINGS, exclude_unset=True))
+                for place, part in places.items() if part is not None]
 
     def settings(self, run: Run) -> RunSettings:
         """The resolved settings of one run. Raises ValueError naming the place."""
-        merged = {k: v for k, v in self.resolved(run.stage, run.benchmark).items() if k not in WORDS}
-        merged |= {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-                   "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None,
-                   "method_source": source_of(merged["method"], f"methods.{run.stage}.method")}
+        method = self.methods[run.stage].method
+        merged = {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
+                  "method": method, "method_source": source_of(method, f"methods.{run.stage}.method"),
+                  "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
+        for _, part in self.layers(run.stage, run.benchmark):
+            merged = merge(merged, part)
         return settings.read(RunSettings, merged, f"methods.{run.stage}")
 
     def images_note(self, benchmark: str) -> str:
@@ -154,16 +163,13 @@ class Study:
         return ", ".join(notes)
 
     def origin(self, stage: str) -> str:
-        """Where the settings of a stage come from, under the recipe chosen."""
-        block = self.methods[stage]
-        return (block.recipes.get(self.recipe) or {}).get("origin", block.origin)
+        """Where the settings of a stage come from."""
+        return self.methods[stage].origin
 
     def note(self, stage: str, benchmark: str) -> str:
         """What a reader of this benchmark's table must know of the settings of a stage; "" if nothing."""
-        found = self.resolved(stage, benchmark)
-        if self.recipe and self.recipe not in self.methods[stage].recipes and found["training"].get("epochs"):
-            return f"no recipe '{self.recipe}' is known; the common settings are used. {found['note']}".strip()
-        return found["note"]
+        block = self.methods[stage]
+        return block.per_benchmark.get(benchmark, block).note or block.note
 
 
 def load_study(source) -> Study:
@@ -171,17 +177,10 @@ def load_study(source) -> Study:
 
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
-    mapping = resolve(source)
-    settings.refuse_odd_values(mapping)
-    if type(mapping.get("seeds")) is int:
-        check_range("seeds", mapping["seeds"], 1, rules.MOST_SEEDS)
-        mapping["seeds"] = list(range(mapping["seeds"]))
-    study = settings.read(Study, mapping)
-    for stage, block in study.methods.items():  # every run's settings must read, before any job starts
-        for recipe in dict.fromkeys([study.recipe, *block.recipes]):
-            chosen = dataclasses.replace(study, recipe=recipe)
-            for benchmark in study.benchmarks:
-                chosen.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
+    study = settings.read(Study, resolve(source))
+    for stage in study.methods:  # every run's settings must read, before any job starts
+        for benchmark in study.benchmarks:
+            study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
     return study
 
 

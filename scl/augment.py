@@ -8,12 +8,14 @@ images: B x 3 x H x W in [0, 1], float32 or bfloat16; every image gets parameter
 ours and not a library's: docs/decisions/augmentation.md.
 """
 
+import functools
 import inspect
 
 import torch
+from pydantic import create_model
 
 from scl import operations
-from scl.settings import convert
+from scl.settings import Settings, read
 from scl.text import did_you_mean, shown
 
 OPERATIONS = {
@@ -41,7 +43,9 @@ def build(spec, size: int | None = None):
     of that size, so that a plan fails before its first run. Unknown operations and parameters, values of another type
     and values out of range raise ValueError.
     """
-    steps = [_step(entry) for entry in convert(spec, list, "augmentation")]
+    if not isinstance(spec, list):
+        raise ValueError(f"must be a list of operations, got {shown(spec)}")
+    steps = [_step(entry) for entry in spec]
     if size is not None:
         _try(steps, size)
 
@@ -68,22 +72,18 @@ def _try(steps, size: int) -> None:
 
 def _step(entry):
     """{operation: {parameter: value}} -> (function, parameters), or ValueError."""
-    entry = convert(entry, dict, "augmentation")
-    if len(entry) != 1:
-        raise ValueError(f"augmentation: expected one operation, got {shown(entry)}")
+    if not (isinstance(entry, dict) and len(entry) == 1):
+        raise ValueError(f"must be one operation and its parameters, such as {{flip: {{}}}}, got {shown(entry)}")
     ((name, given),) = entry.items()
     if name not in OPERATIONS:
-        raise ValueError(f"augmentation: unknown operation '{name}'{did_you_mean(name, OPERATIONS)}")
+        raise ValueError(f"{shown(name)} is no operation{did_you_mean(name, OPERATIONS)}")
     function = OPERATIONS[name]
-    known = inspect.signature(function).parameters.values()
-    hints = {
-        parameter.name: parameter.annotation
-        for parameter in known
-        if parameter.kind == parameter.KEYWORD_ONLY
-    }
-    parameters = {}
-    for key, value in convert({} if given is None else given, dict, name).items():
-        if key not in hints:
-            raise ValueError(f"{name}.{key}: unknown parameter{did_you_mean(key, hints)}")
-        parameters[key] = convert(value, hints[key], f"{name}.{key}")
-    return function, parameters
+    return function, dict(read(parameters_of(function), {} if given is None else given, name))
+
+
+@functools.cache
+def parameters_of(function) -> type[Settings]:
+    """The parameters of an operation as a model: names, types, ranges and defaults of its signature."""
+    parameters = inspect.signature(function).parameters.values()
+    fields = {p.name: (p.annotation, p.default) for p in parameters if p.kind == p.KEYWORD_ONLY}
+    return create_model(function.__name__, __base__=Settings, **fields)

@@ -70,7 +70,8 @@ def described(error: BaseException) -> str:
         return f"{place}{type(error).__name__}: {error.msg}"
     if isinstance(error, ModuleNotFoundError):
         return str(error)
-    problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = str(error).partition("\n\n")[0]  # pydantic adds paragraphs
+    problem = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if isinstance(error, SystemExit):
         problem = "ends the program (SystemExit, sys.exit); take that out"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
@@ -80,4 +81,4 @@ def described(error: BaseException) -> str:
 def _ours(file: str) -> bool:
     """Whether a frame is of Python, of an installed package or of this project: not what the user wrote."""
     folders = (sys.prefix, sys.base_prefix, *(ROOT / name for name in (*OURS, "benchmarks")))
-    return file.startswith(("<", *(f"{folder}/" for folder in folders)))
+    return "/site-packages/" in file or file.startswith(("<", *(f"{folder}/" for folder in folders)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scl.images import Images
 from scl.networks import Encoder
-from scl.settings import Network
+from scl.settings import MethodOptions, Network
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,11 @@ class Problem:
     std: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Of a method without hyper-parameters of its own."""
-
-
 class Method(nn.Module):
     """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
 
     version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
-    Options: ClassVar[type] = NoOptions  # frozen dataclass: the hyper-parameters; checks itself in __post_init__
+    Options: ClassVar[type[MethodOptions]] = MethodOptions  # a class of your own derived from it: hyper-parameters
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
     uses_unlabelled: ClassVar[bool] = False

@@ -5,48 +5,44 @@ similarities and decision boundaries, and that classes are reasoned on the fly b
 here is a reconstruction; numbers in brackets are the steps of docs/methods.md.
 """
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from scl import losses
 from scl.contract import Method
 from scl.memory import InstanceMemory
 from scl.networks import Prototypes, projection_head
-from scl.settings import check_choices, check_ranges
+from scl.settings import MethodOptions
 
 
-@dataclass(frozen=True)
-class Options:
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Options(MethodOptions):
     """All defaults are ours, fixed on digits and a CIFAR-10 subset, the same on every benchmark."""
 
-    temperature: float = 0.07  # tau, instance similarities
-    prototype_temperature: float = 0.1  # tau_c, cluster decisions
-    instance_temperature: float = 0.5  # tau_i, NT-Xent
-    memory_momentum: float = 0.5  # mu
-    instance_weight: float = 1.0  # 0 leaves L_ins out (ablation)
-    semantic_weight: float = 1.0  # w_s
-    consistency_weight: float = 1.0  # w_c
-    balance_weight: float = 2.0  # w_b
-    consistency: str = "joint"  # joint: p against q, equation 5 | view: q against q (ablation)
-    consensus: str = "both"  # both | boundaries: q alone | similarities: p alone (ablation)
-    warm_up: float = 0.025  # share of the epochs, at least one, before the memory is used
-    prototypes: str = "kmeans"  # start at the k-means centres of the memory after the warm-up | random
-    assignment: str = "prototypes"  # prototypes | kmeans on h (ablation)
-    projection_hidden: int = 512
-    projection: int = 128  # d
+    temperature: Temperature = 0.07  # tau, instance similarities
+    prototype_temperature: Temperature = 0.1  # tau_c, cluster decisions
+    instance_temperature: Temperature = 0.5  # tau_i, NT-Xent
+    memory_momentum: float = Field(0.5, ge=0, le=1)  # mu
+    instance_weight: Weight = 1.0  # 0 leaves L_ins out (ablation)
+    semantic_weight: Weight = 1.0  # w_s
+    consistency_weight: Weight = 1.0  # w_c
+    balance_weight: Weight = 2.0  # w_b
+    consistency: Literal["joint", "view"] = "joint"  # p against q, equation 5 | q against q (ablation)
+    consensus: Literal["both", "boundaries", "similarities"] = "both"  # q alone, p alone: ablations
+    warm_up: float = Field(0.025, ge=0, le=1)  # share of the epochs, at least one, before the memory is used
+    prototypes: Literal["kmeans", "random"] = "kmeans"  # start at the k-means centres of the memory after the warm-up
+    assignment: Literal["prototypes", "kmeans"] = "prototypes"  # kmeans: on h (ablation)
+    projection_hidden: Width = 512
+    projection: Width = 128  # d
     projection_norm: bool = True  # batch norm in g: without it a small network may start collapsed
-    kmeans_restarts: int = 10  # of the start of the prototypes, and where k-means assigns
-
-    def __post_init__(self):
-        check_choices(self, consistency=("joint", "view"), consensus=("both", "boundaries", "similarities"),
-                      prototypes=("kmeans", "random"), assignment=("prototypes", "kmeans"))
-        temperature, weight, width = (0.001, 1000), (0, 1e6), (1, 65_536)
-        check_ranges(self, temperature=temperature, prototype_temperature=temperature, instance_temperature=temperature,
-                     instance_weight=weight, semantic_weight=weight, consistency_weight=weight, balance_weight=weight,
-                     memory_momentum=(0, 1), warm_up=(0, 1), projection_hidden=width, projection=width,
-                     kmeans_restarts=(1, 1000))
+    kmeans_restarts: int = Field(10, ge=1, le=1000)  # of the start of the prototypes, and where k-means assigns
 
 
 class SCL(Method):

@@ -3,21 +3,35 @@
 `operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16,
 on any device; the result has their type and the input is not changed. All randomness comes from `generator`,
 which lives on the same device; nothing waits for the device. What the parameters do is in warps.py,
-colours.py, filters.py and strong.py. Defaults are torchvision's where it has the operation. ValueError: a
-parameter out of range.
+colours.py, filters.py and strong.py. Defaults are torchvision's where it has the operation. Types and ranges are
+checked by scl.augment.build; ValueError: a parameter that does not fit the images.
 """
 
 import functools
 import math
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, Field
 from torch.nn.functional import interpolate, pad
 
 from scl import colours, filters, strong, warps
-from scl.settings import check_range
-from scl.text import shown
 
-LARGEST = 1024  # pixels a side
+Chance = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
+Strength = Annotated[float, Field(ge=0, le=100)]
+Pair = Annotated[tuple[float, float], Field(strict=False)]
+
+
+def rising(least, most):
+    """Of a Pair: both numbers within least .. most, the second not below the first."""
+
+    def check(pair):
+        if not least <= pair[0] <= pair[1] <= most:
+            raise ValueError(f"{list(pair)} must be two rising numbers within {least} .. {most}")
+        return pair
+
+    return AfterValidator(check)
 
 
 def uniform(generator, low, high, *shape):
@@ -27,31 +41,20 @@ def uniform(generator, low, high, *shape):
 
 def chance(generator, probability, batch):
     """B booleans, true with `probability`."""
-    check_range("probability", probability, 0, 1)
     return torch.rand(batch, generator=generator, device=generator.device) < probability
-
-
-def _pair(name, values, least, most):
-    """Two numbers, the first not above the second, both within least .. most."""
-    if len(values) != 2 or not values[0] <= values[1]:
-        raise ValueError(f"{name}: {shown(list(values))} must be two rising numbers")
-    for value in values:
-        check_range(name, value, least, most)
-    return values
 
 
 def random_resized_crop(
     images,
     generator,
     *,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    size: int | None = None,
+    scale: Annotated[Pair, rising(1e-4, 1)] = (0.08, 1.0),
+    ratio: Annotated[Pair, rising(0.01, 100)] = (3 / 4, 4 / 3),
+    size: Side | None = None,
 ):
     """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
-    check_range("size", size, 1, LARGEST)
     return warps.crop_resize(images.float(), boxes, size=size).to(images.dtype)
 
 
@@ -61,7 +64,6 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centred box
     whose ratio is allowed.
     """
-    scale, ratio = _pair("scale", scale, 1e-4, 1), _pair("ratio", ratio, 0.01, 100)
     batch, _, height, width = shape
     shares = (share * height * width for share in scale)
     area = uniform(generator, *shares, batch, tries)
@@ -82,12 +84,10 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     return torch.stack([*corner, box_height, box_width], dim=1)
 
 
-def random_crop(images, generator, *, padding: int = 0, size: int | None = None):
+def random_crop(images, generator, *, padding: Annotated[int, Field(ge=0, le=1024)] = 0, size: Side | None = None):
     """A square window (default: the height) of the image padded with `padding` black pixels on each side."""
     batch, _, height, width = images.shape
     size = height if size is None else size
-    check_range("padding", padding, 0, LARGEST)
-    check_range("size", size, 1, LARGEST)
     spare = min(height, width) + 2 * padding - size
     if spare < 0:
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
@@ -100,16 +100,15 @@ def random_crop(images, generator, *, padding: int = 0, size: int | None = None)
     return warps.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
 
 
-def resize(images, generator, *, size: int | None = None):
+def resize(images, generator, *, size: Side | None = None):
     """To size x size pixels (default: the height), bilinear, antialiased where that is smaller."""
     size = images.shape[2] if size is None else size
-    check_range("size", size, 1, LARGEST)
     if images.shape[2] == images.shape[3] == size:
         return images
     return interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).to(images.dtype)
 
 
-def flip(images, generator, *, probability: float = 0.5):
+def flip(images, generator, *, probability: Chance = 0.5):
     """Left-right mirror image."""
     return colours.where(chance(generator, probability, len(images)), warps.mirror, images)
 
@@ -118,22 +117,19 @@ def affine(
     images,
     generator,
     *,
-    degrees: float = 0.0,
-    translate: float = 0.0,
-    scale: tuple[float, float] = (1.0, 1.0),
-    shear: float = 0.0,
+    degrees: Annotated[float, Field(ge=0, le=360)] = 0.0,
+    translate: Chance = 0.0,
+    scale: Annotated[Pair, rising(0.01, 100)] = (1.0, 1.0),
+    shear: Annotated[float, Field(ge=0, le=89)] = 0.0,
 ):
     """Rotation in +-degrees, shift in +-translate (a share of the side), zoom, shear along x in degrees.
 
     Bilinear, black outside. Unlike torchvision's RandomAffine the shift is not rounded to whole pixels.
     """
-    check_range("degrees", degrees, 0, 360)
-    check_range("translate", translate, 0, 1)
-    check_range("shear", shear, 0, 89)
     batch, _, height, width = images.shape
     angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
     shift = uniform(generator, -translate, translate, 2, batch)
-    zoom = uniform(generator, *_pair("scale", scale, 0.01, 100), batch)
+    zoom = uniform(generator, *scale, batch)
     matrices = warps.inverse_matrices(
         angle, shift[0] * width, shift[1] * height, zoom, slant, torch.zeros_like(slant)
     )
@@ -144,16 +140,13 @@ def colour_jitter(
     images,
     generator,
     *,
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    saturation: float = 0.0,
-    hue: float = 0.0,
-    probability: float = 1.0,
+    brightness: Strength = 0.0,
+    contrast: Strength = 0.0,
+    saturation: Strength = 0.0,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,  # 0.5 is half the circle
+    probability: Chance = 1.0,
 ):
     """torchvision's ColorJitter: factors in 1 +- strength, hue within +-hue, in a random order."""
-    for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
-        check_range(name, strength, 0, 100)
-    check_range("hue", hue, 0, 0.5)  # half the circle
     batch = len(images)
     strengths = (brightness, contrast, saturation)
     factors = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
@@ -163,36 +156,39 @@ def colour_jitter(
     return colours.where(chosen, colours.jitter, images.float(), factors, order).to(images.dtype)
 
 
-def greyscale(images, generator, *, probability: float = 0.2):
+def greyscale(images, generator, *, probability: Chance = 0.2):
     """Three equal channels."""
     return colours.where(chance(generator, probability, len(images)), colours.grey, images)
 
 
-def noise(images, generator, *, std: float = 0.05):
+def noise(images, generator, *, std: Strength = 0.05):
     """Normal noise on every value, clamped to [0, 1]."""
-    check_range("std", std, 0, 100)
     values = torch.randn(images.shape, generator=generator, device=images.device)
     return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
 
 
 def blur(
-    images, generator, *, sigma: tuple[float, float] = (0.1, 2.0), kernel: int = 3, probability: float = 0.5
+    images,
+    generator,
+    *,
+    sigma: Annotated[Pair, rising(0.01, 1000)] = (0.1, 2.0),
+    kernel: int = 3,
+    probability: Chance = 0.5,
 ):
     """Gaussian of random width (pixels), cut to kernel x kernel. SimCLR's kernel is a tenth of the side."""
     smallest = min(images.shape[2:])
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
         raise ValueError(f"kernel: {kernel} must be odd and less than twice the side, {smallest}")
     batch = len(images)
-    width = uniform(generator, *_pair("sigma", sigma, 0.01, 1000), batch)
+    width = uniform(generator, *sigma, batch)
     function = functools.partial(filters.gaussian_blur, kernel=kernel)
     return colours.where(chance(generator, probability, batch), function, images.float(), width).to(
         images.dtype
     )
 
 
-def scan_strong(images, generator, *, operations: int = 4):
+def scan_strong(images, generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4):
     """SCAN's strong augmentation: `operations` of the fourteen (strong.py) an image, with replacement."""
-    check_range("operations", operations, 0, 100)
     batch, device = len(images), images.device
     kinds = torch.randint(len(strong.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
@@ -202,14 +198,12 @@ def scan_strong(images, generator, *, operations: int = 4):
     return result.to(images.dtype)
 
 
-def cutout(images, generator, *, largest: int = 16, fill: float = 0.45):
+def cutout(images, generator, *, largest: Side = 16, fill: Chance = 0.45):
     """One square hole an image, its side drawn from 1..largest, its centre anywhere; `fill` is its grey.
 
     As in SCAN, whose holes reach side // 2 to each side of the centre (so a side of 1 is no hole at all) and
     are the mean colour; 0.45 is the grey of natural images.
     """
-    check_range("largest", largest, 1, LARGEST)
-    check_range("fill", fill, 0, 1)
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)
     reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")

@@ -3,37 +3,33 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from scl.record import Damaged
-from scl.run_files import read
+from scl.run_files import Strict, read
 
 Rows = Annotated[list[int], Field(min_length=2, max_length=2)]  # start, stop
 
 
-class Roles(BaseModel):
+class Roles(Strict):
     """The splits that a protocol clusters, those allowed for representation learning too, and those it evaluates."""
-
-    model_config = ConfigDict(strict=True)
 
     fit: list[str]
     represent: list[str]
     assign: list[str]
 
 
-class Larger(BaseModel):
+class Larger(Strict):
     """The same images once more, larger: in images-<size>.npy."""
-
-    model_config = ConfigDict(strict=True)
 
     size: int
     sha256: str
 
 
-class Prepared(BaseModel):
+class Prepared(Strict):
     """What is relied on; the other keys are kept as they are."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     images_sha256: str
     clusters: int

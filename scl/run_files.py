@@ -9,15 +9,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from scl.identity import fingerprint
 from scl.record import Damaged, set_aside, sha256
+from scl.settings import in_one_line
 
 WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by a finished run, with their checksums in the record
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Attempt(BaseModel):
-    """One process that trained a run, from its start or from a checkpoint."""
+class Strict(BaseModel):
+    """Base of what is read from files: other types are refused."""
 
     model_config = ConfigDict(strict=True)
+
+
+class Attempt(Strict):
+    """One process that trained a run, from its start or from a checkpoint."""
 
     started: str
     commit: str
@@ -25,20 +30,16 @@ class Attempt(BaseModel):
     precision: str
 
 
-class SeenImages(BaseModel):
+class SeenImages(Strict):
     """The images that a run was given."""
-
-    model_config = ConfigDict(strict=True)
 
     sha256: str
     clusters: int
     splits: dict[str, list[int]]
 
 
-class Identity(BaseModel):
+class Identity(Strict):
     """What a run is made from, as scl.identity.identity_of has it."""
-
-    model_config = ConfigDict(strict=True)
 
     settings: dict[str, Any]
     engine: int
@@ -46,10 +47,8 @@ class Identity(BaseModel):
     weights: str | None
 
 
-class Record(BaseModel):
+class Record(Strict):
     """record.json: what a training run was made from, with what, and what it took. Seconds and bytes."""
-
-    model_config = ConfigDict(strict=True)
 
     benchmark: str
     protocol: str
@@ -82,10 +81,8 @@ class Record(BaseModel):
         return self
 
 
-class Failure(BaseModel):
+class Failure(Strict):
     """failure.json: why the last attempt at a run failed, and whether another attempt would fail the same way."""
-
-    model_config = ConfigDict(strict=True)
 
     error: str
     kind: str
@@ -112,9 +109,7 @@ def parse(content: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate(json.loads(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Damaged(f"damaged or of another version ({where + ': ' if where else ''}{first['msg']})") from None
+        raise Damaged(f"damaged or of another version ({in_one_line(error)})") from None
     except (ValueError, RecursionError):
         raise Damaged("damaged (not JSON)") from None
 

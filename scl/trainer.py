@@ -103,7 +103,7 @@ class Trainer:
         mean, std = self.images.statistics()
         problem = Problem(images=self.images.fit, unlabelled=len(self.images) - self.images.fit, clusters=clusters,
                           size=self.facts["size"][0], epochs=self.run.training.epochs, mean=mean, std=std)
-        options = settings.read(method_class.Options, self.run.options, f"{self.run.stage}.options")
+        options = settings.options_of(method_class, self.run.options, f"{self.run.stage}.options")
         torch.manual_seed(self.seeds("initial weights"))
         method = method_class(options, problem, self.run.network)
         if weights:

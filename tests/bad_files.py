@@ -49,7 +49,7 @@ YAML = {  # name: (content of study.yaml, words)
     "an unknown tag": (TEXT + "title: !mine x\n", "study.yaml line"),
     "no integer": (TEXT + "seeds: !!int x\n", "study.yaml line"),
     "no number": ("title: !!float x\n", "study.yaml line 1"),
-    "a text of newlines": (TEXT + 'recipe: "a\\n\\nb\\x1b[31m"\n', "recipe"),
+    "a text of newlines": (TEXT + 'reference: "a\\n\\nb\\x1b[31m"\n', "reference"),
 }
 
 
@@ -83,7 +83,7 @@ EXTENDS = {
                                                "gone.yaml", "sub"),
     "methods that are none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods", [1]))}, "methods"),
     "a block that is none": extending("base.yaml", {"base.yaml": dump(put(GOOD, "methods.scl", 5))}, "methods.scl"),
-    "parts that are none": Case({"study.yaml": "extends: base.yaml\nmethods: {scl: {recipes: 5, per_benchmark: [1]}}\n",
+    "parts that are none": Case({"study.yaml": "extends: base.yaml\nmethods: {scl: {options: 5, per_benchmark: [1]}}\n",
                                  "base.yaml": TEXT}, ("methods.scl",)),
 }
 
@@ -108,7 +108,9 @@ class NoMethod: pass
 class MyMethod(Method):
     class Inner(Method): pass
 """
-HEAD = "import dataclasses\nfrom dataclasses import dataclass, field\nfrom scl.contract import Method\nimport torch\n"
+HEAD = ("from typing import *\nfrom pydantic import Field, model_validator\nfrom scl.contract import Method\n"
+        "from scl.settings import MethodOptions\nimport torch\n")
+CHECK = "a: int = 0\n    @model_validator(mode='after')\n    def check(self): raise "
 TAIL = "class Own(Method):\n    Options = Options\n    def assign(self, images): return images\n"
 IMPORTS = {  # what a file does when it is imported: (source, words)
     "syntax": ("x = (\n", "line 1"), "indentation": ("class Own:\nx = 1\n", "line 2"), "a null byte": ("x = 1\0\n",),
@@ -127,13 +129,15 @@ IMPORTS = {  # what a file does when it is imported: (source, words)
     "no names at all": ("def __getattr__(name): raise KeyError(name)\n", "Own"),
     "exit on a look": ("def __getattr__(name): raise SystemExit\n", "exit"),
     "a class that cannot be": ("class Own(5): pass\n", "line 1", "TypeError"),
-    "a mutable default": (HEAD + "@dataclass\nclass Options:\n    a: list = []\n" + TAIL, "ValueError"),
+    "a mutable default": (HEAD + "from dataclasses import dataclass\n@dataclass\nclass Options:\n    a: list = []\n" + TAIL, "ValueError"),
     "a kind of class that fails": (HEAD + "class Meta(type(Method)):\n    @property\n"
                                    "    def augmentations(cls): return 1 / 0\n"
                                    "class Own(Method, metaclass=Meta): pass\n", "ZeroDivisionError"),
 }
 CLASSES = {  # what stands in the body of the class
-    "Options: no dataclass": ("class Options: pass", "options"),
+    "Options: no model": ("class Options: pass", "options"),
+    "Options: a dataclass": ("from dataclasses import dataclass\n    @dataclass(frozen=True)\n    class Options: a: int = 1",
+                             "options", "MethodOptions"),
     "Options: a mapping": ("Options = {'a': 1}", "options"),
     "Options: none": ("Options = None", "options"), "Options: an object": ("Options = Other.Options()", "options"),
     "Options: a property": ("Options = property(lambda self: 1 / 0)", "options"),
@@ -146,21 +150,21 @@ CLASSES = {  # what stands in the body of the class
     "uses an augmentation": ("augmentations = ('view',)", "augment.view"),
 }
 OPTIONS = {  # the body of its options: (source, options in the configuration, words)
-    "a default that fails": ("a: list = field(default_factory=lambda: 1 / 0)", {}, "ZeroDivisionError"),
-    "a check that refuses": ("a: int = 0\n    def __post_init__(self): raise ValueError('a: too small')", {},
+    "a default that fails": ("a: list = Field(default_factory=lambda: 1 / 0)", {}, "ZeroDivisionError"),
+    "a check that refuses": (CHECK + "ValueError('a: too small')", {},
         "options.a: too small"),
-    "a check that fails": ("a: int = 0\n    def __post_init__(self): raise KeyError('b')", {}, "KeyError"),
-    "a check that ends": ("a: int = 0\n    def __post_init__(self): raise SystemExit", {}, "exit"),
+    "a check that fails": (CHECK + "KeyError('b')", {}, "KeyError"),
+    "a check that ends": (CHECK + "SystemExit", {}, "exit"),
     "a type that is not there": ("a: 'Nothing' = 0", {}, "Nothing"),
-    "a type of torch": ("a: torch.Tensor = None", {"a": 1}, "options.a"),
-    "any callable": ("from typing import Callable\n    a: Callable = print", {"a": "x"}, "options.a"),
-    "a choice": ("from typing import Literal\n    a: Literal['x', 'y'] = 'x'", {"a": "z"}, "options.a"),
+    "a type of torch": ("a: torch.Tensor = None", {"a": 1}, "own_file.py", "Tensor"),
+    "any callable": ("a: Callable = print", {"a": "x"}, "options.a"),
+    "a choice": ("a: Literal['x', 'y'] = 'x'", {"a": "z"}, "options.a"),
     "a missing one": ("a: int", {}, "options.a"), "an unknown one": ("alpha: int = 1", {"alfa": 1}, "options.alfa"),
-    "a default that is no setting": ("a: object = field(default_factory=object)", {}, "options"),
-    "a default that cannot be copied": ("a: object = field(default_factory=lambda: (x for x in 'ab'))", {}, "options"),
-    "one that may not be given": ("a: int = field(default=1, init=False)", {"a": 2}, "options"),
-    "a wrong one in a list": ("a: list[int] = field(default_factory=list)", {"a": [1, "x"]}, "options.a[1]"),
-    "a wrong one in a mapping": ("a: dict[str, int] = field(default_factory=dict)", {"a": {"b": "x"}}, "options.a.b"),
+    "a default that is no setting": ("a: object = Field(default_factory=object)", {}, "options"),
+    "a default that cannot be copied": ("a: object = Field(default_factory=lambda: (x for x in 'ab'))", {}, "options"),
+    "one that may not be given": ("a: ClassVar[int] = 1", {"a": 2}, "options.a"),
+    "a wrong one in a list": ("a: list[int] = []", {"a": [1, "x"]}, "options.a[1]"),
+    "a wrong one in a mapping": ("a: dict[str, int] = {}", {"a": {"b": "x"}}, "options.a.b"),
 }
 
 
@@ -182,9 +186,10 @@ def of_methods():
         yield own(f"own file: {name}", source, "own_file", *words)
     for name, (body, *words) in CLASSES.items():
         source = f"{HEAD}from scl.contract import Method as Other\nclass Own(Method):\n    {body or 'pass'}\n"
+        source += "" if "assign" in name + body else "    def assign(self, images): return images\n"
         yield own(f"own class: {name}", source, *words, **({"training": {"epochs": 1}} if "step" in name else {}))
     for name, (body, options, *words) in OPTIONS.items():
-        source = f"{HEAD}@dataclass(frozen=True)\nclass Options:\n    {body}\n{TAIL}"
+        source = f"{HEAD}class Options(MethodOptions):\n    {body}\n{TAIL}"
         yield own(f"own options: {name}", source, *words, options=options)
 
 

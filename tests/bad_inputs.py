@@ -71,7 +71,7 @@ TEXT = (5, True, ["a"], {"a": 1})
 LIST = (5, "joint", {"a": 1}, True)
 MAPPING = (5, "text", [1], True)
 TYPES = {  # dotted path: values that are refused there
-    "results": (None, *TEXT), "data": (None, *TEXT), "title": (None, *TEXT), "recipe": TEXT, "reference": TEXT,
+    "results": (None, *TEXT), "data": (None, *TEXT), "title": (None, *TEXT), "reference": TEXT,
     "seeds": (None, True, 1.5, "3", {"a": 1}, [1.5], [True], ["0"], [[0]], [None], HUGE, [HUGE]),
     "protocols": (None, *LIST, [1], [None], [["joint"]]),
     "benchmarks": (None, *MAPPING), "methods": (None, *MAPPING), "network": (None, *MAPPING),
@@ -83,7 +83,6 @@ TYPES = {  # dotted path: values that are refused there
     "methods.scl.after": TEXT, "methods.scl.origin": (None, *TEXT), "methods.scl.note": (None, *TEXT),
     "methods.scl.network": (None, *MAPPING), "methods.scl.training": (None, *MAPPING),
     "methods.scl.options": (None, *MAPPING), "methods.scl.augment": (None, *MAPPING),
-    "methods.scl.recipes": (None, *MAPPING, {"official": 5}),
     "methods.scl.per_benchmark": (None, *MAPPING, {"tiny": 5}),
     "methods.scl.like": (None, 5, True, ["simclr"], {"a": 1}),
     "methods.scl.network.backbone": (None, *TEXT), "methods.scl.network.width": (None, *INTEGER),
@@ -122,7 +121,7 @@ RANGES = {
     "data": ("", "-data", "data/{a}", "a\0b", "study.yaml", "study.yaml/below"),
     "seeds": (0, -1, [], [-1], [1, 1], 10**12, 10**6, [2**70], 2**63),
     "protocols": ([], ["jiont"], ["joint", "joint"], [""]),
-    "recipe": ("offical",), "reference": ("sccl",),
+    "reference": ("sccl",),
     "benchmarks": ({}, {"tiny": None}, {"Tiny": {"dataset": "digits"}}, {"a/b": {"dataset": "digits"}},
                    {"-rf": {"dataset": "digits"}}, {"": {"dataset": "digits"}}, {"a b": {"dataset": "digits"}},
                    {1: {"dataset": "digits"}}, {"t" * 300: {"dataset": "digits"}}, {"archives": {"dataset": "digits"}},
@@ -138,8 +137,6 @@ RANGES = {
     "methods.scl.per_benchmark": ({"tinny": {}}, {"tiny": {"trainig": {}}}, {"tiny": {"training": 5}},
                                   {"tiny": {"seed": 5}}, {"tiny": {"after": "simclr"}}, {"tiny": {"title": "x"}},
                                   {"tiny": {"training": {"epochs": -1}}}, {"tiny": {"per_benchmark": {}}}),
-    "methods.scl.recipes": ({"a": {"per_benchmark": None}}, {"a": {"per_benchmark": [1]}}, {"a": {"seed": 1}},
-                            {"a": {"per_benchmark": {"tiny": 3}}}, {"a": {"training": {"epochs": "x"}}}),
     "methods.scl.network.width": (0, 1, 2, 4, 6, 7, 9, 12, 33, -8, 10**9),
     "methods.scl.network.backbone": ("", "resnet", "resnet19", "vgg16", "ResNet18", "resnet18 ", "resnetv2_50",
                                      "resnetv2_50x1_bit", "resnet32ts", "resnet50_clip", "resnet51q", "resnet\n18"),
@@ -281,8 +278,8 @@ NEAREST = {  # dotted path: value, what is named, what was meant
     "seed": (3, "seed:", "'seeds'"), "methods.scl.training.learning_rat": (0.1, "learning_rat:", "'learning_rate'"),
     "methods.scl.options.temperatur": (1.0, "methods.scl.options.temperatur:", "'temperature'"),
     "methods.scl.method": ("scl.method.SLC", "methods.scl.method:", "'SCL'"),
-    "benchmarks.cifar01": ({}, "'cifar01'", "'cifar10'"), "protocols": (["jiont"], "protocols:", "'joint'"),
-    "methods.scan.after": ("simlcr", "methods.scan.after:", "'simclr'"), "recipe": ("offical", "recipe:", "'official'"),
+    "benchmarks.cifar01": ({}, "'cifar01'", "'cifar10'"), "protocols": (["jiont"], "protocols[0]:", "'joint'"),
+    "methods.scan.after": ("simlcr", "methods.scan.after:", "'simclr'"),
     "methods.scl.augment.view": ([{"blurr": {}}], "methods.scl.augment.view:", "'blur'"),
     "methods.simclr.augment": ({"veiw": []}, "methods.simclr.augment.", "view"),
     "training.learning_rate": ("1e-3", "training.learning_rate:", "1.0e-4"),
@@ -292,9 +289,8 @@ NEAREST = {  # dotted path: value, what is named, what was meant
 
 
 def of_spelling():
-    recipes = {"methods.scl.recipes": {"official": {}}}
     for path, (value, *words) in NEAREST.items():
-        yield f"meant: {path}", case({**recipes, path: value}, *words)
+        yield f"meant: {path}", case({path: value}, *words)
 
 
 def configurations():

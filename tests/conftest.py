@@ -1,6 +1,5 @@
 """Shared ground of the tests: digits prepared once, tiny runs, and a way to check a method of one's own."""
 
-import dataclasses
 import subprocess
 
 import pytest
@@ -88,7 +87,3 @@ def train_all():
         return runs
 
     return go
-
-
-def settings_of(study, run, **changes):
-    return dataclasses.replace(study.settings(run), **changes)

@@ -53,7 +53,6 @@ class Study:
     methods: dict = field(default_factory=lambda: dict(METHODS))
     skipped: dict = field(default_factory=dict)
     reference: str | None = "scl"
-    recipe: str | None = None
     title: str = "A study that never ran"
 
     data: Path = Path("no-data")
@@ -101,12 +100,12 @@ def made_up(run, score="acc"):
 def settings_of(run, epochs=100):
     """What every study here plans for a run."""
     return RunSettings(
-        run.benchmark,
-        run.protocol,
-        run.stage,
-        run.seed,
-        METHODS[run.stage].method,
-        "data",
+        benchmark=run.benchmark,
+        protocol=run.protocol,
+        stage=run.stage,
+        seed=run.seed,
+        method=METHODS[run.stage].method,
+        data="data",
         training=Training(epochs=0 if run.stage == "pixels" else epochs),
     )
 

@@ -45,10 +45,9 @@ ACCEPTED = {
     "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}},
     "results elsewhere": {"results": "../elsewhere", "data": "a/b"}, "a name with a dash": {"results": "my-results"},
     "a title of a number": {"title": "2026"}, "null for what is optional": {
-        "benchmarks.tiny.clusters": None, "methods.scl.title": None, "machine.threads": None, "recipe": None},
+        "benchmarks.tiny.clusters": None, "methods.scl.title": None, "machine.threads": None},
     "checkpoints all the time": {"machine.checkpoint_seconds": 0},
-    "a recipe": {"methods.scl.recipes": {"official": {"training": {"epochs": 2}, "per_benchmark": {"tiny": {}}}},
-                 "recipe": "official"},
+    "settings of one benchmark": {"methods.scl.per_benchmark": {"tiny": {"training": {"epochs": 2}, "note": "two"}}},
 }
 
 BELOW = {"sub/base.yaml": "extends: ground.yaml\n", "sub/ground.yaml": TEXT}
@@ -63,16 +62,14 @@ ACCEPTED_EXTENDS = {
 
 GOOD_OWN = HEAD + """
 from typing import Literal, Optional
-@dataclass(frozen=True)
-class Inner:
+class Inner(MethodOptions):
     c: float = 1.0
-@dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     a: Literal['x', 'y'] = 'x'
     b: Optional[int] = None
-    inner: Inner = field(default_factory=Inner)
-    many: list[int] = field(default_factory=list)
-    anything: dict = field(default_factory=dict)
+    inner: Inner = Inner()
+    many: list[int] = []
+    anything: dict = {}
 """ + TAIL
 ACCEPTED_METHODS = {
     "a method of one's own": case({"methods.mine": {"method": "own_file.Own", "options": {

@@ -48,23 +48,21 @@ def test_a_merged_key_may_be_given_again(tmp_path):
 
 
 @pytest.mark.parametrize("path,value,told", [
-    ("protocols", ["joint", "joint"], "protocols: one or more different ones of joint, heldout; got"),
-    ("protocols", [], "protocols: one or more different ones of"),
-    ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: one or more different ones of"),
-    ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: one or more different ones of"),
-    ("seeds", [1, 1], "seeds: a number of seeds, or a list of different ones"),
-    ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: a name is a text; write it in quotes: '1'"),
-    ("methods", {True: TINY_METHODS["random"]}, "methods.True: a name is a text"),
+    ("protocols", ["joint", "joint"], "protocols: ['joint', 'joint'] names one twice"),
+    ("protocols", [], "protocols: must have at least 1 item"),
+    ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: must have at least 1 item"),
+    ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: ['joint', 'joint'] names"),
+    ("seeds", [1, 1], "seeds: [1, 1] names one twice"),
+    ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: must be a string, got 1; write the name in quotes"),
+    ("methods", {True: TINY_METHODS["random"]}, "methods.True: must be a string"),
     ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
     ("extends", 3, "extends: expected the name of one file, got 3"),
-    ("training.learning_rate", NAN, "training.learning_rate: expected a finite number, got nan"),
-    ("methods.scan.options", {"entropy_weight": INFINITE}, "methods.scan.options.entropy_weight: expected a finite"),
-    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "methods.scan.augment.strong.0.noise.std: expected a"),
-    ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: expected a finite number"),
-    ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: -1.0 is below 0"),
+    ("training.learning_rate", NAN, "training.learning_rate: must be a finite number, got nan"),
+    ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: must be a finite number"),
+    ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: must be greater than or equal to 0, got -1"),
     ("results", "results/{a}", "results: 'results/{a}': { and } mean wildcards to Snakemake; name another folder"),
-    ("machine.threads", -2, "machine.threads: -2 is below 1"),
-    ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: 0 is below 1"),
+    ("machine.threads", -2, "machine.threads: must be greater than or equal to 1, got -2"),
+    ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: must be greater than or equal to 1, got 0"),
 ])
 def test_what_makes_no_sense_is_refused(path, value, told):
     assert told in refused(put(path, value))
@@ -76,8 +74,10 @@ def test_what_makes_no_sense_is_refused(path, value, told):
     ("methods.scan.per_benchmark", {"digits": {"training": {"epochs": 0}}}, "scan.training.epochs on digits: none given"),
     ("methods.random", {**TINY_METHODS["random"], "training": {"epochs": 3}},
      "methods.random.training.epochs on digits: 3, but Random has no step() to train with; write 0"),
+    ("methods.scan.options", {"entropy_weight": INFINITE}, "scan.options.entropy_weight: must be a finite number, got inf"),
+    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "scan.augment.strong: noise.std: must be a finite number"),
 ])
-def test_only_what_trains_has_epochs(path, value, told):
+def test_a_plan_is_of_what_can_be_trained(path, value, told):
     with pytest.raises(ValueError) as error:
         check_methods(load_study(put(path, value)))
     assert told in str(error.value)

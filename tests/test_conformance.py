@@ -5,7 +5,6 @@
 Everything goes through the training loop and the run's files, as in a study.
 """
 
-import dataclasses
 import json
 
 import numpy as np
@@ -156,8 +155,8 @@ def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
     run, directory = settings_after_training(study(), stage, train_all)
     with_gradient = []
     for dtype in ("fp32", "bf16"):
-        training = dataclasses.replace(run.training, precision=dtype)
-        trainer = new_trainer(dataclasses.replace(run, training=training), directory)
+        training = run.training.model_copy(update={"precision": dtype})
+        trainer = new_trainer(run.model_copy(update={"training": training}), directory)
         learn_a_step_an_epoch(trainer)
         with_gradient.append({name for name, p in trainer.method.named_parameters() if p.grad is not None})
     assert with_gradient[0] == with_gradient[1] != set()

@@ -13,6 +13,7 @@ from archive_server import ArchiveServer
 from benchmarks.datasets import transfer
 from benchmarks.datasets.catalogue import Archive, Downloads, ImageNetSource, archives_of, dataset_named
 from benchmarks.datasets.download import fetch, source_of
+from scl.settings import read
 
 pytestmark = pytest.mark.network
 
@@ -244,16 +245,16 @@ def test_configuration_replaces_sources_and_checksums():
     "block, message",
     [
         ({"mirrors": {"cifar-10.tar.gz": ["https://x/"]}}, "did you mean 'cifar-10-python.tar.gz'"),
-        ({"mirrors": {FILE: "https://x/"}}, "a list of"),
+        ({"mirrors": {FILE: "https://x/"}}, "must be a list"),
         ({"mirrors": {FILE: ["file:///etc/passwd"]}}, "http"),
         ({"checksums": {FILE: {"md5": "abc"}}}, "is no md5"),
         ({"checksums": {FILE: {"crc": "0" * 32}}}, "is no md5"),
-        ({"timeout": 0}, "timeout: 0 is below"),
+        ({"timeout": 0}, "timeout: must be greater than or equal to 0.1, got 0"),
     ],
 )
 def test_configuration_is_refused_before_anything_starts(block, message):
     with pytest.raises(ValueError, match=message):
-        Downloads(**block)
+        read(Downloads, block)
 
 
 def test_imagenet_source_is_one_of_two():

@@ -97,7 +97,7 @@ def study_with(folder, text):
         def note(self, stage, name):
             return text
 
-    study = Told(folder / "name", title=text, recipe=text, **fields, skipped={"imagenet10": text},
+    study = Told(folder / "name", title=text, **fields, skipped={"imagenet10": text},
                  benchmarks={name: benchmark(dataset=name) for name in ("cifar10", "imagenet10")})
     for number, run in enumerate(run for run in study.runs() if run.benchmark != "imagenet10"):
         finish(run, commit=text if number % 2 else "0123456789", device=text, precision=text, images_sha256=text,

@@ -10,7 +10,7 @@ from torch import nn
 
 from scl import networks
 from scl.networks import Encoder, Prototypes, backbone, projection_head, sobel
-from scl.settings import Network
+from scl.settings import Network, read
 
 SMALL = Network(width=8, layers=[1, 1, 1])
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -180,7 +180,7 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
     ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
     ({"layers": [1, 1]}, 32, r"layers: \[1, 1\] are not"),
     ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
-    ({"layers": [1, 0, 1]}, 32, r"layers: \[1, 0, 1\] are not"),
+    ({"layers": [1, 0, 1]}, 32, r"layers\[1\]: must be greater than or equal to 1, got 0"),
     ({"layers": []}, 32, r"layers: \[\] are not"),
     ({"width": 32}, 97, "width, layers, pool and pool_padding apply to images up to 96 px"),
     ({"width": 128}, 97, "apply to images up to 96 px"),
@@ -189,7 +189,7 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
 ])
 def test_check_refuses(network, size, words):
     with pytest.raises(ValueError, match=words):
-        networks.check(Network(**network), size)
+        networks.check(read(Network, network), size)
 
 
 @pytest.mark.parametrize("network, size", [

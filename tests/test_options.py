@@ -7,6 +7,7 @@ from baselines.pica import PICA
 from baselines.scan import SCAN, SelfLabel
 from baselines.simclr import SimCLR
 from scl.method import SCL
+from scl.settings import read
 
 
 def test_defaults_of_the_official_codes():
@@ -31,33 +32,33 @@ def test_defaults_of_scl():
 
 
 @pytest.mark.parametrize("cls, allowed, refused, words", [
-    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: 0.0 is below 0.001"),
-    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: 0.0 is below 0.001"),
-    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: 0.0 is below 0.001"),
-    (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: 'both' is not one of joint, view"),
-    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "'q' is not one of both, boundaries, similarities"),
-    (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: 'joint' is not one of"),
-    (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: 'zero' is not one of kmeans, random"),
-    (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: 'h' is not one of prototypes, kmeans"),
-    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: 0.0 is below 0.001"),
-    (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: 'second' is not"),
-    (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: 'head' is not"),
-    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: 0 is below 1"),
-    (SelfLabel, {"threshold": 0.0}, {"threshold": -0.01}, "threshold: between 0 and 1, got -0.01"),
-    (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: between 0 and 1, got 1.0"),
-    (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: 0 is below 1"),
-    (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: 1 is below 2"),
-    (PICA, {"resize": 8}, {"resize": 7}, "resize: 7 is below 8"),
+    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: must be greater than or equal to 0.001, got 0.0"),
+    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: must be greater than or equal to 0.001, got 0.0"),
+    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: must be greater than or equal to 0.001, got 0.0"),
+    (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: must be 'joint' or 'view', got 'both'"),
+    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "consensus: must be 'both', 'boundaries' or 'similarities', got 'q'"),
+    (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: must be .* got 'joint'"),
+    (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: must be 'kmeans' or 'random', got 'zero'"),
+    (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: must be 'prototypes' or 'kmeans', got 'h'"),
+    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: must be greater than or equal to 0.001, got 0.0"),
+    (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: must be 'first' or 'both', got 'second'"),
+    (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: must be 'projection' or 'encoder', got 'head'"),
+    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: must be greater than or equal to 1, got 0"),
+    (SelfLabel, {"threshold": 0.0}, {"threshold": -0.01}, "threshold: must be greater than or equal to 0, got -0.01"),
+    (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: must be less than 1, got 1.0"),
+    (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: must be greater than or equal to 1, got 0"),
+    (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: must be greater than or equal to 2, got 1"),
+    (PICA, {"resize": 8}, {"resize": 7}, "resize: must be greater than or equal to 8, got 7"),
 ])
 def test_options_up_to_their_limits(cls, allowed, refused, words):
     cls.Options(**allowed)
     with pytest.raises(ValueError, match=words):
-        cls.Options(**refused)
+        read(cls.Options, refused)
 
 
 @pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
 def test_options_cannot_be_changed(cls):
     """Settings of a run do not change under it."""
     options = cls.Options()
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="frozen"):
         setattr(options, next(iter(vars(options))), 1)

@@ -1,11 +1,10 @@
-"""The settings of config/paper.yaml against a table of facts, written out here a second time.
+"""The settings of config/paper.yaml and config/official.yaml against a table of facts, written out here a second time.
 
 Sources: "official" the authors' code of SCAN (van Gansbeke et al., ECCV 2020) and PICA (Huang, Gong & Zhu,
 CVPR 2020), "paper" the publication. docs/methods.md tells each fact in words.
 """
 
 import ast
-import dataclasses
 import re
 from pathlib import Path
 
@@ -38,14 +37,14 @@ def scan_strong(largest):
             {"cutout": {"largest": largest}}]
 
 
-def load(monkeypatch, **changes):
-    monkeypatch.chdir(ROOT)
-    return load_study({"extends": "config/paper.yaml", **changes})
-
-
-@pytest.fixture(params=[None, "official"], ids=["common", "official"])
+@pytest.fixture(params=["paper", "official"])
 def study(request, monkeypatch):
-    return load(monkeypatch, recipe=request.param)
+    monkeypatch.chdir(ROOT)
+    return load_study(f"config/{request.param}.yaml")
+
+
+def is_official(study):
+    return study.results == Path("results/official")
 
 
 def resolved(study, stage, benchmark):
@@ -123,15 +122,15 @@ def test_pica(study, benchmark, batch, overclusters, resized):
 
 @pytest.mark.parametrize("benchmark", SIZES)
 def test_networks(study, benchmark):
-    """One backbone for all in the common comparison; the official recipe changes PICA's, and pads the max-pool at 96
+    """One backbone for all in the common comparison; config/official.yaml changes PICA's, and pads the max-pool at 96
     px, as the official codes do (7 x 7 pixels at the end)."""
     networks = {stage: resolved(study, stage, benchmark).network for stage in STAGES if stage not in CONTROLS}
     pica = networks.pop("pica")
     (common,) = set(map(repr, networks.values()))
     one = networks["scl"]
     assert (one.backbone, one.width, one.layers, one.pool, one.sobel) == ("resnet18", 64, None, None, False)
-    assert (one.initialization, one.pool_padding) == ("timm", int(bool(study.recipe) and SIZES[benchmark] == 96))
-    if study.recipe:
+    assert (one.initialization, one.pool_padding) == ("timm", int(is_official(study) and SIZES[benchmark] == 96))
+    if is_official(study):
         assert (pica.backbone, pica.pool, pica.pool_padding, pica.sobel) == ("resnet34", True, 1, True)
         assert pica.initialization == "torch"
     else:
@@ -170,7 +169,20 @@ def test_absence_of_official_settings_is_said(study):
     without = {stage: [b for b in SIZES if "no official settings" in study.note(stage, b)] for stage in STAGES}
     subsets = ["imagenet10", "imagenet-dogs", "tiny-imagenet"]
     assert without == {"random": [], "kmeans": [], "simclr": subsets, "scan": subsets, "selflabel": subsets,
-                       "pica": ["cifar10", *subsets], "scl": list(SIZES) if study.recipe else []}
+                       "pica": ["cifar10", *subsets], "scl": list(SIZES) if is_official(study) else []}
+
+
+def test_the_official_comparison_changes_networks_alone(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    paper, official = load_study("config/paper.yaml"), load_study("config/official.yaml")
+    assert official.results != paper.results and official.title != paper.title
+    for name in ("benchmarks", "seeds", "protocols", "reference", "data", "downloads", "machine"):
+        assert getattr(official, name) == getattr(paper, name)
+    for run in paper.runs():
+        one, other = (study.settings(study.run(run.benchmark, run.protocol, run.stage, run.seed)) for study in (paper, official))
+        same = {"network": one.network, "after": one.after and one.after.replace("results/", "results/official/", 1)}
+        assert one.model_copy(update=same | {"after": other.after}) == other.model_copy(update={"network": one.network})
+        assert other.after == same["after"]
 
 
 def test_the_ablation_changes_one_thing_a_row(monkeypatch):
@@ -211,36 +223,29 @@ def small(**changes):
     return {"results": "r", "benchmarks": {"digits": {}, "cifar10": {}}, "methods": {"scl": {**SCL, **changes}}}
 
 
-def test_the_recipe_wins_over_the_benchmark_and_has_benchmarks_of_its_own():
-    mapping = small(
-        per_benchmark={"cifar10": {"training": {"epochs": 2, "batch_size": 20}, "note": "two"}},
-        recipes={"official": {"training": {"epochs": 3}, "origin": "theirs",
-                              "per_benchmark": {"digits": {"training": {"epochs": 4}}}}})
+def test_the_benchmark_wins_over_the_block():
+    study = load_study(small(
+        per_benchmark={"cifar10": {"training": {"epochs": 2, "batch_size": 20}, "note": "two"}}))
+    found = {benchmark: facts(resolved(study, "scl", benchmark), "epochs", "batch_size") for benchmark in study.benchmarks}
+    assert found == {"digits": (1, 10), "cifar10": (2, 20)}
+    assert (study.note("scl", "digits"), study.note("scl", "cifar10")) == ("", "two")
 
-    def of(study, benchmark):
-        return facts(resolved(study, "scl", benchmark), "epochs", "batch_size")
 
-    common, official = load_study(mapping), load_study({**mapping, "recipe": "official"})
-    assert (of(common, "digits"), of(common, "cifar10")) == ((1, 10), (2, 20))
-    assert (of(official, "digits"), of(official, "cifar10")) == ((4, 10), (3, 20))
-    assert (common.origin("scl"), official.origin("scl")) == ("ours", "theirs")
-    assert (common.note("scl", "digits"), common.note("scl", "cifar10")) == ("", "two")
+def test_what_is_null_wins_too():
+    study = load_study({**small(network={"layers": None}), "network": {"layers": [1, 1, 1], "pool": True}})
+    network = resolved(study, "scl", "digits").network
+    assert (network.layers, network.pool) == (None, True)
 
 
 @pytest.mark.parametrize("changes,message", [
-    ({"recipes": {"official": {"trainig": {}}}}, r"methods\.scl\.recipes\.official\.trainig: unknown key \(did you mean 'training'"),
-    ({"recipes": {"official": {"training": {"epochs": -1}}}}, "epochs: -1 is below 0"),
-    ({"recipes": {"official": {"per_benchmark": {"digit": {}}}}}, "official.per_benchmark.digit: no such benchmark"),
+    ({"per_benchmark": {"cifar10": {"trainig": {}}}}, r"methods\.scl\.per_benchmark\.cifar10\.trainig: unknown key \(did you mean 'training'"),
+    ({"per_benchmark": {"cifar10": {"training": {"epochs": -1}}}}, r"cifar10\.training\.epochs: must be greater than or equal to 0, got -1"),
     ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),
+    ({"recipes": {"official": {}}}, r"methods\.scl\.recipes: unknown key"),
 ])
-def test_a_recipe_is_checked_even_when_not_chosen(changes, message):
+def test_what_differs_on_a_benchmark_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
         load_study(small(**changes))
-
-
-def test_an_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match="recipe: no method has a recipe 'offical'.*did you mean 'official'"):
-        load_study({**small(recipes={"official": {}}), "recipe": "offical"})
 
 
 def test_like_takes_the_other_block_but_not_its_words():
@@ -259,42 +264,58 @@ def test_like_must_lead_somewhere(like, message):
         load_study(mapping)
 
 
-def derived(tmp_path, monkeypatch, block, base=None, source="config/mine.yaml"):
-    """The study of a file that extends `small(...)` and gives `block` for its method."""
+def derived(tmp_path, monkeypatch, changes, base=None, source="config/mine.yaml"):
+    """The study of a file that extends `small(...)` and makes `changes`."""
     (tmp_path / "config").mkdir()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(small(**base or {})))
-    (tmp_path / "config" / "mine.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", "methods": {"scl": block}}))
+    (tmp_path / "config" / "mine.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", **changes}))
     monkeypatch.chdir(tmp_path)
     return load_study(source)
 
 
 @pytest.mark.parametrize("block,origin", [
-    ({"options": {"a": 1}, "training": {"batch_size": 5}},
-     "ours; changed by config/mine.yaml: options.a, training.batch_size"),
-    ({"augment": {"view": [{"flip": {}}]}}, "ours; changed by config/mine.yaml: augment.view"),
-    ({"per_benchmark": {"digits": {"training": {"epochs": 2}}}},
-     "ours; changed by config/mine.yaml: per_benchmark.digits.training.epochs"),
-    ({"title": "SCL again", "training": {"epochs": 1}}, "ours"),  # no other settings
-    ({"options": {"a": 1}, "origin": "mine"}, "mine")])
-def test_an_inherited_origin_says_what_was_changed(block, origin, tmp_path, monkeypatch):
-    assert derived(tmp_path, monkeypatch, block).origin("scl") == origin
+    ({"options": {"warm_up": 0.1}, "training": {"batch_size": 5}}, "settings of config/mine.yaml"),
+    ({"augment": {"view": [{"flip": {}}]}}, "settings of config/mine.yaml"),
+    ({"per_benchmark": {"digits": {"training": {"epochs": 2}}}}, "settings of config/mine.yaml"),
+    ({"title": "SCL again", "training": {"epochs": 1}, "per_benchmark": {"digits": {"note": "one"}}}, "ours"),
+    ({"options": {"warm_up": 0.1}, "origin": "mine"}, "mine")])
+def test_an_inherited_origin_does_not_stand_for_other_settings(block, origin, tmp_path, monkeypatch):
+    base = {"per_benchmark": {"digits": {"note": "none"}}}
+    assert derived(tmp_path, monkeypatch, {"methods": {"scl": block}}, base).origin("scl") == origin
 
 
-def test_an_inherited_origin_names_no_folder_of_the_machine(tmp_path, monkeypatch):
-    study = derived(tmp_path, monkeypatch, {"options": {"a": 1}}, source=tmp_path / "config" / "mine.yaml")
-    assert study.origin("scl") == "ours; changed by mine.yaml: options.a"
-    again = load_study({"extends": "config/mine.yaml", "methods": {"scl": {"options": {"b": 2}}}})
-    assert again.origin("scl") == ("ours; changed by config/mine.yaml: options.a; "
-                                   "changed by the configuration: options.b")
+@pytest.mark.parametrize("changes,origin", [({"network": {"width": 8}}, "settings of config/mine.yaml"),
+                                            ({"seeds": 1, "training": {}}, "ours")])
+def test_an_inherited_origin_does_not_stand_for_other_settings_of_the_study(changes, origin, tmp_path, monkeypatch):
+    assert derived(tmp_path, monkeypatch, changes).origin("scl") == origin
 
 
-def test_an_inherited_note_and_the_origin_of_a_recipe_say_it_too(tmp_path, monkeypatch):
-    base = {"per_benchmark": {"digits": {"options": {"a": 1}, "note": "one"}, "cifar10": {"note": "two"}},
-            "recipes": {"official": {"origin": "theirs"}}}
-    change = {"training": {"epochs": 3}, "per_benchmark": {"digits": {"options": {"a": 2}}}}
-    study = derived(tmp_path, monkeypatch, change, base)
-    assert study.note("scl", "digits") == "one; changed by config/mine.yaml: options.a"
-    assert study.note("scl", "cifar10") == "two"
-    official = dataclasses.replace(study, recipe="official")
-    assert official.origin("scl") == ("theirs; changed by config/mine.yaml: per_benchmark.digits.options.a, "
-                                      "training.epochs")
+def test_an_origin_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+    block = {"methods": {"scl": {"options": {"warm_up": 0.1}}}}
+    study = derived(tmp_path, monkeypatch, block, source=tmp_path / "config" / "mine.yaml")
+    assert study.origin("scl") == "settings of mine.yaml"
+    again = load_study({"extends": "config/mine.yaml", "methods": {"scl": {"options": {"warm_up": 0.2}}}})
+    assert again.origin("scl") == "settings of the configuration"
+
+
+def test_inherited_notes_do_not_stand_for_other_settings(tmp_path, monkeypatch):
+    base = {"note": "all", "per_benchmark": {"digits": {"options": {"warm_up": 0.1}, "note": "one"}, "cifar10": {"note": "two"}}}
+    block = {"per_benchmark": {"cifar10": {"options": {"warm_up": 0.2}, "note": "mine"}}}
+    study = derived(tmp_path, monkeypatch, {"methods": {"scl": block}}, base)
+    assert (study.note("scl", "digits"), study.note("scl", "cifar10")) == ("", "mine")
+    kept = load_study({"extends": "base.yaml"})
+    assert (kept.note("scl", "digits"), kept.note("scl", "cifar10")) == ("one", "two")
+
+
+def test_an_origin_does_not_outlive_the_settings_it_takes_by_like(tmp_path, monkeypatch):
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(
+        {"extends": "base.yaml", "methods": {"a": {"like": "scl", "origin": "as scl"}, "b": {"like": "a", "origin": "as a"}}}))
+    changes = {"extends": "rows.yaml", "methods": {"scl": {"training": {"epochs": 9}}, "b": {"origin": "mine"}}}
+    study = derived(tmp_path, monkeypatch, changes)
+    assert [study.origin(stage) for stage in ("scl", "a", "b")] == ["settings of config/mine.yaml"] * 2 + ["mine"]
+
+
+def test_like_takes_no_words_of_the_other_files(tmp_path, monkeypatch):
+    changes = {"methods": {"again": {"like": "scl", "options": {"warm_up": 0.1}}}}
+    study = derived(tmp_path, monkeypatch, changes, {"per_benchmark": {"digits": {"note": "one"}}})
+    assert (study.origin("again"), study.note("again", "digits"), study.note("scl", "digits")) == ("", "", "one")

@@ -4,25 +4,25 @@ Nothing here opens a file or the network, and nothing here imports torch: the Sn
 before any job starts. A data set is one `Dataset` in `CATALOGUE`; nothing else in the project knows its name.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
 
 from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
-from scl.settings import check_ranges
+from scl.settings import Settings
 from scl.text import did_you_mean
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
+IMAGES_PER_CLASS = 1300  # of most classes of ILSVRC-2012
 
 
-@dataclass(frozen=True)
-class ImageNetSource:
+class ImageNetSource(Settings):
     """Where ILSVRC-2012's training images come from: the configuration's `downloads.imagenet`.
 
     `tar` is a local ILSVRC2012_img_train.tar or its URL (range requests; `accept_terms` must be true),
@@ -35,24 +35,47 @@ class ImageNetSource:
     folder: str | None = None
     accept_terms: bool = False
     header: str | None = None
-    images_per_class: int = 1300
+    images_per_class: int = Field(IMAGES_PER_CLASS, ge=1, le=IMAGES_PER_CLASS)
 
-    def __post_init__(self) -> None:
-        check_ranges(self, images_per_class=(1, 1300))
+    @model_validator(mode="after")
+    def _is_one_source(self):
         if self.tar and self.folder:
             raise ValueError("give either `tar` or `folder`, not both")
         if self.tar and "://" in self.tar and not is_url(self.tar):
             raise ValueError(f"tar: {plain(self.tar)} is neither a path nor an http(s) URL")
         if self.header and ":" not in self.header:
             raise ValueError("header: write it as 'Name: value'")
+        return self
 
     @property
     def remote(self) -> bool:
         return bool(self.tar) and is_url(self.tar)
 
 
-@dataclass(frozen=True)
-class Downloads:
+def _known_file(file: str) -> str:
+    if file not in known_files():
+        raise ValueError(f"no file of the catalogue{did_you_mean(file, known_files())}")
+    return file
+
+
+def _url(text: str) -> str:
+    if not is_url(text):
+        raise ValueError(f"{plain(text)!r} is no http(s) URL")
+    return text
+
+
+def _digests(digests: dict[str, str]) -> dict[str, str]:
+    for kind, value in digests.items():
+        if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), value):
+            raise ValueError(f"{kind}: {value!r} is no md5 (32 hex digits) or sha256 (64 hex digits)")
+    return digests
+
+
+KnownFile = Annotated[str, AfterValidator(_known_file)]
+Mirrors = Annotated[list[Annotated[str, AfterValidator(_url)]], Field(min_length=1)]
+
+
+class Downloads(Settings):
     """The configuration's `downloads`.
 
     `archives` is a folder with archives placed there by hand; `mirrors` *replaces* the sources of a file;
@@ -61,31 +84,10 @@ class Downloads:
     """
 
     archives: str | None = None
-    mirrors: dict[str, list[str]] = field(default_factory=dict)
-    checksums: dict[str, dict[str, str]] = field(default_factory=dict)
-    timeout: float = 30.0
-    imagenet: ImageNetSource = field(default_factory=ImageNetSource)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, timeout=(0.1, 86_400))
-        for block in ("mirrors", "checksums"):
-            for file in getattr(self, block):
-                if file not in known_files():
-                    raise ValueError(
-                        f"{block}: {file!r} is no file of the catalogue"
-                        f"{did_you_mean(file, known_files())}"
-                    )
-        for file, urls in self.mirrors.items():
-            if isinstance(urls, str) or not urls or not all(is_url(url) for url in urls):
-                shown = [plain(url) for url in ([urls] if isinstance(urls, str) else urls)]
-                raise ValueError(f"mirrors.{file}: expected a list of http(s) URLs, got {', '.join(shown) or 'none'}")
-        for file, digests in self.checksums.items():
-            for kind, value in digests.items():
-                if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), str(value)):
-                    raise ValueError(
-                        f"checksums.{file}: {kind}: {value!r} is no md5 (32 hex digits) "
-                        "or sha256 (64 hex digits)"
-                    )
+    mirrors: dict[KnownFile, Mirrors] = {}
+    checksums: dict[KnownFile, Annotated[dict[str, str], AfterValidator(_digests)]] = {}
+    timeout: float = Field(30.0, ge=0.1, le=86_400)  # seconds
+    imagenet: ImageNetSource = ImageNetSource()
 
 
 def is_url(text: str) -> bool:

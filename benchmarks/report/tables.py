@@ -58,11 +58,10 @@ def header(study, grid: Grid) -> list[str]:
     others = ", ".join(
         f"{counts[status]} {status}" for status in ("failed", "missing", "skipped") if counts[status]
     )
-    recipe = f" Recipe: {study.recipe}." if study.recipe else ""
     lines = [
         f"Runs: {counts['done']} of {len(grid.rows)} planned are done"
         + (f"; {others}" if others else "")
-        + f".{recipe}"
+        + "."
     ]
     if not grid.rows:
         lines = ["No run is planned: the study names no benchmark, method or seed."]
