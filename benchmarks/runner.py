@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
-from benchmarks.report.collect import row_of
+from benchmarks.report.runs import row_of
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl import devices
@@ -137,11 +137,11 @@ def _name(run: Run) -> str:
 
 def _ended(study: Study, job: Job) -> str:
     row = row_of(job.run, Survey(study))
-    if row.status == "done":
-        score = f", ACC {100 * row.acc:.1f}" if row.acc is not None else ""
-        return f"{_name(job.run)}: done in {row.seconds / 60:.1f} min{score}"
+    if row["status"] == "done":
+        score = f", ACC {100 * row['acc']:.1f}" if "acc" in row else ""
+        return f"{_name(job.run)}: done in {row['seconds'] / 60:.1f} min{score}"
     lines = job.log.read_text(errors="replace").strip().splitlines()
-    return printable(f"{_name(job.run)}: {row.status}: {row.reason} ({lines[-1] if lines else 'no output'})")
+    return printable(f"{_name(job.run)}: {row['status']}: {row['reason']} ({lines[-1] if lines else 'no output'})")
 
 
 @contextlib.contextmanager

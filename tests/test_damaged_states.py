@@ -16,7 +16,7 @@ from conftest import TINY_METHODS
 
 from benchmarks.cli import main
 from benchmarks.datasets.prepare import prepare_for
-from benchmarks.report.collect import rows_of
+from benchmarks.report.runs import runs_of
 from benchmarks.state import Survey
 from benchmarks.study import load_study, write_plan
 from scl import run_files
@@ -144,7 +144,7 @@ def place(folder, file):
 
 
 def counted() -> dict:
-    return {row.stage: row for row in rows_of(load_study("study.yaml"))}
+    return {row.stage: row for row in runs_of(load_study("study.yaml")).itertuples()}
 
 
 UNSEEN = ("weights.pt", "checkpoint.pt", "images.npy", "labels.npy")  # hashed when they are loaded, not when looked at

@@ -17,7 +17,7 @@ from conftest import TINY_METHODS
 from flow import ROOT, TINY, planned, snakemake
 
 from benchmarks.cli import main
-from benchmarks.report.collect import read_rows
+from benchmarks.report.runs import read_runs
 from benchmarks.runner import by_seed
 from benchmarks.study import load_study
 
@@ -78,7 +78,7 @@ def test_a_failing_run_stops_only_those_that_start_from_it(tmp_path):
     write(tmp_path, STUDY | {"seeds": 1, "methods": methods})
     output, status = scl(tmp_path, "run", "study.yaml")
     assert status == 1 and "simclr seed 0: failed: the loss term" in output and "scan seed 0: started" not in output
-    rows = {row.stage: row.status for row in read_rows(tmp_path / "results" / "partial")}
+    rows = {row.stage: row.status for row in read_runs(tmp_path / "results" / "partial").itertuples()}
     assert rows == {"kmeans": "done", "simclr": "failed", "scan": "missing"}
 
 
@@ -123,7 +123,7 @@ def test_a_report_counts_no_run_of_other_settings(finished, tmp_path, monkeypatc
     changed = STUDY["methods"]["scan"] | {"options": {"neighbours": 3}}
     write(folder, STUDY | {"methods": STUDY["methods"] | {"scan": changed}})
     assert main(["report", "study.yaml"]) == 0
-    found = {(row.stage, row.status, row.reason) for row in read_rows(folder / "results" / "partial")}
+    found = {(row.stage, row.status, row.reason) for row in read_runs(folder / "results" / "partial").itertuples()}
     assert found == {("kmeans", "done", ""), ("simclr", "done", ""),
                      ("scan", "missing", "made with other settings (options.neighbours): train again")}
 

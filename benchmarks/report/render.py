@@ -1,0 +1,110 @@
+"""From runs.csv to tables.md, tables.tex, claims.md, the figures and report/index.html, by the templates beside this file."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from benchmarks.report.aggregate import aggregate
+from benchmarks.report.claims import sections
+from benchmarks.report.figures import write_figures
+from benchmarks.report.formats import code, duration, escape_html, escape_latex, escape_markdown, one_line
+from benchmarks.report.runs import STATUSES, read_runs
+from benchmarks.report.significance import comparisons
+from benchmarks.report.tables import PROTOCOLS, Table, header, origins, tables_by_protocol
+from scl.record import atomic
+
+SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
+ESCAPES = {".md": escape_markdown, ".tex": escape_latex, ".html": escape_html}
+FIGURES = {
+    "scores": "ACC of each method: mean over the seeds, its bootstrap interval where the seeds are "
+    "enough, and every seed.",
+    "curves": "ACC of each method while it trains. Labels are used for this display only.",
+}
+
+
+def write_report(study, folder: Path) -> list[Path]:
+    """Write everything that is made from `folder`/runs.csv into `folder`; return the paths."""
+    runs = read_runs(folder)
+    cells = aggregate(study, runs)
+    pairs = comparisons(study, runs, cells)
+    figures = write_figures(study, cells, folder)
+    images = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures if path.suffix == ".svg"}
+    tables = tables_by_protocol(study, runs, cells, pairs)
+    context = {
+        "name": study.results.name,
+        "title": study.title,
+        "header": header(study, runs),
+        "origins": origins(study),
+        "protocols": [{"name": name, "meaning": PROTOCOLS.get(name), "tables": found} for name, found in tables.items()],
+        "sections": sections(study, runs, cells, pairs),
+        "figures": [{"caption": caption, "image": images[name]} for name, caption in FIGURES.items()],
+        "statuses": statuses(runs),
+        "runs": shown(runs),
+    }
+    paths = [folder / "tables.md", folder / "tables.tex", folder / "claims.md", folder / "report" / "index.html"]
+    for path in paths:
+        with atomic(path) as temporary:
+            temporary.write_text(template(path.name).render(context), encoding="utf-8")
+    return paths + figures
+
+
+def template(name: str) -> jinja2.Template:
+    """The template of a file. What it prints is plain text and is escaped for its format, unless marked as safe."""
+    suffix = Path(name).suffix
+    escape = ESCAPES[suffix]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("benchmarks.report"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
+    )  # fmt: skip
+    environment.filters |= {
+        "code": lambda text: Markup(code(text)),
+        "one_line": one_line,
+        "aligned": aligned,
+        "notes": lambda table: notes(table, superscript=suffix != ".tex"),
+    }
+    return environment.get_template(name)
+
+
+def notes(table: Table, *, superscript: bool) -> list[str]:
+    """What is written below a table: its footnotes, then its notes."""
+    marks = [f"{letter.translate(SUPERSCRIPT) if superscript else letter} {text}." for letter, text in table.marks.items()]
+    return [*marks, *table.notes]
+
+
+def aligned(table: Table) -> list[Markup]:
+    """The lines of a GitHub Markdown table, columns padded so that the source can be read as it stands."""
+    lines = [[escape_markdown(column) for column in table.columns]]
+    for row in table.rows:
+        lines.append([escape_markdown(text) + (marks and f" {marks.translate(SUPERSCRIPT)}") for text, marks in row])
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    padded = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return [Markup(line) for line in (padded[0], rule, *padded[1:])]
+
+
+def statuses(runs: pd.DataFrame) -> str:
+    """'58 done, 1 failed'."""
+    counts = runs.status.value_counts()
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts) or "none planned"
+
+
+def shown(runs: pd.DataFrame) -> list[dict]:
+    """What the page shows of every run: {column: value}."""
+    return [
+        {name: getattr(run, name) for name in ("benchmark", "protocol", "method", "seed", "status")}
+        | {"ACC": "" if pd.isna(run.acc) else f"{100 * run.acc:.1f}",
+           "time": "" if pd.isna(run.seconds) else duration(run.seconds),
+           "epochs": "" if pd.isna(run.epochs) else run.epochs,
+           "device": run.device,
+           "commit": f"{run.commit[:10]}{' + changes' if run.dirty else ''}",
+           "settings": run.settings,
+           "finished": run.finished,
+           "why": run.reason}
+        for run in runs.itertuples()
+    ]  # fmt: skip
