@@ -205,8 +205,9 @@ def test_a_reconstruction_is_called_one(study):
 
 def test_what_would_break_a_table_is_escaped():
     table = Table("50 % & more", ("a|b", "n_1"), [(Text("<x>"), Text("1 ± 2", "a"))], ("*why*",))
-    names = ("name", "title", "header", "origins", "sections", "figures", "statuses", "runs")
-    context = dict.fromkeys(names, "") | {"protocols": [{"name": "joint", "meaning": "", "tables": [table]}]}
+    names = ("name", "title", "header", "origins", "sections", "statuses", "runs")
+    context = dict.fromkeys(names, "") | {"images": {"scores": "", "curves": ""}}
+    context |= {"protocols": [{"name": "joint", "meaning": "", "tables": [table]}]}
     markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
     assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
     assert r"50 \% \& more" in latex and r"n\_1" in latex and r"1 $\pm$ 2$^{a}$" in latex and "a seeds trained" in latex

@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks.report.aggregate import MINIMUM_FOR_INTERVAL, bootstrap_interval
 from benchmarks.report.significance import (
     LEVEL,
+    MEASURED,
     MINIMUM_SEEDS,
     difference,
     holm,
@@ -114,23 +115,27 @@ def scores(by_seed):
     return pd.DataFrame({"acc": acc, "nmi": acc / 2, "ari": acc / 4})
 
 
+def measured(first, second):
+    return dict(zip(MEASURED, difference(scores(first), scores(second)), strict=True))
+
+
 def test_a_difference_is_of_the_seeds_that_both_have():
-    found = difference(scores({0: 0.9, 1: 0.8, 2: 0.7, 7: 0.1}), scores({2: 0.6, 1: 0.75, 0: 0.7}))
+    found = measured({0: 0.9, 1: 0.8, 2: 0.7, 7: 0.1}, {2: 0.6, 1: 0.75, 0: 0.7})
     assert found["n"] == 3 and found["acc_sd"] == pytest.approx(np.std([0.2, 0.05, 0.1], ddof=1))
     assert (found["acc"], found["nmi"], found["ari"]) == pytest.approx((0.35 / 3, 0.35 / 6, 0.35 / 12))
     assert found["p_exact"] == smallest_p(3) == 0.25
     assert found["p_t"] == pytest.approx(stats.ttest_1samp([0.2, 0.05, 0.1], 0).pvalue)
     assert math.isnan(found["low"]) and math.isnan(found["high"])
     five = [0.1, 0.3, 0.2, 0.4, 0.2]
-    found = difference(scores(dict(enumerate(five))), scores(dict.fromkeys(range(5), 0.0)))
+    found = measured(dict(enumerate(five)), dict.fromkeys(range(5), 0.0))
     assert (found["low"], found["high"]) == bootstrap_interval(five)
 
 
 def test_a_difference_of_too_few_seeds_has_no_test():
-    two, one = difference(scores({0: 0.9, 1: 0.8}), scores({0: 0.7, 1: 0.7})), difference(scores({4: 0.9}), scores({4: 0.7}))
+    two, one = measured({0: 0.9, 1: 0.8}, {0: 0.7, 1: 0.7}), measured({4: 0.9}, {4: 0.7})
     assert two["n"] == 2 and math.isnan(two["p_t"]) and math.isnan(two["p_exact"]) and smallest_p(2) == 0.5
     assert one["n"] == 1 and math.isnan(one["acc_sd"])
-    assert difference(scores({0: 1.0}), scores({1: 1.0}))["n"] == 0
+    assert measured({0: 1.0}, {1: 1.0})["n"] == 0
 
 
 def judged(differences, p=None, **options):

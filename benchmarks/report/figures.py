@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,27 +21,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (4, 1.2)), (0, (1.5, 1.2)))
 GRAY = "#666666"
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "axes.edgecolor": GRAY,
-    "xtick.color": GRAY,
-    "ytick.color": GRAY,
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
-    "svg.hashsalt": "scl",
-    "svg.fonttype": "path",
-    "text.parse_math": False,  # a $ in a title is a $
-    "figure.dpi": 100,
-    "savefig.dpi": 160,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 COLUMNS = 3  # panels side by side
 MOST_BANDS = 5  # in a panel, as many as methods train in config/paper.yaml; more of them all turn brown
 
@@ -53,7 +33,7 @@ def write_figures(study, cells: pd.DataFrame, folder: Path) -> list[Path]:
     """
     paths = []
     for name, draw in (("scores", draw_scores), ("curves", draw_curves)):
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.style.context(STYLE):
             figure = draw(study, cells)
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
                 path = folder / "figures" / f"{name}.{kind}"

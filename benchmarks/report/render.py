@@ -20,11 +20,6 @@ from scl.record import atomic
 
 SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
 ESCAPES = {".md": escape_markdown, ".tex": escape_latex, ".html": escape_html}
-FIGURES = {
-    "scores": "ACC of each method: mean over the seeds, its bootstrap interval where the seeds are "
-    "enough, and every seed.",
-    "curves": "ACC of each method while it trains. Labels are used for this display only.",
-}
 
 
 def write_report(study, folder: Path) -> list[Path]:
@@ -42,9 +37,9 @@ def write_report(study, folder: Path) -> list[Path]:
         "origins": origins(study),
         "protocols": [{"name": name, "meaning": PROTOCOLS.get(name), "tables": found} for name, found in tables.items()],
         "sections": sections(study, runs, cells, pairs),
-        "figures": [{"caption": caption, "image": images[name]} for name, caption in FIGURES.items()],
-        "statuses": statuses(runs),
-        "runs": shown(runs),
+        "images": images,
+        "statuses": [(status, count) for status in STATUSES if (count := (runs.status == status).sum())],
+        "runs": list(runs.astype(object).where(runs.notna(), None).itertuples()),
     }
     paths = [folder / "tables.md", folder / "tables.tex", folder / "claims.md", folder / "report" / "index.html"]
     for path in paths:
@@ -66,6 +61,7 @@ def template(name: str) -> jinja2.Template:
         "code": lambda text: Markup(code(text)),
         "one_line": one_line,
         "aligned": aligned,
+        "duration": duration,
         "notes": lambda table: notes(table, superscript=suffix != ".tex"),
     }
     return environment.get_template(name)
@@ -86,25 +82,3 @@ def aligned(table: Table) -> list[Markup]:
     padded = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
     return [Markup(line) for line in (padded[0], rule, *padded[1:])]
-
-
-def statuses(runs: pd.DataFrame) -> str:
-    """'58 done, 1 failed'."""
-    counts = runs.status.value_counts()
-    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts) or "none planned"
-
-
-def shown(runs: pd.DataFrame) -> list[dict]:
-    """What the page shows of every run: {column: value}."""
-    return [
-        {name: getattr(run, name) for name in ("benchmark", "protocol", "method", "seed", "status")}
-        | {"ACC": "" if pd.isna(run.acc) else f"{100 * run.acc:.1f}",
-           "time": "" if pd.isna(run.seconds) else duration(run.seconds),
-           "epochs": "" if pd.isna(run.epochs) else run.epochs,
-           "device": run.device,
-           "commit": f"{run.commit[:10]}{' + changes' if run.dirty else ''}",
-           "settings": run.settings,
-           "finished": run.finished,
-           "why": run.reason}
-        for run in runs.itertuples()
-    ]  # fmt: skip

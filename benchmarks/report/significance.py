@@ -14,51 +14,43 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.report.aggregate import bootstrap_interval
+from benchmarks.report.aggregate import KEYS, bootstrap_interval
 
 LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
 MINIMUM_SEEDS = 3  # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
-DIFFERENCE = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p_t", "p_exact")
+MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p_t", "p_exact")
 
 
 def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell and the reference's on the same benchmark (cells: of `aggregate`); none without a reference.
 
-    reference and other are the two cells; absence says why they are not compared. n, acc, acc_sd, low, high, nmi, ari:
+    title is that of the other, reference and other are the cells; absence says why they are not compared. n, acc, acc_sd, low, high, nmi, ari:
     differences, reference minus other, over the seeds of both. p_t and p_exact: of ACC, two-sided; p: p_t adjusted by
     Holm's method over all rows; verdict: on "the reference is better".
     """
-    found = []
-    scores = runs[runs.status == "done"].set_index("seed")
-    for (protocol, benchmark), group in cells.groupby(["protocol", "benchmark"], sort=False):
-        by_stage = dict(zip(group.stage, group.itertuples(index=False)))
-        here = scores[(scores.protocol == protocol) & (scores.benchmark == benchmark)]
+    found, groups = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
+    for (protocol, benchmark), group in cells.groupby(KEYS[:2], sort=False):
+        by_stage = {cell.stage: cell for cell in group.itertuples()}
         reference = by_stage.pop(study.reference, None)
         for stage, other in by_stage.items() if reference else ():
-            first, second = here[here.stage == study.reference], here[here.stage == stage]
+            place = (protocol, benchmark, stage, other.title, reference, other)
             absent = next((f"{cell.title}: {cell.absence}" for cell in (reference, other) if cell.absence), "")
-            measured = {} if absent else difference(first, second)
-            absent = absent or ("" if measured["n"] else "no seed in common")
-            found.append(dict(protocol=protocol, benchmark=benchmark, stage=stage, reference=reference, other=other,
-                              absence=absent) | measured)  # fmt: skip
-    names = ["protocol", "benchmark", "stage", "reference", "other", "absence", *DIFFERENCE]
-    pairs = pd.DataFrame(found, columns=names)
-    tested = pairs.p_t.astype(float).dropna()
+            keys = [(protocol, benchmark, name) for name in (study.reference, stage)]
+            found.append((*place, absent, *(difference(*map(groups.get, keys)) if not absent else [math.nan] * len(MEASURED))))
+    pairs = pd.DataFrame(found, columns=[*KEYS, "title", "reference", "other", "absence", *MEASURED])
+    tested = pairs.p_t.dropna()
     pairs["p"] = pd.Series(holm(tested), tested.index, dtype=float)
-    pairs["verdict"] = [pair.absence or verdict(pair.acc, pair.n, pair.p, pair.p_exact) for pair in pairs.itertuples()]
+    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact) for pair in pairs.itertuples()]
     return pairs
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
-    """DIFFERENCE of two methods' scores (by seed), over the seeds that both have: first minus second."""
+def difference(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, ...]:
+    """MEASURED of two methods' scores (columns acc, nmi, ari, by seed), over the seeds that both have: first minus second."""
     scores = ["acc", "nmi", "ari"]
     change = (first[scores] - second[scores]).dropna(subset="acc")
-    low, high = bootstrap_interval(change.acc)
-    enough = len(change) >= MINIMUM_SEEDS
-    return dict(zip(DIFFERENCE, (
-        len(change), change.acc.mean(), change.acc.std(), low, high, change.nmi.mean(), change.ari.mean(),
-        paired_t(change.acc) if enough else float("nan"), sign_flip(change.acc) if enough else float("nan"),
-    )))  # fmt: skip
+    acc, enough = change.acc, len(change) >= MINIMUM_SEEDS
+    tests = (paired_t(acc), sign_flip(acc)) if enough else (math.nan, math.nan)
+    return len(acc), acc.mean(), acc.std(), *bootstrap_interval(acc), change.nmi.mean(), change.ari.mean(), *tests
 
 
 def paired_t(differences) -> float:

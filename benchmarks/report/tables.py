@@ -107,12 +107,17 @@ def tables_by_protocol(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd
 
 def _overview(protocol: str, cells: pd.DataFrame) -> Table:
     benchmarks = list(cells.benchmark.unique())
-    rows = []
-    for _, group in cells.groupby("stage", sort=False):
-        texts = {cell.benchmark: _acc(cell) for cell in group.itertuples()}
-        rows.append((Text(group.title.iloc[0]), *(texts.get(name, Text("not planned")) for name in benchmarks)))
     seeds = f", n = {cells.planned.iloc[0]} seeds" if cells.planned.nunique() == 1 else ""
-    return Table(f"ACC on all benchmarks ({protocol}){seeds}", ("Method", *benchmarks), rows)
+    return Table(f"ACC on all benchmarks ({protocol}){seeds}", ("Method", *benchmarks), _rows(cells, benchmarks, _acc))
+
+
+def _rows(items: pd.DataFrame, benchmarks: list[str], text) -> list[tuple[Text, ...]]:
+    """A row per stage: its title and, for each benchmark, the `text` of its item there."""
+    rows = []
+    for _, group in items.groupby("stage", sort=False):
+        texts = {item.benchmark: text(item) for item in group.itertuples()}
+        rows.append((Text(group.title.iloc[0]), *(texts.get(name, Text("not planned")) for name in benchmarks)))
+    return rows
 
 
 def _acc(cell) -> Text:
@@ -121,20 +126,21 @@ def _acc(cell) -> Text:
 
 def _detail(study, cells: pd.DataFrame, groups: dict) -> Table:
     columns = ["Method", "n", "ACC", "NMI", "ARI", "oracle", "epochs", "time a run", "an epoch", "memory"]
-    published = bool(cells.published.notna().any())
-    columns += ["published ACC / NMI / ARI"] * published
-    rows, notes = [], []
+    published = cells.published.notna().any()
+    columns += ["published ACC / NMI / ARI"] if published else []
+    protocol, benchmark = cells.protocol.iloc[0], cells.benchmark.iloc[0]
+    images = study.images_note(benchmark)
+    rows, notes = [], [f"Images: {images}."] if images else []
     for cell in cells.itertuples():
-        an_epoch = cell.seconds / cell.epochs if cell.last_epochs > 0 else float("nan")
-        texts = [str(cell.n), number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd),
-                 number(cell.oracle_acc, cell.oracle_acc_sd), _epochs(cell), duration(cell.chain_seconds),
-                 duration(an_epoch), memory(cell.peak_memory), *[_published_scores(cell.published)] * published]  # fmt: skip
-        n, *others = map(Text, texts)
-        rows.append((Text(cell.title), n, _acc(cell), *others))
-        notes += _notes(cell, groups[cell.protocol, cell.benchmark, cell.stage])
-    benchmark, images = cell.benchmark, study.images_note(cell.benchmark)
-    notes = ([f"Images: {images}."] if images else []) + notes + _settings_notes(study, benchmark, cells)
-    return Table(f"{benchmark} ({cell.protocol})", tuple(columns), rows, tuple(dict.fromkeys(notes)))
+        an_epoch = cell.seconds / cell.epochs if cell.epochs else float("nan")
+        texts = (number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd), number(cell.oracle_acc, cell.oracle_acc_sd),
+                 _epochs(cell), duration(cell.chain_seconds), duration(an_epoch), memory(cell.peak_memory),
+                 _published_scores(cell.published))  # fmt: skip
+        row = (Text(cell.title), Text(str(cell.n)), _acc(cell), *map(Text, texts))
+        rows.append(row[: len(columns)])
+        notes += _notes(cell, groups[protocol, benchmark, cell.stage])
+    notes += _settings_notes(study, benchmark, cells)
+    return Table(f"{benchmark} ({protocol})", tuple(columns), rows, tuple(dict.fromkeys(notes)))
 
 
 def _epochs(cell) -> str:
@@ -185,16 +191,10 @@ def _settings_notes(study, benchmark: str, cells: pd.DataFrame) -> list[str]:
 
 def _differences(pairs: pd.DataFrame, cells: pd.DataFrame) -> Table:
     reference, benchmarks = pairs.reference.iloc[0].title, list(cells.benchmark.unique())
-    rows = []
-    for _, group in pairs.groupby("stage", sort=False):
-        texts = {pair.benchmark: _difference(pair) for pair in group.itertuples()}
-        rows.append((Text(group.other.iloc[0].title), *(Text(texts.get(name, "not planned")) for name in benchmarks)))
     caption = f"Difference to {reference} in ACC, points ({pairs.protocol.iloc[0]})"
-    return Table(caption, ("Method", *benchmarks), rows, (DIFFERENCES,))
+    return Table(caption, ("Method", *benchmarks), _rows(pairs, benchmarks, _difference), (DIFFERENCES,))
 
 
-def _difference(pair) -> str:
-    if pair.absence:
-        return "–"
+def _difference(pair) -> Text:
     test = "too few seeds" if pd.isna(pair.p) else p_value(pair.p)
-    return f"{number(-pair.acc, pair.acc_sd, signed=True)} ({test})"
+    return Text("–" if pair.absence else f"{number(-pair.acc, pair.acc_sd, signed=True)} ({test})")
