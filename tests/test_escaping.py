@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import yaml
-from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, write
+from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, without_figures, write
 
 from benchmarks.cli import in_one_line, main
 from benchmarks.datasets.progress import Progress, say
@@ -105,13 +105,11 @@ def study_with(folder, text):
 
 
 def outputs(study):
-    """{file name: text} of everything but the figures, in which no glyph may be lacking."""
+    """{file name: text} of everything but the figures, whose places hold an empty one."""
     collect(study, partial(study))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Glyph")  # that the font lacks
-        made = write_report(study, partial(study))
-    assert all(path.stat().st_size for path in made)
-    return {path.name: path.read_text() for path in made if path.parent.name != "figures"}
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        return {path.name: path.read_text() for path in write_report(study, partial(study))}
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +197,23 @@ def test_the_page_has_no_tag_of_its_own(reports):
     compared(reports, "index.html", html_outline)
 
 
-def test_a_row_of_runs_csv_cannot_bring_its_own_tags(tmp_path):
+def test_a_row_of_runs_csv_cannot_bring_its_own_tags(tmp_path, monkeypatch):
     study = study_with(tmp_path, "ordinary")
     outputs(study)
     path = partial(study) / "runs.csv"
     path.write_text(path.read_text().replace(",done,", ",<b onclick=x>done,").replace("ordinary", "<span><b>"))
+    without_figures(monkeypatch)
     write_report(study, partial(study))
     assert "<b" not in (partial(study) / "report" / "index.html").read_text().replace("<body", "")
+
+
+@pytest.mark.parametrize("text", ["$\\frac{", "_hidden", "\x1b[31m\x00\n", "$a$ \\input"])
+def test_figures_draw_a_title_as_it_is(tmp_path, text):
+    study = study_with(tmp_path, text)
+    collect(study, partial(study))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")  # that the font lacks
+        assert all(path.stat().st_size for path in write_report(study, partial(study)))
 
 
 # ---- the terminal -----------------------------------------------------------------------------------------

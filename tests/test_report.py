@@ -60,13 +60,14 @@ def test_claims_are_as_expected(tmp_path):
 
 def test_p_is_adjusted_for_all_statements_of_the_study(study):
     differences = [
-        [made_up(study.run(name, "joint", "scl", seed)) - made_up(study.run(name, "joint", other, seed)) for seed in study.seeds]
+        np.subtract(*([made_up(study.run(name, "joint", s, seed)) for seed in study.seeds] for s in ("scl", other)))
         for name in study.benchmarks
         for other in ("pixels", "simclr", "scan", "pica")
     ]
     adjusted = holm([paired_t(values) for values in differences])[6]  # digits, scan
     line = next(line for line in claims_of(study).splitlines() if "SCL vs SCAN (clustering step) on digits" in line)
-    assert f"{100 * np.mean(differences[6]):+.1f} points ACC" in line and f"p = {adjusted:.3f}" in line and "n = 3" in line
+    assert f"{100 * np.mean(differences[6]):+.1f} points ACC" in line
+    assert f"p = {adjusted:.3f}" in line and "n = 3" in line
 
 
 def test_two_seeds_are_too_few(tmp_path):

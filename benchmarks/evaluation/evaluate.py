@@ -74,8 +74,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     count = len(arrays["rows"])
     shapes = {"assignments": (count,), "per_epoch": (len(arrays["epochs"]), count)}
     if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
-        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and {len(arrays['epochs'])} epochs; "
-                         "train the run again")  # fmt: skip
+        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and {len(arrays['epochs'])} "
+                         "epochs; train the run again")  # fmt: skip
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays

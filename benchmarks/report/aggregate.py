@@ -15,8 +15,8 @@ MARKS = {
     "a": "seeds trained by different commits",
     "c": "trained with uncommitted changes of the code",
     "d": "not all runs on this benchmark used the same images",
-    "e": "seeds, or attempts at one, trained on different devices, in different precisions, by different versions of PyTorch or, "
-    "on a CPU, with different numbers of threads",
+    "e": "seeds, or attempts at one, trained on different devices, in different precisions, by different versions of "
+    "PyTorch or, on a CPU, with different numbers of threads",
     "f": "an earlier attempt, or a stage that it builds on, was trained by another commit",
 }
 
@@ -33,14 +33,14 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
     done = runs[runs.status == "done"]
     images = done.groupby(KEYS[:2]).images_sha256.nunique()
     groups = runs.groupby(KEYS, sort=False)
-    cells = groups.agg(title=("method", "first"), planned=("status", "size"), epochs=("epochs", "mean"),
-                       first_epochs=("epochs", "min"), last_epochs=("epochs", "max"), peak_memory=("peak_memory_mb", "max"),
+    cells = groups.agg(title=("method", "first"), planned=("status", "size"), peak_memory=("peak_memory_mb", "max"),
+                       epochs=("epochs", "mean"), first_epochs=("epochs", "min"), last_epochs=("epochs", "max"),
                        seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"))  # fmt: skip
     cells["n"] = [int((group.status == "done").sum()) for _, group in groups]
     cells["accuracies"] = [group.set_index("seed").acc.dropna().to_dict() for _, group in groups]
     cells["absence"] = [absence(group) for _, group in groups]
     cells["marks"] = [marks(group[group.status == "done"], images.get(key[:2], 0) > 1) for key, group in groups]
-    cells["published"] = [published_for(study, stage, protocol, benchmark) for protocol, benchmark, stage in cells.index]
+    cells["published"] = [published_for(study, *key) for key in cells.index]
     counts, times = ["epochs", "first_epochs", "last_epochs"], ["seconds", "chain_seconds"]
     cells[counts] = cells[counts].fillna(0)
     cells[times] = cells[times].where(cells.n == cells.planned)
@@ -88,11 +88,11 @@ def on_cpu(runs: pd.DataFrame) -> pd.Series:
 
 
 def bootstrap_interval(values, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), from a generator of its own.
+    """95 % percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), with its own generator.
 
     (NaN, NaN) below MINIMUM_FOR_INTERVAL values. With few values it is too narrow: for normal ones it covers the true
     mean in 51, 75, 81, 85, 87 and 91 % of the cases at n = 2, 3, 4, 5, 6 and 10, not in 95 % (simulated), and of 2 or
-    3 it is nothing but the lowest and the highest. It shows the spread of the seeds; the tests decide (significance.py).
+    3 it is nothing but the lowest and the highest. It shows the spread of the seeds; significance.py decides.
     """
     if len(values) < MINIMUM_FOR_INTERVAL:
         return float("nan"), float("nan")

@@ -35,7 +35,7 @@ class Statement(NamedTuple):
     caution: str = ""
 
 
-def sections(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd.DataFrame) -> list[tuple[str, str, list[Statement]]]:
+def sections(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd.DataFrame) -> list[tuple[str, str, list]]:
     """(title, rule, statements) of the two parts of the claims; a part without statements says why."""
     compared = [statement(pair) for pair in pairs.itertuples() if pair.benchmark not in study.skipped]
     why = "there is no other method" if study.reference else "the configuration names no `reference:` method"

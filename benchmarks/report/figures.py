@@ -63,8 +63,8 @@ def draw_scores(study, cells: pd.DataFrame) -> Figure:
         for y, cell in enumerate(group.itertuples()):
             _draw_cell(panel, y, cell, styles[cell.stage][0], outside=cell.stage == outside)
             if cell.published and not cell.absence:
-                diamonds += panel.plot(100 * cell.published.acc, y - 0.13, "D", ms=5.5, mfc="none", mec="black", mew=0.9,
-                                       zorder=4)  # fmt: skip
+                look = {"ms": 5.5, "mfc": "none", "mec": "black", "mew": 0.9, "zorder": 4}
+                diamonds += panel.plot(100 * cell.published.acc, y - 0.13, "D", **look)
         _frame_scores(panel, group, title)
     intervals = any(group.acc_low.notna().any() for _, group in places)
     means = "●— mean over the seeds, its 95 % bootstrap interval" if intervals else (
@@ -85,7 +85,8 @@ def off_axis(cells: pd.DataFrame) -> str | None:
     drawn = cells[cells.acc.notna()]
     if len(drawn) < 3:
         return None
-    values = [[*cell.accuracies.values(), *([cell.published.acc] if cell.published else [])] for cell in drawn.itertuples()]
+    values = [[*found.values()] + ([published.acc] if published else [])
+              for found, published in zip(drawn.accuracies, drawn.published)]  # fmt: skip
     lowest, second = sorted(range(len(values)), key=lambda i: min(values[i]))[:2]
     low, edge, high = min(values[lowest]), min(values[second]), max(map(max, values))
     alone = max(values[lowest]) < edge and not drawn.published.iloc[lowest]
@@ -126,11 +127,13 @@ def _draw_cell(panel, y: int, cell, color: str, *, outside: bool) -> None:
 def draw_curves(study, cells: pd.DataFrame) -> Figure:
     """ACC after epochs of training: mean over the seeds; in panels of few curves also lowest and highest seed."""
     places = places_of(study, cells)
-    curves = [{cell.stage: curve for cell in group.itertuples() if (curve := curves_of(study, cell))} for _, group in places]
+    curves = [{cell.stage: curve for cell in group.itertuples() if (curve := curves_of(study, cell))}
+              for _, group in places]  # fmt: skip
     names = {stage: _name(study, stage) for stage in study.methods if any(stage in found for found in curves)}
     if not names:
         return _nothing("No finished run with a curve yet.")
-    beside = max(1, int(_width(len(places)) / (0.6 + 0.065 * max(map(len, names.values())))))  # names per line of the legend
+    longest = max(map(len, names.values()))
+    beside = max(1, int(_width(len(places)) / (0.6 + 0.065 * longest)))  # names per line of the legend
     figure, panels = _panels(len(places), height=2.9, extra=0.3 + 0.2 * math.ceil(len(names) / beside))
     styles, lines = _styles(study), {}
     crowded = [len(found) > MOST_BANDS for found in curves]
@@ -189,7 +192,8 @@ def _draw_curve(panel, epochs: np.ndarray, scores: np.ndarray, style: tuple, nam
 def _styles(study) -> dict[str, tuple]:
     """(color, dash, marker) of each stage, the same in all figures. Of up to eighteen stages no two share
     dash and marker, so that they differ in gray too, and none share color and marker."""
-    return {stage: (COLORS[i % 6], DASHES[i // 6 % 3], MARKERS[(i + i // 6) % 6]) for i, stage in enumerate(study.methods)}
+    return {stage: (COLORS[i % 6], DASHES[i // 6 % 3], MARKERS[(i + i // 6) % 6])
+            for i, stage in enumerate(study.methods)}  # fmt: skip
 
 
 def _panels(count: int, *, height: float, extra: float = 0.25):

@@ -21,14 +21,14 @@ RECONSTRUCTED = {
 
 @cache
 def load_published() -> list:
-    """The rows of published.csv: scores are fractions, NaN where the source has none; epochs of the source's recipe are
-    counted as here (PICA's 200 of two heads are 400), 0 where unknown; nmi_average is "" where the source does not say."""
+    """The rows of published.csv. Scores are fractions, NaN where the source has none; epochs, 0 where unknown, are
+    counted as here (PICA's 200 of two heads are 400); nmi_average is "" where the source does not say."""
     with resources.files("benchmarks.report").joinpath("published.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file).fillna({"nmi_average": "", "epochs": 0}).astype({"epochs": int})
     return list(table.itertuples(index=False, name="Published"))
 
 
-def published_for(study, stage: str, protocol: str, benchmark: str):
+def published_for(study, protocol: str, benchmark: str, stage: str):
     """The published result to set beside a cell: a mean over runs if there is one, else the best run; else None."""
     block = study.benchmarks[benchmark]
     dataset = block.dataset or benchmark

@@ -1,4 +1,4 @@
-"""From runs.csv to tables.md, tables.tex, claims.md, the figures and report/index.html, by the templates beside this file."""
+"""From runs.csv to the figures, tables.md, tables.tex, claims.md and report/index.html, by the templates beside it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_report(study, folder: Path) -> list[Path]:
         "title": study.title,
         "header": header(study, runs),
         "origins": origins(study),
-        "protocols": [{"name": name, "meaning": PROTOCOLS.get(name), "tables": found} for name, found in tables.items()],
+        "protocols": [(name, PROTOCOLS.get(name), found) for name, found in tables.items()],
         "sections": sections(study, runs, cells, pairs),
         "images": images,
         "statuses": [(status, count) for status in STATUSES if (count := (runs.status == status).sum())],
@@ -69,8 +69,8 @@ def template(name: str) -> jinja2.Template:
 
 def notes(table: Table, *, superscript: bool) -> list[str]:
     """What is written below a table: its footnotes, then its notes."""
-    marks = [f"{letter.translate(SUPERSCRIPT) if superscript else letter} {text}." for letter, text in table.marks.items()]
-    return [*marks, *table.notes]
+    letters = SUPERSCRIPT if superscript else {}
+    return [*(f"{letter.translate(letters)} {meaning}." for letter, meaning in table.marks.items()), *table.notes]
 
 
 def aligned(table: Table) -> list[Markup]:

@@ -1,9 +1,9 @@
 """Every method against the study's reference method, seed by seed: the tests behind claims and tables.
 
-Two tests of the differences: Student's paired t (assumes that they are about normal) and the exact sign-flip permutation
-test (Fisher 1935; Good 2005, section 3), which assumes only that they are symmetric around 0 if the methods are equal,
-but cannot go below 2 / 2^n. Paired tests over seeds follow Bouthillier et al., "Accounting for variance in machine
-learning benchmarks" (MLSys 2021). A handful of seeds is a small sample: what n cannot carry is NaN.
+Two tests of the differences: Student's paired t (assumes that they are about normal) and the exact sign-flip
+permutation test (Fisher 1935; Good 2005, section 3), which assumes only that they are symmetric around 0 if the methods
+are equal, but cannot go below 2 / 2^n. Paired tests over seeds follow Bouthillier et al., "Accounting for variance in
+machine learning benchmarks" (MLSys 2021). A handful of seeds is a small sample: what n cannot carry is NaN.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p_t", "p_exact")
 
 
 def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell and the reference's on the same benchmark (cells: of `aggregate`); none without a reference.
+    """One row for each cell (of `aggregate`) and the reference's on the same benchmark; none without a reference.
 
-    title is that of the other, reference and other are the cells; absence says why they are not compared. n, acc, acc_sd, low, high, nmi, ari:
-    differences, reference minus other, over the seeds of both. p_t and p_exact: of ACC, two-sided; p: p_t adjusted by
-    Holm's method over all rows; verdict: on "the reference is better".
+    title is that of the other, reference and other are the cells; absence says why they are not compared. n, acc,
+    acc_sd, low, high, nmi, ari: of the differences, reference minus other, over the seeds. p_t and p_exact: of ACC,
+    two-sided; p: p_t adjusted by Holm's method over all rows; verdict: on "the reference is better".
     """
     found, groups = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
     for (protocol, benchmark), group in cells.groupby(KEYS[:2], sort=False):
@@ -35,17 +35,18 @@ def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         for stage, other in by_stage.items() if reference else ():
             place = (protocol, benchmark, stage, other.title, reference, other)
             absent = next((f"{cell.title}: {cell.absence}" for cell in (reference, other) if cell.absence), "")
-            keys = [(protocol, benchmark, name) for name in (study.reference, stage)]
-            found.append((*place, absent, *(difference(*map(groups.get, keys)) if not absent else [math.nan] * len(MEASURED))))
+            both = (groups[protocol, benchmark, name] for name in (study.reference, stage))
+            found.append((*place, absent, *([math.nan] * len(MEASURED) if absent else difference(*both))))
     pairs = pd.DataFrame(found, columns=[*KEYS, "title", "reference", "other", "absence", *MEASURED])
     tested = pairs.p_t.dropna()
     pairs["p"] = pd.Series(holm(tested), tested.index, dtype=float)
-    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact) for pair in pairs.itertuples()]
+    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact)
+                        for pair in pairs.itertuples()]  # fmt: skip
     return pairs
 
 
 def difference(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, ...]:
-    """MEASURED of two methods' scores (columns acc, nmi, ari, by seed), over the seeds that both have: first minus second."""
+    """MEASURED of two methods' scores (acc, nmi, ari, indexed by seed), over the seeds of both: first minus second."""
     scores = ["acc", "nmi", "ari"]
     change = (first[scores] - second[scores]).dropna(subset="acc")
     acc, enough = change.acc, len(change) >= MINIMUM_SEEDS

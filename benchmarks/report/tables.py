@@ -20,17 +20,18 @@ PROTOCOLS = {
     "heldout": "trained on the training images, evaluated on the test images",
 }
 EXPLAINED = [
-    "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the entropies, ARI. Mean over "
-    "n seeds ± standard deviation (n - 1); a part of the planned seeds is never averaged.",
-    'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is the ACC of the best '
-    "of the few epochs whose assignments are kept (those of the curves), which only labels can tell.",
+    "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the entropies, ARI. Mean "
+    "over n seeds ± standard deviation (n - 1); a part of the planned seeds is never averaged.",
+    'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is the ACC of the '
+    "best of the few epochs whose assignments are kept (those of the curves), which only labels can tell.",
     "Time a run: training and assignment of one seed, with the stages it builds on; epochs and the time of one: of the "
     "stage alone, what comes before and after its epochs included; both times means over the seeds. "
     "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
 ]
 DIFFERENCES = (
-    "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired t-test, two-sided, adjusted by Holm's "
-    f"method over all comparisons of the study. claims.md has the intervals, from {MINIMUM_FOR_INTERVAL} seeds on."
+    "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired t-test, two-sided, adjusted by "
+    f"Holm's method over all comparisons of the study. claims.md has the intervals, from {MINIMUM_FOR_INTERVAL} seeds "
+    "on."
 )
 
 
@@ -133,9 +134,9 @@ def _detail(study, cells: pd.DataFrame, groups: dict) -> Table:
     rows, notes = [], [f"Images: {images}."] if images else []
     for cell in cells.itertuples():
         an_epoch = cell.seconds / cell.epochs if cell.epochs else float("nan")
-        texts = (number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd), number(cell.oracle_acc, cell.oracle_acc_sd),
-                 _epochs(cell), duration(cell.chain_seconds), duration(an_epoch), memory(cell.peak_memory),
-                 _published_scores(cell.published))  # fmt: skip
+        texts = (number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd),
+                 number(cell.oracle_acc, cell.oracle_acc_sd), _epochs(cell), duration(cell.chain_seconds),
+                 duration(an_epoch), memory(cell.peak_memory), _published_scores(cell.published))  # fmt: skip
         row = (Text(cell.title), Text(str(cell.n)), _acc(cell), *map(Text, texts))
         rows.append(row[: len(columns)])
         notes += _notes(cell, groups[protocol, benchmark, cell.stage])
@@ -153,7 +154,7 @@ def _published_scores(published) -> str:
     """'64.5 / 56.1 / 46.7 (mean)', '' if nothing is published."""
     if published is None:
         return ""
-    return f"{' / '.join(number(value) for value in (published.acc, published.nmi, published.ari))} ({published.statistic})"
+    return f"{' / '.join(map(number, (published.acc, published.nmi, published.ari)))} ({published.statistic})"
 
 
 def _notes(cell, runs: pd.DataFrame) -> list[str]:
