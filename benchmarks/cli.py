@@ -205,10 +205,9 @@ def run(options):
     print(run_single(study, planned, gpus=options.gpus, threads=options.threads))
 
 
-PARTS = {  # part -> [(module, function)], in the order of making
-    "collect": [("benchmarks.report.collect", "collect")],
-    "report": [("benchmarks.report.tables", "write_tables"), ("benchmarks.report.figures", "write_figures"),
-               ("benchmarks.report.claims", "write_claims"), ("benchmarks.report.page", "write_page")],
+PARTS = {  # part -> (module, function), in the order of making
+    "collect": ("benchmarks.report.runs", "collect"),
+    "report": ("benchmarks.report.render", "write_report"),
 }
 
 
@@ -218,14 +217,13 @@ def report(options):
     Of a study of which a run is missing or failed they go into <results>/partial.
     """
     import importlib
-    from itertools import chain
 
-    from benchmarks.report.collect import Unfinished
+    from benchmarks.report.runs import Unfinished
     from benchmarks.study import load_study
 
     study = load_study(options.study)
     folder = study.results / "partial" if options.partial else study.results
-    for module, function in PARTS[options.part] if options.part else chain(*PARTS.values()):
+    for module, function in [PARTS[options.part]] if options.part else PARTS.values():
         make = getattr(importlib.import_module(module), function)
         try:
             made = make(study, folder)

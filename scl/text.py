@@ -26,8 +26,8 @@ def say(text) -> None:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best; '–' for None."""
-    if seconds is None:
+    """Seconds, minutes or hours, whichever reads best; '–' for None and NaN."""
+    if seconds is None or seconds != seconds:
         return "–"
     if seconds < 0.05:
         return "< 0.1 s"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from benchmarks.datasets.catalogue import Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
+from benchmarks.report import render
 from scl.identity import fingerprint, identity_of
 from scl.record import sha256
 from scl.settings import RunSettings, Training, complete, digest
@@ -195,6 +196,19 @@ def change(run, name, **changed):
 def partial(study):
     """Where the report of a study goes of which a part is done."""
     return study.results / "partial"
+
+
+def without_figures(patch):
+    """Have a report write two empty figures, to save time."""
+
+    def write_figures(study, cells, folder):
+        (folder / "figures").mkdir(exist_ok=True)
+        paths = [folder / "figures" / f"{name}.svg" for name in ("scores", "curves")]
+        for path in paths:
+            path.write_text("<svg/>")
+        return paths
+
+    patch.setattr(render, "write_figures", write_figures)
 
 
 def finish_all(study):

@@ -1,7 +1,6 @@
 """What comes from files of others (records, failures, configurations) is text in every output: no line, markup, command
 or terminal sequence of its own."""
 
-import dataclasses
 import html.parser
 import json
 import re
@@ -10,16 +9,13 @@ import warnings
 
 import pytest
 import yaml
-from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, write
+from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, without_figures, write
 
 from benchmarks.cli import in_one_line, main
 from benchmarks.datasets.progress import progress
-from benchmarks.report.claims import write_claims
-from benchmarks.report.collect import collect
-from benchmarks.report.figures import write_figures
-from benchmarks.report.layout import code, escape_html, escape_latex, escape_markdown
-from benchmarks.report.page import write_page
-from benchmarks.report.tables import write_tables
+from benchmarks.report.formats import code, escape_html, escape_latex, escape_markdown
+from benchmarks.report.render import write_report
+from benchmarks.report.runs import COLUMNS, TEXT, collect
 from benchmarks.study import load_study
 from scl.settings import complete, digest
 from scl.text import printable, say
@@ -112,13 +108,10 @@ def study_with(folder, text):
 
 def outputs(study):
     """{file name: text} of everything but the figures, whose places hold an empty one."""
-    folder = partial(study)
-    collect(study, folder)
-    (folder / "figures").mkdir()
-    for name in ("scores", "curves"):
-        (folder / "figures" / f"{name}.svg").write_text("<svg/>")
-    made = (*write_tables(study, folder), write_claims(study, folder), write_page(study, folder))
-    return {path.name: path.read_text() for path in made}
+    collect(study, partial(study))
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        return {path.name: path.read_text() for path in write_report(study, partial(study))}
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +199,14 @@ def test_the_page_has_no_tag_of_its_own(reports):
     compared(reports, "index.html", html_outline)
 
 
-def test_a_row_of_runs_csv_cannot_bring_its_own_tags(tmp_path):
+def test_a_row_of_runs_csv_cannot_bring_its_own_tags(tmp_path, monkeypatch):
     study = study_with(tmp_path, "ordinary")
     outputs(study)
     path = partial(study) / "runs.csv"
     path.write_text(path.read_text().replace(",done,", ",<b onclick=x>done,").replace("ordinary", "<span><b>"))
-    assert "<b" not in write_page(study, partial(study)).read_text().replace("<body", "")
+    without_figures(monkeypatch)
+    write_report(study, partial(study))
+    assert "<b" not in (partial(study) / "report" / "index.html").read_text().replace("<body", "")
 
 
 @pytest.mark.parametrize("text", ["$\\frac{", "_hidden", "\x1b[31m\x00\n", "$a$ \\input"])
@@ -220,7 +215,7 @@ def test_figures_draw_a_title_as_it_is(tmp_path, text):
     collect(study, partial(study))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph")  # that the font lacks
-        assert all(path.stat().st_size for path in write_figures(study, partial(study)))
+        assert all(path.stat().st_size for path in write_report(study, partial(study)))
 
 
 # ---- the terminal -----------------------------------------------------------------------------------------
@@ -291,9 +286,7 @@ def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
 
 def test_what_is_escaped_is_what_the_files_hold():
     """The fields above are those that exist: a new text of a row must get into these tests."""
-    from benchmarks.report.collect import Row
-
     known = {"benchmark", "protocol", "stage", "method", "status", "reason", "device", "precision", "commit", "torch",
              "config_sha256", "settings", "other_commits", "other_devices", "images_sha256", "counts", "finished"}
-    assert {field.name for field in dataclasses.fields(Row) if field.type == "str"} == known
+    assert {name for name, kind in COLUMNS.items() if kind == TEXT} == known
     assert yaml.safe_load(json.dumps(HOSTILE[0])) == HOSTILE[0]

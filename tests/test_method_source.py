@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY_METHODS
 
 from benchmarks.check import check_methods
-from benchmarks.report.collect import row_of
+from benchmarks.report.runs import row_of
 from benchmarks.state import Survey
 from scl import settings
 from scl.record import sha256
@@ -39,14 +39,14 @@ def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
     path, plan = own
     study = plan()
     run = train_all(study)[0]
-    assert row_of(run, Survey(study)).reason == "trained, not evaluated"
+    assert row_of(run, Survey(study))["reason"] == "trained, not evaluated"
     path.write_text(SOURCE + "# an edit\n")
     with pytest.raises(ValueError, match="own_method.Own: its file has changed since this run was planned; plan again"):
         train_all(study)
     study = plan()
-    assert row_of(run, Survey(study)).reason == "made with other settings (method_source): train again"
+    assert row_of(run, Survey(study))["reason"] == "made with other settings (method_source): train again"
     train_all(study)
-    assert row_of(run, Survey(study)).reason == "trained, not evaluated"
+    assert row_of(run, Survey(study))["reason"] == "trained, not evaluated"
 
 
 def test_it_is_named_where_it_stands(own):

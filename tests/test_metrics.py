@@ -122,7 +122,7 @@ def test_two_hundred_clusters_of_many_images_are_matched():
         ([0, 1], [0, 5], {"clusters": 3}, r"cluster 5, but there are only 3 clusters \(0\.\.2\)"),
         ([0, 1], [0, 3], {"clusters": 3}, r"cluster 3, but there are only 3 clusters"),
         ([0, 1], [0.0, 1.0], {}, "integers, not float64"),
-        ([[0], [1]], [0, 1], {}, "labels must be one number an image"),
+        ([[0], [1]], [0, 1], {}, "labels must be one number per image"),
         ([0, 1], [0, 1], {"confidence": [0.5]}, "confidence must be 2 values"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_study import (
     Study,
@@ -22,13 +23,12 @@ from fake_study import (
 )
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from benchmarks.evaluation.statistics import compare, holm
 from benchmarks.report import figures
-from benchmarks.report.cells import read_grid
-from benchmarks.report.claims import write_claims
-from benchmarks.report.collect import collect
-from benchmarks.report.figures import _styles, curves_of, draw_curves, draw_scores, off_axis, write_figures
-from benchmarks.report.page import write_page
+from benchmarks.report.aggregate import aggregate
+from benchmarks.report.figures import _styles, curves_of, draw_curves, draw_scores, off_axis
+from benchmarks.report.render import write_report
+from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.significance import holm, paired_t
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,19 @@ def study(tmp_path_factory):
     return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
 
 
-def grid_of(study):
+def cells_of(study):
     collect(study, partial(study))
-    return read_grid(study, partial(study))
+    return aggregate(study, read_runs(partial(study)))
+
+
+def report_of(study):
+    """{file name: its path}"""
+    collect(study, partial(study))
+    return {path.name: path for path in write_report(study, partial(study))}
 
 
 def claims_of(study):
-    collect(study, partial(study))
-    return write_claims(study, partial(study)).read_text()
+    return report_of(study)["claims.md"].read_text()
 
 
 # ---- claims ----------------------------------------------------------------------------------------------
@@ -53,22 +58,16 @@ def test_claims_are_as_expected(tmp_path):
     check_golden(claims_of(troubled(tmp_path)), "claims.md")
 
 
-def scores(study, stage, name="digits"):
-    return {seed: made_up(study.run(name, "joint", stage, seed)) for seed in study.seeds}
-
-
 def test_p_is_adjusted_for_all_statements_of_the_study(study):
-    tests = [
-        compare(scores(study, "scl", name), scores(study, other, name))
+    differences = [
+        np.subtract(*([made_up(study.run(name, "joint", s, seed)) for seed in study.seeds] for s in ("scl", other)))
         for name in study.benchmarks
         for other in ("pixels", "simclr", "scan", "pica")
     ]
-    adjusted = holm(test.p_paired_t for test in tests)[6]  # digits, scan
-    difference = 100 * tests[6].difference.mean
-    line = next(
-        line for line in claims_of(study).splitlines() if "SCL vs SCAN (clustering step) on digits" in line
-    )
-    assert f"{difference:+.1f} points ACC" in line and f"p = {adjusted:.3f}" in line and "n = 3" in line
+    adjusted = holm([paired_t(values) for values in differences])[6]  # digits, scan
+    line = next(line for line in claims_of(study).splitlines() if "SCL vs SCAN (clustering step) on digits" in line)
+    assert f"{100 * np.mean(differences[6]):+.1f} points ACC" in line
+    assert f"p = {adjusted:.3f}" in line and "n = 3" in line
 
 
 def test_two_seeds_are_too_few(tmp_path):
@@ -110,10 +109,10 @@ def test_a_comparison_across_commits_carries_a_caution(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(study):
-    collect(study, partial(study))
-    first = {path: path.read_bytes() for path in write_figures(study, partial(study))}
-    assert {path.name for path in first} == {"scores.png", "scores.svg", "curves.png", "curves.svg"}
-    assert {path: path.read_bytes() for path in write_figures(study, partial(study))} == first
+    first = {name: path.read_bytes() for name, path in report_of(study).items()}
+    assert set(first) == {"scores.png", "scores.svg", "curves.png", "curves.svg",
+                          "tables.md", "tables.tex", "claims.md", "index.html"}  # fmt: skip
+    assert {name: path.read_bytes() for name, path in report_of(study).items()} == first
 
 
 def drawn_points(panel):
@@ -121,7 +120,7 @@ def drawn_points(panel):
 
 
 def test_scores_show_every_seed_and_the_published_value(study):
-    panel = draw_scores(study, grid_of(study)).axes[0]
+    panel = draw_scores(study, cells_of(study)).axes[0]
     values = drawn_points(panel)
     assert panel.get_title() == "cifar10 (joint)"
     for seed in study.seeds:
@@ -131,11 +130,11 @@ def test_scores_show_every_seed_and_the_published_value(study):
 
 def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
     study = troubled(tmp_path)
-    grid = grid_of(study)
-    panel = next(axes for axes in draw_scores(study, grid).axes if axes.get_title() == "digits (joint)")
+    cells = cells_of(study)
+    panel = next(axes for axes in draw_scores(study, cells).axes if axes.get_title() == "digits (joint)")
     assert "failed (2 of 3 done)" in [text.get_text() for text in panel.texts]
     assert not any(np.isclose(drawn_points(panel), 100 * made_up(study.run("digits", "joint", "pica", 0))))
-    panel = next(axes for axes in draw_curves(study, grid).axes if axes.get_title() == "digits (joint)")
+    panel = next(axes for axes in draw_curves(study, cells).axes if axes.get_title() == "digits (joint)")
     assert "PICA: failed (2 of 3 done)" in panel.get_xlabel()
     names = ["SimCLR + k-means", "SCAN (clustering step), after SimCLR", "SCL"]
     assert [line.get_label() for line in panel.lines] == names
@@ -143,25 +142,27 @@ def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
 
 def test_what_lies_far_below_all_others_is_an_arrow_at_the_edge(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    panel = draw_scores(study, grid_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
+    panel = draw_scores(study, cells_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
     mean = 100 * np.mean([made_up(study.run("digits", "joint", "pixels", seed)) for seed in study.seeds])
     assert f"← {mean:.1f}" in [text.get_text() for text in panel.texts]
     assert panel.get_xlim()[0] > 60 and min(drawn_points(panel)) > 60
 
 
 def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_published_value(study):
-    cells = grid_of(study).cells["joint"]["digits"]
-    assert off_axis(cells, {}) == "pixels"
-    assert off_axis({stage: cell for stage, cell in cells.items() if stage != "pixels"}, {}) is None
-    assert off_axis({stage: cells[stage] for stage in ("pixels", "scl")}, {}) is None
-    assert off_axis(cells, {"pixels": SimpleNamespace(acc=0.3)}) is None
-    assert off_axis(cells, {"pica": SimpleNamespace(acc=0.4)}) is None
+    cells = cells_of(study)
+    cells = cells[cells.benchmark == "digits"].set_index("stage", drop=False)
+    assert off_axis(cells) == "pixels"
+    assert off_axis(cells.drop("pixels")) is None
+    assert off_axis(cells.loc[["pixels", "scl"]]) is None
+    for stage, acc in (("pixels", 0.3), ("pica", 0.4)):
+        published = pd.Series({stage: SimpleNamespace(acc=acc)}, dtype=object).reindex(cells.index, fill_value=None)
+        assert off_axis(cells.assign(published=published.where(published.notna(), None))) is None
 
 
 def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
     for count, said in ((4, True), (5, False)):
         study = Study(tmp_path / str(count), benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
-        figure = draw_scores(finish_all(study), grid_of(study))
+        figure = draw_scores(finish_all(study), cells_of(study))
         assert ("too few for an interval" in figure.get_supxlabel()) == said
         assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != said
 
@@ -169,21 +170,21 @@ def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
 def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MOST_BANDS", 4)
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    figure = draw_curves(study, grid_of(study))
+    figure = draw_curves(study, cells_of(study))
     assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
     run = study.run("digits", "joint", "simclr", 0)  # with pixels given a curve there are five
     curve = json.loads((run.directory / "metrics.json").read_text())["per_epoch"]
     for seed in study.seeds:
         change(study.run("digits", "joint", "pixels", seed), "metrics.json", per_epoch=curve)
-    figure = draw_curves(study, grid_of(study))
+    figure = draw_curves(study, cells_of(study))
     assert len(figure.axes[0].lines) == 5 and len(figure.axes[0].collections) == 0
     assert "no bands where there are more than 4 curves" in figure.get_suptitle()
     assert "lowest to highest" not in figure.get_suptitle()
 
 
-def test_eighteen_stages_differ_in_colour_and_marker_and_in_grey():
+def test_eighteen_stages_differ_in_color_and_marker_and_in_gray():
     styles = _styles(Study(None, methods={f"s{i}": block("", "") for i in range(18)})).values()
-    assert len({(colour, marker) for colour, _, marker in styles}) == 18
+    assert len({(color, marker) for color, _, marker in styles}) == 18
     assert len({(dash, marker) for _, dash, marker in styles}) == 18
 
 
@@ -191,7 +192,7 @@ def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     kept = [{"epoch": epoch, "acc": 0.5, "nmi": 0.5, "ari": 0.5} for epoch in (20, 25, 100)]
     change(study.run("digits", "joint", "scl", 0), "metrics.json", per_epoch=kept)
-    cell = grid_of(study).cells["joint"]["digits"]["scl"]
+    cell = next(cell for cell in cells_of(study).itertuples() if cell.stage == "scl")
     epochs, values = curves_of(study, cell)
     assert epochs.tolist() == [20, 100] and values.shape == (3, 2) and values[0].tolist() == [0.5, 0.5]
 
@@ -218,7 +219,7 @@ def test_nothing_is_cut_off_or_written_over(tmp_path, count):
     )
     write(study.run("benchmark-0", "joint", "pica", 2), "record.json", {})
     for draw in (draw_scores, draw_curves):
-        figure = draw(study, grid_of(study))
+        figure = draw(study, cells_of(study))
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts_of(figure)]
@@ -250,9 +251,7 @@ class Checker(html.parser.HTMLParser):
 
 
 def page_of(study):
-    collect(study, partial(study))
-    write_figures(study, partial(study))
-    return write_page(study, partial(study)).read_text()
+    return report_of(study)["index.html"].read_text()
 
 
 def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
@@ -270,13 +269,6 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     for status, count in (("done", 58), ("failed", 1), ("missing", 1), ("skipped", 30)):
         assert text.count(f'class="status {status}"') == count
     assert "fedcba9876 + changes" in text
-
-
-def test_the_page_wants_the_figures_first(tmp_path):
-    study = finish_all(Study(tmp_path / "s"))
-    collect(study, partial(study))
-    with pytest.raises(ValueError, match="make the figures before"):
-        write_page(study, partial(study))
 
 
 @pytest.mark.parametrize("benchmarks", [{"digits": benchmark()}, {}])

@@ -1,6 +1,5 @@
 """The tables, from run folders of a study that never ran."""
 
-import dataclasses
 import json
 import re
 
@@ -17,13 +16,14 @@ from fake_study import (
     made_up,
     partial,
     troubled,
+    without_figures,
 )
 
 from benchmarks.datasets.catalogue import Downloads
-from benchmarks.report.collect import collect
-from benchmarks.report.layout import Table, Text, latex, markdown, to_html
 from benchmarks.report.published import load_published, published_for
-from benchmarks.report.tables import write_tables
+from benchmarks.report.render import template, write_report
+from benchmarks.report.runs import collect
+from benchmarks.report.tables import Table, Text
 from benchmarks.study import Study as RealStudy
 from scl.text import duration
 
@@ -34,8 +34,11 @@ def study(tmp_path):
 
 
 def tables(study):
+    """tables.md and tables.tex."""
     collect(study, partial(study))
-    return [path.read_text() for path in write_tables(study, partial(study))]
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        return [path.read_text() for path in write_report(study, partial(study))[:2]]
 
 
 @pytest.mark.parametrize("index, name", [(0, "tables.md"), (1, "tables.tex")])
@@ -179,21 +182,21 @@ def test_published_values_stand_beside_the_same_protocol_clusters_and_whole_data
             "digits": benchmark(),
         },
     )
-    assert published_for(study, "pica", "joint", "cifar10").acc == 0.645  # the mean, not the best run
-    assert published_for(study, "pica", "joint", "copy").acc == 0.645
-    assert published_for(study, "pica", "joint", "ten").acc == 0.645
-    assert published_for(study, "pica", "joint", "fifty") is None
-    assert published_for(study, "pica", "heldout", "cifar10") is None
-    assert published_for(study, "pica", "joint", "part") is None
-    assert published_for(study, "pica", "joint", "digits") is None
-    assert published_for(study, "scl", "joint", "cifar10") is None
+    assert published_for(study, "joint", "cifar10", "pica").acc == 0.645  # the mean, not the best run
+    assert published_for(study, "joint", "copy", "pica").acc == 0.645
+    assert published_for(study, "joint", "ten", "pica").acc == 0.645
+    assert published_for(study, "joint", "fifty", "pica") is None
+    assert published_for(study, "heldout", "cifar10", "pica") is None
+    assert published_for(study, "joint", "part", "pica") is None
+    assert published_for(study, "joint", "digits", "pica") is None
+    assert published_for(study, "joint", "cifar10", "scl") is None
 
 
 def test_published_rows_are_whole():
     rows = load_published()
     assert len(rows) == 30 and not any(row.method.startswith("scl.") for row in rows)
     assert all(0 < row.acc < 1 and row.source and row.statistic in ("single", "mean", "best") for row in rows)
-    assert len({dataclasses.astuple(row)[:5] for row in rows}) == len(rows)
+    assert len({row[:5] for row in rows}) == len(rows)
 
 
 def test_a_reconstruction_is_called_one(study):
@@ -204,15 +207,19 @@ def test_a_reconstruction_is_called_one(study):
 
 
 def test_what_would_break_a_table_is_escaped():
-    table = Table("50 % & more", ("a|b", "n_1"), [(Text("<x>"), Text("1 ± 2", "a"))], marks={"a": "why"})
-    assert r"a\|b" in markdown(table) and "1 ± 2 ᵃ" in markdown(table) and "ᵃ why." in markdown(table)
-    assert r"50 \% \& more" in latex(table) and r"n\_1" in latex(table) and r"1 $\pm$ 2$^{a}$" in latex(table)
-    assert "&lt;x&gt;" in to_html(table) and "<sup>a</sup>" in to_html(table)
+    table = Table("50 % & more", ("a|b", "n_1"), [(Text("<x>"), Text("1 ± 2", "a"))], ("*why*",))
+    names = ("name", "title", "header", "origins", "sections", "statuses", "runs")
+    context = dict.fromkeys(names, "") | {"images": {"scores": "", "curves": ""}}
+    context |= {"protocols": [("joint", "", [table])]}
+    markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
+    assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
+    assert r"50 \% \& more" in latex and r"n\_1" in latex and r"1 $\pm$ 2$^{a}$" in latex and "a seeds trained" in latex
+    assert "&lt;x&gt;" in html and "<sup>a</sup>" in html and "50 % &amp; more" in html
 
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(None, "–"), (0.01, "< 0.1 s"), (4.26, "4.3 s"), (99, "99 s"), (120, "2.0 min"), (9000, "2.5 h")],
+    [(float("nan"), "–"), (0.01, "< 0.1 s"), (4.26, "4.3 s"), (99, "99 s"), (120, "2.0 min"), (9000, "2.5 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

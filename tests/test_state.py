@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation import evaluate
-from benchmarks.report.collect import collect, rows_of
+from benchmarks.report.runs import collect, runs_of
 from benchmarks.state import Survey
 from scl.record import sha256
 from scl.run_files import Record, read
@@ -51,14 +51,14 @@ def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, stud
         collect(other, other.results)
     prepare_for(other, "tiny-digits")  # now it is as wanted; the runs are still those of before
     assert reasons(other)["simclr"] == "made on other images than those prepared now: train again"
-    assert all(row.acc is None for row in rows_of(other))
+    assert runs_of(other).acc.isna().all()
     prepare_for(study(), "tiny-digits")  # and back: the same images, so the same results count again
-    assert {row.status for row in rows_of(study())} == {"done"}
+    assert set(runs_of(study()).status) == {"done"}
 
 
 def test_without_the_images_the_record_counts_and_other_clusters_do_not(study):
     shutil.rmtree(study().data)
-    assert {row.status for row in rows_of(study())} == {"done"}
+    assert set(runs_of(study()).status) == {"done"}
     assert "made on other images" in reasons(study(clusters=5))["simclr"]
 
 
@@ -92,4 +92,4 @@ def test_results_may_be_moved(study, tiny_study, tmp_path):
     shutil.copytree(old.results, tmp_path / "moved")
     shutil.move(old.data, tmp_path / "data elsewhere")
     moved = tiny_study("simclr", "scan", results="moved", data=tmp_path / "data elsewhere", benchmarks={"tiny-digits": BENCHMARK})
-    assert {row.status for row in rows_of(moved)} == {"done"}
+    assert set(runs_of(moved).status) == {"done"}

@@ -15,7 +15,6 @@ from scl.prepared import describe
 from scl.record import Damaged, set_aside, sha256, write_json
 from scl.run_files import Record, damage, read
 
-
 VERSION = 1  # raise when the scores of the same assignments change: finished runs are then scored again
 
 
@@ -34,10 +33,8 @@ def evaluate_run(directory, data_folder) -> Path:
     record = read_record(directory)
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
-        raise ValueError(
-            f"{directory} was trained on other images than those now in {data_folder} (checksums "
-            "differ): prepare the benchmark as it was, or train the run again"
-        )
+        raise ValueError(f"{directory} was trained on other images than those now in {data_folder} (checksums differ): "
+                         "prepare the benchmark as it was, or train the run again")  # fmt: skip
     for name, problem in damage(directory, record, ("assignments.npz",)).items():
         raise set_aside(directory / name, problem)
     arrays = _arrays(directory / "assignments.npz")
@@ -53,8 +50,7 @@ def evaluate_run(directory, data_folder) -> Path:
             "evaluator": VERSION,
         },
     }
-    labels = _labels(data_folder, benchmark)
-    scored = _without_labels() if labels is None else _scores(labels, arrays, benchmark["clusters"])
+    scored = _scores(_labels(data_folder, benchmark), arrays, benchmark["clusters"])
     write_json(directory / "metrics.json", scored | metrics)
     return directory / "metrics.json"
 
@@ -76,16 +72,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     count = len(arrays["rows"])
-    wrong = [
-        name
-        for name, shape in (("assignments", (count,)), ("per_epoch", (len(arrays["epochs"]), count)))
-        if arrays[name].shape != shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{path}: {' and '.join(wrong)} do not fit its {count} rows and "
-            f"{len(arrays['epochs'])} epochs; train the run again"
-        )
+    shapes = {"assignments": (count,), "per_epoch": (len(arrays["epochs"]), count)}
+    if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
+        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and {len(arrays['epochs'])} "
+                         "epochs; train the run again")  # fmt: skip
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
@@ -95,10 +85,8 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
     splits = [benchmark["splits"][name] for name in benchmark["protocols"][protocol]["assign"]]
     expected = np.concatenate([np.arange(start, stop) for start, stop in splits])
     if not np.array_equal(np.sort(rows), np.sort(expected)):
-        raise ValueError(
-            f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the "
-            f"{protocol} protocol of {benchmark['name']}"
-        )
+        raise ValueError(f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the {protocol} "
+                         f"protocol of {benchmark['name']}")  # fmt: skip
 
 
 def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
@@ -120,21 +108,12 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
     return labels
 
 
-def _without_labels() -> dict:
-    return {
-        "scores": None,
-        "reason": "the data set has no labels",
-        "per_epoch": [],
-        "oracle": None,
-        "neighbour_purity": None,
-        "unlabelled": None,
-    }
-
-
-def _scores(labels: np.ndarray, arrays: dict, clusters: int) -> dict:
-    labelled = labels[arrays["rows"]] >= 0  # [n]
+def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
+    labelled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
     if not labelled.any():
-        return _without_labels()
+        return {"scores": None, "reason": "the data set has no labels", "per_epoch": []} | dict.fromkeys(
+            ("oracle", "neighbour_purity", "unlabelled")
+        )
     truth = labels[arrays["rows"]][labelled]
     confidence = arrays["confidence"][labelled] if arrays["confidence"].size else None
     curve = []
@@ -142,15 +121,11 @@ def _scores(labels: np.ndarray, arrays: dict, clusters: int) -> dict:
         scores = clustering_scores(truth, assigned[labelled], clusters=clusters)
         curve.append({"epoch": int(epoch)} | {name: scores[name] for name in ("acc", "nmi", "ari")})
     best = max(curve, key=lambda point: point["acc"], default=None)
-    purity = None
-    if arrays.get("neighbours", np.empty(0)).size:
-        purity = neighbour_purity(labels, arrays["neighbours"], arrays["neighbour_rows"])
+    mined = arrays.get("neighbours", np.empty(0)).size
     return {
-        "scores": clustering_scores(
-            truth, arrays["assignments"][labelled], confidence=confidence, clusters=clusters
-        ),
+        "scores": clustering_scores(truth, arrays["assignments"][labelled], confidence=confidence, clusters=clusters),
         "per_epoch": curve,
         "oracle": best and {"acc": best["acc"], "epoch": best["epoch"]},
-        "neighbour_purity": purity,
+        "neighbour_purity": neighbour_purity(labels, arrays["neighbours"], arrays["neighbour_rows"]) if mined else None,
         "unlabelled": int((~labelled).sum()),
     }
