@@ -185,5 +185,5 @@ def check_planned(run: RunSettings) -> None:
     if not changed and run.version not in (None, find_class(run.method).version):
         changed = "version"
     if changed:
-        raise ValueError(f"{run.method}: its {changed} has changed since this run was planned; give the snakemake or "
-                         f"scl run command again, which plan it again")
+        raise ValueError(f"{run.method}: its {changed} has changed since this run was planned; plan again with "
+                         f"the same snakemake or scl run command")

@@ -125,7 +125,7 @@ SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it star
     "record cut off": (lambda s: cut_off(scan(s), "record.json"), "record.json is damaged (not JSON)"),
     "record of an older version": (
         lambda s: write(scan(s), "record.json", {"seed": 1}),
-        "record.json is damaged or of another version (benchmark: Field required)",
+        "record.json is damaged or of another version (benchmark: missing)",
     ),
     "record of the stage before cut off": (
         lambda s: cut_off(scan(s).after, "record.json"),
