@@ -4,7 +4,7 @@
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
 #
 # Every rule calls the `scl` command, so each step can be tried by hand. A result counts if its record is that of the run
-# as planned (scl/identity.py); what is there and does not count is made again, whatever the times of the files say.
+# as planned (scl/engine/identity.py); what is there and does not count is made again, whatever the times of the files say.
 import sys
 
 sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
@@ -12,7 +12,7 @@ from benchmarks import slurm
 from benchmarks import workflow as study_files
 from benchmarks.cli import in_one_line
 from benchmarks.status import summarize_study
-from scl.text import say
+from scl.util.text import say
 
 try:
     WORK = study_files.Workflow(config, workflow.configfiles, main_process=workflow.is_main_process)

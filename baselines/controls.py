@@ -3,8 +3,8 @@
 import torch
 from pydantic import Field
 
-from scl.contract import Method
-from scl.settings import MethodOptions
+from scl.config import MethodOptions
+from scl.method import Method
 
 
 class Random(Method):

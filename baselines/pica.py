@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from scl.contract import Method, augmented
+from scl.config import MethodOptions
 from scl.losses import balance
-from scl.settings import MethodOptions
+from scl.method import Method, augmented
 
 
 def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor:
@@ -93,4 +93,4 @@ def center(images: Tensor, resized: int, size: int) -> Tensor:
         images = F.interpolate(images, size=resized, mode="bilinear", antialias=True)
     size = min(size, resized)
     first = round((resized - size) / 2)  # as torchvision's CenterCrop
-    return images[:, :, first:first + size, first:first + size]
+    return images[:, :, first : first + size, first : first + size]

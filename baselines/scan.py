@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from scl.contract import Method, augmented
+from scl.config import MethodOptions
 from scl.losses import TINY, entropy
+from scl.method import Method, augmented
 from scl.networks import projection_head
-from scl.settings import MethodOptions
 
 
 def scan_loss(anchor_logits: Tensor, neighbour_logits: Tensor, entropy_weight: float) -> Tensor:
@@ -83,8 +83,12 @@ class SCAN(Method):
         self.eval()
         device = images.pixels.device
         with torch.autocast(device.type, enabled=False):
-            z = torch.cat([F.normalize(self.projection(self.encoder(images.batch(index))), dim=1)
-                           for index in torch.arange(images.fit, device=device).split(512)])  # N x 128
+            z = torch.cat(
+                [
+                    F.normalize(self.projection(self.encoder(images.batch(index))), dim=1)
+                    for index in torch.arange(images.fit, device=device).split(512)
+                ]
+            )  # N x 128
         self.neighbours.copy_(nearest(z, self.options.neighbours))
 
     def draw(self, images, index, augment, generator):
@@ -111,7 +115,7 @@ def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
     rows, z = [], z.float()
     for start in range(0, len(z), chunk):
         with torch.autocast(z.device.type, enabled=False):
-            similarity = z[start:start + chunk] @ z.T  # chunk x N
+            similarity = z[start : start + chunk] @ z.T  # chunk x N
         own = torch.arange(start, start + len(similarity), device=z.device)
         similarity[torch.arange(len(own), device=z.device), own] = float("inf")  # itself first, also among duplicates
         rows.append(similarity.topk(count + 1, dim=1).indices)

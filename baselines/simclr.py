@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from scl.contract import Method
+from scl.config import MethodOptions
 from scl.losses import nt_xent
+from scl.method import Method
 from scl.networks import projection_head
-from scl.settings import MethodOptions
 
 
 class Options(MethodOptions):

@@ -22,15 +22,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ordinary import OrdinaryTraining
 from benchmarks.study import Study
-from scl import devices, settings
-from scl.outputs import CODE_ROOT
-from scl.record import cores, provenance, sha256, write_json
-from scl.train import Trainer
+from benchmarks.torchvision_pipeline import OrdinaryTraining
+from scl import config
+from scl.engine import gpu_lease
+from scl.engine.io import sha256, write_json
+from scl.engine.outputs import CODE_ROOT
+from scl.engine.provenance import cores, provenance
+from scl.engine.train import Trainer
 
-PARTS = {"augment": "(a) augmentation alone", "learn": "(b) forward, backward, optimiser alone",
-         "step": "(c) the training loop", "ordinary": "(d) ordinary pipeline"}
+PARTS = {
+    "augment": "(a) augmentation alone",
+    "learn": "(b) forward, backward, optimiser alone",
+    "step": "(c) the training loop",
+    "ordinary": "(d) ordinary pipeline",
+}
 RANDOM_IMAGES = 10_000  # more than these are black: they cost the same and need no room on the disk
 
 
@@ -53,31 +59,49 @@ class Plan:
 
 def plan_of(options) -> Plan:
     """The plan that the options of the command ask for; a GPU's steps are short, so it gets more of them."""
-    gpu = options.gpus and devices.visible()
+    gpu = options.gpus and gpu_lease.visible()
     usual = (1, 1) if options.quick else (30, 5) if gpu else (1, 3)
-    given = {"steps": options.steps or usual[0], "rounds": options.rounds or usual[1],
-             "workers": min(8, cores()) if options.workers is None else options.workers}
+    given = {
+        "steps": options.steps or usual[0],
+        "rounds": options.rounds or usual[1],
+        "workers": min(8, cores()) if options.workers is None else options.workers,
+    }
     if options.quick:
         given |= {"images": (1_000, 10_000), "batch_factors": (0.5,)}
-    return Plan(stage=options.method, size=options.size, batch_size=options.batch_size, precision=options.precision,
-                compile=options.compile, **given)
+    return Plan(
+        stage=options.method,
+        size=options.size,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        compile=options.compile,
+        **given,
+    )
 
 
 def bench(study: Study, plan: Plan, *, gpus: int = 1, threads: int = 1, report=print) -> dict:
     """Measure `plan` with the settings of `study`; returns what is written as JSON. Raises ValueError."""
     if plan.stage not in study.methods:
         raise ValueError(f"{plan.stage}: not a method of this study; it has {', '.join(study.methods)}")
-    with devices.lease(gpus, report=report), tempfile.TemporaryDirectory(prefix="scl-bench-") as folder:
+    with gpu_lease.lease(gpus, report=report), tempfile.TemporaryDirectory(prefix="scl-bench-") as folder:
         torch.set_num_threads(threads)
         device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
         subject = Subject(study, plan, Path(folder), device)
         load = os.getloadavg()
         parts, peak, growth = _measure(subject, report)
         speed = {name: part["images_per_second"] for name, part in parts.items()}
-        return {"method": plan.stage, **dataclasses.asdict(plan), **provenance(CODE_ROOT, device=device),
-                "precision": subject.precision, "views": subject.views, "parts": parts, "peak_memory_bytes": peak,
-                "ratios": {"goodput": speed["step"] / speed["learn"], "gain": speed["step"] / speed["ordinary"]},
-                "growth": growth, "load_before": load[0], "load_after": os.getloadavg()[0]}
+        return {
+            "method": plan.stage,
+            **dataclasses.asdict(plan),
+            **provenance(CODE_ROOT, device=device),
+            "precision": subject.precision,
+            "views": subject.views,
+            "parts": parts,
+            "peak_memory_bytes": peak,
+            "ratios": {"goodput": speed["step"] / speed["learn"], "gain": speed["step"] / speed["ordinary"]},
+            "growth": growth,
+            "load_before": load[0],
+            "load_after": os.getloadavg()[0],
+        }
 
 
 class Subject:
@@ -89,7 +113,9 @@ class Subject:
         self.precision = ""
         shape = (max(plan.images), plan.size, plan.size, 3)
         stored = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-        stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(0, 256, (min(len(stored), RANDOM_IMAGES), *shape[1:]))
+        stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(
+            0, 256, (min(len(stored), RANDOM_IMAGES), *shape[1:])
+        )
         stored.flush()
         self.checksum = sha256(folder / "images.npy")
 
@@ -99,13 +125,18 @@ class Subject:
         first = next(iter(self.study.benchmarks))
         planned = self.study.run(first, "joint", self.plan.stage, 0)
         run = self._settings(planned, data)
-        training = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size, **training}
+        training = {
+            "precision": self.plan.precision,
+            "compile": self.plan.compile,
+            "batch_size": batch_size,
+            **training,
+        }
         run = run.model_copy(update={"training": run.training.model_copy(update=training)})
-        trainer = Trainer(settings.complete(run), self.folder, device=self.device)
+        trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
         if planned.after:  # its weights are random ones
-            before = Trainer(settings.complete(self._settings(planned.after, data)), self.folder, device="cpu")
+            before = Trainer(config.complete(self._settings(planned.after, data)), self.folder, device="cpu")
             trainer.method.start_from(before.method.state_dict())
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
         _fill_memory(trainer.method)
@@ -121,9 +152,16 @@ class Subject:
             folder.mkdir()
             (folder / "images.npy").symlink_to(self.folder / "images.npy")
             uses = {use: ["train"] for use in ("fit", "represent", "assign")}
-            write_json(folder / "benchmark.json", {"clusters": clusters, "splits": {"train": [0, images]},
-                                                   "protocols": {"joint": uses}, "images_sha256": self.checksum,
-                                                   "size": [self.plan.size] * 2})
+            write_json(
+                folder / "benchmark.json",
+                {
+                    "clusters": clusters,
+                    "splits": {"train": [0, images]},
+                    "protocols": {"joint": uses},
+                    "images_sha256": self.checksum,
+                    "size": [self.plan.size] * 2,
+                },
+            )
         return folder
 
 
@@ -149,11 +187,15 @@ def _measure(subject: Subject, report):
     first = clock(lambda: next(loop), subject.device)["seconds"]  # with compiling, if that is on
     with _peak_memory(subject.device) as peak:
         next(loop)
-    ordinary = OrdinaryTraining(subject.trainer(**base, precision="fp32", compile=False), subject.views,
-                                workers=plan.workers)
+    ordinary = OrdinaryTraining(
+        subject.trainer(**base, precision="fp32", compile=False), subject.views, workers=plan.workers
+    )
     others = {tuple(v.items()): endless(subject.trainer(**v)) for v in _variants(base, plan)}
-    works = {"augment": lambda: trainer.draw(index), "learn": lambda: trainer.learn(views, index),
-             "step": lambda: next(loop)}
+    works = {
+        "augment": lambda: trainer.draw(index),
+        "learn": lambda: trainer.learn(views, index),
+        "step": lambda: next(loop),
+    }
     for work in (*works.values(), *(lambda other=other: next(other) for other in others.values())):
         work()  # once untimed: memory is allocated, kernels are chosen
     times = {name: [] for name in (*PARTS, *others)}
@@ -194,8 +236,10 @@ def endless(trainer):
 
 def _names_drawn(trainer, index) -> list[str]:
     names, augment = [], trainer.augment
-    trainer.augment = {name: lambda images, generator, name=name, call=call: (names.append(name), call(images, generator))[1]
-                       for name, call in augment.items()}
+    trainer.augment = {
+        name: lambda images, generator, name=name, call=call: (names.append(name), call(images, generator))[1]
+        for name, call in augment.items()
+    }
     trainer.draw(index[:2])
     trainer.augment = augment
     return names
@@ -229,8 +273,12 @@ def _ordinary_round(ordinary: OrdinaryTraining, steps: int, device: str) -> dict
 
 def _summary(times: list[dict], batch: int) -> dict:
     seconds = statistics.median(t["seconds"] for t in times)
-    return {"images_per_second": batch / seconds, "seconds_per_step": seconds, "all": [t["seconds"] for t in times],
-            "cpu_seconds_per_step": statistics.median(t["cpu_seconds"] for t in times)}
+    return {
+        "images_per_second": batch / seconds,
+        "seconds_per_step": seconds,
+        "all": [t["seconds"] for t in times],
+        "cpu_seconds_per_step": statistics.median(t["cpu_seconds"] for t in times),
+    }
 
 
 @contextlib.contextmanager
@@ -258,16 +306,25 @@ def table(result: dict) -> str:
     """The measurement for the eye."""
     ratios, views = result["ratios"], ", ".join(result["views"])
     how = f"{result['precision']}{', compiled' if result['compile'] else ''}; {result['device']}"
-    lines = [f"{result['method']}, {result['size']} px, batch {result['batch_size']}, views: {views}; {how}",
-             f"{result['threads']} threads, load of the machine {result['load_before']:.1f} to {result['load_after']:.1f}"]
-    lines += [f"  {PARTS[name]:42} {part['images_per_second']:10.1f} images/s  {part['seconds_per_step']:9.4f} s a step"
-              for name, part in result["parts"].items()]
+    lines = [
+        f"{result['method']}, {result['size']} px, batch {result['batch_size']}, views: {views}; {how}",
+        f"{result['threads']} threads, load of the machine {result['load_before']:.1f} to {result['load_after']:.1f}",
+    ]
+    lines += [
+        f"  {PARTS[name]:42} {part['images_per_second']:10.1f} images/s  {part['seconds_per_step']:9.4f} s a step"
+        for name, part in result["parts"].items()
+    ]
     memory = f"peak memory {result['peak_memory_bytes'] / 1e6:.0f} MB"
-    lines += [f"goodput c/b {ratios['goodput']:.3f}, gain c/d {ratios['gain']:.2f} "
-              f"(d with {result['workers']} loader processes), {memory}"]
+    lines += [
+        f"goodput c/b {ratios['goodput']:.3f}, gain c/d {ratios['gain']:.2f} "
+        f"(d with {result['workers']} loader processes), {memory}"
+    ]
     lines += ["  images (N)  clusters (K)  batch   images/s   s a step   relative"]
-    lines += [f"  {row['images']:10}  {row['clusters']:12}  {row['batch_size']:5}  {row['images_per_second']:9.1f}"
-              f"  {row['seconds_per_step']:9.4f}  {row['relative']:9.3f}" for row in result["growth"]]
+    lines += [
+        f"  {row['images']:10}  {row['clusters']:12}  {row['batch_size']:5}  {row['images_per_second']:9.1f}"
+        f"  {row['seconds_per_step']:9.4f}  {row['relative']:9.3f}"
+        for row in result["growth"]
+    ]
     return "\n".join(lines)
 
 

@@ -9,14 +9,14 @@ from benchmarks.datasets.catalogue import archives_of
 from benchmarks.datasets.contents import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
-from scl import settings
-from scl.classes import FAILURES, described, find_class
-from scl.imports import uncollected
-from scl.text import did_you_mean, shown
+from scl import config
+from scl.util.classes import FAILURES, described, find_class
+from scl.util.imports import uncollected
+from scl.util.text import did_you_mean, shown
 
 with uncollected():
     from scl import augment, networks
-    from scl.contract import Method
+    from scl.method import Method
 
 
 def check_study(study: Study) -> None:
@@ -47,7 +47,7 @@ def check_methods(study: Study) -> None:
 def _class_of(dotted: str, where: str) -> type[Method]:
     found = find_class(dotted, where)
     if not issubclass(found, Method):
-        raise ValueError(f"{where}: '{dotted}' is not a scl.contract.Method")
+        raise ValueError(f"{where}: '{dotted}' is not a scl.method.Method")
     if found.__module__ != dotted.rpartition(".")[0]:  # an edit of the file where it stands would go unseen
         raise ValueError(f"{where}: '{dotted}' stands elsewhere: name it '{found.__module__}.{found.__qualname__}'")
     for name in ("augmentations", "follows"):
@@ -58,20 +58,23 @@ def _class_of(dotted: str, where: str) -> type[Method]:
         if not isinstance(names, (tuple, list)) or not all(isinstance(one, str) for one in names):
             raise ValueError(f"{where}: {dotted}.{name}: expected names, such as ('view',), got {shown(names)}")
     if found.assign is Method.assign or not callable(found.assign):
-        raise ValueError(f"{where}: {found.__name__} has no assign(); write it (scl/contract.py)")
+        raise ValueError(f"{where}: {found.__name__} has no assign(); write it (scl/method.py)")
     if found.step is not Method.step and found.draw is Method.draw and not found.augmentations:
-        raise ValueError(f"{where}: {found.__name__}.augmentations: none named, but draw() takes the first; name it or "
-                         "write draw()")
+        raise ValueError(
+            f"{where}: {found.__name__}.augmentations: none named, but draw() takes the first; name it or write draw()"
+        )
     return found
 
 
 def _check_options(found: type[Method], options: dict, where: str) -> None:
-    read = settings.options_of(found, options, where)
+    read = config.options_of(found, options, where)
     try:
         json.dumps(read.model_dump(), allow_nan=False)  # a run's files hold them
     except FAILURES as error:
-        raise ValueError(f"{where}: {found.__name__} has options that are not strings, finite numbers, lists or "
-                         f"mappings: {type(error).__name__}: {error}") from None
+        raise ValueError(
+            f"{where}: {found.__name__} has options that are not strings, finite numbers, lists or "
+            f"mappings: {type(error).__name__}: {error}"
+        ) from None
 
 
 def _check_epochs(found: type[Method], epochs: int, where: str) -> None:
@@ -152,5 +155,7 @@ def _check_counts(study: Study, name: str) -> None:
     for protocol in study.protocols_of(name):
         images = sum(counts[split] for split in dataset.protocols[protocol]["fit"])
         if (block.clusters or dataset.clusters) > images:
-            raise ValueError(f"{where}.clusters: {block.clusters or dataset.clusters} clusters cannot be found in the "
-                             f"{images} images that protocol '{protocol}' clusters")
+            raise ValueError(
+                f"{where}.clusters: {block.clusters or dataset.clusters} clusters cannot be found in the "
+                f"{images} images that protocol '{protocol}' clusters"
+            )

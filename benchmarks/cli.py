@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.datasets.connection import plain_text
-from scl import settings
-from scl.imports import uncollected
-from scl.record import RunFailed
-from scl.text import did_you_mean, printable
+from scl import config
+from scl.engine.io import RunFailed
+from scl.util.imports import uncollected
+from scl.util.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
@@ -85,35 +85,62 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
 
     study = ("study", {"nargs": "?", "default": "config/paper.yaml", "help": "configuration (default: %(default)s)"})
-    one_study = {"study": {"default": "config/paper.yaml", "metavar": "FILE", "help": "configuration (default: %(default)s)"}}
+    one_study = {
+        "study": {"default": "config/paper.yaml", "metavar": "FILE", "help": "configuration (default: %(default)s)"}
+    }
     folder = ("run", {"type": Path, "help": "folder of the run, with its run.yaml"})
-    verb(plan, study, show={"metavar": "BENCHMARK/PROTOCOL/STAGE",
-                            "help": "print the settings of this run instead, and where each value is set"})
+    verb(
+        plan,
+        study,
+        show={
+            "metavar": "BENCHMARK/PROTOCOL/STAGE",
+            "help": "print the settings of this run instead, and where each value is set",
+        },
+    )
     verb(status, study)
     verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
-    verb(run, ("run", {"metavar": "BENCHMARK/PROTOCOL/STAGE/SEED", "help": "such as cifar10/joint/scl/0"}), **one_study,
-         gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU (default: %(default)s)"},
-         threads={**_within(1, 1024), "help": "default: machine.threads of the study, or all cores"})
-    verb(train, folder, gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
-         threads={**_within(1, 1024), "default": 1}, checkpoint_seconds={**_within(0.0, 1e6), "default": 300.0},
-         runs_per_gpu={**_within(1, 100), "default": 1}, require_gpu={"action": "store_true"},
-         attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run itself failed before"})
+    verb(
+        run,
+        ("run", {"metavar": "BENCHMARK/PROTOCOL/STAGE/SEED", "help": "such as cifar10/joint/scl/0"}),
+        **one_study,
+        gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU (default: %(default)s)"},
+        threads={**_within(1, 1024), "help": "default: machine.threads of the study, or all cores"},
+    )
+    verb(
+        train,
+        folder,
+        gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
+        threads={**_within(1, 1024), "default": 1},
+        checkpoint_seconds={**_within(0.0, 1e6), "default": 300.0},
+        runs_per_gpu={**_within(1, 100), "default": 1},
+        require_gpu={"action": "store_true"},
+        attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run itself failed before"},
+    )
     verb(evaluate, folder)
-    verb(report, study, part={"choices": list(PARTS), "help": "one part only, of a finished study"},
-         partial={"action": "store_true", "help": "into <results>/partial, whatever has been done"})
+    verb(
+        report,
+        study,
+        part={"choices": list(PARTS), "help": "one part only, of a finished study"},
+        partial={"action": "store_true", "help": "into <results>/partial, whatever has been done"},
+    )
     verb(doctor, study)
-    verb(bench, study, method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
-         size={**_within(8, 1024), "default": 32, "help": "pixels a side (default: %(default)s)"},
-         batch_size={**_within(2, 100_000), "default": 256}, steps={**_within(1, 10**6), "help": "timed at a stretch"},
-         rounds={**_within(1, 10**6), "help": "repetitions, of which the median counts"},
-         gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
-         threads={**_within(1, 1024), "help": "default: all cores"},
-         workers={**_within(0, 1024), "help": "loader processes of part d"},
-         precision={"choices": ["auto", "fp32", "bf16"], "default": "auto"},
-         compile={"action": "store_true", "help": "torch.compile of the encoder"},
-         quick={"action": "store_true", "help": "one round of one step, fewer images"},
-         out={"type": _new_file, "help": "write the measurement here as JSON"})
+    verb(
+        bench,
+        study,
+        method={"default": "scl", "help": "stage of the configuration (default: %(default)s)"},
+        size={**_within(8, 1024), "default": 32, "help": "pixels a side (default: %(default)s)"},
+        batch_size={**_within(2, 100_000), "default": 256},
+        steps={**_within(1, 10**6), "help": "timed at a stretch"},
+        rounds={**_within(1, 10**6), "help": "repetitions, of which the median counts"},
+        gpus={**_within(0, 16), "default": 1, "help": "0: on the CPU"},
+        threads={**_within(1, 1024), "help": "default: all cores"},
+        workers={**_within(0, 1024), "help": "loader processes of part d"},
+        precision={"choices": ["auto", "fp32", "bf16"], "default": "auto"},
+        compile={"action": "store_true", "help": "torch.compile of the encoder"},
+        quick={"action": "store_true", "help": "one round of one step, fewer images"},
+        out={"type": _new_file, "help": "write the measurement here as JSON"},
+    )
     return top
 
 
@@ -175,18 +202,26 @@ def prepare(options):
 def train(options):
     """Train one run, or go on with it; what it is stands in its run.yaml."""
     with uncollected():
-        from scl.train import train as train_run
+        from scl.engine.train import train as train_run
 
-    print(train_run(options.run, gpus=options.gpus, threads=options.threads, runs_per_gpu=options.runs_per_gpu,
-                    checkpoint_seconds=options.checkpoint_seconds, require_gpu=options.require_gpu,
-                    attempt=options.attempt))
+    print(
+        train_run(
+            options.run,
+            gpus=options.gpus,
+            threads=options.threads,
+            runs_per_gpu=options.runs_per_gpu,
+            checkpoint_seconds=options.checkpoint_seconds,
+            require_gpu=options.require_gpu,
+            attempt=options.attempt,
+        )
+    )
 
 
 def evaluate(options):
     """Score the assignments of one trained run with the labels."""
     from benchmarks.evaluation.evaluate import evaluate_run
 
-    print(evaluate_run(options.run, settings.load_run(options.run).data))
+    print(evaluate_run(options.run, config.load_run(options.run).data))
 
 
 def run(options):
@@ -239,7 +274,7 @@ def report(options):
 def doctor(options):
     """Look at this machine: versions, devices, room on the disk, and what the configuration still lacks."""
     from benchmarks.check import check_methods
-    from benchmarks.status import missing, describe_machine, summarize_study
+    from benchmarks.status import describe_machine, missing, summarize_study
     from benchmarks.study import load_study
 
     study = load_study(options.study)
@@ -258,8 +293,9 @@ def bench(options):
         from benchmarks import bench as benching
         from benchmarks.check import check_methods
     check_methods(study)
-    result = benching.bench(study, benching.plan_of(options), gpus=options.gpus,
-                            threads=options.threads or benching.cores())
+    result = benching.bench(
+        study, benching.plan_of(options), gpus=options.gpus, threads=options.threads or benching.cores()
+    )
     print(benching.table(result))
     if options.out:
         print(benching.write(result, options.out))

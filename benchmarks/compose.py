@@ -6,8 +6,8 @@
 import copy
 from pathlib import Path
 
-from scl.text import did_you_mean, shown
-from scl.yaml_file import load_yaml
+from scl.util.text import did_you_mean, shown
+from scl.util.yaml_file import load_yaml
 
 WORDS = ("title", "origin", "note")  # of a method block: for the reader of the tables, no part of a run
 
@@ -62,8 +62,11 @@ def _without_stale_words(base: dict, own: dict, file: str) -> dict:
     blocks = {stage: block for stage, block in _mapping(base.get("methods")).items() if isinstance(block, dict)}
     shared = {key: own[key] for key in ("network", "training") if own.get(key)}
     everywhere, changes = merge(base, shared) != base, _mapping(own.get("methods"))
-    changed = {stage for stage, block in blocks.items()
-               if everywhere or merge(_bare(block), _mapping(_bare(changes.get(stage)))) != _bare(block)}
+    changed = {
+        stage
+        for stage, block in blocks.items()
+        if everywhere or merge(_bare(block), _mapping(_bare(changes.get(stage)))) != _bare(block)
+    }
     while more := {stage for stage, block in blocks.items() if str(block.get("like")) in changed} - changed:
         changed |= more
     for stage in changed:
@@ -94,8 +97,11 @@ def _likened(methods: dict, stage: str, seen: tuple):
     own = {key: value for key, value in block.items() if key != "like"}
     other, seen = block["like"], (*seen, stage)
     if not isinstance(other, str) or other not in methods or other in seen:
-        problem = f"a circle: {' -> '.join([*seen, other])}" if other in seen else \
-            f"unknown {shown(other)}{did_you_mean(other, methods)}"
+        problem = (
+            f"a circle: {' -> '.join([*seen, other])}"
+            if other in seen
+            else f"unknown {shown(other)}{did_you_mean(other, methods)}"
+        )
         raise ValueError(f"methods.{stage}.like: {problem}")
     ground = _likened(methods, other, seen)
     return merge(_bare(ground), own) if isinstance(ground, dict) else ground

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from benchmarks.datasets.catalogue import CATALOGUE, IMAGES_PER_CLASS, archives_of
-from scl.text import did_you_mean, shown
+from scl.util.text import did_you_mean, shown
 
 
 def name(text: str) -> str:
@@ -39,8 +39,10 @@ def check(study) -> None:
     for stage, block in study.methods.items():
         for benchmark in block.per_benchmark:
             if benchmark not in study.benchmarks and benchmark not in CATALOGUE:
-                raise ValueError(f"methods.{stage}.per_benchmark.{benchmark}: no such benchmark"
-                                 f"{did_you_mean(benchmark, study.benchmarks)}")
+                raise ValueError(
+                    f"methods.{stage}.per_benchmark.{benchmark}: no such benchmark"
+                    f"{did_you_mean(benchmark, study.benchmarks)}"
+                )
         _check_chain(study, stage)
     if study.reference is not None and study.reference not in study.methods:
         raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
@@ -63,18 +65,22 @@ def _check_benchmark(study, name: str) -> None:
         raise ValueError(f"{where}.larger_size: {block.larger_size} is not above the size, {size}")
     published = published_images(study, dataset)
     if block.subset and published and block.subset > published:
-        raise ValueError(f"{where}.subset: {block.subset:,} images cannot be drawn from the {published:,} of "
-                         f"{dataset.title}")
+        raise ValueError(
+            f"{where}.subset: {block.subset:,} images cannot be drawn from the {published:,} of {dataset.title}"
+        )
     images = block.subset or published
     if images and (block.clusters or 0) > images:
         raise ValueError(f"{where}.clusters: {block.clusters} clusters cannot be found in {images} images")
     if block.subset and name == dataset.name:
-        raise ValueError(f"{where}.subset: a subset is another benchmark; give it a name of its own, "
-                         f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}")
+        raise ValueError(
+            f"{where}.subset: a subset is another benchmark; give it a name of its own, "
+            f"e.g. {name}-{block.subset}: {{dataset: {name}, subset: {block.subset}}}"
+        )
     for protocol in block.protocols or []:
         if protocol not in dataset.protocols:
-            raise ValueError(f"{where}.protocols: {dataset.title} has no '{protocol}'; "
-                             f"it has {', '.join(dataset.protocols)}")
+            raise ValueError(
+                f"{where}.protocols: {dataset.title} has no '{protocol}'; it has {', '.join(dataset.protocols)}"
+            )
 
 
 def published_images(study, dataset) -> int:
@@ -89,8 +95,9 @@ def _check_chain(study, stage: str) -> None:
     block, seen = study.methods[stage], [stage]
     while block.after is not None:
         if block.after not in study.methods:
-            raise ValueError(f"methods.{seen[-1]}.after: unknown '{block.after}'"
-                             f"{did_you_mean(block.after, study.methods)}")
+            raise ValueError(
+                f"methods.{seen[-1]}.after: unknown '{block.after}'{did_you_mean(block.after, study.methods)}"
+            )
         if block.after in seen:
             raise ValueError(f"methods.{stage}.after: a circle: {' -> '.join([*seen, block.after])}")
         seen.append(block.after)

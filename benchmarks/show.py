@@ -7,11 +7,16 @@ import yaml
 
 from benchmarks.compose import files_of
 from benchmarks.study import SETTINGS, Study
-from scl import settings
-from scl.text import did_you_mean
+from scl import config
+from scl.util.text import did_you_mean
 
-OF_THE_REST = {"method": "method block", "after": "method block", "version": "class of the method",
-               "image_size": "class of the method", "method_source": "file of the method"}
+OF_THE_REST = {
+    "method": "method block",
+    "after": "method block",
+    "version": "class of the method",
+    "image_size": "class of the method",
+    "method_source": "file of the method",
+}
 
 
 def describe_settings(source, study: Study, wanted: str) -> str:
@@ -19,17 +24,19 @@ def describe_settings(source, study: Study, wanted: str) -> str:
     that sets it. source: what the study was read from. Raises ValueError for a run that the study does not plan."""
     planned = {f"{run.benchmark}/{run.protocol}/{run.stage}": run for run in study.runs() if run.seed == study.seeds[0]}
     if wanted not in planned:
-        raise ValueError(f"--show: {wanted!r} is no BENCHMARK/PROTOCOL/STAGE of this study"
-                         f"{did_you_mean(wanted, planned)}")
+        raise ValueError(
+            f"--show: {wanted!r} is no BENCHMARK/PROTOCOL/STAGE of this study{did_you_mean(wanted, planned)}"
+        )
     run, files = planned[wanted], files_of(source)
     lines = []
-    for key, value in settings.as_mapping(settings.complete(study.settings(run))).items():
+    for key, value in config.as_mapping(config.complete(study.settings(run))).items():
         if key not in SETTINGS:
             lines.append(_line(f"{key}: {_yaml(value)}", OF_THE_REST.get(key, "this run")))
             continue
         lines.append(f"{key}:" if value else f"{key}: {{}}")
-        lines += [_line(f"  {_yaml(name)}: {_yaml(one)}", _place(files, study, run, key, name))
-                  for name, one in value.items()]
+        lines += [
+            _line(f"  {_yaml(name)}: {_yaml(one)}", _place(files, study, run, key, name)) for name, one in value.items()
+        ]
     return "\n".join(lines)
 
 
@@ -49,8 +56,11 @@ def _place(files, study: Study, run, *keys) -> str:
         return "default"
     stage = run.stage
     while stage is not None:
-        path = {"study": keys, "method block": ("methods", stage, *keys),
-                "per_benchmark": ("methods", stage, "per_benchmark", run.benchmark, *keys)}[places[-1]]
+        path = {
+            "study": keys,
+            "method block": ("methods", stage, *keys),
+            "per_benchmark": ("methods", stage, "per_benchmark", run.benchmark, *keys),
+        }[places[-1]]
         for file, mapping in reversed(files):
             if _at(mapping, path):
                 return f"{places[-1]}, {file}"

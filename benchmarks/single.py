@@ -8,10 +8,10 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.state import Survey
 from benchmarks.status import log_of
 from benchmarks.study import Run, Study, write_run
-from scl import devices
-from scl.record import cores
-from scl.text import say
-from scl.train import train
+from scl.engine import gpu_lease
+from scl.engine.provenance import cores
+from scl.engine.train import train
+from scl.util.text import say
 
 
 def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, report=say) -> Path:
@@ -28,15 +28,27 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark)
-    steps = {step: study.settings(step).training.epochs > 0 for step in _untrained(Survey(study), run)}  # {run: on a GPU?}
-    with devices.lease(gpus if any(steps.values()) else 0, required=machine.require_gpu, runs_per_gpu=machine.runs_per_gpu,
-                       report=report) as leased:  # once: a process that has used a GPU cannot change to another
+    steps = {
+        step: study.settings(step).training.epochs > 0 for step in _untrained(Survey(study), run)
+    }  # {run: on a GPU?}
+    with gpu_lease.lease(
+        gpus if any(steps.values()) else 0,
+        required=machine.require_gpu,
+        runs_per_gpu=machine.runs_per_gpu,
+        report=report,
+    ) as leased:  # once: a process that has used a GPU cannot change to another
         for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
             log_of(study, step).unlink(missing_ok=True)  # an earlier training's; this one reports here
-            train(step.directory, leased=leased if on_gpu else "", threads=threads or machine.threads or cores(),
-                  checkpoint_seconds=machine.checkpoint_seconds, require_gpu=machine.require_gpu, report=report)
+            train(
+                step.directory,
+                leased=leased if on_gpu else "",
+                threads=threads or machine.threads or cores(),
+                checkpoint_seconds=machine.checkpoint_seconds,
+                require_gpu=machine.require_gpu,
+                report=report,
+            )
     return evaluate_run(run.directory, study.data / run.benchmark)
 
 
@@ -53,5 +65,7 @@ def find_run(study: Study, name: str) -> Run:
     planned = {f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}": run for run in study.runs()}
     if name not in planned:
         near = difflib.get_close_matches(name, planned, n=1, cutoff=0)
-        raise ValueError(f"{name}: not a run of this study; give BENCHMARK/PROTOCOL/STAGE/SEED, such as {''.join(near)}")
+        raise ValueError(
+            f"{name}: not a run of this study; give BENCHMARK/PROTOCOL/STAGE/SEED, such as {''.join(near)}"
+        )
     return planned[name]

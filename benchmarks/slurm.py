@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scl.text import say
+from scl.util.text import say
 
 
 def check(workflow, study, report=say) -> None:
@@ -22,19 +22,25 @@ def check(workflow, study, report=say) -> None:
         _check_request(name, minutes, limits)
     earlier = _queued(jobs, workflow.workdir_init)
     if earlier:
-        report(f"note: {len(earlier)} of these runs are in SLURM's queue from an earlier start; a second job of a run waits "
-               f"for the first, with a GPU that it does not use. If no other snakemake is at work here: Ctrl-C, "
-               f"`scancel {' '.join(earlier)}` (running ones save), then the same command")
+        report(
+            f"note: {len(earlier)} of these runs are in SLURM's queue from an earlier start; a second job of a run waits "
+            f"for the first, with a GPU that it does not use. If no other snakemake is at work here: Ctrl-C, "
+            f"`scancel {' '.join(earlier)}` (running ones save), then the same command"
+        )
     if study.machine.runs_per_gpu > 1:
-        report("note: machine.runs_per_gpu does not count here: SLURM gives every job a GPU of its own (docs/running.md)")
+        report(
+            "note: machine.runs_per_gpu does not count here: SLURM gives every job a GPU of its own (docs/running.md)"
+        )
 
 
 def _check_status_command(command: str) -> None:
     """How the plugin learns that a job has ended: sacct, which needs an accounting database, or squeue."""
     done = _run("sacct", "--noheader", "--allocations")
     if command != "squeue" and done.returncode:
-        raise ValueError(f"sacct: {_last_line(done)}, so no job would be seen to end; set `slurm-status-command: squeue` "
-                         "in the profile")
+        raise ValueError(
+            f"sacct: {_last_line(done)}, so no job would be seen to end; set `slurm-status-command: squeue` "
+            "in the profile"
+        )
 
 
 def _requests(resources) -> list[tuple[str, int]]:
@@ -55,8 +61,9 @@ def _partitions() -> dict[str, str]:
 
 def _check_request(name: str, minutes: int, limits: dict[str, str]) -> None:
     if name not in limits:
-        raise ValueError(f"slurm_partition: no partition {name!r}; sinfo lists {', '.join(sorted(limits))}: set one in "
-                         "the profile")
+        raise ValueError(
+            f"slurm_partition: no partition {name!r}; sinfo lists {', '.join(sorted(limits))}: set one in the profile"
+        )
     limit = _minutes(limits[name])
     if limit is not None and minutes > limit:
         raise ValueError(f"runtime: {minutes} minutes, but partition {name} allows {limit}; set less in the profile")

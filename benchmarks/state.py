@@ -1,6 +1,6 @@
 """What has become of each planned run: the one place that says whether a result counts.
 
-A result counts if its record is of the run as planned (scl.identity: settings, versions, images, weights it starts
+A result counts if its record is of the run as planned (scl.engine.identity: settings, versions, images, weights it starts
 from) and its files are those that the record names. Everything else is made again by the command that runs the study.
 Nothing is written here, and nothing large is read: images and weights are hashed when a run loads them.
 
@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
-from scl import settings
-from scl.identity import difference, identity_of
-from scl.prepared import describe
-from scl.record import Damaged
-from scl.run_files import Failure, Record, damage, read
+from scl import config
+from scl.engine.artifacts import Failure, Record, damage, read
+from scl.engine.identity import difference, identity_of
+from scl.engine.io import Damaged
+from scl.engine.prepared import describe
 
 SMALL = ("assignments.npz", "history.csv")  # files whose checksums are looked at whenever a study is
 
@@ -128,7 +128,7 @@ class Survey:
     def _state(self, run) -> State:
         if run.benchmark in self.study.skipped:
             return State("skipped", self.study.skipped[run.benchmark])
-        planned = settings.complete(self.study.settings(run))
+        planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
         if state.status == "trained":
             return self._evaluated(run, state.record)
@@ -175,11 +175,18 @@ class Survey:
             return State("trained", "trained, not evaluated", record)
         facts, _ = self.prepared(run.benchmark)
         labels = facts.get("labels_sha256") if facts else metrics.of.labels_sha256
-        scored = Scored(fingerprint=record.fingerprint, assignments_sha256=record.files["assignments.npz"],
-                        labels_sha256=labels, evaluator=VERSION)
+        scored = Scored(
+            fingerprint=record.fingerprint,
+            assignments_sha256=record.files["assignments.npz"],
+            labels_sha256=labels,
+            evaluator=VERSION,
+        )
         if metrics.of != scored:
-            return State("trained", "metrics.json is of another training, other labels or another version: "
-                                    "evaluate again", record)
+            return State(
+                "trained",
+                "metrics.json is of another training, other labels or another version: evaluate again",
+                record,
+            )
         return State("done", "", record, metrics)
 
 
@@ -194,8 +201,9 @@ def _as_recorded(study, benchmark: str, record: Record) -> dict:
 def _failure(path: Path, planned) -> str:
     """Why the last attempt at the run as planned failed, in one line; "" if it did not. Raises Damaged."""
     failure = read(path, Failure)
-    if failure is None or failure.config_sha256 != settings.digest(planned):
+    if failure is None or failure.config_sha256 != config.digest(planned):
         return ""
-    where = ", ".join(f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term")
-                      if getattr(failure, name) is not None)
+    where = ", ".join(
+        f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term") if getattr(failure, name) is not None
+    )
     return " ".join((f"{failure.error} ({where})" if where else failure.error).split())

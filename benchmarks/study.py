@@ -13,10 +13,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from benchmarks import rules
 from benchmarks.compose import merge, resolve
 from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
-from scl import settings
-from scl.classes import source_of
-from scl.record import write_yaml_if_changed, yaml_text
-from scl.settings import Distinct, Network, RunSettings, Settings, Training
+from scl import config
+from scl.config import Distinct, Network, RunSettings, Settings, Training
+from scl.engine.io import write_yaml_if_changed, yaml_text
+from scl.util.classes import source_of
 
 SETTINGS = {"network", "training", "augment", "options"}  # of a run, which several parts of a study may set
 MOST_SEEDS = 10_000
@@ -128,8 +128,13 @@ class Study(Settings):
 
     def runs(self) -> list[Run]:
         """Every planned run, those of skipped benchmarks included; a stage comes after the one it starts from."""
-        return [self.run(b, p, stage, seed) for b in self.benchmarks for p in self.protocols_of(b)
-                for stage in self.methods for seed in self.seeds]
+        return [
+            self.run(b, p, stage, seed)
+            for b in self.benchmarks
+            for p in self.protocols_of(b)
+            for stage in self.methods
+            for seed in self.seeds
+        ]
 
     def run(self, benchmark: str, protocol: str, stage: str, seed: int) -> Run:
         block = self.methods[stage]
@@ -141,18 +146,28 @@ class Study(Settings):
         """(place, the settings written there) of a stage on a benchmark; the later wins, key by key."""
         block = self.methods[stage]
         places = {"study": self, "method block": block, "per_benchmark": block.per_benchmark.get(benchmark)}
-        return [(place, part.model_dump(include=SETTINGS, exclude_unset=True))
-                for place, part in places.items() if part is not None]
+        return [
+            (place, part.model_dump(include=SETTINGS, exclude_unset=True))
+            for place, part in places.items()
+            if part is not None
+        ]
 
     def settings(self, run: Run) -> RunSettings:
         """The resolved settings of one run. Raises ValueError naming the place."""
         method = self.methods[run.stage].method
-        merged = {"benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-                  "method": method, "method_source": source_of(method, f"methods.{run.stage}.method"),
-                  "data": str(self.data / run.benchmark), "after": str(run.after.directory) if run.after else None}
+        merged = {
+            "benchmark": run.benchmark,
+            "protocol": run.protocol,
+            "stage": run.stage,
+            "seed": run.seed,
+            "method": method,
+            "method_source": source_of(method, f"methods.{run.stage}.method"),
+            "data": str(self.data / run.benchmark),
+            "after": str(run.after.directory) if run.after else None,
+        }
         for _, part in self.layers(run.stage, run.benchmark):
             merged = merge(merged, part)
-        return settings.read(RunSettings, merged, f"methods.{run.stage}")
+        return config.read(RunSettings, merged, f"methods.{run.stage}")
 
     def images_note(self, benchmark: str) -> str:
         """What a reader of this benchmark's table must know of its images; "" if they are the published ones, all."""
@@ -177,7 +192,7 @@ def load_study(source) -> Study:
 
     Raises ValueError naming the key and, for a key unknown, the nearest known one.
     """
-    study = settings.read(Study, resolve(source))
+    study = config.read(Study, resolve(source))
     for stage in study.methods:  # every run's settings must read, before any job starts
         for benchmark in study.benchmarks:
             study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
@@ -197,7 +212,7 @@ def write_plan(study: Study, resolved: dict) -> None:
 
 def write_run(study: Study, run: Run) -> None:
     """The complete run.yaml of one run, rewritten only if its content changes."""
-    write_yaml_if_changed(run.directory / "run.yaml", settings.as_mapping(settings.complete(study.settings(run))))
+    write_yaml_if_changed(run.directory / "run.yaml", config.as_mapping(config.complete(study.settings(run))))
 
 
 def plan_is_written(study: Study, resolved: dict) -> bool:

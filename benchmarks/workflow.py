@@ -13,8 +13,8 @@ from snakemake.io import ancient
 from benchmarks.compose import found_base, resolve
 from benchmarks.datasets.catalogue import archives_of
 from benchmarks.study import Study, load_study, plan_is_written, write_plan
-from scl import devices
-from scl.yaml_file import load_yaml
+from scl.engine import gpu_lease
+from scl.util.yaml_file import load_yaml
 
 
 class Workflow:
@@ -60,7 +60,10 @@ class Workflow:
     def evaluate_inputs(self, wildcards) -> dict:
         """The same of an evaluation."""
         run = run_of(self.study, wildcards)
-        inputs = {name: str(run.directory / file) for name, file in (("record", "record.json"), ("assignments", "assignments.npz"))}
+        inputs = {
+            name: str(run.directory / file)
+            for name, file in (("record", "record.json"), ("assignments", "assignments.npz"))
+        }
         inputs["benchmark"] = str(self.study.data / run.benchmark / "benchmark.json")
         return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
@@ -86,8 +89,10 @@ def locked() -> str:
     """What to do about a lock of Snakemake in the working directory, "" if there is none."""
     if not any(Path(".snakemake/locks").glob("*")):
         return ""
-    return ("This folder is locked: another snakemake is running in it, or one was killed. If none is running "
-            "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again.")
+    return (
+        "This folder is locked: another snakemake is running in it, or one was killed. If none is running "
+        "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again."
+    )
 
 
 def _ancient_if(counts, inputs: dict) -> dict:
@@ -140,8 +145,10 @@ def shell_prefix(study: Study) -> str:
     machine = study.machine
     flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
     flags += " --require-gpu" if machine.require_gpu else ""
-    python, plan = (shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
-                    for path in (sys.executable, study.results / "study.yaml"))
+    python, plan = (
+        shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+        for path in (sys.executable, study.results / "study.yaml")
+    )
     scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
     return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
 
@@ -161,7 +168,7 @@ def share_machine(workflow, study: Study) -> int:
         return min(threads, _allotted_cpus() or threads) if workflow.remote_exec else threads
     limits = workflow.global_resources
     cores = limits["_cores"].value if "_cores" in limits and limits["_cores"].value else 8
-    gpus = len(devices.visible())
+    gpus = len(gpu_lease.visible())
     slots = gpus * study.machine.runs_per_gpu or cores // (study.machine.threads or cores) or 1
     if workflow.is_main_process and "gpu" not in limits:
         workflow.register_resource("gpu", slots)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scl.identity import stored_at
-from scl.prepared import describe
-from scl.record import Damaged, set_aside
+from scl.engine.identity import stored_at
+from scl.engine.io import Damaged, set_aside
+from scl.engine.prepared import describe
 
 CHUNK = 32 * 2**20  # bytes read at a time
 
@@ -46,7 +46,9 @@ class Images:
         return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def load(folder, protocol: str, use: str, *, size: int | None = None, facts: dict | None = None, device="cpu") -> Images:
+def load(
+    folder, protocol: str, use: str, *, size: int | None = None, facts: dict | None = None, device="cpu"
+) -> Images:
     """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
     size: pixels a side, where the benchmark is stored at this size too (default: its usual one).
@@ -105,7 +107,9 @@ def _verified(path: Path, ranges, checksum: str, device) -> Tensor:
             for place, (start, stop) in zip(places, ranges):
                 a, b = max(start, low), min(stop, low + len(chunk))
                 if a < b:
-                    pixels[place + a - start:place + b - start] = torch.from_numpy(chunk[a - low:b - low]).to(device)
+                    pixels[place + a - start : place + b - start] = torch.from_numpy(chunk[a - low : b - low]).to(
+                        device
+                    )
         digest.update(file.read())
     if digest.hexdigest() != checksum:
         raise _Wrong("damaged (its checksum is not the one in benchmark.json)")

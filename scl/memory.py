@@ -35,8 +35,9 @@ class InstanceMemory(nn.Module):
         """
         compute = torch.promote_types(z.dtype, torch.float32)
         with torch.autocast(z.device.type, enabled=False):
-            sums = _ClassSums.apply(z.to(compute), self.rows.to(compute), self.pseudo_classes, index, self.clusters,
-                                    self.temperature)  # K x M
+            sums = _ClassSums.apply(
+                z.to(compute), self.rows.to(compute), self.pseudo_classes, index, self.clusters, self.temperature
+            )  # K x M
         return (sums / sums.sum(0).clamp_min(1e-30)).T
 
     @torch.no_grad()

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scl.imports import uncollected
-from scl.settings import Network
-from scl.text import shown
+from scl.config import Network
+from scl.util.imports import uncollected
+from scl.util.text import shown
 
 USUAL = ("resnet18", "resnet34", "resnet50")
 MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, resnet18 11 million
@@ -61,8 +61,9 @@ def _check_keys(network: Network, size: int) -> None:
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
         raise ValueError(f"network.backbone: {shown(name)} is not a ResNet of timm (try resnet18 or resnet34)")
     if size > 96 and (network.width != 64 or network.layers or network.pool is False or network.pool_padding):
-        raise ValueError("network: width, layers, pool and pool_padding apply to images up to 96 px; leave them out for "
-                         "larger ones")
+        raise ValueError(
+            "network: width, layers, pool and pool_padding apply to images up to 96 px; leave them out for larger ones"
+        )
 
 
 def backbone(network: Network, size: int) -> nn.Module:
@@ -75,8 +76,14 @@ def backbone(network: Network, size: int) -> nn.Module:
     layers = {"layers": tuple(network.layers)} if network.layers else {}
     stages = len(network.layers or "four")
     # "deep" makes timm build everything after the stem for stem_width * 2 channels; its stem is then replaced.
-    net = _create(network, channels_in, stem_type="deep", stem_width=width // 2,
-                  channels=tuple(width * 2**i for i in range(stages)), **layers)
+    net = _create(
+        network,
+        channels_in,
+        stem_type="deep",
+        stem_width=width // 2,
+        channels=tuple(width * 2**i for i in range(stages)),
+        **layers,
+    )
     net.conv1 = nn.Conv2d(channels_in, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     if stages == 3:
@@ -89,17 +96,20 @@ def backbone(network: Network, size: int) -> nn.Module:
 def _create(network: Network, channels_in: int, **stem) -> nn.Module:
     timm = _timm()
     try:
-        return timm.create_model(network.backbone, num_classes=0, in_chans=channels_in,
-                                 zero_init_last=False, **stem)  # as in the official codes
+        return timm.create_model(
+            network.backbone, num_classes=0, in_chans=channels_in, zero_init_last=False, **stem
+        )  # as in the official codes
     except (TypeError, RuntimeError) as error:  # a family of timm whose stem has other names
-        raise ValueError(f"network.backbone: '{network.backbone}' cannot be built with the stem of images up to 96 px "
-                         f"(try resnet18, resnet34 or resnet50): {error}") from None
+        raise ValueError(
+            f"network.backbone: '{network.backbone}' cannot be built with the stem of images up to 96 px "
+            f"(try resnet18, resnet34 or resnet50): {error}"
+        ) from None
 
 
 def _timm():
     """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
     with uncollected():
-        from scl.shim import torchvision  # noqa: F401  before timm, which imports it
+        from scl.util.shim import torchvision  # noqa: F401  before timm, which imports it
 
         import timm  # isort: skip
 
@@ -111,8 +121,13 @@ def projection_head(dimensions: int, hidden: int, out: int, *, normalised: bool 
     linear layer (SimCLR v1's official code), which keeps a small network from starting collapsed."""
     if not normalised:
         return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
-    return nn.Sequential(nn.Linear(dimensions, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-                         nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out, affine=False))
+    return nn.Sequential(
+        nn.Linear(dimensions, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, out, bias=False),
+        nn.BatchNorm1d(out, affine=False),
+    )
 
 
 class Prototypes(nn.Module):
@@ -126,8 +141,9 @@ class Prototypes(nn.Module):
         return z @ F.normalize(self.weight, dim=1).T.to(z.dtype)
 
 
-SOBEL = torch.tensor([[[[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]],
-                      [[[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]]])
+SOBEL = torch.tensor(
+    [[[[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]], [[[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]]]
+)
 
 
 def sobel(images: Tensor, filters: Tensor = SOBEL) -> Tensor:

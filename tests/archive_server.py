@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
         self.end_headers()
-        stops_early = faults & {"truncated", "stall"} or "cut" in faults and self.owner.times[path] == 1
+        stops_early = faults & {"truncated", "stall"} or ("cut" in faults and self.owner.times[path] == 1)
         sent = min(stop, max(start, len(data) // 2)) if stops_early else stop
         sent = min(sent, start + 1) if "one byte" in faults else sent
         self.send(path, data[start:sent])

@@ -7,22 +7,38 @@ import torch
 
 from benchmarks.datasets.prepare import prepare
 from benchmarks.study import load_study, write_plan
-from scl.train import train
+from scl.engine.train import train
 
 TINY_VIEW = [{"affine": {"degrees": 5, "translate": 0.05}}, {"noise": {"std": 0.05}}]
 TINY_METHODS = {
     "random": {"method": "baselines.controls.Random"},
     "kmeans": {"method": "baselines.controls.Pixels", "options": {"kmeans_restarts": 1}},
-    "simclr": {"method": "baselines.simclr.SimCLR", "training": {"epochs": 2}, "augment": {"view": TINY_VIEW},
-               "options": {"kmeans_restarts": 1}},
-    "scan": {"method": "baselines.scan.SCAN", "after": "simclr", "augment": {"strong": TINY_VIEW},
-             "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}},
-    "selflabel": {"method": "baselines.scan.SelfLabel", "after": "scan", "options": {"threshold": 0.2},
-                  "augment": {"weak": TINY_VIEW, "strong": TINY_VIEW},
-                  "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}},
-    "pica": {"method": "baselines.pica.PICA", "augment": {"original": TINY_VIEW, "perturbed": TINY_VIEW},
-             "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001}, "options": {"overclusters": 12}},
-    "scl": {"method": "scl.method.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
+    "simclr": {
+        "method": "baselines.simclr.SimCLR",
+        "training": {"epochs": 2},
+        "augment": {"view": TINY_VIEW},
+        "options": {"kmeans_restarts": 1},
+    },
+    "scan": {
+        "method": "baselines.scan.SCAN",
+        "after": "simclr",
+        "augment": {"strong": TINY_VIEW},
+        "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001},
+    },
+    "selflabel": {
+        "method": "baselines.scan.SelfLabel",
+        "after": "scan",
+        "options": {"threshold": 0.2},
+        "augment": {"weak": TINY_VIEW, "strong": TINY_VIEW},
+        "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001},
+    },
+    "pica": {
+        "method": "baselines.pica.PICA",
+        "augment": {"original": TINY_VIEW, "perturbed": TINY_VIEW},
+        "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001},
+        "options": {"overclusters": 12},
+    },
+    "scl": {"method": "scl.scl.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
 }
 
 
@@ -39,8 +55,9 @@ def one_thread():
 def digits(tmp_path_factory):
     """A data folder with 200 digits of 8 px, prepared once: <folder>/tiny-digits."""
     data = tmp_path_factory.mktemp("data")
-    prepare("tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8,
-            subset=200)
+    prepare(
+        "tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8, subset=200
+    )
     return data
 
 
@@ -62,12 +79,27 @@ def small_disk(request, tmp_path):
 def tiny_study(digits, tmp_path):
     """A function that makes a study of tiny runs below the test's own folder: tiny_study('scl', seeds=[0])."""
 
-    def make(*stages, seeds=(0,), methods=TINY_METHODS, results="results", protocols=("joint",), data=digits, plan=True, **rest):
-        mapping = {"results": str(tmp_path / results), "data": str(data), "seeds": list(seeds),
-                   "protocols": list(protocols), "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
-                   "network": {"width": 8, "layers": [1, 1, 1]},
-                   "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
-                   "methods": {s: methods[s] for s in stages or methods}, **rest}
+    def make(
+        *stages,
+        seeds=(0,),
+        methods=TINY_METHODS,
+        results="results",
+        protocols=("joint",),
+        data=digits,
+        plan=True,
+        **rest,
+    ):
+        mapping = {
+            "results": str(tmp_path / results),
+            "data": str(data),
+            "seeds": list(seeds),
+            "protocols": list(protocols),
+            "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
+            "network": {"width": 8, "layers": [1, 1, 1]},
+            "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
+            "methods": {s: methods[s] for s in stages or methods},
+            **rest,
+        }
         study = load_study(mapping)
         if plan:
             write_plan(study, mapping)

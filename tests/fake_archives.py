@@ -136,9 +136,7 @@ def cifar10(path, per_class=6, *, images=None, pickler=python2_pickle):
     rows = {"train": [], "test": []}
     if images:
         for (split, name, _), data in real(images, "cifar10-jpeg.tar.xz", per_class):
-            rows[split].append(
-                (CIFAR_10.index(name), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-            )
+            rows[split].append((CIFAR_10.index(name), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))))
     else:
         for label in range(10):
             rows["train"] += [(label, picture(label, i, 32)) for i in range(per_class)]
@@ -223,9 +221,7 @@ def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
     synsets = sorted({name.split("/")[1] for name in members})
     members["val/images/val_0.JPEG"] = encoded(picture(0, 0, 64))
     members["wnids.txt"] = "".join(f"{synset}\n" for synset in synsets).encode()
-    members["words.txt"] = "".join(
-        f"{synset}\tthing {i}, stuff\n" for i, synset in enumerate(synsets)
-    ).encode()
+    members["words.txt"] = "".join(f"{synset}\tthing {i}, stuff\n" for i, synset in enumerate(synsets)).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(f"tiny-imagenet-200/{name}", data)

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from benchmarks.datasets.catalogue import Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
-from scl.identity import fingerprint, identity_of
-from scl.record import sha256
-from scl.settings import RunSettings, Training, complete, digest
+from scl.config import RunSettings, Training, complete, digest
+from scl.engine.identity import fingerprint, identity_of
+from scl.engine.io import sha256
 
 
 def block(title, method, after=None, origin=""):
@@ -28,7 +28,7 @@ METHODS = {
     "simclr": block("SimCLR + k-means", "baselines.simclr.SimCLR", origin="official; ours: fewer epochs"),
     "scan": block("SCAN (clustering step)", "baselines.scan.SCAN", after="simclr"),
     "pica": block("PICA", "baselines.pica.PICA"),
-    "scl": block("SCL", "scl.method.SCL"),
+    "scl": block("SCL", "scl.scl.SCL"),
 }
 LEVELS = {"pixels": 0.23, "simclr": 0.61, "scan": 0.76, "pica": 0.63, "scl": 0.81}
 SECONDS = {"pixels": 4.0, "simclr": 3000.0, "scan": 900.0, "pica": 4000.0, "scl": 5200.0}
@@ -185,7 +185,9 @@ def write(run, name, content):
 def fail(run, error, **where):
     """Leave behind what a failed attempt at a run does."""
     config = digest(complete(settings_of(run)))
-    write(run, "failure.json", {"error": error, "kind": "NonFinite", "permanent": True, "config_sha256": config} | where)
+    write(
+        run, "failure.json", {"error": error, "kind": "NonFinite", "permanent": True, "config_sha256": config} | where
+    )
 
 
 def change(run, name, **changed):

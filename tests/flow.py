@@ -11,9 +11,16 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = {"benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}}, "protocols": ["joint"], "seeds": 1,
-        "network": {"width": 8, "layers": [1, 1, 1]}, "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
-        "machine": {"threads": 1}, "results": "results", "data": "data"}
+TINY = {
+    "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
+    "protocols": ["joint"],
+    "seeds": 1,
+    "network": {"width": 8, "layers": [1, 1, 1]},
+    "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
+    "machine": {"threads": 1},
+    "results": "results",
+    "data": "data",
+}
 
 
 def snakemake(folder, study, *flags):
@@ -21,8 +28,18 @@ def snakemake(folder, study, *flags):
     returns the completed process."""
     text = study if isinstance(study, str) else yaml.safe_dump(study, sort_keys=False)
     (folder / "study.yaml").write_text(text)
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2",
-               "--workflow-profile", ROOT / "profiles" / "default", "--configfile", "study.yaml", *flags]
+    command = [
+        Path(sys.executable).with_name("snakemake"),
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "2",
+        "--workflow-profile",
+        ROOT / "profiles" / "default",
+        "--configfile",
+        "study.yaml",
+        *flags,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
@@ -30,9 +47,15 @@ def snakemake(folder, study, *flags):
 def scl(folder, *arguments, wait=True):
     """Run an `scl` command in `folder` on the CPU; the completed process, or the one just started."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.cli", *arguments], cwd=folder, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # SIGINT is ignored in background jobs
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,  # SIGINT is ignored in background jobs
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     if not wait:
         return process
     output, error = process.communicate(timeout=600)

@@ -37,8 +37,9 @@ def mutants(path: str) -> dict[str, str]:
     """All mutants of a file: its source by 'path: line as it is -> line as it becomes'."""
     source = (ROOT / path).read_text()
     wanted, found, tree = re.compile(SETTINGS["operators"].replace("\n", "")), {}, get_ast(source)
-    for operator in (get_operator(name)() for name in sorted(operator_names())
-                     if wanted.fullmatch(name.removeprefix("core/"))):
+    for operator in (
+        get_operator(name)() for name in sorted(operator_names()) if wanted.fullmatch(name.removeprefix("core/"))
+    ):
         for occurrence in range(sum(len(list(operator.mutation_positions(node))) for node in ast_nodes(tree))):
             mutated = mutate_code(source, operator, occurrence)
             name = f"{path}: {change(source, mutated)}"
@@ -64,7 +65,7 @@ def compiles(source: str) -> bool:
 def sample() -> dict[str, str]:
     """The mutants with the smallest hashes: a change to one file does not draw others from the rest."""
     everything = {name: code for path in SETTINGS["tests"] for name, code in mutants(path).items()}
-    drawn = sorted(everything, key=lambda name: digest(f"{SETTINGS['seed']} {name}"))[:SETTINGS["mutants"]]
+    drawn = sorted(everything, key=lambda name: digest(f"{SETTINGS['seed']} {name}"))[: SETTINGS["mutants"]]
     print(f"{len(drawn)} of {len(everything)} mutants", flush=True)
     for name in EXPLAINED.keys() - everything:
         print(f"explained, but there is no such mutant any more; delete it from mutation.toml: {name}")
@@ -101,9 +102,10 @@ def prepare_tree() -> None:
     os.chdir(tree)
     sys.path[0] = str(tree)
     sys.dont_write_bytecode = True  # two mutants of one second and length would share it
-    from scl.shim import torchvision  # noqa: F401  before timm
+    import scipy.stats  # noqa: F401
+    import torch
 
-    import scipy.stats, sklearn.cluster, sklearn.metrics, timm, torch  # noqa: E401, F401
+    from scl.util.shim import torchvision  # noqa: F401  before timm
 
     torch.set_num_threads(1)
     for name in [name for name in sys.modules if name.split(".")[0] == "scl"]:
@@ -116,8 +118,11 @@ def main() -> int:
     results = json.loads(kept.read_text()) if kept.exists() else {}
     key = {name: f"{digest((ROOT / name.split(':')[0]).read_text())[:8]} {name}" for name in drawn}
     for path in SETTINGS["tests"]:
-        pending = [n for n in drawn if n.startswith(path) and results.get(key[n]) != "killed"
-                   and not (n in EXPLAINED and key[n] in results)]
+        pending = [
+            n
+            for n in drawn
+            if n.startswith(path) and results.get(key[n]) != "killed" and not (n in EXPLAINED and key[n] in results)
+        ]
         if pending and not passes(path, BUILD / "last.log"):
             sys.exit(f"{path}: its tests fail without a mutant; see {BUILD / 'last.log'}")
         for name in pending:
@@ -128,8 +133,10 @@ def main() -> int:
     survivors = [name for name in drawn if results[key[name]] == "survived"]
     print("\nsurvivors:", *(f"  {name}\n    {EXPLAINED.get(name, 'NOT EXPLAINED')}" for name in survivors), sep="\n")
     missed = sum(name not in EXPLAINED for name in survivors)
-    print(f"\n{len(drawn) - len(survivors)} killed, {len(survivors) - missed} explained, {missed} not noticed of "
-          f"{len(drawn)}: {1 - missed / len(drawn):.1%}")
+    print(
+        f"\n{len(drawn) - len(survivors)} killed, {len(survivors) - missed} explained, {missed} not noticed of "
+        f"{len(drawn)}: {1 - missed / len(drawn):.1%}"
+    )
     return int(missed > 0.05 * len(drawn))
 
 

@@ -3,21 +3,14 @@
 import pytest
 import torch
 
-from scl import augment, operations
-from scl.contract import augmented
+from scl import augment
+from scl.augment import operations
+from scl.method import augmented
 
 SIMCLR = [
     {"random_resized_crop": {"scale": [0.2, 1.0], "ratio": [0.75, 1.333], "size": None}},
     {"flip": {"probability": 0.5}},
-    {
-        "colour_jitter": {
-            "brightness": 0.4,
-            "contrast": 0.4,
-            "saturation": 0.4,
-            "hue": 0.1,
-            "probability": 0.8,
-        }
-    },
+    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
     {"greyscale": {"probability": 0.2}},
 ]
 SCAN = [{"flip": {}}, {"random_crop": {}}, {"scan_strong": {"operations": 4}}, {"cutout": {"largest": 16}}]
@@ -105,7 +98,7 @@ def test_computing_all_rows_and_selecting_gives_the_same(name, monkeypatch):
     """The way of a GPU, taken on the CPU with the same random numbers."""
     images, chain = random_images(), augment.build(CHAINS[name])
     expected = chain(images, seeded())
-    monkeypatch.setattr(operations.colours, "counts_freely", lambda images: False)
+    monkeypatch.setattr(operations.color, "counts_freely", lambda images: False)
     torch.testing.assert_close(chain(images, seeded()), expected, atol=1e-5, rtol=0)
 
 
@@ -130,7 +123,7 @@ def test_on_a_gpu_nothing_waits(name):
 @pytest.mark.parametrize("height, width", [(32, 32), (24, 60), (96, 96)])
 def test_crop_boxes_follow_torchvisions_distribution(height, width):
     torch.manual_seed(3)
-    from scl.shim import torchvision
+    from scl.util.shim import torchvision
 
     sample = torchvision.transforms.RandomResizedCrop.get_params
     image, scale, ratio = torch.empty(3, height, width), (0.2, 1.0), (3 / 4, 4 / 3)
@@ -184,7 +177,7 @@ def test_jitter_draws_hue_to_both_sides_and_every_order():
         return images
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operations.colours, "jitter", record)
+        patch.setattr(operations.color, "jitter", record)
         operations.colour_jitter(images, seeded(), hue=0.1)
     assert abs(shifts[0].mean()) < 0.004 and -0.1 <= shifts[0].min() < -0.099 < 0.099 < shifts[0].max() <= 0.1
     counts = {order: seen.count(order) for order in set(seen)}
@@ -225,7 +218,7 @@ def test_strong_draws_all_operations_evenly_with_replacement(monkeypatch):
         drawn.append(kind)
         return images
 
-    monkeypatch.setattr(operations.strong, "apply", record)
+    monkeypatch.setattr(operations.randaugment, "apply", record)
     operations.scan_strong(random_images(2000, 4, 4), seeded(), operations=4)
     assert len(drawn) == 4
     counts = torch.bincount(torch.cat(drawn), minlength=14)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from scl import strong
+from scl.augment import randaugment
 
 BATCH = 16
 
@@ -55,9 +55,9 @@ PILLOW = {
 @pytest.mark.parametrize("name", PILLOW)
 def test_operation_is_pillows(name):
     images = eight_bit_images()
-    kind = torch.full((BATCH,), strong.KINDS[name])
-    value = strong.strength(kind, torch.linspace(0.01, 0.97, BATCH))
-    ours, theirs = strong.apply(images, kind, value), by_pillow(PILLOW[name], images, value)
+    kind = torch.full((BATCH,), randaugment.KINDS[name])
+    value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))
+    ours, theirs = randaugment.apply(images, kind, value), by_pillow(PILLOW[name], images, value)
     if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
         # the nearest pixel: Pillow counts positions in 16-bit fixed point, so ties may fall to the other side
         assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
@@ -73,12 +73,12 @@ def test_operation_is_pillows(name):
 
 
 def test_every_operation_of_the_paper_has_a_pillow_twin_and_changes_something():
-    assert list(PILLOW) == list(strong.KINDS) and len(PILLOW) == 14
+    assert list(PILLOW) == list(randaugment.KINDS) and len(PILLOW) == 14
     images = eight_bit_images()
-    for name, number in strong.KINDS.items():
+    for name, number in randaugment.KINDS.items():
         kind = torch.full((BATCH,), number)
         changed = not torch.equal(
-            strong.apply(images, kind, strong.strength(kind, torch.full((BATCH,), 0.3))), images
+            randaugment.apply(images, kind, randaugment.strength(kind, torch.full((BATCH,), 0.3))), images
         )
         assert changed == (name != "identity"), name
 
@@ -86,24 +86,24 @@ def test_every_operation_of_the_paper_has_a_pillow_twin_and_changes_something():
 def test_images_of_a_batch_get_their_own_operations():
     images = eight_bit_images()
     kind = torch.arange(BATCH) % 14
-    value = strong.strength(kind, torch.linspace(0.01, 0.97, BATCH))
-    together = strong.apply(images, kind, value)
-    alone = [strong.apply(images[i : i + 1], kind[i : i + 1], value[i : i + 1]) for i in range(BATCH)]
+    value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))
+    together = randaugment.apply(images, kind, value)
+    alone = [randaugment.apply(images[i : i + 1], kind[i : i + 1], value[i : i + 1]) for i in range(BATCH)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_strengths_are_in_their_ranges():
     kind = torch.arange(14)
     for level, end in ((0.0, 0), (1.0, 1)):
-        expected = torch.tensor([bounds[end] for bounds in strong.RANGES.values()])
-        torch.testing.assert_close(strong.strength(kind, torch.full((14,), level)), expected)
+        expected = torch.tensor([bounds[end] for bounds in randaugment.RANGES.values()])
+        torch.testing.assert_close(randaugment.strength(kind, torch.full((14,), level)), expected)
 
 
 def test_computing_everything_and_selecting_is_the_same(monkeypatch):
     """The way of a GPU, taken on the CPU."""
     images = eight_bit_images()
     kind = torch.arange(BATCH) % 14
-    value = strong.strength(kind, torch.linspace(0.01, 0.97, BATCH))
-    grouped = strong.apply(images, kind, value)
-    monkeypatch.setattr(strong.colours, "counts_freely", lambda images: False)
-    torch.testing.assert_close(strong.apply(images, kind, value), grouped, atol=1e-6, rtol=0)
+    value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))
+    grouped = randaugment.apply(images, kind, value)
+    monkeypatch.setattr(randaugment.color, "counts_freely", lambda images: False)
+    torch.testing.assert_close(randaugment.apply(images, kind, value), grouped, atol=1e-6, rtol=0)

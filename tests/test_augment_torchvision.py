@@ -6,12 +6,12 @@ Tolerances: 1e-5 is rounding of float32 in another order of summation; a step of
 import pytest
 import torch
 
-from scl.shim import torchvision  # noqa: F401  (must come before torchvision.transforms)
+from scl.util.shim import torchvision  # noqa: F401  (must come before torchvision.transforms)
 
 from torchvision.transforms import InterpolationMode  # isort: skip
 from torchvision.transforms.v2 import functional as tv  # isort: skip
 
-from scl import colours, filters, operations, strong, warps  # isort: skip
+from scl.augment import color, filters, geometry, operations, randaugment  # isort: skip
 
 ROUNDING = 1e-5
 BATCH = 12
@@ -38,9 +38,7 @@ def assert_same(ours, theirs, tolerance=ROUNDING):
     torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "height, width, size", [(32, 32, 32), (16, 16, 24), (96, 64, 32), (8, 8, 8), (33, 17, 20)]
-)
+@pytest.mark.parametrize("height, width, size", [(32, 32, 32), (16, 16, 24), (96, 64, 32), (8, 8, 8), (33, 17, 20)])
 def test_crop_resize_is_antialiased_resized_crop(height, width, size):
     images = random_images(height, width)
     box_height = draw(1, height + 0.99, 1).floor()
@@ -52,7 +50,7 @@ def test_crop_resize_is_antialiased_resized_crop(height, width, size):
     def theirs(image, box):
         return tv.resized_crop(image, *map(int, box), size=[size, size], antialias=True)
 
-    assert_same(warps.crop_resize(images, boxes, size=size), one_by_one(theirs, images, boxes))
+    assert_same(geometry.crop_resize(images, boxes, size=size), one_by_one(theirs, images, boxes))
 
 
 @pytest.mark.parametrize("side, size", [(32, 40), (96, 112), (40, 32), (17, 17)])
@@ -63,7 +61,7 @@ def test_resize(side, size):
 
 def test_mirror():
     images = random_images(8, 9)
-    assert torch.equal(warps.mirror(images), tv.horizontal_flip(images))
+    assert torch.equal(geometry.mirror(images), tv.horizontal_flip(images))
 
 
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 32)])
@@ -78,38 +76,36 @@ def test_warp_is_affine(height, width):
 
     # positions are as large as the side: rounding is some 1e-6 of a pixel, and noise changes by 1 a pixel
     assert_same(
-        warps.warp(images, warps.inverse_matrices(*parameters)), one_by_one(theirs, images, *parameters), 1e-4
+        geometry.warp(images, geometry.inverse_matrices(*parameters)), one_by_one(theirs, images, *parameters), 1e-4
     )
 
 
 ADJUSTMENTS = {
-    colours.BRIGHTNESS: tv.adjust_brightness,
-    colours.CONTRAST: tv.adjust_contrast,
-    colours.SATURATION: tv.adjust_saturation,
-    colours.HUE: tv.adjust_hue,
+    color.BRIGHTNESS: tv.adjust_brightness,
+    color.CONTRAST: tv.adjust_contrast,
+    color.SATURATION: tv.adjust_saturation,
+    color.HUE: tv.adjust_hue,
 }
 
 
-@pytest.mark.parametrize("kind", [colours.BRIGHTNESS, colours.CONTRAST, colours.SATURATION])
+@pytest.mark.parametrize("kind", [color.BRIGHTNESS, color.CONTRAST, color.SATURATION])
 def test_adjust(kind):
     images, factor = random_images(16, 20), draw(0, 2)
     theirs = one_by_one(lambda image, f: ADJUSTMENTS[kind](image, float(f)), images, factor)
-    assert_same(colours.adjust(images, torch.full((BATCH,), kind), factor), theirs)
+    assert_same(color.adjust(images, torch.full((BATCH,), kind), factor), theirs)
 
 
 def test_adjust_hue():
     images, shift = random_images(16, 20), draw(-0.5, 0.5)
     theirs = one_by_one(lambda image, s: tv.adjust_hue(image, float(s)), images, shift)
-    assert_same(colours.adjust_hue(images, shift), theirs)
+    assert_same(color.adjust_hue(images, shift), theirs)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 24])
 def test_jitter_follows_each_images_order(batch):
     """Among 24 images every order of the four occurs once."""
     images = random_images(12, 12, 24)[-batch:]
-    factors = torch.stack([draw(0.6, 1.4, s, (24,)) for s in (1, 2, 3)] + [draw(-0.1, 0.1, 4, (24,))], 1)[
-        -batch:
-    ]
+    factors = torch.stack([draw(0.6, 1.4, s, (24,)) for s in (1, 2, 3)] + [draw(-0.1, 0.1, 4, (24,))], 1)[-batch:]
     order = torch.tensor([[a, b, c, 6 - a - b - c] for a in range(4) for b in range(4) for c in range(4)
                           if len({a, b, c}) == 3])[-batch:]  # fmt: skip
 
@@ -118,12 +114,12 @@ def test_jitter_follows_each_images_order(batch):
             image = ADJUSTMENTS[kind](image, float(factor[kind]))
         return image
 
-    assert_same(colours.jitter(images, factors, order), one_by_one(theirs, images, factors, order))
+    assert_same(color.jitter(images, factors, order), one_by_one(theirs, images, factors, order))
 
 
 def test_grey():
     images = random_images(8, 8)
-    assert_same(colours.grey(images), tv.rgb_to_grayscale(images, num_output_channels=3))
+    assert_same(color.grey(images), tv.rgb_to_grayscale(images, num_output_channels=3))
 
 
 @pytest.mark.parametrize("kernel", [3, 9])
@@ -145,14 +141,14 @@ def everything(device):
     kind, factors = (torch.arange(BATCH) % 3).to(device), draw(1, 4, 1, (BATCH, 4)).to(device)
     order = (torch.arange(4) + torch.arange(BATCH)[:, None]).remainder(4).to(device)
     return [
-        warps.crop_resize(images, factors, size=16),
-        warps.warp(images, warps.inverse_matrices(*[factor] * 6)),
-        colours.where(kind > 0, warps.mirror, images),
-        colours.adjust(images, kind, factor),
-        colours.jitter(images, factors / 8 + 0.5, order),
+        geometry.crop_resize(images, factors, size=16),
+        geometry.warp(images, geometry.inverse_matrices(*[factor] * 6)),
+        color.where(kind > 0, geometry.mirror, images),
+        color.adjust(images, kind, factor),
+        color.jitter(images, factors / 8 + 0.5, order),
         filters.gaussian_blur(images, factor, kernel=3),
         filters.adjust_sharpness(images, factor),
-        strong.apply(images, torch.arange(BATCH, device=device), strong.strength(kind, factor)),
+        randaugment.apply(images, torch.arange(BATCH, device=device), randaugment.strength(kind, factor)),
     ]
 
 

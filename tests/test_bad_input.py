@@ -15,8 +15,16 @@ from test_bad_input_cli import lay
 pytestmark = pytest.mark.slow
 
 BAD = {**configurations(), **files()}
-CASES = ("unknown: 1", "results: '-rf'", "results: 'study.yaml/below'", "methods.scl.network.width: 4", "a circle",
-         "folder that is not there", "own file: exit 0", "YAML: contains itself, merged")
+CASES = (
+    "unknown: 1",
+    "results: '-rf'",
+    "results: 'study.yaml/below'",
+    "methods.scl.network.width: 4",
+    "a circle",
+    "folder that is not there",
+    "own file: exit 0",
+    "YAML: contains itself, merged",
+)
 
 
 @pytest.fixture(scope="module")

@@ -109,9 +109,14 @@ def test_the_same_of_processes_of_their_own(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         lay(folder, BAD[name].files)
-        started[name] = subprocess.Popen([Path(sys.executable).with_name("scl"), *BAD[name].command], cwd=folder,
-                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"})
+        started[name] = subprocess.Popen(
+            [Path(sys.executable).with_name("scl"), *BAD[name].command],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
     for name, process in started.items():
         output, error = process.communicate(timeout=300)
         is_refused(process.returncode, error, BAD[name].words)

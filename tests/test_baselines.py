@@ -15,13 +15,14 @@ from baselines.controls import Pixels
 from baselines.pica import PICA, center
 from baselines.scan import SCAN, SelfLabel, nearest
 from baselines.simclr import SimCLR
-from scl import assign, augment
+from scl import augment
 from scl import images as stored
-from scl.assign import assignments, kmeans
-from scl.contract import Problem
-from scl.method import SCL
-from scl.record import sha256
-from scl.settings import Network
+from scl.config import Network
+from scl.engine import assign
+from scl.engine.assign import assignments, kmeans
+from scl.engine.io import sha256
+from scl.method import Problem
+from scl.scl import SCL
 
 TINY = Network(width=8, layers=[1, 1, 1])
 PROBLEM = Problem(images=12, unlabelled=6, clusters=3, size=8, epochs=4, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -180,8 +181,10 @@ def test_an_empty_mask_survives_the_loop_and_reaches_the_record(tiny_study, trai
 # --- PICA -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch,trained,resting", [
-    (0, "overclustering_head", "head"), (1, "head", "overclustering_head"), (2, "overclustering_head", "head")])
+@pytest.mark.parametrize(
+    "epoch,trained,resting",
+    [(0, "overclustering_head", "head"), (1, "head", "overclustering_head"), (2, "overclustering_head", "head")],
+)
 def test_pica_alternates_its_heads(epoch, trained, resting):
     pica = build(PICA, overclusters=5)
     pica.epoch = epoch
@@ -198,15 +201,20 @@ def test_pica_draws_the_original_once_and_three_perturbed_copies():
     assert [v.tolist() for v in views] == [[4, 2]] + [[104, 102]] * 3
 
 
-@pytest.mark.parametrize("stored, resized, size, first", [
-    (32, 40, 32, 4), (96, 112, 96, 8), (112, 112, 96, 8), (64, 75, 64, 6), (32, 32, 32, 0), (32, 20, 32, 0)])
+@pytest.mark.parametrize(
+    "stored, resized, size, first",
+    [(32, 40, 32, 4), (96, 112, 96, 8), (112, 112, 96, 8), (64, 75, 64, 6), (32, 32, 32, 0), (32, 20, 32, 0)],
+)
 def test_pica_evaluates_the_central_window(stored, resized, size, first):
     """torchvision's Resize and CenterCrop; stored pixels where the images are stored at that size."""
     images = torch.rand(2, 3, stored, stored)
-    whole = images if stored == resized else torch.nn.functional.interpolate(
-        images, size=resized, mode="bilinear", antialias=True)
+    whole = (
+        images
+        if stored == resized
+        else torch.nn.functional.interpolate(images, size=resized, mode="bilinear", antialias=True)
+    )
     window = center(images, resized, size)
-    assert torch.equal(window, whole[:, :, first:first + size, first:first + size])
+    assert torch.equal(window, whole[:, :, first : first + size, first : first + size])
     assert window.shape[-1] == min(size, resized)
 
 
@@ -217,7 +225,7 @@ def test_pica_sees_every_window_of_the_resized_image(stored):
     images = torch.rand(1, 3, stored, stored)
     whole = images if stored == 40 else torch.nn.functional.interpolate(images, size=40, mode="bilinear")
     views = augment.build(spec, stored)(images.expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))
-    places = {(y, x): whole[0, :, y:y + 32, x:x + 32] for y in range(9) for x in range(9)}
+    places = {(y, x): whole[0, :, y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
     found = {min(places, key=lambda place: (places[place] - view).abs().max()) for view in views[:500]}
     assert all(min((window - view).abs().max() for window in places.values()) < 1e-6 for view in views[:100])
     assert len(found) == 81 and views.shape[2:] == (32, 32)
@@ -241,16 +249,21 @@ def test_pica_official_network():
 def test_pica_trains_on_a_last_batch_that_is_not_full(tiny_study, train_all):
     """200 digits in batches of 64: four steps an epoch; SimCLR, as SCAN's code, drops the last eight."""
     pica, simclr = train_all(tiny_study("pica", "simclr"))
-    steps = {run.stage: [row["steps"] for row in csv.DictReader((run.directory / "history.csv").open())]
-             for run in (pica, simclr)}
+    steps = {
+        run.stage: [row["steps"] for row in csv.DictReader((run.directory / "history.csv").open())]
+        for run in (pica, simclr)
+    }
     assert steps == {"pica": ["4", "4"], "simclr": ["3", "3"]}
 
 
 def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypatch):
     """As many starts on the way as at the end."""
     asked = []
-    monkeypatch.setattr(assign, "kmeans", lambda *arrays, restarts, seed: asked.append(restarts) or kmeans(
-        *arrays, restarts=restarts, seed=seed))
+    monkeypatch.setattr(
+        assign,
+        "kmeans",
+        lambda *arrays, restarts, seed: asked.append(restarts) or kmeans(*arrays, restarts=restarts, seed=seed),
+    )
     methods = copy.deepcopy(TINY_METHODS)
     methods["simclr"]["options"]["kmeans_restarts"] = 3
     train_all(tiny_study("simclr", methods=methods))
@@ -274,8 +287,13 @@ def test_images_to_cluster_come_first(tmp_path):
     splits = {"train": [0, 4], "test": [4, 10], "unlabelled": [10, 15]}
     heldout = {"fit": ["train"], "represent": ["train", "unlabelled"], "assign": ["test"]}
     np.save(tmp_path / "images.npy", np.zeros((15, 8, 8, 3), np.uint8))
-    facts = {"splits": splits, "protocols": {"heldout": heldout}, "clusters": 2, "size": [8, 8],
-             "images_sha256": sha256(tmp_path / "images.npy")}
+    facts = {
+        "splits": splits,
+        "protocols": {"heldout": heldout},
+        "clusters": 2,
+        "size": [8, 8],
+        "images_sha256": sha256(tmp_path / "images.npy"),
+    }
     (tmp_path / "benchmark.json").write_text(json.dumps(facts))
     seen = {use: stored.load(tmp_path, "heldout", use) for use in ("fit", "represent", "assign")}
     assert seen["represent"].rows.tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 14] and seen["represent"].fit == 4
@@ -290,8 +308,10 @@ def test_kmeans_is_fitted_on_the_images_to_cluster_alone():
     represent = stored.Images(torch.tensor(fit.astype(np.uint8)), np.arange(18), 12)
     evaluated = stored.Images(torch.tensor(other.astype(np.uint8)), np.arange(9), 9)
     found, confidence = assignments(pixels, represent, evaluated, autocast=torch.no_grad, seed=5)
-    flat = [torch.tensor(a).permute(0, 3, 1, 2).reshape(len(a), -1).numpy().astype(np.float32) / 255
-            for a in (fit[:12], other)]
+    flat = [
+        torch.tensor(a).permute(0, 3, 1, 2).reshape(len(a), -1).numpy().astype(np.float32) / 255
+        for a in (fit[:12], other)
+    ]
     np.testing.assert_array_equal(found, kmeans(*flat, 3, restarts=3, seed=5))
     assert confidence.size == 0
 

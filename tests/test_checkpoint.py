@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from scl import checkpoint
+from scl.engine import checkpoint
 
 
 def state_at(step, fingerprint="run A"):
@@ -38,9 +38,17 @@ def test_what_training_needs_comes_back_as_it_was(path):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    state = {"fingerprint": "run A", "network": network.state_dict(), "optimizer": optimizer.state_dict(),
-             "torch": torch.Generator().get_state(), "numpy": np.random.default_rng(3).bit_generator.state,
-             "python": random.getstate(), "losses": [0.5, float("inf")], "none": None, "bytes": b"\0"}
+    state = {
+        "fingerprint": "run A",
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "torch": torch.Generator().get_state(),
+        "numpy": np.random.default_rng(3).bit_generator.state,
+        "python": random.getstate(),
+        "losses": [0.5, float("inf")],
+        "none": None,
+        "bytes": b"\0",
+    }
     checkpoint.save(path, state)
     loaded = checkpoint.load(path, fingerprint="run A")
     torch.testing.assert_close(loaded["network"], dict(network.state_dict()), rtol=0, atol=0)
@@ -73,6 +81,7 @@ def flip(position):
         data = bytearray(data)
         data[int(position * (len(data) - 1))] ^= 1
         return bytes(data)
+
     return damage
 
 
@@ -81,11 +90,11 @@ DAMAGES = {
     "in the checksum": lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],
     "in the tensor": flip(0.5),
     "last bit": flip(1),
-    "half": lambda data: data[:len(data) // 2],
+    "half": lambda data: data[: len(data) // 2],
     "one byte short": lambda data: data[:-1],
     "longer": lambda data: data + b"x",
     "empty": lambda data: b"",
-    "header only": lambda data: data[:data.index(b"\n") + 1],
+    "header only": lambda data: data[: data.index(b"\n") + 1],
     "zeros": lambda data: bytes(len(data)),
     "not a number": lambda data: b"scl-checkpoint-1 \xff \xff\n" + data,
 }
@@ -150,10 +159,15 @@ def test_a_full_disk_leaves_the_checkpoints_and_once_there_is_room_it_goes_on(tw
     assert checkpoint.load(two, fingerprint="run A")["step"] == 3
 
 
-@pytest.mark.parametrize("value, place", [
-    (np.float64(1), r"state\['history'\]\[1\] is a numpy.float64"), (np.zeros(2), "numpy.ndarray"),
-    (object(), "builtins.object"), ({(1, object()): 1}, "a key of"),
-])
+@pytest.mark.parametrize(
+    "value, place",
+    [
+        (np.float64(1), r"state\['history'\]\[1\] is a numpy.float64"),
+        (np.zeros(2), "numpy.ndarray"),
+        (object(), "builtins.object"),
+        ({(1, object()): 1}, "a key of"),
+    ],
+)
 def test_what_could_not_be_loaded_is_refused_at_saving(path, value, place):
     with pytest.raises(TypeError, match=place):
         checkpoint.save(path, {"fingerprint": "run A", "history": [1.0, value]})
@@ -162,6 +176,7 @@ def test_what_could_not_be_loaded_is_refused_at_saving(path, value, place):
 
 def test_a_checkpoint_cannot_run_code(path):
     """A file made by a stranger, with the right checksum."""
+
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(path.parent / "exploded"),)
@@ -213,9 +228,7 @@ def heard():
 
 
 @pytest.mark.usefixtures("heard")
-@pytest.mark.parametrize("number, status", [
-    (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129),
-])
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_sets_a_flag_and_the_handler_before_is_put_back(number, status):
     before = signal.getsignal(number)
     with checkpoint.Stop() as stop:

@@ -9,8 +9,11 @@ from benchmarks.check import check_methods
 from benchmarks.study import load_study
 
 NAN, INFINITE = float("nan"), float("inf")
-GOOD = {"results": "r", "benchmarks": {"digits": {}},
-        "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
+GOOD = {
+    "results": "r",
+    "benchmarks": {"digits": {}},
+    "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")},
+}
 
 
 def put(path, value):
@@ -31,10 +34,14 @@ def refused(source):
     return str(error.value)
 
 
-@pytest.mark.parametrize("text,told", [
-    ("methods: {}\nseeds: 1\nmethods: {}\n", "line 3: not valid YAML: 'methods' is given twice; keep one"),
-    ("methods:\n  scl: {}\n  pica: {}\n  scl: {}\n", "line 4: not valid YAML: 'scl' is given twice; keep one"),
-    ("methods: {scl: {options: {a: 1, a: 2}}}\n", "line 1: not valid YAML: 'a' is given twice; keep one")])
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("methods: {}\nseeds: 1\nmethods: {}\n", "line 3: not valid YAML: 'methods' is given twice; keep one"),
+        ("methods:\n  scl: {}\n  pica: {}\n  scl: {}\n", "line 4: not valid YAML: 'scl' is given twice; keep one"),
+        ("methods: {scl: {options: {a: 1, a: 2}}}\n", "line 1: not valid YAML: 'a' is given twice; keep one"),
+    ],
+)
 def test_a_key_given_twice_is_refused(text, told, tmp_path):
     (tmp_path / "study.yaml").write_text(text)
     assert refused(tmp_path / "study.yaml") == f"{tmp_path / 'study.yaml'} {told}"
@@ -43,40 +50,66 @@ def test_a_key_given_twice_is_refused(text, told, tmp_path):
 def test_a_merged_key_may_be_given_again(tmp_path):
     (tmp_path / "study.yaml").write_text(
         "results: r\nbenchmarks: {digits: {}}\nmethods:\n  one: &one {method: baselines.controls.Random, title: one}\n"
-        "  two: {<<: *one, title: two}\n")
+        "  two: {<<: *one, title: two}\n"
+    )
     assert load_study(tmp_path / "study.yaml").methods["two"].title == "two"
 
 
-@pytest.mark.parametrize("path,value,told", [
-    ("protocols", ["joint", "joint"], "protocols: ['joint', 'joint'] names one twice"),
-    ("protocols", [], "protocols: must have at least 1 item"),
-    ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: must have at least 1 item"),
-    ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: ['joint', 'joint'] names"),
-    ("seeds", [1, 1], "seeds: [1, 1] names one twice"),
-    ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: must be a string, got 1; write the name in quotes"),
-    ("methods", {True: TINY_METHODS["random"]}, "methods.True: must be a string"),
-    ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
-    ("extends", 3, "extends: expected the name of one file, got 3"),
-    ("training.learning_rate", NAN, "training.learning_rate: must be a finite number, got nan"),
-    ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: must be a finite number"),
-    ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: must be greater than or equal to 0, got -1"),
-    ("results", "results/{a}", "results: 'results/{a}': { and } mean wildcards to Snakemake; name another folder"),
-    ("machine.threads", -2, "machine.threads: must be greater than or equal to 1, got -2"),
-    ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: must be greater than or equal to 1, got 0"),
-])
+@pytest.mark.parametrize(
+    "path,value,told",
+    [
+        ("protocols", ["joint", "joint"], "protocols: ['joint', 'joint'] names one twice"),
+        ("protocols", [], "protocols: must have at least 1 item"),
+        ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: must have at least 1 item"),
+        ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: ['joint', 'joint'] names"),
+        ("seeds", [1, 1], "seeds: [1, 1] names one twice"),
+        ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: must be a string, got 1; write the name in quotes"),
+        ("methods", {True: TINY_METHODS["random"]}, "methods.True: must be a string"),
+        ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
+        ("extends", 3, "extends: expected the name of one file, got 3"),
+        ("training.learning_rate", NAN, "training.learning_rate: must be a finite number, got nan"),
+        ("machine.checkpoint_seconds", INFINITE, "machine.checkpoint_seconds: must be a finite number"),
+        ("machine.checkpoint_seconds", -1, "machine.checkpoint_seconds: must be greater than or equal to 0, got -1"),
+        ("results", "results/{a}", "results: 'results/{a}': { and } mean wildcards to Snakemake; name another folder"),
+        ("machine.threads", -2, "machine.threads: must be greater than or equal to 1, got -2"),
+        ("machine.runs_per_gpu", 0, "machine.runs_per_gpu: must be greater than or equal to 1, got 0"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(path, value, told):
     assert told in refused(put(path, value))
 
 
-@pytest.mark.parametrize("path,value,told", [
-    ("methods.scan.training.epochs", 0, "methods.scan.training.epochs on digits: none given, but SCAN trains; say how"),
-    ("methods.scan.training", {}, "methods.scan.training.epochs on digits: none given, but SCAN trains"),
-    ("methods.scan.per_benchmark", {"digits": {"training": {"epochs": 0}}}, "scan.training.epochs on digits: none given"),
-    ("methods.random", {**TINY_METHODS["random"], "training": {"epochs": 3}},
-     "methods.random.training.epochs on digits: 3, but Random has no step() to train with; write 0"),
-    ("methods.scan.options", {"entropy_weight": INFINITE}, "scan.options.entropy_weight: must be a finite number, got inf"),
-    ("methods.scan.augment.strong", [{"noise": {"std": NAN}}], "scan.augment.strong: noise.std: must be a finite number"),
-])
+@pytest.mark.parametrize(
+    "path,value,told",
+    [
+        (
+            "methods.scan.training.epochs",
+            0,
+            "methods.scan.training.epochs on digits: none given, but SCAN trains; say how",
+        ),
+        ("methods.scan.training", {}, "methods.scan.training.epochs on digits: none given, but SCAN trains"),
+        (
+            "methods.scan.per_benchmark",
+            {"digits": {"training": {"epochs": 0}}},
+            "scan.training.epochs on digits: none given",
+        ),
+        (
+            "methods.random",
+            {**TINY_METHODS["random"], "training": {"epochs": 3}},
+            "methods.random.training.epochs on digits: 3, but Random has no step() to train with; write 0",
+        ),
+        (
+            "methods.scan.options",
+            {"entropy_weight": INFINITE},
+            "scan.options.entropy_weight: must be a finite number, got inf",
+        ),
+        (
+            "methods.scan.augment.strong",
+            [{"noise": {"std": NAN}}],
+            "scan.augment.strong: noise.std: must be a finite number",
+        ),
+    ],
+)
 def test_a_plan_is_of_what_can_be_trained(path, value, told):
     with pytest.raises(ValueError) as error:
         check_methods(load_study(put(path, value)))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import TINY_METHODS, TINY_VIEW
 
-from scl import settings
-from scl.classes import find_class
-from scl.train import Trainer
+from scl import config
+from scl.engine.train import Trainer
+from scl.util.classes import find_class
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def study(stage, tiny_study, request):
     if stage == OWN:
         dotted = request.config.getoption("--method")
         names = find_class(dotted).augmentations
-        methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": {name: TINY_VIEW for name in names}}
+        methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": dict.fromkeys(names, TINY_VIEW)}
     chain, name = [], stage
     while name:
         chain.insert(0, name)
@@ -121,7 +121,7 @@ def settings_after_training(study, stage, train_all):
     """Of a trained run, in whose folder trainers can be made; a stage that does not train skips the test."""
     train_all(study)
     directory = study.run("tiny-digits", "joint", stage, 0).directory
-    run = settings.complete(settings.load_run(directory))
+    run = config.complete(config.load_run(directory))
     if not run.training.epochs:
         pytest.skip(f"{stage} does not train: there is no step to look at")
     return run, directory
@@ -169,7 +169,9 @@ def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
     s = study()
     train_all(s)
     run = s.run("tiny-digits", "joint", stage, 0)
-    trainer = Trainer(settings.complete(settings.load_run(run.directory)), run.directory, device="cpu", report=lambda *_: None)
+    trainer = Trainer(
+        config.complete(config.load_run(run.directory)), run.directory, device="cpu", report=lambda *_: None
+    )
     trainer.method.eval()
     with torch.no_grad():
         images = trainer.images.batch(torch.arange(16))

@@ -19,14 +19,25 @@ from benchmarks.datasets.prepare import prepare_for
 from benchmarks.report.runs import runs_of
 from benchmarks.state import Survey
 from benchmarks.study import load_study, write_plan
-from scl import run_files
-from scl.record import Damaged
-from scl.run_files import Record
+from scl.engine import artifacts
+from scl.engine.artifacts import Record
+from scl.engine.io import Damaged
 
 pytestmark = pytest.mark.slow
 
-JSON = {"empty": b"", "null": b"null", "number": b"3", "list": b"[]", "object": b"{}", "text": b'"done"', "not JSON": b"{'a': 1}",
-        "not UTF-8": b"\xff\xfe{}", "NaN": b"NaN", "deep": b"[" * 100_000, "zeros": bytes(500)}
+JSON = {
+    "empty": b"",
+    "null": b"null",
+    "number": b"3",
+    "list": b"[]",
+    "object": b"{}",
+    "text": b'"done"',
+    "not JSON": b"{'a': 1}",
+    "not UTF-8": b"\xff\xfe{}",
+    "NaN": b"NaN",
+    "deep": b"[" * 100_000,
+    "zeros": bytes(500),
+}
 WRONG = {"null": None, "text": "x", "negative text": "-1", "list": [None], "object": {"a": {"b": [1]}}, "true": True}
 
 
@@ -58,8 +69,17 @@ def states():
     """(file, name of the damage, function on its bytes or None to delete it)"""
     for file in ("record.json", "metrics.json", "failure.json", "benchmark.json"):
         yield from ((file, name, lambda _, content=content: content) for name, content in JSON.items())
-    for file in ("record.json", "metrics.json", "history.csv", "assignments.npz", "weights.pt", "checkpoint.pt",
-                 "benchmark.json", "images.npy", "labels.npy"):
+    for file in (
+        "record.json",
+        "metrics.json",
+        "history.csv",
+        "assignments.npz",
+        "weights.pt",
+        "checkpoint.pt",
+        "benchmark.json",
+        "images.npy",
+        "labels.npy",
+    ):
         yield from ((file, name, spoil) for name, spoil in {"cut": cut, "flipped": flip, "missing": None}.items())
     for key in Record.model_fields:
         yield "record.json", f"without {key}", without_key(key)
@@ -83,7 +103,9 @@ def states():
 def fits(key, value):
     """Whether a value is one that the field takes."""
     kind = str(Record.model_fields[key].annotation)
-    return (key == "dirty" and value in (None, True)) or ("str" in kind and "dict" not in kind and isinstance(value, str))
+    return (key == "dirty" and value in (None, True)) or (
+        "str" in kind and "dict" not in kind and isinstance(value, str)
+    )
 
 
 STATES = list(states())
@@ -94,7 +116,10 @@ def finished(tmp_path_factory):
     """(configuration, folder) of a study of SimCLR and SCAN that has run."""
     folder = tmp_path_factory.mktemp("finished")
     mapping = {
-        "results": "results", "data": "data", "seeds": [0], "protocols": ["joint"],
+        "results": "results",
+        "data": "data",
+        "seeds": [0],
+        "protocols": ["joint"],
         "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
         "network": {"width": 8, "layers": [1, 1, 1]},
         "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
@@ -119,7 +144,9 @@ def finish(study):
         try:
             if not (study.data / "tiny" / "benchmark.json").exists():
                 prepare_for(study, "tiny")
-            for directory in [run.after.directory] if run.after and not (run.after.directory / "weights.pt").exists() else []:
+            for directory in (
+                [run.after.directory] if run.after and not (run.after.directory / "weights.pt").exists() else []
+            ):
                 assert main(["train", str(directory), "--gpus", "0"]) == 0
             for verb in (["train", "--gpus", "0"], ["evaluate"]):
                 if main([verb[0], str(run.directory), *verb[1:]]):
@@ -204,8 +231,8 @@ def reload_sound(study, file):
     for _ in range(3):
         finish(study)
     simclr = run.after.directory
-    record = run_files.read(simclr / "record.json", Record)
-    return Survey(study).state(run).status == "done" and not run_files.damage(simclr, record)
+    record = artifacts.read(simclr / "record.json", Record)
+    return Survey(study).state(run).status == "done" and not artifacts.damage(simclr, record)
 
 
 def test_there_are_enough_states():

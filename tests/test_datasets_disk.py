@@ -107,9 +107,7 @@ KILLED = """
 def test_kill_leaves_no_final_name_no_process_and_the_next_run_does_it(tmp_path):
     write_images(tmp_path / "images", 40)
     script = tmp_path / "killed.py"
-    script.write_text(
-        textwrap.dedent(KILLED).format(images=str(tmp_path / "images"), data=str(tmp_path / "data"))
-    )
+    script.write_text(textwrap.dedent(KILLED).format(images=str(tmp_path / "images"), data=str(tmp_path / "data")))
     child = subprocess.Popen(
         [sys.executable, str(script)],
         stderr=subprocess.DEVNULL,
@@ -125,12 +123,7 @@ def test_kill_leaves_no_final_name_no_process_and_the_next_run_does_it(tmp_path)
     assert not {"images.npy", "benchmark.json"} & files_under(tmp_path / "data")
     wait_for(lambda: not any(alive(pid) for pid in workers))
     prepare(
-        "d",
-        dataset="folder",
-        path=tmp_path / "images",
-        clusters=2,
-        folder=tmp_path / "data",
-        archives=tmp_path / "x",
+        "d", dataset="folder", path=tmp_path / "images", clusters=2, folder=tmp_path / "data", archives=tmp_path / "x"
     )
     assert files_under(tmp_path / "data") == {"images.npy", "benchmark.json"}
 

@@ -13,7 +13,7 @@ from archive_server import ArchiveServer
 from benchmarks.datasets import transfer
 from benchmarks.datasets.catalogue import Archive, Downloads, ImageNetSource, archives_of, dataset_named
 from benchmarks.datasets.download import fetch, source_of
-from scl.settings import read
+from scl.config import read
 
 pytestmark = pytest.mark.network
 
@@ -35,11 +35,7 @@ def server(tmp_path):
 
 
 def archive(server, *mirrors, **changes):
-    known = {
-        "bytes": len(DATA),
-        "md5": hashlib.md5(DATA).hexdigest(),
-        "sha256": hashlib.sha256(DATA).hexdigest(),
-    }
+    known = {"bytes": len(DATA), "md5": hashlib.md5(DATA).hexdigest(), "sha256": hashlib.sha256(DATA).hexdigest()}
     return Archive(FILE, tuple(server.url(FILE, mirror) for mirror in mirrors), **{**known, **changes})
 
 
@@ -223,20 +219,15 @@ def test_full_disk_is_told_apart_from_a_bad_network(server, tmp_path, monkeypatc
 def test_progress_is_plain_lines_with_rate_when_not_on_a_terminal(server, tmp_path, capsys):
     get(archive(server, "a"), tmp_path)
     told = capsys.readouterr().err
-    assert (
-        f"{FILE} from 127.0.0.1" in told and "1.02M of 1.02MB" in told and "B/s" in told and "\r" not in told
-    )
+    assert f"{FILE} from 127.0.0.1" in told and "1.02M of 1.02MB" in told and "B/s" in told and "\r" not in told
 
 
 def test_configuration_replaces_sources_and_checksums():
     (published,) = archives_of(dataset_named("cifar10"), Downloads())
-    (same,) = archives_of(
-        dataset_named("cifar10"), Downloads(checksums={FILE: {"md5": published.md5.upper()}})
-    )
+    (same,) = archives_of(dataset_named("cifar10"), Downloads(checksums={FILE: {"md5": published.md5.upper()}}))
     assert same == published and published.official
     (other,) = archives_of(
-        dataset_named("cifar10"),
-        Downloads(mirrors={FILE: ["https://here/x"]}, checksums={FILE: {"sha256": "0" * 64}}),
+        dataset_named("cifar10"), Downloads(mirrors={FILE: ["https://here/x"]}, checksums={FILE: {"sha256": "0" * 64}})
     )
     assert other == Archive(FILE, ("https://here/x",), None, None, "0" * 64, official=False)
 

@@ -19,9 +19,7 @@ def test_the_catalogue_says_what_is_published():
         "folder": (None, {}),
     }
     files = {
-        archive.file: (archive.bytes, archive.md5)
-        for dataset in CATALOGUE.values()
-        for archive in dataset.archives
+        archive.file: (archive.bytes, archive.md5) for dataset in CATALOGUE.values() for archive in dataset.archives
     }
     assert files == {
         "cifar-10-python.tar.gz": (170498071, "c58f30108f718f92721af3b95e74349a"),
@@ -30,23 +28,16 @@ def test_the_catalogue_says_what_is_published():
         "tiny-imagenet-200.zip": (248100043, "90528d7ca1a48142e341f4ef8d21d0de"),
     }
     stl = CATALOGUE["stl10"].protocols
-    assert stl["joint"]["represent"] == ("train", "test", "unlabelled") and stl["joint"]["fit"] == (
-        "train",
-        "test",
-    )
+    assert stl["joint"]["represent"] == ("train", "test", "unlabelled") and stl["joint"]["fit"] == ("train", "test")
     assert stl["heldout"] == {"fit": ("train",), "represent": ("train", "unlabelled"), "assign": ("test",)}
 
 
 def test_checksums_agree_with_torchvision():
     pytest.importorskip("torch")
-    from scl.shim import torchvision
+    from scl.util.shim import torchvision
 
     theirs = torchvision.datasets
-    for name, loader in (
-        ("cifar10", theirs.CIFAR10),
-        ("cifar100-20", theirs.CIFAR100),
-        ("stl10", theirs.STL10),
-    ):
+    for name, loader in (("cifar10", theirs.CIFAR10), ("cifar100-20", theirs.CIFAR100), ("stl10", theirs.STL10)):
         assert CATALOGUE[name].archives[0].md5 == loader.tgz_md5
         assert CATALOGUE[name].archives[0].file == loader.filename
 

@@ -14,9 +14,7 @@ def write(root, names):
     for i, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        format = {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}[
-            name.rpartition(".")[2]
-        ]
+        format = {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}[name.rpartition(".")[2]]
         mode = ["RGB", "L", "P" if format in ("PNG", "BMP") else "RGB"][i % 3]
         path.write_bytes(encoded(picture(i % 4, i, 20 + 13 * i % 90, 30 + 7 * i % 90), format, mode))
 
@@ -39,9 +37,7 @@ def test_sub_folders_are_classes(tmp_path):
     names = [
         f"{kind}/{deep}{i}.{ending}"
         for kind in ("cat", "ant", "übel")
-        for i, (deep, ending) in enumerate(
-            [("", "jpg"), ("deep/er/", "png"), ("", "JPEG"), ("", "webp"), ("", "bmp")]
-        )
+        for i, (deep, ending) in enumerate([("", "jpg"), ("deep/er/", "png"), ("", "JPEG"), ("", "webp"), ("", "bmp")])
     ]
     write(tmp_path / "images", names)
     (tmp_path / "images" / "cat" / "notes.txt").write_text("no image")

@@ -33,9 +33,7 @@ def make(offered, tmp_path, dataset, **changes):
     imagenet = ImageNetSource(tar=str(folder / "ILSVRC2012_img_train.tar"), images_per_class=6)
     downloads = Downloads(archives=str(folder), checksums=checksums, imagenet=imagenet)
     out = tmp_path / "data" / dataset
-    mark = prepare(
-        "mine", dataset=dataset, folder=out, archives=tmp_path / "archives", downloads=downloads, **changes
-    )
+    mark = prepare("mine", dataset=dataset, folder=out, archives=tmp_path / "archives", downloads=downloads, **changes)
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["benchmark.json", "images.npy"] + ["labels.npy"] * (out / "labels.npy").exists()
     )
@@ -67,9 +65,7 @@ def test_every_data_set_keeps_the_contract(offered, tmp_path, dataset, splits, c
     assert set(labels[labelled]) == set(range(clusters)) and set(labels[labelled.stop :]) <= {-1}
     assert set(record["protocols"]) == ({"joint", "heldout"} if len(splits) > 1 else {"joint"})
     for roles in record["protocols"].values():
-        assert set(roles["fit"]) <= set(roles["represent"]) <= set(splits) and set(roles["assign"]) <= set(
-            splits
-        )
+        assert set(roles["fit"]) <= set(roles["represent"]) <= set(splits) and set(roles["assign"]) <= set(splits)
         assert "unlabelled" not in roles["fit"] + roles["assign"]
     written = tmp_path / "data" / dataset
     assert record["images_sha256"] == hashlib.sha256((written / "images.npy").read_bytes()).hexdigest()
@@ -83,9 +79,7 @@ def test_cifar_pixels_and_labels_go_together(tmp_path, numpy_path):
         return pickle.dumps(batch, protocol=2).replace(b"numpy._core.multiarray", numpy_path.encode())
 
     path = tmp_path / "cifar-10-python.tar.gz"
-    fake_archives.cifar10(
-        path, 4, pickler=fake_archives.python2_pickle if numpy_path == "python 2" else python3
-    )
+    fake_archives.cifar10(path, 4, pickler=fake_archives.python2_pickle if numpy_path == "python 2" else python3)
     checksums = {path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()}}
     record, images, labels = make((tmp_path, checksums), tmp_path, "cifar10")
     made = {
@@ -102,9 +96,7 @@ def test_cifar_pixels_and_labels_go_together(tmp_path, numpy_path):
 def test_cifar100_takes_the_superclasses(offered, tmp_path):
     record, images, labels = make(offered, tmp_path, "cifar100-20")
     assert record["classes"] == list(fake_archives.SUPERCLASSES)
-    made = {
-        fake_archives.picture(20 + label, i, 32).tobytes(): label for label in range(20) for i in range(6)
-    }
+    made = {fake_archives.picture(20 + label, i, 32).tobytes(): label for label in range(20) for i in range(6)}
     assert [made[image.tobytes()] for image in images[:120]] == labels[:120].tolist()
 
 
@@ -119,7 +111,7 @@ def test_stl10_axis_order(offered, tmp_path):
 
 def test_stl10_rows_are_those_of_torchvision(offered, tmp_path):
     pytest.importorskip("torch")
-    from scl.shim import torchvision  # noqa: F401
+    from scl.util.shim import torchvision  # noqa: F401
 
     raw = np.random.default_rng(0).integers(0, 256, 3 * 96 * 96 * 2, dtype=np.uint8).tobytes()
     (tmp_path / "train_X.bin").write_bytes(raw)
@@ -205,9 +197,7 @@ def test_sources_are_recorded(offered, tmp_path):
     folder, checksums = offered
     record, _, _ = make(offered, tmp_path, "cifar10")
     path = folder / "cifar-10-python.tar.gz"
-    assert record["sources"] == [
-        {"file": path.name, "bytes": path.stat().st_size, "url": None, **checksums[path.name]}
-    ]
+    assert record["sources"] == [{"file": path.name, "bytes": path.stat().st_size, "url": None, **checksums[path.name]}]
     assert {"python", "numpy", "pillow"} <= set(record["versions"])
 
 
@@ -255,9 +245,7 @@ def test_real_images(tmp_path):
     fake_archives.cifar10(tmp_path / "cifar-10-python.tar.gz", 3, images=images)
     fake_archives.ilsvrc(tmp_path / "ILSVRC2012_img_train.tar", 6, images=images)
     fake_archives.tiny_imagenet(tmp_path / "tiny-imagenet-200.zip", 3, 4, images=images)
-    checksums = {
-        path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in tmp_path.glob("*-*")
-    }
+    checksums = {path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in tmp_path.glob("*-*")}
     for dataset, count in (("cifar10", 60), ("imagenet10", 60), ("imagenet-dogs", 90), ("tiny-imagenet", 12)):
         record, pixels, labels = make((tmp_path, checksums), tmp_path, dataset)
         assert record["count"] == count

@@ -66,18 +66,16 @@ def test_tar_folder_and_url_give_the_same_rows(offered, server, tmp_path):
     made = [make(tmp_path, "imagenet-dogs", **way) for way in ways]
     assert len({(record["images_sha256"], record["labels_sha256"]) for record, *_ in made}) == 1
     record, images, labels = made[0]
-    assert (
-        np.bincount(labels).tolist() == [6] * 15
-        and record["classes"][0] == "Maltese"
-        and not record["official"]
-    )
+    assert np.bincount(labels).tolist() == [6] * 15 and record["classes"][0] == "Maltese" and not record["official"]
 
 
 def test_images_are_kept_at_a_larger_size_too(offered, tmp_path):
     """The usual ones do not change by it, and the larger ones are made of the originals, not of the usual ones."""
     source = {"tar": str(offered / TAR)}
-    alone, both, large = (make(tmp_path / name, sizes=sizes, **source)
-                          for name, sizes in (("a", {}), ("b", {"larger_size": 48}), ("c", {"size": 48})))
+    alone, both, large = (
+        make(tmp_path / name, sizes=sizes, **source)
+        for name, sizes in (("a", {}), ("b", {"larger_size": 48}), ("c", {"size": 48}))
+    )
     assert both[0]["images_sha256"] == alone[0]["images_sha256"] and alone[0]["larger"] is None
     assert both[0]["larger"] == {"size": 48, "sha256": large[0]["images_sha256"]}
     larger = np.load(tmp_path / "b" / "data" / "imagenet10" / "images-48.npy")

@@ -37,8 +37,14 @@ def write(root, *names):
 
 
 def make(tmp_path, **changes):
-    mark = prepare("mine", dataset="folder", path=tmp_path / "images", folder=tmp_path / "out",
-                   archives=tmp_path / "archives", **{"size": 8, **changes})
+    mark = prepare(
+        "mine",
+        dataset="folder",
+        path=tmp_path / "images",
+        folder=tmp_path / "out",
+        archives=tmp_path / "archives",
+        **{"size": 8, **changes},
+    )
     return json.loads(mark.read_text())
 
 
@@ -145,15 +151,22 @@ def test_a_pipe_among_the_images_of_imagenet_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "train" / "n02056570" / "n02056570_3.JPEG")
     downloads = Downloads(imagenet=ImageNetSource(folder=str(tmp_path), images_per_class=3))
     with pytest.raises(ValueError, match="n02056570_3.JPEG.*a pipe"):
-        prepare("imagenet10", dataset="imagenet10", folder=tmp_path / "out", archives=tmp_path / "a",
-                downloads=downloads)
+        prepare(
+            "imagenet10", dataset="imagenet10", folder=tmp_path / "out", archives=tmp_path / "a", downloads=downloads
+        )
 
 
 # names
 
 
-@pytest.mark.parametrize("name, shown", [(b"caf\xe9/0.png", r"caf\xe9/0.png"), (b"ant/\xff\n.png", r"ant/\xff\n.png"),
-                                         (b"ant/\xe9/0.png", r"ant/\xe9/0.png")])
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        (b"caf\xe9/0.png", r"caf\xe9/0.png"),
+        (b"ant/\xff\n.png", r"ant/\xff\n.png"),
+        (b"ant/\xe9/0.png", r"ant/\xe9/0.png"),
+    ],
+)
 def test_a_name_that_is_not_utf8_is_refused_escaped(tmp_path, name, shown):
     write(tmp_path / "images", b"bee/0.png", name)
     refused(tmp_path, f"{tmp_path / 'images'}: ", shown, "not UTF-8")
@@ -169,8 +182,13 @@ def test_names_that_are_utf8_and_other_files_that_are_not_are_made(tmp_path):
 
 def use(tmp_path, dataset, archive):
     checksums = {archive.name: {"md5": hashlib.md5(archive.read_bytes()).hexdigest()}}
-    return prepare(dataset, dataset=dataset, folder=tmp_path / "data", archives=tmp_path / "archives",
-                   downloads=Downloads(archives=str(tmp_path), checksums=checksums))
+    return prepare(
+        dataset,
+        dataset=dataset,
+        folder=tmp_path / "data",
+        archives=tmp_path / "archives",
+        downloads=Downloads(archives=str(tmp_path), checksums=checksums),
+    )
 
 
 def tar_with(sound, path, **changed):
@@ -266,8 +284,13 @@ def test_ilsvrc_with_a_synset_twice_is_refused(tmp_path):
         for source in ({"tar": str(tmp_path / "offered" / "x.tar")}, by_url):
             downloads = Downloads(imagenet=ImageNetSource(images_per_class=1, **source))
             with pytest.raises(ValueError, match="x.tar: holds n02056570.tar twice"):
-                prepare("imagenet10", dataset="imagenet10", folder=tmp_path / "out", archives=tmp_path / "archives",
-                        downloads=downloads)
+                prepare(
+                    "imagenet10",
+                    dataset="imagenet10",
+                    folder=tmp_path / "out",
+                    archives=tmp_path / "archives",
+                    downloads=downloads,
+                )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"url": 3}', '{"members": []}', "\xff"])

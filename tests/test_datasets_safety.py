@@ -216,12 +216,7 @@ def png_bomb(side):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def tiny_with(tmp_path, data):
@@ -273,9 +268,7 @@ def test_modes_become_rgb():
     for mode in ("L", "RGB", "RGBA", "LA", "P", "CMYK", "1", "I;16", "YCbCr"):
         for format in ("PNG", "JPEG") if mode == "YCbCr" else ("PNG", "JPEG", "TIFF"):
             image = (
-                Image.fromarray(grey.astype(np.uint16) * 257)
-                if mode == "I;16"
-                else Image.fromarray(grey).convert(mode)
+                Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
             )
             buffer = io.BytesIO()
             try:

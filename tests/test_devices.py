@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from scl import devices
-from scl import locks as locks_module
+from scl.engine import gpu_lease
+from scl.engine import locks as locks_module
 
 ROOT = Path(__file__).parent.parent
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from scl.devices import lease
+from scl.engine.gpu_lease import lease
 locks, log, go, runs_per_gpu = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 with lease(1, required=True, folder=locks, runs_per_gpu=runs_per_gpu, report=lambda line: None) as token:
     start = time.monotonic()
@@ -147,41 +147,50 @@ def test_every_gpu_gets_a_first_run_before_any_gets_a_second(tmp_path, monkeypat
         got = []
         for _ in range(4):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
-            got.append(stack.enter_context(devices.lease(1, runs_per_gpu=2, folder=tmp_path / "locks")))
+            got.append(stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2, folder=tmp_path / "locks")))
         assert got == ["x", "y", "x", "y"]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
         with pytest.raises(Waits):
-            stack.enter_context(
-                devices.lease(1, runs_per_gpu=2, folder=tmp_path / "locks", report=refuse_to_wait))
+            stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2, folder=tmp_path / "locks", report=refuse_to_wait))
 
 
-@pytest.mark.parametrize("setting, expected", [
-    ("2", ["2"]), ("2,3", ["2", "3"]), (" 2, 3 ", ["2", "3"]), ("GPU-fake-1", ["GPU-fake-1"]),
-    ("", []), ("-1", []), ("0,-1,1", ["0"]), ("1,1", ["1"]), ("MIG-7c2f", ["MIG-7c2f"]),
-])
+@pytest.mark.parametrize(
+    "setting, expected",
+    [
+        ("2", ["2"]),
+        ("2,3", ["2", "3"]),
+        (" 2, 3 ", ["2", "3"]),
+        ("GPU-fake-1", ["GPU-fake-1"]),
+        ("", []),
+        ("-1", []),
+        ("0,-1,1", ["0"]),
+        ("1,1", ["1"]),
+        ("MIG-7c2f", ["MIG-7c2f"]),
+    ],
+)
 def test_visible_follows_the_variable(monkeypatch, driver, setting, expected):
     driver("GPU-a", "GPU-b")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
-    assert devices.visible() == expected
+    assert gpu_lease.visible() == expected
 
 
 def test_visible_asks_the_driver_without_the_variable(driver, monkeypatch, tmp_path):
-    assert devices.visible() == []  # nvidia-smi fails
+    assert gpu_lease.visible() == []  # nvidia-smi fails
     driver(*(f"GPU-{i}" for i in range(12)))
-    assert devices.visible() == [f"GPU-{i}" for i in range(12)]
+    assert gpu_lease.visible() == [f"GPU-{i}" for i in range(12)]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert devices.visible() == []  # no nvidia-smi
+    assert gpu_lease.visible() == []  # no nvidia-smi
 
 
 def test_lease_sets_the_token_as_found_and_puts_the_variable_back(tmp_path, driver, monkeypatch):
     driver("GPU-a", "GPU-b")
-    with devices.lease(1, folder=tmp_path / "locks") as token:
+    with gpu_lease.lease(1, folder=tmp_path / "locks") as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    with devices.lease(2, folder=tmp_path / "locks") as token:
+    with gpu_lease.lease(2, folder=tmp_path / "locks") as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
-    with devices.lease(0, folder=tmp_path / "unused") as token:
+    with gpu_lease.lease(0, folder=tmp_path / "unused") as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
     assert not (tmp_path / "unused").exists()
@@ -191,19 +200,19 @@ def test_lease_sets_the_token_as_found_and_puts_the_variable_back(tmp_path, driv
 def test_an_index_and_a_uuid_of_one_gpu_exclude_each_other(tmp_path, driver, monkeypatch, other):
     driver("GPU-aaaa-1", "GPU-bbbb-2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with devices.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1, folder=tmp_path / "locks"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", other)
-        with pytest.raises(Waits), devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+        with pytest.raises(Waits), gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
             pass
 
 
 def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(tmp_path, driver, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     driver("GPU-a")  # what the device cgroup of the first job lets through
-    with devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+    with gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
         driver("GPU-b")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-        with devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait) as token:
+        with gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait) as token:
             assert token == "0"
 
 
@@ -212,7 +221,7 @@ def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_anoth
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         for name, value in (("SLURM_JOB_ID", job), ("SLURM_STEP_ID", step)):
             monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-        return devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait)
+        return gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait)
 
     with lease("17", "0"), lease("18", "0"), lease("17", "1"), lease("19", None), lease(None, None) as token:
         assert token == "0"
@@ -226,19 +235,19 @@ def test_a_gpu_known_by_its_uuid_is_one_gpu_for_all_slurm_jobs(tmp_path, driver,
     driver("GPU-a", "GPU-b")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    with devices.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1, folder=tmp_path / "locks"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         monkeypatch.setenv("SLURM_JOB_ID", "18")
-        with pytest.raises(Waits), devices.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+        with pytest.raises(Waits), gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
             pass
 
 
 def test_no_gpu_is_the_cpu_with_one_line_unless_required(tmp_path, driver):
     said = []
-    with devices.lease(1, folder=tmp_path / "locks", report=said.append) as token:
+    with gpu_lease.lease(1, folder=tmp_path / "locks", report=said.append) as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert len(said) == 1 and "CPU" in said[0]
-    with pytest.raises(ValueError, match="0 visible"), devices.lease(1, required=True):
+    with pytest.raises(ValueError, match="0 visible"), gpu_lease.lease(1, required=True):
         pass
 
 
@@ -247,29 +256,29 @@ def test_a_gpu_that_torch_cannot_use_is_said_and_refused_where_one_is_required(m
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = []
-    assert devices.of_lease("GPU-a", report=said.append) == "cpu" and "cannot use it" in said[0]
+    assert gpu_lease.of_lease("GPU-a", report=said.append) == "cpu" and "cannot use it" in said[0]
     with pytest.raises(ValueError, match="GPU GPU-a is there, but torch"):
-        devices.of_lease("GPU-a", required=True)
-    assert devices.of_lease("", required=True, report=said.append) == "cpu" and len(said) == 1
+        gpu_lease.of_lease("GPU-a", required=True)
+    assert gpu_lease.of_lease("", required=True, report=said.append) == "cpu" and len(said) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.of_lease("GPU-a") == "cuda"
+    assert gpu_lease.of_lease("GPU-a") == "cuda"
 
 
 def test_an_index_counts_as_nvidia_smi_does(tmp_path, driver):
     driver("GPU-a", "GPU-b")
-    with devices.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1, folder=tmp_path / "locks"):
         assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert "CUDA_DEVICE_ORDER" not in os.environ
 
 
 def test_gpus_that_are_not_there_are_refused_at_once(tmp_path, driver, monkeypatch):
     driver("GPU-a", "GPU-b")
-    with pytest.raises(ValueError, match="3 GPU.* 2 visible"), devices.lease(3, folder=tmp_path / "locks"):
+    with pytest.raises(ValueError, match="3 GPU.* 2 visible"), gpu_lease.lease(3, folder=tmp_path / "locks"):
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    with pytest.raises(ValueError, match="GPU 7.*lists 2"), devices.lease(1, folder=tmp_path / "locks"):
+    with pytest.raises(ValueError, match="GPU 7.*lists 2"), gpu_lease.lease(1, folder=tmp_path / "locks"):
         pass
-    with pytest.raises(ValueError, match="runs_per_gpu"), devices.lease(1, runs_per_gpu=0):
+    with pytest.raises(ValueError, match="runs_per_gpu"), gpu_lease.lease(1, runs_per_gpu=0):
         pass
 
 
@@ -280,15 +289,15 @@ def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(tmp_path,
     def while_waiting(line):
         said.append(line)
         if len(said) == 1:  # the free GPU can still be had, by anybody
-            with devices.lease(1, folder=locks, report=refuse_to_wait) as token:
+            with gpu_lease.lease(1, folder=locks, report=refuse_to_wait) as token:
                 assert token == "GPU-b"
             blocker.close()
 
     blocker = contextlib.ExitStack()
-    blocker.enter_context(devices.lease(1, folder=locks))
+    blocker.enter_context(gpu_lease.lease(1, folder=locks))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     state = random.getstate()
-    with devices.lease(2, folder=locks, report=while_waiting) as tokens:
+    with gpu_lease.lease(2, folder=locks, report=while_waiting) as tokens:
         assert tokens == "GPU-a,GPU-b"
     assert random.getstate() == state
     assert "waiting for 2 of 2 GPUs" in said[0] and "2 of 2 GPUs: free after" in said[1]
@@ -299,21 +308,21 @@ def test_the_folder_of_the_locks_is_private(tmp_path, monkeypatch):
     loose = tmp_path / "loose"
     loose.mkdir()
     loose.chmod(0o777)
-    with devices.lease(1, folder=loose):
+    with gpu_lease.lease(1, folder=loose):
         assert stat.S_IMODE(loose.stat().st_mode) == 0o700
     (tmp_path / "link").symlink_to(loose)
-    with pytest.raises(ValueError, match="folder of yours"), devices.lease(1, folder=tmp_path / "link"):
+    with pytest.raises(ValueError, match="folder of yours"), gpu_lease.lease(1, folder=tmp_path / "link"):
         pass
     if os.getuid() == 0:
         os.chown(loose, 12345, -1)
-        with pytest.raises(ValueError, match="belongs to user 12345"), devices.lease(1, folder=loose):
+        with pytest.raises(ValueError, match="belongs to user 12345"), gpu_lease.lease(1, folder=loose):
             pass
 
 
 def test_the_default_folder_is_the_users_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
-    with devices.lease(1):
+    with gpu_lease.lease(1):
         assert [p.name for p in (tmp_path / f"gpu-locks-{os.getuid()}").iterdir()] == ["x.0"]
 
 
@@ -327,11 +336,10 @@ def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(tmp_path, mon
         (locks / "x.0").unlink()
 
     monkeypatch.setattr(locks_module.fcntl, "flock", cleaned_meanwhile)
-    with pytest.raises(Waits), devices.lease(1, folder=locks, report=refuse_to_wait):
+    with pytest.raises(Waits), gpu_lease.lease(1, folder=locks, report=refuse_to_wait):
         pass
 
 
-
 def test_devices_and_record_are_free_of_torch():
-    code = "import sys, scl.devices, scl.record; sys.exit('torch' in sys.modules)"
+    code = "import sys, scl.engine.gpu_lease, scl.engine.io; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -17,8 +17,8 @@ from benchmarks.report.formats import code, escape_html, escape_latex, escape_ma
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import COLUMNS, TEXT, collect
 from benchmarks.study import load_study
-from scl.settings import complete, digest
-from scl.text import printable, say
+from scl.config import complete, digest
+from scl.util.text import printable, say
 
 pytestmark = pytest.mark.slow
 
@@ -59,8 +59,13 @@ def test_escaped_text_is_one_line_of_printable_characters(escape):
 
 @pytest.mark.parametrize("escape", [escape_markdown, escape_latex, escape_html])
 def test_ordinary_text_stays_as_it_is(escape):
-    for text in ("SCL (reconstruction)", "NVIDIA H200", "CPU: AMD EPYC 7543 32-Core, AVX2", "not run: no source",
-                 "as config/paper.yaml, but 60 of 400 epochs; 0.1, anchors: 3"):
+    for text in (
+        "SCL (reconstruction)",
+        "NVIDIA H200",
+        "CPU: AMD EPYC 7543 32-Core, AVX2",
+        "not run: no source",
+        "as config/paper.yaml, but 60 of 400 epochs; 0.1, anchors: 3",
+    ):
         assert escape(text) == text
     assert escape_markdown("label_smooth in [0, 1], < 0.1 s, p < 0.001, a & b, +3.2 ± 0.5") == (
         "label_smooth in [0, 1], < 0.1 s, p < 0.001, a & b, +3.2 ± 0.5"
@@ -93,12 +98,27 @@ def study_with(folder, text):
         def note(self, stage, name):
             return text
 
-    study = Told(folder / "name", title=text, **fields, skipped={"imagenet10": text},
-                 benchmarks={name: benchmark(dataset=name) for name in ("cifar10", "imagenet10")})
+    study = Told(
+        folder / "name",
+        title=text,
+        **fields,
+        skipped={"imagenet10": text},
+        benchmarks={name: benchmark(dataset=name) for name in ("cifar10", "imagenet10")},
+    )
     for number, run in enumerate(run for run in study.runs() if run.benchmark != "imagenet10"):
-        finish(run, commit=text if number % 2 else "0123456789", device=text, precision=text, images_sha256=text,
-               versions={"torch": text}, counts={text: 3, "b": text}, dirty=True, method=text, method_source=text,
-               attempts=[{"commit": text, "device": text, "precision": "y", "started": text}])
+        finish(
+            run,
+            commit=text if number % 2 else "0123456789",
+            device=text,
+            precision=text,
+            images_sha256=text,
+            versions={"torch": text},
+            counts={text: 3, "b": text},
+            dirty=True,
+            method=text,
+            method_source=text,
+            attempts=[{"commit": text, "device": text, "precision": "y", "started": text}],
+        )
     change(study.run("cifar10", "joint", "pixels", 0), "metrics.json", reason=text)
     failed = study.run("cifar10", "joint", "pica", 2)
     (failed.directory / "record.json").unlink()
@@ -129,8 +149,7 @@ def compared(reports, name, outline):
         assert outline(files[name]) == expected, text
 
 
-ALLOWED = set("begin end centering small caption toprule midrule bottomrule par footnotesize pm le textasciitilde "
-              "textasciicircum textbackslash".split())  # fmt: skip
+ALLOWED = set(["begin", "end", "centering", "small", "caption", "toprule", "midrule", "bottomrule", "par", "footnotesize", "pm", "le", "textasciitilde", "textasciicircum", "textbackslash"])  # fmt: skip
 
 
 def latex_outline(text):
@@ -161,7 +180,7 @@ def markdown_outline(text):
     found = []
     for line in text.splitlines():
         kind = re.match(r"- |#+ |\| |\|-|\*\*|", line)[0]
-        inner = line[len(kind):]
+        inner = line[len(kind) :]
         if kind == "# ":
             inner = re.sub(r"\(study (`+) ?.*\1\)$", "", inner)
         if kind == "**":
@@ -188,11 +207,15 @@ def html_outline(text):
     """Tags and attributes in order, without the figures' contents and the texts for people."""
     found = []
     parser = html.parser.HTMLParser(convert_charrefs=True)
-    parser.handle_starttag = lambda tag, attributes: found.append((tag, [n for n, _ in attributes], dict(attributes).get("class")))
+    parser.handle_starttag = lambda tag, attributes: found.append(
+        (tag, [n for n, _ in attributes], dict(attributes).get("class"))
+    )
     parser.handle_endtag = lambda tag: found.append(tag)
     parser.handle_comment = lambda data: found.append("comment")
     parser.feed(text)
-    return [tag for tag in found if tag not in (("td", [], None), ("td", ["class"], "word"))]  # .word: begins with a letter
+    return [
+        tag for tag in found if tag not in (("td", [], None), ("td", ["class"], "word"))
+    ]  # .word: begins with a letter
 
 
 def test_the_page_has_no_tag_of_its_own(reports):
@@ -226,9 +249,15 @@ def real_study(tmp_path):
     """A function: the study whose titles are `text`, its only run failed with `text`; returns its configuration."""
 
     def make(text):
-        mapping = {"results": str(tmp_path / "results"), "data": str(tmp_path / "data"), "seeds": 1, "title": text,
-                   "protocols": ["joint"], "benchmarks": {"digits": {}},
-                   "methods": {"random": {"method": "baselines.controls.Random", "title": text, "origin": text}}}
+        mapping = {
+            "results": str(tmp_path / "results"),
+            "data": str(tmp_path / "data"),
+            "seeds": 1,
+            "title": text,
+            "protocols": ["joint"],
+            "benchmarks": {"digits": {}},
+            "methods": {"random": {"method": "baselines.controls.Random", "title": text, "origin": text}},
+        }
         path = tmp_path / "study.yaml"
         path.write_text(json.dumps(mapping))  # which is YAML, escapes included
         (run,) = load_study(path).runs()
@@ -286,7 +315,24 @@ def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
 
 def test_what_is_escaped_is_what_the_files_hold():
     """The fields above are those that exist: a new text of a row must get into these tests."""
-    known = {"benchmark", "protocol", "stage", "method", "status", "reason", "device", "precision", "commit", "torch",
-             "config_sha256", "settings", "other_commits", "other_devices", "images_sha256", "counts", "finished"}
+    known = {
+        "benchmark",
+        "protocol",
+        "stage",
+        "method",
+        "status",
+        "reason",
+        "device",
+        "precision",
+        "commit",
+        "torch",
+        "config_sha256",
+        "settings",
+        "other_commits",
+        "other_devices",
+        "images_sha256",
+        "counts",
+        "finished",
+    }
     assert {name for name, kind in COLUMNS.items() if kind == TEXT} == known
     assert yaml.safe_load(json.dumps(HOSTILE[0])) == HOSTILE[0]

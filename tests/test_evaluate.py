@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.evaluation.metrics import clustering_scores
-from scl.identity import fingerprint
-from scl.record import Damaged, sha256
+from scl.engine.identity import fingerprint
+from scl.engine.io import Damaged, sha256
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2], dtype=np.int64)
 IDENTITY = {"settings": {}, "engine": 1, "images": {"sha256": "11", "clusters": 3, "splits": {}}, "weights": None}
@@ -54,7 +54,14 @@ def trained(folder, *, protocol="joint", images_sha256="11", **changed):
     record = {
         **dict.fromkeys(("benchmark", "stage", "precision", "commit", "device", "config_sha256", "finished"), "-"),
         **dict.fromkeys(("seed", "epochs", "seconds", "peak_memory_bytes", "threads"), 1),
-        **{"dirty": False, "versions": {}, "counts": {}, "attempts": [], "identity": IDENTITY, "fingerprint": fingerprint(IDENTITY)},
+        **{
+            "dirty": False,
+            "versions": {},
+            "counts": {},
+            "attempts": [],
+            "identity": IDENTITY,
+            "fingerprint": fingerprint(IDENTITY),
+        },
         **{"protocol": protocol, "images_sha256": images_sha256},
         "files": {"weights.pt": "-", "history.csv": "-", "assignments.npz": sha256(folder / "assignments.npz")},
     }
@@ -151,16 +158,21 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name, spoil", [
-    ("assignments.npz", flip_a_bit),
-    ("assignments.npz", lambda path: path.write_bytes(path.read_bytes()[:100])),
-    ("record.json", lambda path: path.write_text("null")),
-    ("record.json", lambda path: path.write_text('{"seed": "one"}')),
-])
+@pytest.mark.parametrize(
+    "name, spoil",
+    [
+        ("assignments.npz", flip_a_bit),
+        ("assignments.npz", lambda path: path.write_bytes(path.read_bytes()[:100])),
+        ("record.json", lambda path: path.write_text("null")),
+        ("record.json", lambda path: path.write_text('{"seed": "one"}')),
+    ],
+)
 def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     spoil(run / name)
-    with pytest.raises(Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged. The same command makes it again"):
+    with pytest.raises(
+        Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged. The same command makes it again"
+    ):
         evaluate_run(run, data)
     assert {path.name for path in run.iterdir()} == {"assignments.npz", "record.json"} - {name} | {f"{name}.damaged"}
 

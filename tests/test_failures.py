@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.cli import main
 from benchmarks.state import Survey
-from scl import devices
-from scl.method import SCL
+from scl.engine import gpu_lease
+from scl.scl import SCL
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ class Leaving(SCL):
 def attempt(tiny_study, capsys):
     """A function that plans SCL in some form and tries to train it: (status, what was said, failure.json)."""
 
-    def go(method="scl.method.SCL", number=1, gpus=0, plan=True, flags=(), **block):
+    def go(method="scl.scl.SCL", number=1, gpus=0, plan=True, flags=(), **block):
         block = {"method": method, "augment": {"view": [], "strong": []}, "training": {"epochs": 1}} | block
         study = tiny_study("scl", methods={"scl": block}, plan=plan)
         [run] = study.runs()
@@ -58,8 +58,9 @@ def test_a_gpu_too_small_says_what_to_lower(attempt):
     assert failure["permanent"] and state.status == "failed" and "out of GPU memory" in state.reason
 
 
-@pytest.mark.parametrize("method, block", [("test_failures.Hungry", {}),
-                                           ("scl.method.SCL", {"training": {"epochs": 9, "learning_rate": 1e30}})])
+@pytest.mark.parametrize(
+    "method, block", [("test_failures.Hungry", {}), ("scl.scl.SCL", {"training": {"epochs": 9, "learning_rate": 1e30}})]
+)
 def test_a_retry_of_what_fails_by_itself_ends_at_once(method, block, attempt):
     status, _, first, _ = attempt(method, **block)
     again, told, second, state = attempt(method, 2, **block)
@@ -71,7 +72,7 @@ def test_a_retry_of_what_fails_by_itself_ends_at_once(method, block, attempt):
 def test_a_retry_of_what_may_pass_does_try(attempt):
     with pytest.raises(RuntimeError):
         attempt("test_failures.Unlucky")
-    assert attempt("scl.method.SCL", 2)[0] == 0
+    assert attempt("scl.scl.SCL", 2)[0] == 0
 
 
 def test_a_method_cannot_end_a_run_as_if_it_were_done(attempt):
@@ -86,7 +87,7 @@ def test_settings_that_changed_are_no_failure(attempt):
 
 
 def test_a_gpu_that_is_required_and_absent_is_a_failure_on_record(attempt, monkeypatch):
-    monkeypatch.setattr(devices, "visible", lambda: [])
+    monkeypatch.setattr(gpu_lease, "visible", lambda: [])
     status, told, failure, _ = attempt(gpus=1, flags=["--require-gpu"])
     assert status == 2 and "1 GPU(s) asked for, 0 visible" in told and "1 GPU(s) asked for" in failure["error"]
 

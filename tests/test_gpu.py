@@ -11,15 +11,20 @@ import pytest
 import torch
 
 from benchmarks.bench import Plan, Subject
-from scl.checkpoint import Stop
+from scl.config import complete, load_run
+from scl.engine.checkpoint import Stop
+from scl.engine.train import Trainer, train
 from scl.memory import InstanceMemory
-from scl.settings import complete, load_run
-from scl.train import Trainer, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
-CHAINS = {"scl": ["scl"], "simclr": ["simclr"], "pica": ["pica"], "scan": ["simclr", "scan"],
-          "selflabel": ["simclr", "scan", "selflabel"]}
+CHAINS = {
+    "scl": ["scl"],
+    "simclr": ["simclr"],
+    "pica": ["pica"],
+    "scan": ["simclr", "scan"],
+    "selflabel": ["simclr", "scan", "selflabel"],
+}
 
 
 @pytest.fixture
@@ -38,7 +43,8 @@ def on_cpu(tiny_study, tmp_path):
     def make(stage, **changes):
         plan = Plan(stage=stage, size=8, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
         trainer = Subject(tiny_study(*CHAINS[stage]), plan, tmp_path, "cpu").trainer(
-            images=200, clusters=10, batch_size=32, **changes)
+            images=200, clusters=10, batch_size=32, **changes
+        )
         index = torch.arange(32)
         return trainer, trainer.draw(index), index
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scl.guard import labels_out_of_reach
-from scl.seeding import Seeds, seed_for
+from scl.engine.label_guard import labels_out_of_reach
+from scl.engine.seeding import Seeds, seed_for
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {"scl": {"scl"}, "baselines": {"scl", "baselines"}, "benchmarks": {"scl", "baselines", "benchmarks"}}
@@ -41,7 +41,7 @@ def test_the_walk_finds_a_wrong_arrow(tmp_path):
 
 
 def test_torchvision_has_one_door():
-    """torchvision beside a CPU torch only imports through scl.shim, and timm only after it."""
+    """torchvision beside a CPU torch only imports through scl.util.shim, and timm only after it."""
     for _, path in sources():
         for name in imports_of(path):
             if name.split(".")[0] == "torchvision":
@@ -52,8 +52,11 @@ def test_methods_never_name_a_data_set_or_a_labels_file():
     names = re.compile(r"labels\.npy|['\"](?:cifar|stl|imagenet|tiny-imagenet|digits)", re.I)
     for room, path in sources():
         if room != "benchmarks":
-            strings = [n.value for n in ast.walk(ast.parse(path.read_text()))
-                       if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) < 40]
+            strings = [
+                n.value
+                for n in ast.walk(ast.parse(path.read_text()))
+                if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) < 40
+            ]
             found = [s for s in strings if names.search(s) or names.search(f"'{s}")]
             assert not found, f"{path}: {found}"
 
@@ -67,8 +70,13 @@ def test_labels_cannot_be_opened_while_training(tmp_path):
     path = tmp_path / "labels.npy"
     np.save(path, np.arange(3))
     with labels_out_of_reach():
-        for attempt in (lambda: np.load(path), lambda: np.load(path, mmap_mode="r"), lambda: open(path, "rb"),
-                        path.read_bytes, lambda: np.memmap(path)):
+        for attempt in (
+            lambda: np.load(path),
+            lambda: np.load(path, mmap_mode="r"),
+            lambda: open(path, "rb"),
+            path.read_bytes,
+            lambda: np.memmap(path),
+        ):
             with pytest.raises(PermissionError, match="out of reach"):
                 attempt()
         np.save(tmp_path / "other.npy", np.arange(3))

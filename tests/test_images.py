@@ -11,10 +11,11 @@ from conftest import TINY_METHODS
 from benchmarks.cli import main
 from benchmarks.datasets.prepare import prepare
 from benchmarks.evaluation.evaluate import evaluate_run
-from scl import images, settings, train
-from scl.prepared import describe
-from scl.record import Damaged
-from scl.trainer import Trainer
+from scl import config, images
+from scl.engine import train
+from scl.engine.io import Damaged
+from scl.engine.prepared import describe
+from scl.engine.trainer import Trainer
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def empty(folder):
 
 def cut(folder):
     content = (folder / "images.npy").read_bytes()
-    (folder / "images.npy").write_bytes(content[:len(content) // 2])
+    (folder / "images.npy").write_bytes(content[: len(content) // 2])
 
 
 def too_many_clusters(folder):
@@ -64,8 +65,11 @@ DAMAGE = [  # (what is done, words of the message, whether the file is set aside
 
 @pytest.mark.parametrize("damage, message, aside", DAMAGE)
 def test_damaged_data_is_named_and_never_trained_on(damage, message, aside, folder, tiny_study, capsys):
-    study = tiny_study("scl", methods={"scl": {"method": "scl.method.SCL", "augment": {"view": [], "strong": []},
-                                               "training": {"epochs": 1}}}, data=folder.parent)
+    study = tiny_study(
+        "scl",
+        methods={"scl": {"method": "scl.scl.SCL", "augment": {"view": [], "strong": []}, "training": {"epochs": 1}}},
+        data=folder.parent,
+    )
     run = study.runs()[0].directory
     damage(folder)
     assert main(["train", str(run), "--gpus", "0"]) == 2
@@ -118,7 +122,7 @@ def test_the_images_of_a_protocol(digits):
     evaluated = images.load(digits / "tiny-digits", "heldout", "assign")
     assert fit.rows.tolist() == list(range(*train)) and evaluated.rows.tolist() == list(range(*test))
     stored = np.load(digits / "tiny-digits" / "images.npy")
-    np.testing.assert_array_equal(evaluated.pixels.numpy(), stored[test[0]:test[1]])
+    np.testing.assert_array_equal(evaluated.pixels.numpy(), stored[test[0] : test[1]])
     batch = fit.batch(images.torch.tensor([3]))
     np.testing.assert_allclose(batch[0].permute(1, 2, 0).numpy(), stored[3] / 255, atol=1e-6)
     with pytest.raises(ValueError, match="no protocol 'other'"):
@@ -132,16 +136,25 @@ def test_the_images_of_a_protocol(digits):
 def two_sizes(tmp_path_factory):
     """<folder>/tiny-digits at 8 and at 12 px."""
     data = tmp_path_factory.mktemp("two-sizes")
-    prepare("tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8,
-            larger_size=12, subset=200)
+    prepare(
+        "tiny-digits",
+        dataset="digits",
+        folder=data / "tiny-digits",
+        archives=data / "archives",
+        size=8,
+        larger_size=12,
+        subset=200,
+    )
     return data
 
 
 def of_two_sizes(tiny_study, data, *stages):
     methods = copy.deepcopy(TINY_METHODS)
     methods["pica"]["options"]["resize"] = 12
-    methods["pica"]["augment"] = {"original": [{"resize": {"size": 12}}, {"random_crop": {"size": 8}}],
-                                  "perturbed": [{"random_resized_crop": {"size": 8}}]}
+    methods["pica"]["augment"] = {
+        "original": [{"resize": {"size": 12}}, {"random_crop": {"size": 8}}],
+        "perturbed": [{"random_resized_crop": {"size": 8}}],
+    }
     return tiny_study(*stages, methods=methods, data=data)
 
 
@@ -151,7 +164,7 @@ def test_a_method_gets_the_larger_images_where_it_asks_for_them(two_sizes, tiny_
     seen = {}
     for run in study.runs():
         if run.seed == 0:
-            settled = settings.complete(settings.load_run(run.directory))
+            settled = config.complete(config.load_run(run.directory))
             trainer = Trainer(settled, run.directory, device="cpu", report=lambda *_: None)
             seen[run.stage] = trainer.images.pixels.numpy(), trainer.method.problem.size
     stored = two_sizes / "tiny-digits"
@@ -160,8 +173,10 @@ def test_a_method_gets_the_larger_images_where_it_asks_for_them(two_sizes, tiny_
         assert seen[stage][1] == 8
     simclr, pica = train_all(study)
     facts = describe(stored)
-    assert {run.stage: json.loads((run.directory / "record.json").read_text())["identity"]["images"]["sha256"]
-            for run in (simclr, pica)} == {"simclr": facts["images_sha256"], "pica": facts["larger"]["sha256"]}
+    assert {
+        run.stage: json.loads((run.directory / "record.json").read_text())["identity"]["images"]["sha256"]
+        for run in (simclr, pica)
+    } == {"simclr": facts["images_sha256"], "pica": facts["larger"]["sha256"]}
     evaluate_run(pica.directory, stored)  # which knows them by the usual ones
 
 

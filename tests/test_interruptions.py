@@ -30,9 +30,12 @@ from benchmarks.workflow import handle_sigterm_in_a_thread
 pytestmark = [pytest.mark.workflow, pytest.mark.network]
 
 EPOCHS = 150
-STUDY = TINY | {"methods": {
-    "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
-    "scan": TINY_METHODS["scan"] | {"training": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.001}}}}
+STUDY = TINY | {
+    "methods": {
+        "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
+        "scan": TINY_METHODS["scan"] | {"training": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.001}},
+    }
+}
 CIFAR10 = "cifar-10-python.tar.gz"
 
 
@@ -40,11 +43,30 @@ def start(folder, study, *flags, before=()):
     """Start the workflow in a process group of its own; Ctrl-C reaches it also where the tests run in the background.
     before: a command that starts it."""
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    command = [*before, Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", "2",
-               "--workflow-profile", ROOT / "profiles" / "default", "--configfile", "study.yaml", *flags]
+    command = [
+        *before,
+        Path(sys.executable).with_name("snakemake"),
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "2",
+        "--workflow-profile",
+        ROOT / "profiles" / "default",
+        "--configfile",
+        "study.yaml",
+        *flags,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def end_of(process):
@@ -122,7 +144,9 @@ def assert_the_same_command_finishes(folder, undisturbed, study=STUDY):
 
 def no_target_is_there(folder):
     """A target under its final name would make the same command say that there is nothing to do."""
-    return not [name for name in ("tables.md", "claims.md", "runs.csv", "report") if (folder / "results" / name).exists()]
+    return not [
+        name for name in ("tables.md", "claims.md", "runs.csv", "report") if (folder / "results" / name).exists()
+    ]
 
 
 def resumed(folder):
@@ -224,7 +248,9 @@ def test_kill_9_of_snakemake_leaves_orphans_that_nothing_trains_beside(tmp_path,
     unlock(tmp_path, STUDY)
     assert_the_same_command_finishes(tmp_path, undisturbed)
     record = json.loads((run_of(tmp_path) / "record.json").read_text())
-    assert record["attempts"][0]["epoch"] == 0 and all(a["epoch"] == EPOCHS for a in record["attempts"][1:])  # trained once
+    assert record["attempts"][0]["epoch"] == 0 and all(
+        a["epoch"] == EPOCHS for a in record["attempts"][1:]
+    )  # trained once
 
 
 def test_a_power_cut_costs_what_was_not_saved(tmp_path, undisturbed):
@@ -358,7 +384,9 @@ WEIGHTS = ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt")
 def carry(undisturbed, tmp_path, *without):
     """Results as they arrive on another machine, with the times of the copying; without: names left behind."""
     folder = tmp_path / "moved"
-    shutil.copytree(undisturbed, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".snakemake", *without))
+    shutil.copytree(
+        undisturbed, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".snakemake", *without)
+    )
     return folder
 
 
@@ -369,7 +397,11 @@ def jobs_of(folder, study=STUDY) -> dict:
 
 def test_results_copied_with_data_newer_or_without_data_are_not_made_again(tmp_path, undisturbed):
     folder = carry(undisturbed, tmp_path)
-    for path in [*(folder / "data" / "tiny").iterdir(), run_of(folder) / "weights.pt", run_of(folder) / "assignments.npz"]:
+    for path in [
+        *(folder / "data" / "tiny").iterdir(),
+        run_of(folder) / "weights.pt",
+        run_of(folder) / "assignments.npz",
+    ]:
         os.utime(path)
     assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
     shutil.rmtree(folder / "data")

@@ -17,8 +17,8 @@ from conftest import TINY_METHODS
 from PIL import Image
 
 from baselines.simclr import SimCLR
-from scl.guard import labels_out_of_reach
-from scl.train import train
+from scl.engine.label_guard import labels_out_of_reach
+from scl.engine.train import train
 
 MESSAGE = "out of reach while a method trains"
 
@@ -57,10 +57,22 @@ def refused(*attempts):
 def test_labels_are_refused_however_they_are_opened(data, monkeypatch):
     path = data / "one" / "labels.npy"
     monkeypatch.chdir(path.parent)
-    ways = [lambda: np.load(path), lambda: np.load(path, mmap_mode="r"), lambda: np.memmap(path), lambda: open(path),
-            lambda: open(os.fsencode(path)), path.read_bytes, lambda: os.open(path, os.O_RDONLY), lambda: open("labels.npy"),
-            lambda: open("../two/labels.npy", "rb"), lambda: np.fromfile(path), lambda: shutil.copy(path, "copy.npy"),
-            lambda: np.save(path, 0), lambda: torch.load(path), lambda: open(path.parent / "labels_new.csv", "w")]
+    ways = [
+        lambda: np.load(path),
+        lambda: np.load(path, mmap_mode="r"),
+        lambda: np.memmap(path),
+        lambda: open(path),
+        lambda: open(os.fsencode(path)),
+        path.read_bytes,
+        lambda: os.open(path, os.O_RDONLY),
+        lambda: open("labels.npy"),
+        lambda: open("../two/labels.npy", "rb"),
+        lambda: np.fromfile(path),
+        lambda: shutil.copy(path, "copy.npy"),
+        lambda: np.save(path, 0),
+        lambda: torch.load(path),
+        lambda: open(path.parent / "labels_new.csv", "w"),
+    ]
     for way in ways[:-1]:
         with labels_out_of_reach():
             refused(way)
@@ -77,7 +89,14 @@ def test_links_to_labels_are_refused(data, tmp_path):
     os.link(data / "two" / "labels.npy", tmp_path / "of another benchmark.npy")
     (tmp_path / "both.npy").symlink_to("hard.npy")
     with labels_out_of_reach(data / "one"):
-        for name in ("alias.npy", "second.npy", "folder/labels.npy", "hard.npy", "of another benchmark.npy", "both.npy"):
+        for name in (
+            "alias.npy",
+            "second.npy",
+            "folder/labels.npy",
+            "hard.npy",
+            "of another benchmark.npy",
+            "both.npy",
+        ):
             refused(lambda: np.load(tmp_path / name), (tmp_path / name).read_bytes)
         os.rename(data / "one" / "labels.npy", data / "one" / "renamed.npy")
         refused((data / "one" / "renamed.npy").read_bytes)
@@ -91,9 +110,13 @@ def test_archives_are_refused(data, tmp_path):
     for name in ("x.tar", "x.tgz", "x.tar.xz", "x.tar.bz2", "X.ZIP"):
         (tmp_path / name).write_bytes(b"")
     with labels_out_of_reach(data / "one"):
-        refused(lambda: tarfile.open(downloads / "cifar-10-python.tar.gz"), lambda: zipfile.ZipFile(tmp_path / "linked"),
-                lambda: zipfile.ZipFile(downloads / "tiny-imagenet-200.zip"), (tmp_path / "hard").read_bytes,
-                lambda: gzip.open(data / "archives" / "cifar-10-python.tar.gz").read())
+        refused(
+            lambda: tarfile.open(downloads / "cifar-10-python.tar.gz"),
+            lambda: zipfile.ZipFile(tmp_path / "linked"),
+            lambda: zipfile.ZipFile(downloads / "tiny-imagenet-200.zip"),
+            (tmp_path / "hard").read_bytes,
+            lambda: gzip.open(data / "archives" / "cifar-10-python.tar.gz").read(),
+        )
         for path in [*(data / "archives").rglob("*.*"), *tmp_path.glob("*.t*"), tmp_path / "X.ZIP"]:
             refused(path.read_bytes)
     assert tarfile.open(downloads / "cifar-10-python.tar.gz").getnames() == []

@@ -177,10 +177,16 @@ def test_self_label_loss_without_a_confident_image_is_none():
 def test_partition_uncertainty(batch, clusters, _):
     rng = np.random.default_rng(9)
     p, q = simplex(rng, batch, clusters), simplex(rng, batch, clusters)
-    cosine = [[sum(p[i, a] * q[i, b] for i in range(batch)) / math.sqrt(sum(p[:, a] ** 2) * sum(q[:, b] ** 2))
-               for b in range(clusters)] for a in range(clusters)]
-    uncertainty = -sum(math.log(math.exp(cosine[a][a]) / sum(math.exp(c) for c in cosine[a]))
-                       for a in range(clusters)) / clusters
+    cosine = [
+        [
+            sum(p[i, a] * q[i, b] for i in range(batch)) / math.sqrt(sum(p[:, a] ** 2) * sum(q[:, b] ** 2))
+            for b in range(clusters)
+        ]
+        for a in range(clusters)
+    ]
+    uncertainty = (
+        -sum(math.log(math.exp(cosine[a][a]) / sum(math.exp(c) for c in cosine[a])) for a in range(clusters)) / clusters
+    )
     mean = p.mean(0)
     close(partition_uncertainty(t(p), t(q), 2.0), uncertainty + 2 * (math.log(clusters) + (mean * np.log(mean)).sum()))
 
@@ -200,9 +206,12 @@ def test_gradients_by_finite_differences(name, clusters):
         z1, z2 = torch.nn.functional.normalize(z, dim=1).chunk(2)
         q1, q2 = (torch.softmax(v @ prototypes.T / 0.5, 1) for v in (z1, z2))
         p1, p2 = memory.similarity(z1, index), memory.similarity(z2, index)
-        return {"semantic": lambda: losses.semantic_contrast(p1, p2, y), "balance": lambda: losses.balance(q1),
-                "consistency": lambda: losses.clustering_consistency(p1, p2, q1, q2),
-                "instance": lambda: losses.nt_xent(z1, z2, 0.5)}[name]()
+        return {
+            "semantic": lambda: losses.semantic_contrast(p1, p2, y),
+            "balance": lambda: losses.balance(q1),
+            "consistency": lambda: losses.clustering_consistency(p1, p2, q1, q2),
+            "instance": lambda: losses.nt_xent(z1, z2, 0.5),
+        }[name]()
 
     z = torch.randn(10, 6, generator=generator, requires_grad=True)
     loss(z).backward()

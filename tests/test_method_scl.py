@@ -9,12 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scl import losses, settings
-from scl.contract import Problem
+from scl import config, losses
+from scl.config import Network
+from scl.engine.train import Trainer
 from scl.images import load
-from scl.method import SCL, Options
-from scl.settings import Network
-from scl.train import Trainer
+from scl.method import Problem
+from scl.scl import SCL, Options
 
 IMAGES, CLUSTERS, BATCH, EPOCHS = 60, 4, 16, 40
 INDEX = torch.arange(100, 100 + BATCH) * 7 % IMAGES  # 16 different positions
@@ -33,8 +33,9 @@ TEMPERATURES = {"temperature": 0.2, "prototype_temperature": 0.3, "instance_temp
 def build(*, images=IMAGES, clusters=CLUSTERS, epoch=EPOCHS - 1, **options):
     """SCL with a memory of random unit rows and random pseudo classes; weights depend on no option."""
     options = {"prototypes": "random"} | options
-    problem = Problem(images=images, unlabelled=0, clusters=clusters, size=8, epochs=EPOCHS, mean=(0.5,) * 3,
-                      std=(0.25,) * 3)
+    problem = Problem(
+        images=images, unlabelled=0, clusters=clusters, size=8, epochs=EPOCHS, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
     torch.manual_seed(1)
     method = SCL(Options(projection_hidden=32, projection=8, **options), problem, Network(width=8, layers=[1, 1, 1]))
     generator = torch.Generator().manual_seed(2)
@@ -61,17 +62,28 @@ def naive(method):
     z1, z2, prototypes = embedded(method)
     q1, q2 = (plain.decisions(z, prototypes, o.prototype_temperature) for z in (z1, z2))
     p1, p2 = (plain.similarities(z, INDEX, method.memory, o.temperature) for z in (z1, z2))
-    y = {rule: plain.consensus(*four) for rule, four in {
-        "both": (p1, p2, q1, q2), "boundaries": (q1, q2, q1, q2), "similarities": (p1, p2, p1, p2)}.items()}
+    y = {
+        rule: plain.consensus(*four)
+        for rule, four in {
+            "both": (p1, p2, q1, q2),
+            "boundaries": (q1, q2, q1, q2),
+            "similarities": (p1, p2, p1, p2),
+        }.items()
+    }
     spread = plain.entropy_of_mean(np.concatenate([q1, q2]))
-    semantic = {rule: -sum(math.log(p[i, k]) for p in (p1, p2) for i, k in enumerate(classes)) / (2 * BATCH)
-                for rule, classes in y.items()}
+    semantic = {
+        rule: -sum(math.log(p[i, k]) for p in (p1, p2) for i, k in enumerate(classes)) / (2 * BATCH)
+        for rule, classes in y.items()
+    }
     return {
-        "y, warm-up": (q1 + q2).argmax(1).tolist(), **{f"y, {rule}": y[rule] for rule in y},
+        "y, warm-up": (q1 + q2).argmax(1).tolist(),
+        **{f"y, {rule}": y[rule] for rule in y},
         **{f"semantic, {rule}": semantic[rule] for rule in y},
         "consistency": (plain.agreement(p1, q2) + plain.agreement(p2, q1)) / 2,
-        "view consistency": plain.agreement(q1, q2), "balance": math.log(CLUSTERS) - spread,
-        "instance": plain.nt_xent(z1, z2, o.instance_temperature)}
+        "view consistency": plain.agreement(q1, q2),
+        "balance": math.log(CLUSTERS) - spread,
+        "instance": plain.nt_xent(z1, z2, o.instance_temperature),
+    }
 
 
 def terms_of(method):
@@ -85,8 +97,10 @@ def _scl_step_reference(method):
     terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
     terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
     terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {o.consensus}"}
-    return ({name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
-            e["y, warm-up" if warm else f"y, {o.consensus}"])
+    return (
+        {name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
+        e["y, warm-up" if warm else f"y, {o.consensus}"],
+    )
 
 
 @pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
@@ -112,8 +126,9 @@ def test_rules_of_consensus_differ_on_these_images():
     assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "warm-up")}) == 4
 
 
-@pytest.mark.parametrize("warm_up, epochs", [
-    (0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)])
+@pytest.mark.parametrize(
+    "warm_up, epochs", [(0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)]
+)
 def test_warm_up_lasts_a_share_of_the_epochs(warm_up, epochs):
     """Of 40, rounded to whole ones, at least one."""
     method = build(warm_up=warm_up)
@@ -233,9 +248,13 @@ def test_an_ablation_changes_its_own_terms_only(name):
     before, after = terms_of(reference), terms_of(ablated)
     gone, changed = before.keys() - after.keys(), {k for k in after if after[k] != before.get(k)}
     assert (gone, changed) == {
-        "no-semantic": ({"semantic"}, set()), "no-instance": ({"instance"}, set()),
-        "no-consistency": (set(), {"consistency"}), "boundaries": (set(), {"semantic"}),
-        "similarities": (set(), {"semantic"}), "kmeans": (set(), set())}[name]
+        "no-semantic": ({"semantic"}, set()),
+        "no-instance": ({"instance"}, set()),
+        "no-consistency": (set(), {"consistency"}),
+        "boundaries": (set(), {"semantic"}),
+        "similarities": (set(), {"semantic"}),
+        "kmeans": (set(), set()),
+    }[name]
     assert ablated.clusters_by_kmeans == (name == "kmeans") and not reference.clusters_by_kmeans
 
 
@@ -268,6 +287,7 @@ def test_decisions_stay_in_float32_under_autocast():
 
 def test_views_are_drawn_under_two_augmentations():
     """v1 as SimCLR's, v2 strong, both of the image itself."""
+
     class Positions:
         def batch(self, index):
             return index.float()
@@ -332,12 +352,12 @@ def test_assignment_is_the_decision_on_the_image_as_it_is(tiny_study, train_all)
     """[11], from the files of a run: argmax of q of images.npy / 255, without augmentation, in evaluation mode."""
     study = tiny_study("scl")
     (run,) = train_all(study)
-    config = settings.complete(settings.load_run(run.directory))
-    trainer = Trainer(config, run.directory, device="cpu", report=lambda *_: None)
+    run_settings = config.complete(config.load_run(run.directory))
+    trainer = Trainer(run_settings, run.directory, device="cpu", report=lambda *_: None)
     method = trainer.method
     method.load_state_dict(torch.load(run.directory / "weights.pt", weights_only=True), strict=False)
     method.eval()
-    pixels = load(config.data, "joint", "assign").pixels.numpy() / np.float32(255)
+    pixels = load(run_settings.data, "joint", "assign").pixels.numpy() / np.float32(255)
     with torch.no_grad():
         z = method.embed(torch.tensor(pixels).permute(0, 3, 1, 2)).double().numpy()
         prototypes = torch.nn.functional.normalize(method.prototypes.weight, dim=1).double().numpy()

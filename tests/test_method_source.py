@@ -9,8 +9,8 @@ from conftest import TINY_METHODS
 from benchmarks.check import check_methods
 from benchmarks.report.runs import row_of
 from benchmarks.state import Survey
-from scl import settings
-from scl.record import sha256
+from scl import config
+from scl.engine.io import sha256
 
 SOURCE = "from baselines.controls import Random\n\n\nclass Own(Random):\n    pass\n"
 
@@ -29,10 +29,10 @@ def own(tmp_path, monkeypatch, tiny_study):
 def test_the_run_and_its_record_name_the_file(own, train_all):
     path, plan = own
     mine, ours = train_all(plan())
-    assert settings.load_run(mine.directory).method_source == sha256(path)
+    assert config.load_run(mine.directory).method_source == sha256(path)
     record = json.loads((mine.directory / "record.json").read_text())
     assert record["identity"]["settings"]["method_source"] == sha256(path)
-    assert settings.load_run(ours.directory).method_source is None
+    assert config.load_run(ours.directory).method_source is None
 
 
 def test_after_an_edit_the_old_number_counts_no_more(own, train_all):

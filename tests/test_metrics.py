@@ -55,7 +55,9 @@ def test_information_and_pairs_are_those_of_scikit_learn():
     for case in range(300):
         count, classes, clusters = generator.integers(1, [200, 12, 12])
         labels, other = generator.integers(classes, size=count), generator.integers(clusters, size=count)
-        assignments = [other, np.where(generator.random(count) < 0.7, labels, other), labels, np.arange(count)][case % 4]
+        assignments = [other, np.where(generator.random(count) < 0.7, labels, other), labels, np.arange(count)][
+            case % 4
+        ]
         scores = clustering_scores(labels, assignments)
         assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, assignments), abs=1e-9)
         geometric = normalized_mutual_info_score(labels, assignments, average_method="geometric")
@@ -137,9 +139,12 @@ def test_neighbour_purity_leaves_out_the_image_itself_and_the_unlabelled():
     neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
     assert neighbour_purity(labels, neighbours, rows) == pytest.approx(2 / 3)
     assert neighbour_purity(labels, [[4, 2]], [2]) is None
-    for neighbours, rows, words in [([[5]], [0], "neighbours point outside the 5 images"),
-                                    ([[-1]], [0], "neighbours point"), ([[0]], [-1], "rows point"),
-                                    ([[0]], [5], "rows point outside the 5 images")]:
+    for neighbours, rows, words in [
+        ([[5]], [0], "neighbours point outside the 5 images"),
+        ([[-1]], [0], "neighbours point"),
+        ([[0]], [-1], "rows point"),
+        ([[0]], [5], "rows point outside the 5 images"),
+    ]:
         with pytest.raises(ValueError, match=words):
             neighbour_purity(labels, neighbours, rows)
     for neighbours in ([[1]], [1, 2], [[[1]], [[2]]]):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from scl import networks
+from scl.config import Network, read
 from scl.networks import Encoder, Prototypes, backbone, projection_head, sobel
-from scl.settings import Network, read
 
 SMALL = Network(width=8, layers=[1, 1, 1])
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -103,9 +103,16 @@ def test_encoder_takes_sobel_of_the_normalised_image():
 # --- the stem by image size -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size, pooled, sides", [
-    (8, False, [8, 8, 4, 2]), (32, False, [32, 32, 16, 8]), (33, True, [33, 16, 8, 4]), (64, True, [64, 32, 16, 8]),
-    (96, True, [96, 48, 24, 12])])
+@pytest.mark.parametrize(
+    "size, pooled, sides",
+    [
+        (8, False, [8, 8, 4, 2]),
+        (32, False, [32, 32, 16, 8]),
+        (33, True, [33, 16, 8, 4]),
+        (64, True, [64, 32, 16, 8]),
+        (96, True, [96, 48, 24, 12]),
+    ],
+)
 def test_stem_of_small_images(size, pooled, sides):
     """A 3x3 convolution of stride 1, from 33 px on a 2x2 max-pool of stride 2; sides after it and each stage."""
     net = backbone(SMALL, size)
@@ -120,8 +127,11 @@ def test_stem_of_small_images(size, pooled, sides):
 
 def sides_of(net, size, channels=3):
     sides, stages = [], [net.conv1, net.layer1, net.layer2, net.layer3, getattr(net, "layer4", None)]
-    hooks = [stage.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
-             for stage in stages if stage is not None and not isinstance(stage, nn.Identity)]
+    hooks = [
+        stage.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
+        for stage in stages
+        if stage is not None and not isinstance(stage, nn.Identity)
+    ]
     with torch.no_grad():
         net.eval()(torch.zeros(1, channels, size, size))
     for hook in hooks:
@@ -146,19 +156,25 @@ def test_stem_pools_as_it_is_told(size, pool):
     assert isinstance(backbone(Network(width=8, layers=[1, 1, 1], pool=pool), size).maxpool, nn.MaxPool2d) == pool
 
 
-@pytest.mark.parametrize("network, stages, dimensions", [
-    (Network(), [2, 2, 2, 2], 512), (Network(backbone="resnet34", width=8), [3, 4, 6, 3], 64),
-    (Network(width=8, layers=[1, 2, 1]), [1, 2, 1], 32), (Network(width=16, layers=[1, 1, 1, 2]), [1, 1, 1, 2], 128)])
+@pytest.mark.parametrize(
+    "network, stages, dimensions",
+    [
+        (Network(), [2, 2, 2, 2], 512),
+        (Network(backbone="resnet34", width=8), [3, 4, 6, 3], 64),
+        (Network(width=8, layers=[1, 2, 1]), [1, 2, 1], 32),
+        (Network(width=16, layers=[1, 1, 1, 2]), [1, 1, 1, 2], 128),
+    ],
+)
 def test_stages_double_the_width(network, stages, dimensions):
     made = encoder(network, size=32)
     net, width = made.backbone, network.width
-    layers = [net.layer1, net.layer2, net.layer3, net.layer4][:len(stages)]
+    layers = [net.layer1, net.layer2, net.layer3, net.layer4][: len(stages)]
     assert [len(layer) for layer in layers] == stages
-    assert [layer[0].conv1.out_channels for layer in layers] == [width, 2 * width, 4 * width, 8 * width][:len(stages)]
+    assert [layer[0].conv1.out_channels for layer in layers] == [width, 2 * width, 4 * width, 8 * width][: len(stages)]
     assert len(stages) == 4 or isinstance(net.layer4, nn.Identity)
     assert made.dimensions == dimensions
     assert made.eval()(torch.rand(2, 3, 32, 32)).shape == (2, dimensions)
-    assert sides_of(net, 32) == [32, 32, 16, 8, 4][:len(stages) + 1]
+    assert sides_of(net, 32) == [32, 32, 16, 8, 4][: len(stages) + 1]
     assert starts_open(net)
 
 
@@ -175,26 +191,39 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
     assert weight.abs().max() > 2.5 * weight.std()  # not uniform
 
 
-@pytest.mark.parametrize("network, size, words", [
-    ({"backbone": "vit_small_patch16_224"}, 32, "network.backbone: 'vit_small_patch16_224' is not a ResNet"),
-    ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
-    ({"layers": [1, 1]}, 32, r"layers: \[1, 1\] are not"),
-    ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
-    ({"layers": [1, 0, 1]}, 32, r"layers\[1\]: must be greater than or equal to 1, got 0"),
-    ({"layers": []}, 32, r"layers: \[\] are not"),
-    ({"width": 32}, 97, "width, layers, pool and pool_padding apply to images up to 96 px"),
-    ({"width": 128}, 97, "apply to images up to 96 px"),
-    ({"layers": [1, 1, 1]}, 97, "apply to images up to 96 px"),
-    ({"pool_padding": 1}, 97, "apply to images up to 96 px"),
-])
+@pytest.mark.parametrize(
+    "network, size, words",
+    [
+        ({"backbone": "vit_small_patch16_224"}, 32, "network.backbone: 'vit_small_patch16_224' is not a ResNet"),
+        ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
+        ({"layers": [1, 1]}, 32, r"layers: \[1, 1\] are not"),
+        ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: \[1, 1, 1, 1, 1\] are not"),
+        ({"layers": [1, 0, 1]}, 32, r"layers\[1\]: must be greater than or equal to 1, got 0"),
+        ({"layers": []}, 32, r"layers: \[\] are not"),
+        ({"width": 32}, 97, "width, layers, pool and pool_padding apply to images up to 96 px"),
+        ({"width": 128}, 97, "apply to images up to 96 px"),
+        ({"layers": [1, 1, 1]}, 97, "apply to images up to 96 px"),
+        ({"pool_padding": 1}, 97, "apply to images up to 96 px"),
+    ],
+)
 def test_check_refuses(network, size, words):
     with pytest.raises(ValueError, match=words):
         networks.check(read(Network, network), size)
 
 
-@pytest.mark.parametrize("network, size", [
-    ({}, 8), ({}, 97), ({}, 224), ({"backbone": "resnet26"}, 32), ({"backbone": "resnet50"}, 32), ({"width": 32}, 96),
-    ({"layers": [1, 1, 1]}, 96), ({"layers": [1, 1, 1, 1], "width": 16}, 32)])
+@pytest.mark.parametrize(
+    "network, size",
+    [
+        ({}, 8),
+        ({}, 97),
+        ({}, 224),
+        ({"backbone": "resnet26"}, 32),
+        ({"backbone": "resnet50"}, 32),
+        ({"width": 32}, 96),
+        ({"layers": [1, 1, 1]}, 96),
+        ({"layers": [1, 1, 1, 1], "width": 16}, 32),
+    ],
+)
 def test_check_allows(network, size):
     networks.check(Network(**network), size)
 
@@ -227,8 +256,12 @@ def test_projection_head_layers():
     linear = [("Linear", [(10, 6), (10,)]), ("ReLU", []), ("Linear", [(4, 10), (4,)])]
     assert shapes(projection_head(6, 10, 4)) == shapes(projection_head(6, 10, 4, normalised=False)) == linear
     assert shapes(projection_head(6, 10, 4, normalised=True)) == [
-        ("Linear", [(10, 6)]), ("BatchNorm1d", [(10,), (10,)]), ("ReLU", []), ("Linear", [(4, 10)]),
-        ("BatchNorm1d", [])]
+        ("Linear", [(10, 6)]),
+        ("BatchNorm1d", [(10,), (10,)]),
+        ("ReLU", []),
+        ("Linear", [(4, 10)]),
+        ("BatchNorm1d", []),
+    ]
 
 
 def test_prototypes_are_cosines():
@@ -281,7 +314,7 @@ def test_sobel_is_the_horizontal_and_vertical_gradient_of_the_mean_of_the_channe
     grey = np.pad(images.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)))
     horizontal = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
     for b, y, x in np.ndindex(2, 5, 6):
-        window = grey[b, y:y + 3, x:x + 3]
+        window = grey[b, y : y + 3, x : x + 3]
         across = sum(horizontal[i][j] * window[i, j] for i in range(3) for j in range(3))
         down = sum(horizontal[j][i] * window[i, j] for i in range(3) for j in range(3))
         assert found[b, :, y, x].tolist() == pytest.approx([across, down], abs=1e-12)

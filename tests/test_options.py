@@ -6,16 +6,26 @@ from baselines.controls import Pixels
 from baselines.pica import PICA
 from baselines.scan import SCAN, SelfLabel
 from baselines.simclr import SimCLR
-from scl.method import SCL
-from scl.settings import read
+from scl.config import read
+from scl.scl import SCL
 
 
 def test_defaults_of_the_official_codes():
     """As docs/methods.md has them; config/paper.yaml states most of them again."""
-    assert vars(SimCLR.Options()) == {"temperature": 0.1, "anchors": "first", "projection_hidden": 512,
-                                      "projection": 128, "layer": "projection", "kmeans_restarts": 10}
-    assert vars(SCAN.Options()) == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512,
-                                    "projection": 128}
+    assert vars(SimCLR.Options()) == {
+        "temperature": 0.1,
+        "anchors": "first",
+        "projection_hidden": 512,
+        "projection": 128,
+        "layer": "projection",
+        "kmeans_restarts": 10,
+    }
+    assert vars(SCAN.Options()) == {
+        "neighbours": 20,
+        "entropy_weight": 5.0,
+        "projection_hidden": 512,
+        "projection": 128,
+    }
     assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
     assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "resize": None}
     assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
@@ -24,32 +34,78 @@ def test_defaults_of_the_official_codes():
 def test_defaults_of_scl():
     """Fixed once, the same on every benchmark (docs/lab-notes.md): whoever changes one changes all tables."""
     assert vars(SCL.Options()) == {
-        "temperature": 0.07, "prototype_temperature": 0.1, "instance_temperature": 0.5, "memory_momentum": 0.5,
-        "instance_weight": 1.0, "semantic_weight": 1.0, "consistency_weight": 1.0, "balance_weight": 2.0,
-        "consistency": "joint", "consensus": "both", "warm_up": 0.025, "prototypes": "kmeans",
-        "assignment": "prototypes", "projection_hidden": 512, "projection": 128, "projection_norm": True,
-        "kmeans_restarts": 10}
+        "temperature": 0.07,
+        "prototype_temperature": 0.1,
+        "instance_temperature": 0.5,
+        "memory_momentum": 0.5,
+        "instance_weight": 1.0,
+        "semantic_weight": 1.0,
+        "consistency_weight": 1.0,
+        "balance_weight": 2.0,
+        "consistency": "joint",
+        "consensus": "both",
+        "warm_up": 0.025,
+        "prototypes": "kmeans",
+        "assignment": "prototypes",
+        "projection_hidden": 512,
+        "projection": 128,
+        "projection_norm": True,
+        "kmeans_restarts": 10,
+    }
 
 
-@pytest.mark.parametrize("cls, allowed, refused, words", [
-    (SCL, {"temperature": 1e-3}, {"temperature": 0.0}, "^temperature: must be greater than or equal to 0.001, got 0.0"),
-    (SCL, {"prototype_temperature": 1e-3}, {"prototype_temperature": 0.0}, "prototype_temperature: must be greater than or equal to 0.001, got 0.0"),
-    (SCL, {"instance_temperature": 1e-3}, {"instance_temperature": 0.0}, "instance_temperature: must be greater than or equal to 0.001, got 0.0"),
-    (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: must be 'joint' or 'view', got 'both'"),
-    (SCL, {"consensus": "boundaries"}, {"consensus": "q"}, "consensus: must be 'both', 'boundaries' or 'similarities', got 'q'"),
-    (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: must be .* got 'joint'"),
-    (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: must be 'kmeans' or 'random', got 'zero'"),
-    (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: must be 'prototypes' or 'kmeans', got 'h'"),
-    (SimCLR, {"temperature": 1e-3}, {"temperature": 0.0}, "temperature: must be greater than or equal to 0.001, got 0.0"),
-    (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: must be 'first' or 'both', got 'second'"),
-    (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: must be 'projection' or 'encoder', got 'head'"),
-    (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: must be greater than or equal to 1, got 0"),
-    (SelfLabel, {"threshold": 0.0}, {"threshold": -0.01}, "threshold: must be greater than or equal to 0, got -0.01"),
-    (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: must be less than 1, got 1.0"),
-    (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: must be greater than or equal to 1, got 0"),
-    (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: must be greater than or equal to 2, got 1"),
-    (PICA, {"resize": 8}, {"resize": 7}, "resize: must be greater than or equal to 8, got 7"),
-])
+@pytest.mark.parametrize(
+    "cls, allowed, refused, words",
+    [
+        (
+            SCL,
+            {"temperature": 1e-3},
+            {"temperature": 0.0},
+            "^temperature: must be greater than or equal to 0.001, got 0.0",
+        ),
+        (
+            SCL,
+            {"prototype_temperature": 1e-3},
+            {"prototype_temperature": 0.0},
+            "prototype_temperature: must be greater than or equal to 0.001, got 0.0",
+        ),
+        (
+            SCL,
+            {"instance_temperature": 1e-3},
+            {"instance_temperature": 0.0},
+            "instance_temperature: must be greater than or equal to 0.001, got 0.0",
+        ),
+        (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: must be 'joint' or 'view', got 'both'"),
+        (
+            SCL,
+            {"consensus": "boundaries"},
+            {"consensus": "q"},
+            "consensus: must be 'both', 'boundaries' or 'similarities', got 'q'",
+        ),
+        (SCL, {"consensus": "similarities"}, {"consensus": "joint"}, "consensus: must be .* got 'joint'"),
+        (SCL, {"prototypes": "random"}, {"prototypes": "zero"}, "prototypes: must be 'kmeans' or 'random', got 'zero'"),
+        (SCL, {"assignment": "kmeans"}, {"assignment": "h"}, "assignment: must be 'prototypes' or 'kmeans', got 'h'"),
+        (
+            SimCLR,
+            {"temperature": 1e-3},
+            {"temperature": 0.0},
+            "temperature: must be greater than or equal to 0.001, got 0.0",
+        ),
+        (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: must be 'first' or 'both', got 'second'"),
+        (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: must be 'projection' or 'encoder', got 'head'"),
+        (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: must be greater than or equal to 1, got 0"),
+        (
+            SelfLabel,
+            {"threshold": 0.0},
+            {"threshold": -0.01},
+            "threshold: must be greater than or equal to 0, got -0.01",
+        ),
+        (SelfLabel, {"threshold": 0.999}, {"threshold": 1.0}, "threshold: must be less than 1, got 1.0"),
+        (PICA, {"perturbations": 1}, {"perturbations": 0}, "perturbations: must be greater than or equal to 1, got 0"),
+        (PICA, {"overclusters": 2}, {"overclusters": 1}, "overclusters: must be greater than or equal to 2, got 1"),
+        (PICA, {"resize": 8}, {"resize": 7}, "resize: must be greater than or equal to 8, got 7"),
+    ],
+)
 def test_options_up_to_their_limits(cls, allowed, refused, words):
     cls.Options(**allowed)
     with pytest.raises(ValueError, match=words):

@@ -15,7 +15,7 @@ MINE = """
 import torch
 from torch import nn
 
-from scl.contract import Method
+from scl.method import Method
 
 
 class MyMethod(Method):
@@ -41,8 +41,12 @@ def test_conformance_of_a_file_in_the_working_directory(source, passes, tmp_path
     for file in ("pyproject.toml", "tests/conftest.py", "tests/test_conformance.py"):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "my_file.py").write_text(source)
-    ended = subprocess.run([Path(sys.executable).with_name("pytest"), "tests/test_conformance.py", "--method", "my_file.MyMethod"],
-                           cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_XDIST_WORKER_COUNT": ""},
-                           capture_output=True, text=True)
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("pytest"), "tests/test_conformance.py", "--method", "my_file.MyMethod"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_XDIST_WORKER_COUNT": ""},
+        capture_output=True,
+        text=True,
+    )
     assert (ended.returncode == 0) == passes, ended.stdout
-    assert "cannot import" not in ended.stdout and "8 passed" in ended.stdout or not passes
+    assert ("cannot import" not in ended.stdout and "8 passed" in ended.stdout) or not passes

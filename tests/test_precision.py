@@ -3,18 +3,22 @@
 import pytest
 import torch
 
-from scl import precision
+from scl.engine import precision
 
 
-@pytest.mark.parametrize("amx, avx512, expected", [
-    (False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)])
+@pytest.mark.parametrize(
+    "amx, avx512, expected",
+    [(False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)],
+)
 def test_auto_on_a_cpu_follows_what_it_multiplies(monkeypatch, amx, avx512, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     assert precision.choose("auto", "cpu") == expected
 
 
-@pytest.mark.parametrize("capability, expected", [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)])
+@pytest.mark.parametrize(
+    "capability, expected", [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
 def test_auto_on_a_gpu_follows_its_generation(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert precision.choose("auto", "cuda") == expected

@@ -33,8 +33,12 @@ PICA_PERTURBED = [  # after the crop
 
 
 def scan_strong(largest):
-    return [{"flip": {"probability": 0.5}}, {"random_crop": {}}, {"scan_strong": {"operations": 4}},
-            {"cutout": {"largest": largest}}]
+    return [
+        {"flip": {"probability": 0.5}},
+        {"random_crop": {}},
+        {"scan_strong": {"operations": 4}},
+        {"cutout": {"largest": largest}},
+    ]
 
 
 @pytest.fixture(params=["paper", "official"])
@@ -68,7 +72,6 @@ def test_every_committed_configuration_reads(name, monkeypatch):
     assert study.runs() and study.title
 
 
-
 @pytest.mark.parametrize("benchmark", SIZES)
 def test_simclr(study, benchmark):
     """Official: SCAN's pretext task, the same on CIFAR-10, CIFAR-100-20 and STL-10; used here on all six."""
@@ -77,13 +80,27 @@ def test_simclr(study, benchmark):
     assert (s.training.momentum, s.training.final_learning_rate) == (0.9, pytest.approx(0.4 * 0.1**3))
     assert s.augment == {"view": SIMCLR_VIEW}
     layer = "encoder" if "imagenet" in benchmark else "projection"  # the authors' answers: CIFAR-10, ImageNet
-    assert s.options == {"temperature": 0.1, "anchors": "first", "projection_hidden": 512, "projection": 128,
-                         "layer": layer, "kmeans_restarts": 1 if benchmark == "tiny-imagenet" else 10}
+    assert s.options == {
+        "temperature": 0.1,
+        "anchors": "first",
+        "projection_hidden": 512,
+        "projection": 128,
+        "layer": layer,
+        "kmeans_restarts": 1 if benchmark == "tiny-imagenet" else 10,
+    }
 
 
-@pytest.mark.parametrize("benchmark,epochs,batch,hole", [
-    ("cifar10", 50, 128, 16), ("cifar100-20", 100, 512, 16), ("stl10", 100, 128, 32),  # official
-    ("imagenet10", 100, 128, 32), ("imagenet-dogs", 100, 128, 32), ("tiny-imagenet", 100, 512, 21)])  # ours
+@pytest.mark.parametrize(
+    "benchmark,epochs,batch,hole",
+    [
+        ("cifar10", 50, 128, 16),
+        ("cifar100-20", 100, 512, 16),
+        ("stl10", 100, 128, 32),  # official
+        ("imagenet10", 100, 128, 32),
+        ("imagenet-dogs", 100, 128, 32),
+        ("tiny-imagenet", 100, 512, 21),
+    ],
+)  # ours
 def test_scan(study, benchmark, epochs, batch, hole):
     s = resolved(study, "scan", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, batch, *ADAM)
@@ -92,9 +109,17 @@ def test_scan(study, benchmark, epochs, batch, hole):
     assert study.methods["scan"].after == "simclr"
 
 
-@pytest.mark.parametrize("benchmark,epochs,hole", [
-    ("cifar10", 200, 16), ("cifar100-20", 200, 16), ("stl10", 100, 32),  # official
-    ("imagenet10", 100, 32), ("imagenet-dogs", 100, 32), ("tiny-imagenet", 200, 21)])  # ours
+@pytest.mark.parametrize(
+    "benchmark,epochs,hole",
+    [
+        ("cifar10", 200, 16),
+        ("cifar100-20", 200, 16),
+        ("stl10", 100, 32),  # official
+        ("imagenet10", 100, 32),
+        ("imagenet-dogs", 100, 32),
+        ("tiny-imagenet", 200, 21),
+    ],
+)  # ours
 def test_self_label(study, benchmark, epochs, hole):
     s = resolved(study, "selflabel", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, 1000, *ADAM)
@@ -103,10 +128,17 @@ def test_self_label(study, benchmark, epochs, hole):
     assert study.methods["selflabel"].after == "scan"
 
 
-@pytest.mark.parametrize("benchmark,batch,overclusters,resized", [
-    ("cifar100-20", 256, 70, 40), ("stl10", 128, 70, 112),  # official; Tiny-ImageNet's 700 is the paper's
-    ("cifar10", 256, 70, 40), ("imagenet10", 128, 70, 112), ("imagenet-dogs", 128, 70, 112),
-    ("tiny-imagenet", 256, 700, 75)])  # ours: 64 * 112 / 96, rounded
+@pytest.mark.parametrize(
+    "benchmark,batch,overclusters,resized",
+    [
+        ("cifar100-20", 256, 70, 40),
+        ("stl10", 128, 70, 112),  # official; Tiny-ImageNet's 700 is the paper's
+        ("cifar10", 256, 70, 40),
+        ("imagenet10", 128, 70, 112),
+        ("imagenet-dogs", 128, 70, 112),
+        ("tiny-imagenet", 256, 700, 75),
+    ],
+)  # ours: 64 * 112 / 96, rounded
 def test_pica(study, benchmark, batch, overclusters, resized):
     """Windows of the benchmark's size out of the image resized; where that is an ImageNet subset, of stored pixels."""
     s = resolved(study, "pica", benchmark)
@@ -168,8 +200,15 @@ def test_absence_of_official_settings_is_said(study):
     """Below the table of each benchmark: SCAN has none on subsets of ImageNet, PICA has two files of settings."""
     without = {stage: [b for b in SIZES if "no official settings" in study.note(stage, b)] for stage in STAGES}
     subsets = ["imagenet10", "imagenet-dogs", "tiny-imagenet"]
-    assert without == {"random": [], "kmeans": [], "simclr": subsets, "scan": subsets, "selflabel": subsets,
-                       "pica": ["cifar10", *subsets], "scl": list(SIZES) if is_official(study) else []}
+    assert without == {
+        "random": [],
+        "kmeans": [],
+        "simclr": subsets,
+        "scan": subsets,
+        "selflabel": subsets,
+        "pica": ["cifar10", *subsets],
+        "scl": list(SIZES) if is_official(study) else [],
+    }
 
 
 def test_the_official_comparison_changes_networks_alone(monkeypatch):
@@ -179,7 +218,9 @@ def test_the_official_comparison_changes_networks_alone(monkeypatch):
     for name in ("benchmarks", "seeds", "protocols", "reference", "data", "downloads", "machine"):
         assert getattr(official, name) == getattr(paper, name)
     for run in paper.runs():
-        one, other = (study.settings(study.run(run.benchmark, run.protocol, run.stage, run.seed)) for study in (paper, official))
+        one, other = (
+            study.settings(study.run(run.benchmark, run.protocol, run.stage, run.seed)) for study in (paper, official)
+        )
         same = {"network": one.network, "after": one.after and one.after.replace("results/", "results/official/", 1)}
         assert one.model_copy(update=same | {"after": other.after}) == other.model_copy(update={"network": one.network})
         assert other.after == same["after"]
@@ -195,12 +236,21 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
     for stage in study.methods.keys() - {"simclr"}:
         s = study.settings(study.run("digits", "joint", stage, 0))
         assert (s.method, s.network, s.training, s.augment) == (
-            reference.method, reference.network, reference.training, reference.augment)
+            reference.method,
+            reference.network,
+            reference.training,
+            reference.augment,
+        )
         changes[stage] = {k: v for k, v in s.options.items() if reference.options.get(k) != v}
     assert changes == {
-        "scl": {}, "scl-no-semantic": {"semantic_weight": 0.0}, "scl-no-consistency": {"consistency": "view"},
-        "scl-boundaries": {"consensus": "boundaries"}, "scl-similarities": {"consensus": "similarities"},
-        "scl-no-instance": {"instance_weight": 0.0}, "scl-kmeans": {"assignment": "kmeans"}}
+        "scl": {},
+        "scl-no-semantic": {"semantic_weight": 0.0},
+        "scl-no-consistency": {"consistency": "view"},
+        "scl-boundaries": {"consensus": "boundaries"},
+        "scl-similarities": {"consensus": "similarities"},
+        "scl-no-instance": {"instance_weight": 0.0},
+        "scl-kmeans": {"assignment": "kmeans"},
+    }
     assert len({block.title for block in study.methods.values()}) == len(changes) + 1
     assert study.reference == "scl" and len(study.seeds) == 5 and study.protocols == ["joint"]
 
@@ -215,8 +265,13 @@ def test_what_the_documentation_names_is_there():
 
 # --- how blocks combine -----------------------------------------------------------------------------------------
 
-SCL = {"method": "scl.method.SCL", "augment": {"view": [], "strong": []}, "training": {"epochs": 1, "batch_size": 10},
-       "origin": "ours", "title": "SCL"}
+SCL = {
+    "method": "scl.scl.SCL",
+    "augment": {"view": [], "strong": []},
+    "training": {"epochs": 1, "batch_size": 10},
+    "origin": "ours",
+    "title": "SCL",
+}
 
 
 def small(**changes):
@@ -224,9 +279,10 @@ def small(**changes):
 
 
 def test_the_benchmark_wins_over_the_block():
-    study = load_study(small(
-        per_benchmark={"cifar10": {"training": {"epochs": 2, "batch_size": 20}, "note": "two"}}))
-    found = {benchmark: facts(resolved(study, "scl", benchmark), "epochs", "batch_size") for benchmark in study.benchmarks}
+    study = load_study(small(per_benchmark={"cifar10": {"training": {"epochs": 2, "batch_size": 20}, "note": "two"}}))
+    found = {
+        benchmark: facts(resolved(study, "scl", benchmark), "epochs", "batch_size") for benchmark in study.benchmarks
+    }
     assert found == {"digits": (1, 10), "cifar10": (2, 20)}
     assert (study.note("scl", "digits"), study.note("scl", "cifar10")) == ("", "two")
 
@@ -237,12 +293,21 @@ def test_what_is_null_wins_too():
     assert (network.layers, network.pool) == (None, True)
 
 
-@pytest.mark.parametrize("changes,message", [
-    ({"per_benchmark": {"cifar10": {"trainig": {}}}}, r"methods\.scl\.per_benchmark\.cifar10\.trainig: unknown key \(did you mean 'training'"),
-    ({"per_benchmark": {"cifar10": {"training": {"epochs": -1}}}}, r"cifar10\.training\.epochs: must be greater than or equal to 0, got -1"),
-    ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),
-    ({"recipes": {"official": {}}}, r"methods\.scl\.recipes: unknown key"),
-])
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        (
+            {"per_benchmark": {"cifar10": {"trainig": {}}}},
+            r"methods\.scl\.per_benchmark\.cifar10\.trainig: unknown key \(did you mean 'training'",
+        ),
+        (
+            {"per_benchmark": {"cifar10": {"training": {"epochs": -1}}}},
+            r"cifar10\.training\.epochs: must be greater than or equal to 0, got -1",
+        ),
+        ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),
+        ({"recipes": {"official": {}}}, r"methods\.scl\.recipes: unknown key"),
+    ],
+)
 def test_what_differs_on_a_benchmark_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
         load_study(small(**changes))
@@ -273,19 +338,25 @@ def derived(tmp_path, monkeypatch, changes, base=None, source="config/mine.yaml"
     return load_study(source)
 
 
-@pytest.mark.parametrize("block,origin", [
-    ({"options": {"warm_up": 0.1}, "training": {"batch_size": 5}}, "settings of config/mine.yaml"),
-    ({"augment": {"view": [{"flip": {}}]}}, "settings of config/mine.yaml"),
-    ({"per_benchmark": {"digits": {"training": {"epochs": 2}}}}, "settings of config/mine.yaml"),
-    ({"title": "SCL again", "training": {"epochs": 1}, "per_benchmark": {"digits": {"note": "one"}}}, "ours"),
-    ({"options": {"warm_up": 0.1}, "origin": "mine"}, "mine")])
+@pytest.mark.parametrize(
+    "block,origin",
+    [
+        ({"options": {"warm_up": 0.1}, "training": {"batch_size": 5}}, "settings of config/mine.yaml"),
+        ({"augment": {"view": [{"flip": {}}]}}, "settings of config/mine.yaml"),
+        ({"per_benchmark": {"digits": {"training": {"epochs": 2}}}}, "settings of config/mine.yaml"),
+        ({"title": "SCL again", "training": {"epochs": 1}, "per_benchmark": {"digits": {"note": "one"}}}, "ours"),
+        ({"options": {"warm_up": 0.1}, "origin": "mine"}, "mine"),
+    ],
+)
 def test_an_inherited_origin_does_not_stand_for_other_settings(block, origin, tmp_path, monkeypatch):
     base = {"per_benchmark": {"digits": {"note": "none"}}}
     assert derived(tmp_path, monkeypatch, {"methods": {"scl": block}}, base).origin("scl") == origin
 
 
-@pytest.mark.parametrize("changes,origin", [({"network": {"width": 8}}, "settings of config/mine.yaml"),
-                                            ({"seeds": 1, "training": {}}, "ours")])
+@pytest.mark.parametrize(
+    "changes,origin",
+    [({"network": {"width": 8}}, "settings of config/mine.yaml"), ({"seeds": 1, "training": {}}, "ours")],
+)
 def test_an_inherited_origin_does_not_stand_for_other_settings_of_the_study(changes, origin, tmp_path, monkeypatch):
     assert derived(tmp_path, monkeypatch, changes).origin("scl") == origin
 
@@ -299,7 +370,10 @@ def test_an_origin_names_no_folder_of_the_machine(tmp_path, monkeypatch):
 
 
 def test_inherited_notes_do_not_stand_for_other_settings(tmp_path, monkeypatch):
-    base = {"note": "all", "per_benchmark": {"digits": {"options": {"warm_up": 0.1}, "note": "one"}, "cifar10": {"note": "two"}}}
+    base = {
+        "note": "all",
+        "per_benchmark": {"digits": {"options": {"warm_up": 0.1}, "note": "one"}, "cifar10": {"note": "two"}},
+    }
     block = {"per_benchmark": {"cifar10": {"options": {"warm_up": 0.2}, "note": "mine"}}}
     study = derived(tmp_path, monkeypatch, {"methods": {"scl": block}}, base)
     assert (study.note("scl", "digits"), study.note("scl", "cifar10")) == ("", "mine")
@@ -308,8 +382,14 @@ def test_inherited_notes_do_not_stand_for_other_settings(tmp_path, monkeypatch):
 
 
 def test_an_origin_does_not_outlive_the_settings_it_takes_by_like(tmp_path, monkeypatch):
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(
-        {"extends": "base.yaml", "methods": {"a": {"like": "scl", "origin": "as scl"}, "b": {"like": "a", "origin": "as a"}}}))
+    (tmp_path / "rows.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "extends": "base.yaml",
+                "methods": {"a": {"like": "scl", "origin": "as scl"}, "b": {"like": "a", "origin": "as a"}},
+            }
+        )
+    )
     changes = {"extends": "rows.yaml", "methods": {"scl": {"training": {"epochs": 9}}, "b": {"origin": "mine"}}}
     study = derived(tmp_path, monkeypatch, changes)
     assert [study.origin(stage) for stage in ("scl", "a", "b")] == ["settings of config/mine.yaml"] * 2 + ["mine"]

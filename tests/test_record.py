@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from scl import record
+from scl.engine import io, provenance
 
 ROOT = Path(__file__).parent.parent
 ERRORS = [RuntimeError("mistake"), KeyboardInterrupt(), FileNotFoundError(2, "gone", "another file")]
@@ -28,7 +28,7 @@ def names(folder):
 
 def test_atomic_writes_beside_and_keeps_the_suffix(tmp_path):
     path = tmp_path / "deep" / "weights.npy"
-    with record.atomic(path) as tmp:
+    with io.atomic(path) as tmp:
         np.save(tmp, np.arange(3))
         assert tmp.parent == path.parent and tmp.suffix == ".npy" and not path.exists()
     assert np.load(path).tolist() == [0, 1, 2]
@@ -39,7 +39,7 @@ def test_atomic_writes_beside_and_keeps_the_suffix(tmp_path):
 def test_an_error_in_the_block_leaves_the_old_file_and_passes_through(tmp_path, error):
     path = tmp_path / "runs.csv"
     path.write_text("old")
-    with pytest.raises(type(error)) as caught, record.atomic(path) as tmp:
+    with pytest.raises(type(error)) as caught, io.atomic(path) as tmp:
         tmp.write_text("half of the n")
         raise error
     assert caught.value is error
@@ -49,9 +49,11 @@ def test_an_error_in_the_block_leaves_the_old_file_and_passes_through(tmp_path, 
 def test_kill_9_while_writing_leaves_the_old_file_and_the_next_write_clears_up(tmp_path):
     path = tmp_path / "record.json"
     path.write_text("old")
-    code = ("import sys, time\nfrom scl.record import atomic\nwith atomic(sys.argv[1]) as tmp:\n"
-            "    tmp.write_text('half, and longer than what comes after')\n    print('half', flush=True)\n"
-            "    time.sleep(600)")
+    code = (
+        "import sys, time\nfrom scl.engine.io import atomic\nwith atomic(sys.argv[1]) as tmp:\n"
+        "    tmp.write_text('half, and longer than what comes after')\n    print('half', flush=True)\n"
+        "    time.sleep(600)"
+    )
     with subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, stdout=subprocess.PIPE) as writer:
         try:
             assert writer.stdout.readline() == b"half\n"
@@ -59,7 +61,7 @@ def test_kill_9_while_writing_leaves_the_old_file_and_the_next_write_clears_up(t
         finally:
             writer.kill()
     assert writer.returncode == -signal.SIGKILL and path.read_text() == "old"
-    with record.atomic(path) as tmp:
+    with io.atomic(path) as tmp:
         with open(tmp, "r+") as file:  # not even a writer that does not truncate meets the remains
             file.write("new")
     assert path.read_text() == "new" and names(tmp_path) == ["record.json"]
@@ -69,12 +71,12 @@ def test_a_second_writer_of_the_same_file_waits_for_the_first(tmp_path):
     path, inside = tmp_path / "a.txt", threading.Event()
 
     def second():
-        with record.atomic(path) as tmp:
+        with io.atomic(path) as tmp:
             inside.set()
             tmp.write_text("second")
 
     thread = threading.Thread(target=second)
-    with record.atomic(path) as tmp:
+    with io.atomic(path) as tmp:
         tmp.write_text("first")
         thread.start()
         assert not inside.wait(0.3)
@@ -84,24 +86,28 @@ def test_a_second_writer_of_the_same_file_waits_for_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
-@pytest.mark.parametrize("write", [
-    lambda tmp, n: tmp.write_bytes(os.urandom(n)),
-    lambda tmp, n: np.save(tmp, np.ones(n // 8)),  # OSError without errno
-    lambda tmp, n: np.savez(tmp, a=np.ones(n // 8)),
-    lambda tmp, n: torch.save(torch.ones(n // 4), tmp),  # RuntimeError
-], ids=["bytes", "npy", "npz", "torch"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tmp, n: tmp.write_bytes(os.urandom(n)),
+        lambda tmp, n: np.save(tmp, np.ones(n // 8)),  # OSError without errno
+        lambda tmp, n: np.savez(tmp, a=np.ones(n // 8)),
+        lambda tmp, n: torch.save(torch.ones(n // 4), tmp),  # RuntimeError
+    ],
+    ids=["bytes", "npy", "npz", "torch"],
+)
 def test_a_full_disk_is_said_and_once_there_is_room_it_goes_on(small_disk, write, request):
     path = small_disk / f"weights.{request.node.callspec.id.partition('-')[0]}"
     path.write_bytes(b"old")
     filler = small_disk / "filler"
     filler.write_bytes(bytes(150_000))
     with pytest.raises(OSError, match="weights.*No space left.*make room") as caught:
-        with record.atomic(path) as tmp:
+        with io.atomic(path) as tmp:
             write(tmp, 200_000)
-    assert caught.value.errno == record.errno.ENOSPC
+    assert caught.value.errno == io.errno.ENOSPC
     assert path.read_bytes() == b"old" and names(small_disk) == sorted(["filler", path.name])
     filler.unlink()
-    with record.atomic(path) as tmp:
+    with io.atomic(path) as tmp:
         write(tmp, 200_000)
     assert path.stat().st_size >= 200_000 and names(small_disk) == [path.name]
 
@@ -112,7 +118,7 @@ def test_a_limit_on_file_size_is_said_too(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(OSError, match="cannot write .*images.npy: File too large"):
-            with record.atomic(path) as tmp:
+            with io.atomic(path) as tmp:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
                 tmp.write_bytes(bytes(10_000))
     finally:
@@ -123,41 +129,41 @@ def test_a_limit_on_file_size_is_said_too(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write .*file/x.json"):
-        with record.atomic(tmp_path / "file" / "x.json"):
+        with io.atomic(tmp_path / "file" / "x.json"):
             pass
 
     def denied(*arguments, **_):
-        raise PermissionError(record.errno.EACCES, "Permission denied", "whatever")
+        raise PermissionError(io.errno.EACCES, "Permission denied", "whatever")
 
-    monkeypatch.setattr(record.os, "open", denied)
+    monkeypatch.setattr(io.os, "open", denied)
     with pytest.raises(PermissionError, match="cannot write .*x.json: Permission denied"):
-        with record.atomic(tmp_path / "x.json"):
+        with io.atomic(tmp_path / "x.json"):
             pass
 
 
 def test_json_holds_numpy_scalars_and_null_for_what_is_not_finite(tmp_path):
     path = tmp_path / "a.json"
-    record.write_json(path, {"acc": np.float32(0.5), "n": np.int64(3), "nan": np.nan, "é": [-np.inf, (1,)]})
+    io.write_json(path, {"acc": np.float32(0.5), "n": np.int64(3), "nan": np.nan, "é": [-np.inf, (1,)]})
     assert json.loads(path.read_text()) == {"acc": 0.5, "n": 3, "nan": None, "é": [None, [1]]}
     with pytest.raises(TypeError):
-        record.write_json(path, {"path": object()})
+        io.write_json(path, {"path": object()})
     assert json.loads(path.read_text())["n"] == 3
 
 
 def test_yaml_is_rewritten_only_if_its_content_changes(tmp_path):
     path = tmp_path / "run.yaml"
-    assert record.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
+    assert io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
     os.utime(path, (1, 1))
-    assert not record.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
+    assert not io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
     assert path.stat().st_mtime == 1
-    assert record.write_yaml_if_changed(path, {"b": 2, "a": [1, 2]})
+    assert io.write_yaml_if_changed(path, {"b": 2, "a": [1, 2]})
     assert path.stat().st_mtime > 1 and path.read_text().startswith("b: 2\n")
 
 
 def test_sha256_of_more_than_one_piece(tmp_path):
     data = os.urandom(2**20 + 17)
     (tmp_path / "a").write_bytes(data)
-    assert record.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert io.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
@@ -179,50 +185,53 @@ def checkout(tmp_path):
     return git
 
 
-@pytest.mark.parametrize("change, dirty", [
-    ({}, False),
-    ({"results/runs/x/metrics.json": "{}", "results/a.py": "", "notes.txt": "x", "docs/a.md": ""}, False),
-    ({"method.py": "a = 2\n"}, True),
-    ({"mine/new_method.py": ""}, True),
-    ({"Snakefile": ""}, True),
-])
+@pytest.mark.parametrize(
+    "change, dirty",
+    [
+        ({}, False),
+        ({"results/runs/x/metrics.json": "{}", "results/a.py": "", "notes.txt": "x", "docs/a.md": ""}, False),
+        ({"method.py": "a = 2\n"}, True),
+        ({"mine/new_method.py": ""}, True),
+        ({"Snakefile": ""}, True),
+    ],
+)
 def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, change, dirty, monkeypatch):
     for name, text in change.items():
         path = checkout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setenv("GIT_DIR", "/nonexistent")  # as inside a hook of another repository
-    found = record.provenance(checkout.root)
+    found = provenance.provenance(checkout.root)
     assert (found["commit"], found["dirty"]) == (checkout.head, dirty)
 
 
 def test_provenance_is_asked_once_a_process(checkout):
-    before = record.provenance(checkout.root)
+    before = provenance.provenance(checkout.root)
     (checkout.root / "method.py").write_text("a = 3\n")
-    assert record.provenance(checkout.root) == before
+    assert provenance.provenance(checkout.root) == before
 
 
 def test_provenance_without_git(tmp_path, checkout, monkeypatch):
     inside = checkout.root / "unpacked"  # a tarball of ours within somebody else's repository
     inside.mkdir()
-    assert record.provenance(inside)["commit"] == "unknown"
+    assert provenance.provenance(inside)["commit"] == "unknown"
     bare = tmp_path / "bare"
     bare.mkdir()
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert record.provenance(bare)["commit"] == "unknown"
+    assert provenance.provenance(bare)["commit"] == "unknown"
     monkeypatch.setenv("PATH", "")
-    record._commit.cache_clear()
-    found = record.provenance(checkout.root)
+    provenance._commit.cache_clear()
+    found = provenance.provenance(checkout.root)
     assert found["commit"] == "unknown" and found["dirty"] is None
 
 
 def test_provenance_names_versions_device_and_threads_but_no_host(tmp_path):
-    found = record.provenance(tmp_path, device="cpu")
+    found = provenance.provenance(tmp_path, device="cpu")
     assert found["versions"]["python"] == platform.python_version()
     assert found["versions"]["torch"] == torch.__version__ and found["versions"]["numpy"] == np.__version__
-    assert set(record.PACKAGES) < set(found["versions"])
+    assert set(provenance.PACKAGES) < set(found["versions"])
     assert found["device"].startswith("CPU: ") and found["threads"] == torch.get_num_threads()
     assert found["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert platform.node() not in json.dumps(found)
     with contextlib.suppress(AssertionError, RuntimeError):  # a machine with a GPU names it
-        assert record.provenance(tmp_path, device="cuda")["device"] == torch.cuda.get_device_name()
+        assert provenance.provenance(tmp_path, device="cuda")["device"] == torch.cuda.get_device_name()

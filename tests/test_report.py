@@ -13,8 +13,8 @@ from fake_study import (
     benchmark,
     block,
     change,
-    fail,
     check_golden,
+    fail,
     finish_all,
     made_up,
     partial,
@@ -72,10 +72,7 @@ def test_p_is_adjusted_for_all_statements_of_the_study(study):
 
 def test_two_seeds_are_too_few(tmp_path):
     text = claims_of(finish_all(Study(tmp_path / "two", seeds=(0, 1))))
-    assert (
-        text.count("too few seeds (2; a test needs 3)") == 8
-        and "p =" not in text.split("##")[1].split("- ", 1)[1]
-    )
+    assert text.count("too few seeds (2; a test needs 3)") == 8 and "p =" not in text.split("##")[1].split("- ", 1)[1]
 
 
 @pytest.mark.parametrize("count, intervals", [(4, 0), (5, 4)])
@@ -91,9 +88,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 
 
 def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
-    ours = 100 * np.mean(
-        [made_up(study.run("cifar10", "joint", "pica", seed), "nmi_geometric") for seed in (0, 1, 2)]
-    )
+    ours = 100 * np.mean([made_up(study.run("cifar10", "joint", "pica", seed), "nmi_geometric") for seed in (0, 1, 2)])
     line = next(line for line in claims_of(study).splitlines() if line.startswith("- PICA on cifar10"))
     assert f"NMI (geometric) {ours:.1f} here, 56.1 there" in line and "400 epochs there, 100 here" in line
 
@@ -199,11 +194,7 @@ def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
 
 def texts_of(figure):
     """Every text that is drawn: those of the figure; of a panel, title, labels, notes, ticks in view."""
-    found = [
-        figure._suptitle,
-        figure._supxlabel,
-        *(text for legend in figure.legends for text in legend.get_texts()),
-    ]
+    found = [figure._suptitle, figure._supxlabel, *(text for legend in figure.legends for text in legend.get_texts())]
     for panel in figure.axes:
         found += [panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts]
         for axis in (panel.xaxis, panel.yaxis):
@@ -263,9 +254,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert checker.open == []
     assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in checker.links)
     assert {link[1:] for link in checker.links if link.startswith("#")} <= checker.ids
-    assert (
-        "<script>" not in text and "&lt;script&gt;" in text and "http" not in re.sub('base64,[^"]*', "", text)
-    )
+    assert "<script>" not in text and "&lt;script&gt;" in text and "http" not in re.sub('base64,[^"]*', "", text)
     for status, count in (("done", 58), ("failed", 1), ("missing", 1), ("skipped", 30)):
         assert text.count(f'class="status {status}"') == count
     assert "fedcba9876 + changes" in text

@@ -25,7 +25,7 @@ from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect
 from benchmarks.report.tables import Table, Text
 from benchmarks.study import Study as RealStudy
-from scl.text import duration
+from scl.util.text import duration
 
 
 @pytest.fixture
@@ -147,9 +147,7 @@ def test_empty_clusters_and_counted_events_are_told(study):
 
 def test_data_without_labels_say_so(study):
     for run in study.runs():
-        change(
-            run, "metrics.json", scores=None, oracle=None, reason="the data set has no labels", per_epoch=[]
-        )
+        change(run, "metrics.json", scores=None, oracle=None, reason="the data set has no labels", per_epoch=[])
     text = tables(study)[0]
     assert text.count("no labels") >= 10 and "5200" not in text and "86.7 min" in text
 

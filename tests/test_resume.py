@@ -23,18 +23,20 @@ from conftest import TINY_METHODS
 
 from benchmarks import cli
 from benchmarks.study import load_study, write_plan
-from scl import checkpoint
-from scl.identity import fingerprint
-from scl.method import SCL
-from scl.settings import complete, load_run
-from scl.train import planned_identity
+from scl.config import complete, load_run
+from scl.engine import checkpoint
+from scl.engine.identity import fingerprint
+from scl.engine.train import planned_identity
+from scl.scl import SCL
 
 pytestmark = pytest.mark.slow
 
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["scl.train", "scl.method", "baselines.scan", "baselines.pica", "sklearn.cluster", "pytest"])
+FORK.set_forkserver_preload(
+    ["scl.engine.train", "scl.scl", "baselines.scan", "baselines.pica", "sklearn.cluster", "pytest"]
+)
 
 
 class Diverging(SCL):
@@ -54,9 +56,16 @@ def study_in(folder, digits, *stages, **changes):
     for stage, block in methods.items():
         block["training"] = {**block["training"], "epochs": 18 if stage == "scl" else 4}
         block.update(changes.get(stage, {}))
-    mapping = {"results": str(folder), "data": str(digits), "seeds": [0], "protocols": ["joint"], "methods": methods,
-               "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
-               "network": {"width": 8, "layers": [1, 1, 1]}, "training": {"batch_size": 64, "curve_points": 3}}
+    mapping = {
+        "results": str(folder),
+        "data": str(digits),
+        "seeds": [0],
+        "protocols": ["joint"],
+        "methods": methods,
+        "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
+        "network": {"width": 8, "layers": [1, 1, 1]},
+        "training": {"batch_size": 64, "curve_points": 3},
+    }
     study = load_study(mapping)
     write_plan(study, mapping)
     return [run.directory for run in study.runs()]
@@ -150,8 +159,14 @@ def test_sigterm_saves_and_the_same_command_resumes(digits, tmp_path, undisturbe
     [run] = study_in(tmp_path, digits, "scl")
     command = [sys.executable, "-m", "benchmarks.cli", "train", str(run), "--gpus", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, cwd=Path(cli.__file__).parent.parent, env=environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(
+        command,
+        cwd=Path(cli.__file__).parent.parent,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     for line in child.stdout:
         if line.startswith("epoch 1/"):
             child.terminate()
@@ -199,7 +214,9 @@ def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp
 
 @pytest.mark.parametrize("small_disk", ["4m"], indirect=True)
 @pytest.mark.parametrize("room, seconds", [(1400, 0), (900, 300), (450, 300)])
-def test_a_full_disk_stops_cleanly_and_goes_on_once_there_is_room(room, seconds, small_disk, digits, tmp_path, undisturbed):
+def test_a_full_disk_stops_cleanly_and_goes_on_once_there_is_room(
+    room, seconds, small_disk, digits, tmp_path, undisturbed
+):
     """room in kB: for two of the three checkpoints, for the last checkpoint but not the weights, for neither."""
     [run] = study_in(small_disk, digits, "scl")
     ballast, log = small_disk / "ballast", tmp_path / "log"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scl import locks
+from scl.engine import locks
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,8 +22,10 @@ def refuse_to_wait(line):
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     """An orphan holds the run; the new job waits for it, and goes on when it dies."""
-    orphan_code = ("import sys, time\nfrom scl.locks import locked\n"
-                   "with locked(sys.argv[1] + '/.lock', 'a run'):\n    print('held', flush=True)\n    time.sleep(600)")
+    orphan_code = (
+        "import sys, time\nfrom scl.engine.locks import locked\n"
+        "with locked(sys.argv[1] + '/.lock', 'a run'):\n    print('held', flush=True)\n    time.sleep(600)"
+    )
     run = tmp_path / "runs" / "seed0"
     command = [sys.executable, "-c", orphan_code, run]
     orphan = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

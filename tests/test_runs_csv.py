@@ -9,7 +9,7 @@ from fake_study import Study, change, fail, finish, finish_all, lines_of, made_u
 
 from benchmarks.report.runs import collect, read_runs, row_of
 from benchmarks.state import Survey
-from scl.identity import fingerprint
+from scl.engine.identity import fingerprint
 
 
 @pytest.fixture
@@ -65,10 +65,7 @@ def cut_off(run, name):
 
 
 SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it starts: the reason in its row
-    "nothing was started": (
-        lambda s: [remove(s, name) for name in ("record.json", "metrics.json")],
-        "not run",
-    ),
+    "nothing was started": (lambda s: [remove(s, name) for name in ("record.json", "metrics.json")], "not run"),
     "not evaluated": (lambda s: remove(s, "metrics.json"), "trained, not evaluated"),
     "trained again, not evaluated again": (
         lambda s: change(scan(s), "metrics.json", of=metrics_of(s)["of"] | {"fingerprint": "another"}),
@@ -115,11 +112,7 @@ SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it star
         "simclr, on which it builds, has to be trained again",
     ),
     "stage before failed": (
-        lambda s: (
-            remove(s, "record.json"),
-            remove(s, "record.json", "simclr"),
-            fail(scan(s).after, "loss is nan"),
-        ),
+        lambda s: (remove(s, "record.json"), remove(s, "record.json", "simclr"), fail(scan(s).after, "loss is nan")),
         "simclr, on which it builds, failed",
     ),
     "record cut off": (lambda s: cut_off(scan(s), "record.json"), "record.json is damaged (not JSON)"),

@@ -7,7 +7,7 @@ import yaml
 
 from benchmarks.cli import main
 from benchmarks.study import load_study
-from scl import settings
+from scl import config
 
 BASE = """
 results: results
@@ -32,11 +32,23 @@ methods:
   again: {like: simclr, options: {kmeans_restarts: 1}}
 """
 PLACES = {  # of a run of `again` on tiny
-    "benchmark": "this run", "seed": "this run", "method": "method block", "width": "study, base.yaml",
-    "batch_size": "study, base.yaml", "curve_points": "study, mine.yaml", "layers": "per_benchmark, base.yaml",
-    "epochs": "per_benchmark, base.yaml", "learning_rate": "method block, base.yaml", "momentum": "default",
-    "view": "method block, base.yaml", "temperature": "method block, mine.yaml", "layer": "method block, base.yaml",
-    "kmeans_restarts": "method block, mine.yaml", "anchors": "default", "version": "class of the method"}
+    "benchmark": "this run",
+    "seed": "this run",
+    "method": "method block",
+    "width": "study, base.yaml",
+    "batch_size": "study, base.yaml",
+    "curve_points": "study, mine.yaml",
+    "layers": "per_benchmark, base.yaml",
+    "epochs": "per_benchmark, base.yaml",
+    "learning_rate": "method block, base.yaml",
+    "momentum": "default",
+    "view": "method block, base.yaml",
+    "temperature": "method block, mine.yaml",
+    "layer": "method block, base.yaml",
+    "kmeans_restarts": "method block, mine.yaml",
+    "anchors": "default",
+    "version": "class of the method",
+}
 
 
 @pytest.fixture
@@ -55,8 +67,8 @@ def test_what_is_shown_is_what_run_yaml_will_hold(scl):
     status, shown, error = scl("plan", "mine.yaml", "--show", "tiny/joint/again")
     assert (status, error) == (0, "")
     study = load_study("mine.yaml")
-    planned = settings.complete(study.settings(study.run("tiny", "joint", "again", 4)))
-    assert yaml.safe_load(shown) == settings.as_mapping(planned)
+    planned = config.complete(study.settings(study.run("tiny", "joint", "again", 4)))
+    assert yaml.safe_load(shown) == config.as_mapping(planned)
     assert planned.training.epochs == 2 and planned.options["temperature"] == 0.2
 
 
@@ -72,4 +84,6 @@ def test_every_value_names_the_place_that_sets_it(scl):
 def test_a_run_that_is_not_planned_is_refused(scl):
     status, shown, error = scl("plan", "mine.yaml", "--show", "tiny/joint/agian")
     assert (status, shown) == (2, "")
-    assert error.startswith("scl: error: --show: 'tiny/joint/agian' is no BENCHMARK/PROTOCOL/STAGE of this study (did you mean 'tiny/joint/again'")
+    assert error.startswith(
+        "scl: error: --show: 'tiny/joint/agian' is no BENCHMARK/PROTOCOL/STAGE of this study (did you mean 'tiny/joint/again'"
+    )

@@ -13,7 +13,7 @@ from flow import TINY, planned, scl, snakemake
 
 from benchmarks import single
 from benchmarks.study import load_study
-from scl import devices
+from scl.engine import gpu_lease
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
 
@@ -35,8 +35,11 @@ def outcome(run):
     with np.load(run / "assignments.npz") as file:
         found = {name: file[name].tobytes() for name in file.files}
     weights = torch.load(run / "weights.pt", weights_only=True)
-    return found | {name: value.numpy().tobytes() for name, value in weights.items()} | {
-        "scores": json.loads((run / "metrics.json").read_text())["scores"]}
+    return (
+        found
+        | {name: value.numpy().tobytes() for name, value in weights.items()}
+        | {"scores": json.loads((run / "metrics.json").read_text())["scores"]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,9 @@ def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_pa
     process.send_signal(number)
     error = process.communicate(timeout=600)[1]
     assert process.returncode == status and "Traceback" not in error, error
-    assert (run_of(folder, "simclr") / "checkpoint.pt").exists() and not (run_of(folder, "simclr") / "record.json").exists()
+    assert (run_of(folder, "simclr") / "checkpoint.pt").exists() and not (
+        run_of(folder, "simclr") / "record.json"
+    ).exists()
     done = run_by_hand(folder, "scan")
     assert done.returncode == 0 and "resumed at epoch" in done.stderr
     assert run_by_hand(tmp_path / "undisturbed", "scan").returncode == 0
@@ -144,13 +149,13 @@ def test_a_benchmark_without_a_source_is_refused(tmp_path):
 
 def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
     """A process that has used a GPU cannot change to another, so it must not let go of it between two stages."""
-    monkeypatch.setattr(devices, "visible", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(gpu_lease, "visible", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     study = tiny_study("kmeans", "simclr", "scan")
     trained = []
 
     def train(directory, *, leased, **_):
-        with devices.lease(1, report=lambda line: None) as other:  # what another process would be given meanwhile
+        with gpu_lease.lease(1, report=lambda line: None) as other:  # what another process would be given meanwhile
             trained.append((directory.parent.name, leased, other))
 
     monkeypatch.setattr(single, "train", train)

@@ -21,7 +21,11 @@ def commands(tmp_path, monkeypatch):
     def pretend(**outcomes):
         for name, outcome in outcomes.items():
             script = tmp_path / "bin" / name
-            lines = f"echo '{name}: error: not today' >&2; exit {outcome}" if isinstance(outcome, int) else f"echo '{outcome}'"
+            lines = (
+                f"echo '{name}: error: not today' >&2; exit {outcome}"
+                if isinstance(outcome, int)
+                else f"echo '{outcome}'"
+            )
             script.write_text(f"#!/bin/sh\n{lines}\n")
             script.chmod(0o755)
 
@@ -30,11 +34,18 @@ def commands(tmp_path, monkeypatch):
 
 
 def workflow(executor="slurm", status_command="sacct", local=False, **resources):
-    job = SimpleNamespace(is_local=local, resources={"slurm_partition": "gpu", "runtime": 60} | resources,
-                          rule=SimpleNamespace(name="train"), wildcards=["digits", "joint", "scl", "0"])
-    return SimpleNamespace(executor_plugin=SimpleNamespace(name=executor), workdir_init="/scratch/me",
-                           executor_settings=SimpleNamespace(status_command=status_command),
-                           dag=SimpleNamespace(needrun_jobs=lambda: [job]))
+    job = SimpleNamespace(
+        is_local=local,
+        resources={"slurm_partition": "gpu", "runtime": 60} | resources,
+        rule=SimpleNamespace(name="train"),
+        wildcards=["digits", "joint", "scl", "0"],
+    )
+    return SimpleNamespace(
+        executor_plugin=SimpleNamespace(name=executor),
+        workdir_init="/scratch/me",
+        executor_settings=SimpleNamespace(status_command=status_command),
+        dag=SimpleNamespace(needrun_jobs=lambda: [job]),
+    )
 
 
 def study(**machine):
@@ -47,19 +58,34 @@ def check(machine=study(), **options):
     return said
 
 
-@pytest.mark.parametrize("resources", [
-    {}, {"runtime": 1440}, {"slurm_partition": "long", "runtime": 10**6}, {"slurm_partition": "short", "runtime": 30},
-    {"slurm_partition": "gpu,long"}, {"slurm_partition": None}, {"slurm_partition": "there", "slurm_cluster": "other"}])
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {},
+        {"runtime": 1440},
+        {"slurm_partition": "long", "runtime": 10**6},
+        {"slurm_partition": "short", "runtime": 30},
+        {"slurm_partition": "gpu,long"},
+        {"slurm_partition": None},
+        {"slurm_partition": "there", "slurm_cluster": "other"},
+    ],
+)
 def test_check_passes_in_silence(commands, resources):
     assert check(**resources) == []
 
 
-@pytest.mark.parametrize("resources, message", [
-    ({"slurm_partition": "gpus"}, "slurm_partition: no partition 'gpus'; sinfo lists gpu, long, short: set one in the profile"),
-    ({"slurm_partition": "gpu,gpus"}, "no partition 'gpus'"),
-    ({"runtime": 1441}, "runtime: 1441 minutes, but partition gpu allows 1440; set less in the profile"),
-    ({"slurm_partition": "short"}, "60 minutes, but partition short allows 30"),
-])
+@pytest.mark.parametrize(
+    "resources, message",
+    [
+        (
+            {"slurm_partition": "gpus"},
+            "slurm_partition: no partition 'gpus'; sinfo lists gpu, long, short: set one in the profile",
+        ),
+        ({"slurm_partition": "gpu,gpus"}, "no partition 'gpus'"),
+        ({"runtime": 1441}, "runtime: 1441 minutes, but partition gpu allows 1440; set less in the profile"),
+        ({"slurm_partition": "short"}, "60 minutes, but partition short allows 30"),
+    ],
+)
 def test_check_of_partition_and_time(commands, resources, message):
     with pytest.raises(ValueError) as error:
         check(**resources)
@@ -95,18 +121,28 @@ def test_check_says_that_gpus_are_not_shared(commands):
     assert "runs_per_gpu does not count here" in line
 
 
-@pytest.mark.parametrize("machine, environment, expected", [
-    ({}, {}, 8), ({"threads": 2}, {}, 2), ({"threads": 2, "runs_per_gpu": 4}, {}, 2), ({"runs_per_gpu": 4}, {}, 8),
-    ({}, {"SLURM_CPUS_PER_TASK": "8"}, 8), ({}, {"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "4"}, 3),
-    ({"threads": 2}, {"SLURM_CPUS_PER_TASK": "8"}, 2), ({}, {"SLURM_CPUS_ON_NODE": "4"}, 4)])
+@pytest.mark.parametrize(
+    "machine, environment, expected",
+    [
+        ({}, {}, 8),
+        ({"threads": 2}, {}, 2),
+        ({"threads": 2, "runs_per_gpu": 4}, {}, 2),
+        ({"runs_per_gpu": 4}, {}, 8),
+        ({}, {"SLURM_CPUS_PER_TASK": "8"}, 8),
+        ({}, {"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "4"}, 3),
+        ({"threads": 2}, {"SLURM_CPUS_PER_TASK": "8"}, 2),
+        ({}, {"SLURM_CPUS_ON_NODE": "4"}, 4),
+    ],
+)
 def test_a_job_asks_for_as_many_cpus_as_its_run_has_threads(monkeypatch, machine, environment, expected):
     """Where it is submitted, and within it: there whatever the node has, but never more than the job was given."""
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     submits = SimpleNamespace(nodes=100, remote_exec=False, is_main_process=True, global_resources={})
-    within = SimpleNamespace(nodes=None, remote_exec=True, is_main_process=False,
-                             global_resources={"_cores": SimpleNamespace(value=64)})
+    within = SimpleNamespace(
+        nodes=None, remote_exec=True, is_main_process=False, global_resources={"_cores": SimpleNamespace(value=64)}
+    )
     if not environment:
         assert share_machine(submits, study(**machine)) == expected
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")  # of an interactive job in which snakemake was started
@@ -124,4 +160,6 @@ def test_profile_for_every_site():
     assert {"slurm_account", "gpu_model", "qos", "constraint", "slurm_extra"} < set(profile["default-resources"])
     assert set(profile["set-resources"]["train"]) == {"slurm_partition"} and profile["slurm-status-command"] == "squeue"
     default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
-    assert {key: profile[key] for key in default if key != "retries"} == {k: v for k, v in default.items() if k != "retries"}
+    assert {key: profile[key] for key in default if key != "retries"} == {
+        k: v for k, v in default.items() if k != "retries"
+    }

@@ -10,8 +10,8 @@ from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation import evaluate
 from benchmarks.report.runs import collect, runs_of
 from benchmarks.state import Survey
-from scl.record import sha256
-from scl.run_files import Record, read
+from scl.engine.artifacts import Record, read
+from scl.engine.io import sha256
 
 BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
 
@@ -40,7 +40,9 @@ def test_what_was_trained_and_evaluated_counts(study):
     assert Survey(study()).outdated() == []
 
 
-@pytest.mark.parametrize("change, words", [({"clusters": 5}, "clusters: 10, wanted 5"), ({"size": 12}, "size: [8, 8], wanted")])
+@pytest.mark.parametrize(
+    "change, words", [({"clusters": 5}, "clusters: 10, wanted 5"), ({"size": 12}, "size: [8, 8], wanted")]
+)
 def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, study, tmp_path):
     other = study(**change)
     found = Survey(other)
@@ -91,5 +93,7 @@ def test_results_may_be_moved(study, tiny_study, tmp_path):
     old = study()
     shutil.copytree(old.results, tmp_path / "moved")
     shutil.move(old.data, tmp_path / "data elsewhere")
-    moved = tiny_study("simclr", "scan", results="moved", data=tmp_path / "data elsewhere", benchmarks={"tiny-digits": BENCHMARK})
+    moved = tiny_study(
+        "simclr", "scan", results="moved", data=tmp_path / "data elsewhere", benchmarks={"tiny-digits": BENCHMARK}
+    )
     assert set(runs_of(moved).status) == {"done"}

@@ -12,10 +12,10 @@ from conftest import TINY_METHODS
 from benchmarks import cli
 from benchmarks.datasets.catalogue import Downloads
 from benchmarks.state import Survey
-from benchmarks.status import missing, describe_state, summarize_study
-from scl import devices
-from scl.locks import locked
-from scl.settings import complete, digest
+from benchmarks.status import describe_state, missing, summarize_study
+from scl.config import complete, digest
+from scl.engine import gpu_lease
+from scl.engine.locks import locked
 
 pytestmark = pytest.mark.slow
 
@@ -57,21 +57,32 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
 
 
 def test_what_is_missing_is_named_with_its_key(tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "visible", lambda: [])
+    monkeypatch.setattr(gpu_lease, "visible", lambda: [])
     benchmarks = {"cifar10": {}, "mine": {"dataset": "folder", "path": str(tmp_path / "no-images"), "clusters": 3}}
     downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": str(tmp_path / "no.tar")}}
-    study = tiny_study("random", benchmarks=benchmarks, downloads=downloads, machine={"require_gpu": True}, plan=False,
-                       data=tmp_path / "data")
+    study = tiny_study(
+        "random",
+        benchmarks=benchmarks,
+        downloads=downloads,
+        machine={"require_gpu": True},
+        plan=False,
+        data=tmp_path / "data",
+    )
     assert isinstance(study.downloads, Downloads)
     found = "\n".join(missing(study))
-    for words in ("downloads.archives: ", "downloads.imagenet.tar: ", "benchmarks.mine.path: ", "cifar-10-python.tar.gz",
-                  "machine.require_gpu: true"):
+    for words in (
+        "downloads.archives: ",
+        "downloads.imagenet.tar: ",
+        "benchmarks.mine.path: ",
+        "cifar-10-python.tar.gz",
+        "machine.require_gpu: true",
+    ):
         assert words in found
     assert missing(tiny_study("random")) == []
 
 
 def test_a_gpu_that_torch_cannot_use_is_missing(tiny_study, monkeypatch):
-    monkeypatch.setattr(devices, "visible", lambda: ["GPU-a"])
+    monkeypatch.setattr(gpu_lease, "visible", lambda: ["GPU-a"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch" in missing(tiny_study("random"))[0]
 
@@ -90,6 +101,8 @@ def test_a_reader_that_leaves_early_gets_no_message(tiny_study):
     path = tiny_study("random", seeds=range(2000)).results / "study.yaml"
     reading, writing = os.pipe()
     os.close(reading)
-    ended = subprocess.run([sys.executable, "-m", "benchmarks.cli", "status", path], stdout=writing, stderr=subprocess.PIPE)
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cli", "status", path], stdout=writing, stderr=subprocess.PIPE
+    )
     os.close(writing)
     assert ended.stderr == b"" and ended.returncode == 141

@@ -16,10 +16,10 @@ from baselines.controls import Pixels, Random
 from baselines.pica import PICA, center
 from baselines.scan import SCAN, SelfLabel
 from baselines.simclr import SimCLR
-from scl.contract import Method, Problem
-from scl.seeding import Seeds
-from scl.settings import Network
-from scl.trainer import Trainer
+from scl.config import Network
+from scl.engine.seeding import Seeds
+from scl.engine.trainer import Trainer
+from scl.method import Method, Problem
 
 BATCH, CLUSTERS = 12, 4
 INDEX = torch.arange(BATCH)
@@ -27,8 +27,9 @@ INDEX = torch.arange(BATCH)
 
 def build(cls, *, network=None, **options):
     torch.manual_seed(0)
-    problem = Problem(images=30, unlabelled=0, clusters=CLUSTERS, size=8, epochs=4, mean=(0.4, 0.5, 0.6),
-                      std=(0.2, 0.25, 0.3))
+    problem = Problem(
+        images=30, unlabelled=0, clusters=CLUSTERS, size=8, epochs=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)
+    )
     method = cls(cls.Options(**options), problem, network or Network(width=8, layers=[1, 1, 1])).train()
     for name, layer in method.named_modules():
         if name.endswith("head"):  # decisions that differ from image to image
@@ -140,7 +141,7 @@ def _self_label_step_reference(method, weak, strong):
 def test_self_label_step(balanced):
     method = build(SelfLabel, threshold=0.7, balanced=balanced)
     expected, labels = _self_label_step_reference(method, *views(2))
-    assert 3 < len(labels) < BATCH and 1 < len(set(labels.values()))  # some are left out, and weights differ
+    assert 3 < len(labels) < BATCH and len(set(labels.values())) > 1  # some are left out, and weights differ
     terms = method.step(views(2), INDEX)
     assert_terms(terms, expected)
     assert {name.split(".")[0] for name in gradients(method, terms)} == {"encoder", "head"} and method.counts == {}
@@ -157,8 +158,10 @@ def _pica_step_reference(method, head, original, *perturbed):
     for a in range(clusters):
         cosines = [sum(p[:, a] * q[:, b]) / math.sqrt(sum(p[:, a] ** 2) * sum(q[:, b] ** 2)) for b in range(clusters)]
         loss -= math.log(math.exp(cosines[a]) / sum(math.exp(c) for c in cosines)) / clusters
-    return {"uncertainty": loss,
-            "balance": method.options.balance_weight * (math.log(clusters) - plain.entropy_of_mean(p))}
+    return {
+        "uncertainty": loss,
+        "balance": method.options.balance_weight * (math.log(clusters) - plain.entropy_of_mean(p)),
+    }
 
 
 @pytest.mark.parametrize("epoch, name", [(0, "overclustering_head"), (1, "head"), (2, "overclustering_head")])
@@ -242,8 +245,9 @@ def test_pica_moves_its_idle_head_on():
 # --- what all of them give --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls, options", [
-    (SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"resize": 10})])
+@pytest.mark.parametrize(
+    "cls, options", [(SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"resize": 10})]
+)
 def test_assign_is_the_softmax_of_the_target_head(cls, options):
     method = build(cls, **options).eval()
     (images,) = views(1)

@@ -45,7 +45,10 @@ def test_a_step_that_asks_is_found(tiny_study, tmp_path):
     plan = Plan(stage="simclr", size=8, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
     trainer = Subject(tiny_study("simclr"), plan, tmp_path, "cpu").trainer(images=200, clusters=10, batch_size=32)
     quiet = type(trainer.method).step
-    trainer.method.__class__ = type("Asking", (type(trainer.method),), {
-        "step": lambda self, views, index: quiet(self, views, index) if views[0].sum() > 0 else {}})
+    trainer.method.__class__ = type(
+        "Asking",
+        (type(trainer.method),),
+        {"step": lambda self, views, index: quiet(self, views, index) if views[0].sum() > 0 else {}},
+    )
     with pytest.raises(RuntimeError):
         step_on_meta(trainer)

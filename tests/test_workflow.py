@@ -23,8 +23,12 @@ pytestmark = [pytest.mark.workflow, pytest.mark.network]
 
 SIX = ("cifar10", "cifar100-20", "stl10", "imagenet10", "imagenet-dogs", "tiny-imagenet")
 BOTH = ("cifar10", "cifar100-20", "stl10")  # have a test split
-CIFAR10, CIFAR100, STL10, TINY_IMAGENET = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz", "stl10_binary.tar.gz",
-                                           "tiny-imagenet-200.zip")
+CIFAR10, CIFAR100, STL10, TINY_IMAGENET = (
+    "cifar-10-python.tar.gz",
+    "cifar-100-python.tar.gz",
+    "stl10_binary.tar.gz",
+    "tiny-imagenet-200.zip",
+)
 
 
 def short(stage):
@@ -46,14 +50,24 @@ def archives(tmp_path_factory):
 def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(archives, tmp_path):
     folder, checksums = archives
     with ArchiveServer(folder) as server:
-        server.faults = {f"a/{CIFAR10}": {"wrong"}, f"a/{CIFAR100}": {"cut"}, f"a/{STL10}": {"404"},
-                         f"a/{TINY_IMAGENET}": {"cut", "no ranges"}}
-        downloads = {"mirrors": {file: [server.url(file), server.url(file, "b")] for file in checksums},
-                     "checksums": checksums, "timeout": 10,
-                     "imagenet": {"tar": server.url("ILSVRC2012_img_train.tar"), "accept_terms": True,
-                                  "images_per_class": 6}}
-        study = TINY | {"benchmarks": {name: {"size": 8} for name in SIX}, "protocols": ["joint", "heldout"],
-                        "downloads": downloads, "methods": {stage: short(stage) for stage in TINY_METHODS}}
+        server.faults = {
+            f"a/{CIFAR10}": {"wrong"},
+            f"a/{CIFAR100}": {"cut"},
+            f"a/{STL10}": {"404"},
+            f"a/{TINY_IMAGENET}": {"cut", "no ranges"},
+        }
+        downloads = {
+            "mirrors": {file: [server.url(file), server.url(file, "b")] for file in checksums},
+            "checksums": checksums,
+            "timeout": 10,
+            "imagenet": {"tar": server.url("ILSVRC2012_img_train.tar"), "accept_terms": True, "images_per_class": 6},
+        }
+        study = TINY | {
+            "benchmarks": {name: {"size": 8} for name in SIX},
+            "protocols": ["joint", "heldout"],
+            "downloads": downloads,
+            "methods": {stage: short(stage) for stage in TINY_METHODS},
+        }
         done = snakemake(tmp_path, study)
         served = {path for path, _, status in server.requests if status in (200, 206)}
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,12 +105,21 @@ def broken(archives, tmp_path_factory):
     with ArchiveServer(archives[0]) as server:
         server.faults = {f"a/{CIFAR10}": {"404"}, f"b/{CIFAR10}": {"login"}}
         study = TINY | {
-            "benchmarks": TINY["benchmarks"] | {"cifar10": {"size": 8}, "imagenet10": {"size": 8},
-                                                "few": {"dataset": "folder", "path": "few", "clusters": 3, "size": 8}},
-            "downloads": {"mirrors": {CIFAR10: [server.url(CIFAR10), server.url(CIFAR10, "b")]},
-                          "checksums": {CIFAR10: archives[1][CIFAR10]}},
-            "methods": {"random": TINY_METHODS["random"],
-                        "scl": TINY_METHODS["scl"] | {"training": {"epochs": 4, "learning_rate": 1.0e30}}}}
+            "benchmarks": TINY["benchmarks"]
+            | {
+                "cifar10": {"size": 8},
+                "imagenet10": {"size": 8},
+                "few": {"dataset": "folder", "path": "few", "clusters": 3, "size": 8},
+            },
+            "downloads": {
+                "mirrors": {CIFAR10: [server.url(CIFAR10), server.url(CIFAR10, "b")]},
+                "checksums": {CIFAR10: archives[1][CIFAR10]},
+            },
+            "methods": {
+                "random": TINY_METHODS["random"],
+                "scl": TINY_METHODS["scl"] | {"training": {"epochs": 4, "learning_rate": 1.0e30}},
+            },
+        }
         return snakemake(folder, study), folder, study
 
 
@@ -117,10 +140,16 @@ def test_a_failing_run_stops_neither_the_others_nor_a_table_of_them(broken):
 def test_the_profile_says_how_often_a_run_is_tried_again(broken):
     """A rule with `retries` of its own would beat it, and on SLURM a run longer than twice the time limit would end."""
     done, folder, study = broken
-    tried = [yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())["retries"]
-             for name in ("default", "slurm")]
+    tried = [
+        yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())["retries"]
+        for name in ("default", "slurm")
+    ]
     assert tried == [1, 3]
-    only_scl = study | {"benchmarks": TINY["benchmarks"], "methods": {"scl": study["methods"]["scl"]}, "results": "tried"}
+    only_scl = study | {
+        "benchmarks": TINY["benchmarks"],
+        "methods": {"scl": study["methods"]["scl"]},
+        "results": "tried",
+    }
     again = snakemake(folder, only_scl, "--retries", "2")
     assert (again.stdout + again.stderr).count("Trying to restart job") == 2
 
@@ -134,7 +163,9 @@ def test_a_dead_server_is_named_and_the_other_benchmarks_are_done(broken):
     assert "could not be had" in done.stdout + done.stderr  # shown without looking for the log
     assert "completed successfully, but some output files are missing" not in done.stdout + done.stderr
     assert not (folder / "data" / "archives" / CIFAR10).exists()
-    assert set(column((folder / "results" / "partial" / "tables.md").read_text(), "joint", "cifar10").values()) == {"not run"}
+    assert set(column((folder / "results" / "partial" / "tables.md").read_text(), "joint", "cifar10").values()) == {
+        "not run"
+    }
 
 
 @pytest.mark.xdist_group("broken")
@@ -205,7 +236,7 @@ def test_a_further_seed_or_method_runs_nothing_else(finished):
 
 def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
     """Of both benchmarks; in the order of the configuration. (A dry run lists the jobs in no order.)"""
-    two = {name: TINY["benchmarks"]["tiny"] for name in ("tiny", "other")}
+    two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
     study = TINY | {"benchmarks": two, "seeds": [3, 1, 2], "methods": {"random": TINY_METHODS["random"]}}
     done = snakemake(tmp_path, study, "--cores", "1")
     seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", done.stdout + done.stderr, re.MULTILINE)
@@ -224,8 +255,13 @@ def test_a_dry_run_explains_itself(tmp_path):
     study = TINY | {"methods": {"random": TINY_METHODS["random"]}, "title": "A first look"}
     done = snakemake(tmp_path, study, "--dry-run")
     told = done.stdout + done.stderr
-    for words in ("A first look: 1 runs, 0 of them trained; results in results", "tiny: joint", "prepare tiny",
-                  "train random on tiny (joint), seed 0", "write results/tables.md"):
+    for words in (
+        "A first look: 1 runs, 0 of them trained; results in results",
+        "tiny: joint",
+        "prepare tiny",
+        "train random on tiny (joint), seed 0",
+        "write results/tables.md",
+    ):
         assert words in told
     assert not (tmp_path / "data").exists() and not list(tmp_path.rglob("record.json"))
 
@@ -241,7 +277,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scl.contract import Method
+from scl.method import Method
 
 
 @dataclass(frozen=True)
@@ -266,9 +302,11 @@ def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(12):
         Image.new("RGB", (20 + i, 15), (20 * i, 20 * i, 20 * i)).save(tmp_path / "photos" / f"{i}.jpg")
-    study = TINY | {"benchmarks": TINY["benchmarks"] | {"photos": {"dataset": "folder", "path": "photos", "size": 8,
-                                                                   "clusters": 3}},
-                    "methods": {"mine": {"method": "mine.Brightness", "options": {"darkness": 0.5}}}}
+    study = TINY | {
+        "benchmarks": TINY["benchmarks"]
+        | {"photos": {"dataset": "folder", "path": "photos", "size": 8, "clusters": 3}},
+        "methods": {"mine": {"method": "mine.Brightness", "options": {"darkness": 0.5}}},
+    }
     done = snakemake(tmp_path, study)
     assert done.returncode == 0, done.stdout + done.stderr
     tables = (tmp_path / "results" / "tables.md").read_text()

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.datasets.pixels import from_array, from_bytes
 from benchmarks.datasets.progress import progress
-from scl.record import cores
+from scl.engine.provenance import cores
 
 BATCH_BYTES = 4 << 20
 BATCH_IMAGES = 256

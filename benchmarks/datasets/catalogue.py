@@ -15,8 +15,8 @@ from pydantic import AfterValidator, Field, model_validator
 from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import Archive, Dataset
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
-from scl.settings import Settings
-from scl.text import did_you_mean
+from scl.config import Settings
+from scl.util.text import did_you_mean
 
 DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 IMAGES_PER_CLASS = 1300  # of most classes of ILSVRC-2012

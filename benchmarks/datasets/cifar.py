@@ -39,11 +39,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
     def images(rows):
         for row in rows:
-            yield (
-                int(row),
-                f"{path.name}, image {row}",
-                pixels[row].transpose(1, 2, 0),
-            )  # C x H x W -> H x W x C
+            yield (int(row), f"{path.name}, image {row}", pixels[row].transpose(1, 2, 0))  # C x H x W -> H x W x C
 
     return Contents(splits, np.concatenate(labels), classes, images)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalogue import Downloads
-from scl.text import printable
+from scl.util.text import printable
 
 # (row, name for error messages, an encoded image or uint8 H x W x 3)
 Image = tuple[int, str, "bytes | np.ndarray"]
@@ -90,9 +90,7 @@ def subset_rows(splits: dict[str, int], count: int) -> dict[str, np.ndarray]:
     shares = _shares(list(splits.values()), count)
     chosen = {}
     for (name, (start, stop)), share in zip(ranges(splits).items(), shares):
-        drawn = sorted(range(start, stop), key=lambda row: hashlib.sha256(f"subset {row}".encode()).digest())[
-            :share
-        ]
+        drawn = sorted(range(start, stop), key=lambda row: hashlib.sha256(f"subset {row}".encode()).digest())[:share]
         chosen[name] = np.sort(np.asarray(drawn, dtype=np.int64))
     return chosen
 

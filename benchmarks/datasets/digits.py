@@ -23,11 +23,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
     def images(rows):
         for row in rows:
-            yield (
-                int(row),
-                f"digits, image {order[row]}",
-                np.repeat(pixels[order[row]][:, :, None], 3, axis=2),
-            )
+            yield (int(row), f"digits, image {order[row]}", np.repeat(pixels[order[row]][:, :, None], 3, axis=2))
 
     return Contents(
         {"train": int((~test).sum()), "test": int(test.sum())},

@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.datasets.catalogue import Archive, Downloads, is_url
 from benchmarks.datasets.connection import TransferError, host, plain
 from benchmarks.datasets.transfer import transfer
-from scl.locks import locked
-from scl.text import say
+from scl.engine.locks import locked
+from scl.util.text import say
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
@@ -155,8 +155,7 @@ def _refuse_small_disk(archive, part) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise OSError(
-            errno.ENOSPC,
-            f"{archive.file} needs {needed / 1e6:,.0f} MB and {part.parent} has {free / 1e6:,.0f} MB free",
+            errno.ENOSPC, f"{archive.file} needs {needed / 1e6:,.0f} MB and {part.parent} has {free / 1e6:,.0f} MB free"
         )
 
 

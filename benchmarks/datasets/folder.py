@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.datasets.catalogue import Dataset
 from benchmarks.datasets.contents import Contents, Sources
 from benchmarks.datasets.pieces import Piece, file_piece, in_hash_order, piece_images
-from scl.text import printable, say
+from scl.util.text import printable, say
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -41,14 +41,8 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     for name in sorted(folders.difference(classes)) if classes else []:
         say(f"{root / name}: holds no images, so it is no class")
     index = {name: label for label, name in enumerate(classes)}
-    labels = (
-        np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64)
-        if classes
-        else None
-    )
-    return Contents(
-        {"all": len(pieces)}, labels, classes, lambda rows: piece_images(pieces, rows), upright=True
-    )
+    labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64) if classes else None
+    return Contents({"all": len(pieces)}, labels, classes, lambda rows: piece_images(pieces, rows), upright=True)
 
 
 def _find(root: Path) -> tuple[list[Piece], set[str]]:

@@ -39,9 +39,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     find = _in_folder if source.folder else _at_url if source.remote else _in_tar
     found, records = find(sources, list(synsets))
     for synset, pieces in found.items():
-        _check(
-            dataset.title, synset, [piece.name.partition("/")[2] for piece in pieces], source.images_per_class
-        )
+        _check(dataset.title, synset, [piece.name.partition("/")[2] for piece in pieces], source.images_per_class)
     pieces = in_hash_order([piece for synset in synsets for piece in found[synset]])
     index = {synset: label for label, synset in enumerate(synsets)}
     labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.datasets.contents import hash_order, refuse_twice
 from benchmarks.datasets.pixels import MAX_BYTES
-from scl.text import printable
+from scl.util.text import printable
 
 
 class Piece(NamedTuple):
@@ -41,9 +41,7 @@ def file_piece(name: str, file: Path) -> Piece:
     return Piece(name, file, 0, found.st_size)
 
 
-def tar_pieces(
-    fileobj: BinaryIO, file: Path, *, base: int = 0, prefix: str = "", where: str = ""
-) -> list[Piece]:
+def tar_pieces(fileobj: BinaryIO, file: Path, *, base: int = 0, prefix: str = "", where: str = "") -> list[Piece]:
     """The regular members of an uncompressed tar (which begins at `base` of `file`), named prefix + their
     base name.
 
@@ -73,13 +71,9 @@ def piece_images(pieces: list[Piece], rows: np.ndarray) -> Iterator[tuple[int, s
     try:
         for row in sorted(map(int, rows), key=lambda row: pieces[row][1:]):
             piece = pieces[row]
-            where = (
-                piece.name if piece.file.name == Path(piece.name).name else f"{piece.file.name}: {piece.name}"
-            )
+            where = piece.name if piece.file.name == Path(piece.name).name else f"{piece.file.name}: {piece.name}"
             if piece.size > MAX_BYTES:
-                raise ValueError(
-                    f"{where}: {piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
-                )
+                raise ValueError(f"{where}: {piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
             if piece.file != opened:
                 if file:
                     file.close()

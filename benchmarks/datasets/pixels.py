@@ -12,27 +12,9 @@ from PIL import Image, ImageOps
 
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
 MAX_BYTES = 64 << 20  # encoded
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "GIF",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # formats that decode pixels and do nothing else
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # formats that decode pixels and do nothing else
 RESIZE = "the centre square, resized by Pillow's bicubic filter with antialiasing"
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
@@ -70,8 +52,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
                 return to_square(_rgb(ImageOps.exif_transpose(image) if upright else image), size)
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{name}: refused as a decompression bomb: it decodes to more than "
-            f"{MAX_PIXELS // 10**6} million pixels"
+            f"{name}: refused as a decompression bomb: it decodes to more than {MAX_PIXELS // 10**6} million pixels"
         ) from error
     except _BROKEN as error:
         # Pillow's words on unknown formats hold the address of a buffer, which would differ from run to run
@@ -87,9 +68,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; convert it to 8 bits first")
     if image.mode.startswith("I"):
-        return Image.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        ).convert("RGB")
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

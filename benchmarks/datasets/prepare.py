@@ -15,8 +15,8 @@ from benchmarks.datasets.catalogue import Archive, Dataset, Downloads, archives_
 from benchmarks.datasets.contents import Contents, Sources, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.pixels import RESIZE
-from scl.record import atomic, sha256, write_json
-from scl.text import printable, say
+from scl.engine.io import atomic, sha256, write_json
+from scl.util.text import printable, say
 
 SIZES = (4, 1024)  # pixels a side
 
@@ -109,7 +109,13 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     """
     size = block.size or dataset.size
     clusters = block.clusters or len(facts.get("classes") or ())
-    wanted = {"dataset": dataset.name, "size": [size, size], "subset": block.subset, "clusters": clusters, "path": block.path}
+    wanted = {
+        "dataset": dataset.name,
+        "size": [size, size],
+        "subset": block.subset,
+        "clusters": clusters,
+        "path": block.path,
+    }
     for key, value in wanted.items():
         if facts.get(key) != value:
             return f"{key}: {facts.get(key)}, wanted {value}"
@@ -143,9 +149,7 @@ def _check_counts(name: str, dataset: Dataset, contents: Contents, official: boo
     told = f"{name}: {contents.splits} images where {dataset.title} has {dict(dataset.counts)}"
     if official:
         raise ValueError(told)
-    say(
-        f"{told}; the configuration asks for another archive than the published one, so this is only recorded"
-    )
+    say(f"{told}; the configuration asks for another archive than the published one, so this is only recorded")
     return False
 
 

@@ -11,16 +11,14 @@ from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.download import lock_of, settle
 from benchmarks.datasets.progress import progress
 from benchmarks.datasets.transfer import read_range, transfer
-from scl.locks import locked
-from scl.record import write_json
-from scl.text import printable, say
+from scl.engine.io import write_json
+from scl.engine.locks import locked
+from scl.util.text import printable, say
 
 READ = 4096  # bytes a request while walking; a header has 512
 
 
-def members(
-    url: str, index: Path, *, timeout: float, header: str | None = None
-) -> dict[str, tuple[int, int]]:
+def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
     """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
     index.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_of(index), index.name):
@@ -36,9 +34,7 @@ def members(
     return found
 
 
-def stretch(
-    url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None
-) -> None:
+def stretch(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None) -> None:
     """Bytes offset .. offset + size of `url` as the file `target`; a killed one goes on from its `.part`."""
     with locked(lock_of(target), target.name):
         if target.exists():

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.datasets.catalogue import Dataset
 from benchmarks.datasets.contents import Contents, Sources, ranges
-from scl.text import printable
+from scl.util.text import printable
 
 SIDE = 96
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -70,7 +70,7 @@ def _labels(path, small, split, count, classes) -> np.ndarray:
     if split not in LABELS:
         return np.full(count, -1, dtype=np.int64)
     labels = np.frombuffer(small[LABELS[split]], dtype=np.uint8).astype(np.int64) - 1  # 1 .. 10 in the file
-    if len(labels) != count or count and not 0 <= labels.min() <= labels.max() < classes:
+    if len(labels) != count or (count and not 0 <= labels.min() <= labels.max() < classes):
         raise ValueError(f"{path}: {LABELS[split]} holds no {count} labels of {classes} classes")
     return labels
 

@@ -27,9 +27,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     (path,) = sources.files
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {
-                match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))
-            }
+            members = {match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))}
             words, listed = _words(archive), archive.namelist()
     except (*BROKEN, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no sound zip archive: {error}") from error
@@ -54,9 +52,7 @@ def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
         for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
             name = f"{path.name}: {info.filename}"
             if info.file_size > MAX_BYTES:
-                raise ValueError(
-                    f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes"
-                )
+                raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
             try:
                 data = archive.read(info)
             except BROKEN as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
 from benchmarks.datasets.progress import progress
-from scl.text import say
+from scl.util.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
@@ -52,10 +52,9 @@ def transfer(
     _with_retries(url, attempt, lambda: _size(part), pace)
 
 
-def read_range(
-    url: str, start: int, count: int, *, timeout: float, header: str | None = None
-) -> tuple[bytes, int]:
+def read_range(url: str, start: int, count: int, *, timeout: float, header: str | None = None) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
+
     def attempt() -> tuple[bytes, int]:
         wanted = f"bytes={start}-{start + count - 1}"
         with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
@@ -95,9 +94,7 @@ def _stream(url, part, size, pace, start, header, label) -> None:
         have = 0
     if have == size:
         return
-    note = part.with_name(
-        part.name + ".url"
-    )  # which source the part is from, and that source's version of the file
+    note = part.with_name(part.name + ".url")  # which source the part is from, and that source's version of the file
     whole = start is None
     wanted = None
     if not whole:
@@ -108,11 +105,10 @@ def _stream(url, part, size, pace, start, header, label) -> None:
     with request(url, pace, header=header, wanted=wanted, validator=validator) as response:
         if response.status == 206:
             begin, total = _content_range(response, url)
-            if begin != (start or 0) + have or whole and size not in (None, total):
+            if begin != (start or 0) + have or (whole and size not in (None, total)):
                 part.unlink(missing_ok=True)
                 raise TransferError(
-                    f"sent bytes from {begin} of a file of {total}, which is not what was asked for",
-                    again=False,
+                    f"sent bytes from {begin} of a file of {total}, which is not what was asked for", again=False
                 )
             expected = total if whole else size
         else:
@@ -166,8 +162,7 @@ def _whole_length(response, size) -> int | None:
         raise TransferError("announces a length (Content-Length) that is no number", again=False)
     if size is not None and int(announced) != size:
         raise TransferError(
-            f"offers {int(announced):,} bytes ({response.headers.get_content_type()}) where "
-            f"{size:,} are expected",
+            f"offers {int(announced):,} bytes ({response.headers.get_content_type()}) where {size:,} are expected",
             again=False,
         )
     return int(announced)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbour_purity
-from scl.prepared import describe
-from scl.record import Damaged, set_aside, sha256, write_json
-from scl.run_files import Record, damage, read
+from scl.engine.artifacts import Record, damage, read
+from scl.engine.io import Damaged, set_aside, sha256, write_json
+from scl.engine.prepared import describe
 
 VERSION = 1  # raise when the scores of the same assignments change: finished runs are then scored again
 

@@ -75,7 +75,8 @@ def marks(done: pd.DataFrame, images_differ: bool) -> str:
         "a": differ(done, "commit"),
         "c": done.dirty.any(),
         "d": images_differ and len(done),
-        "e": differ(done, "device", "precision", "torch") or (done.other_devices != "").any()
+        "e": differ(done, "device", "precision", "torch")
+        or (done.other_devices != "").any()
         or differ(done[on_cpu(done)], "threads"),  # on a GPU the threads of the CPU change no result
         "f": (done.other_commits != "").any(),
     }

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.formats import number, one_line
-from scl.record import atomic
+from scl.engine.io import atomic
 
 # Okabe & Ito's palette without its black and yellow: told apart with every common color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -67,8 +67,10 @@ def draw_scores(study, cells: pd.DataFrame) -> Figure:
                 diamonds += panel.plot(100 * cell.published.acc, y - 0.13, "D", **look)
         _frame_scores(panel, group, title)
     intervals = any(group.acc_low.notna().any() for _, group in places)
-    means = "●— mean over the seeds, its 95 % bootstrap interval" if intervals else (
-        "● mean over the seeds, too few for an interval"
+    means = (
+        "●— mean over the seeds, its 95 % bootstrap interval"
+        if intervals
+        else ("● mean over the seeds, too few for an interval")
     )
     legend = ["○ one seed"] + ["◇ published, at its own schedule"] * bool(diamonds)
     legend += ["← mean, left of the axis"] * bool(outsiders)

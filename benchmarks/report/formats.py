@@ -11,7 +11,7 @@ import re
 
 import pandas as pd
 
-from scl.text import printable
+from scl.util.text import printable
 
 LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

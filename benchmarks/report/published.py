@@ -14,8 +14,8 @@ import pandas as pd
 from benchmarks.datasets.catalogue import dataset_named
 
 RECONSTRUCTED = {
-    "scl.method.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "
-    "of the paper is known to this project, so none stands beside it.",
+    "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "
+    "of the paper is known to this project, so none stands beside it."
 }
 
 

@@ -6,7 +6,6 @@ import base64
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from benchmarks.report.aggregate import aggregate
@@ -16,8 +15,8 @@ from benchmarks.report.formats import code, escape_html, escape_latex, escape_ma
 from benchmarks.report.runs import STATUSES, read_runs
 from benchmarks.report.significance import comparisons
 from benchmarks.report.tables import PROTOCOLS, Table, header, origins, tables_by_protocol
-from scl.record import atomic
-from scl.text import duration
+from scl.engine.io import atomic
+from scl.util.text import duration
 
 SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
 ESCAPES = {".md": escape_markdown, ".tex": escape_latex, ".html": escape_html}

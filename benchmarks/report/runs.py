@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.state import State, Survey
-from scl.record import atomic
-from scl.run_files import Record
+from scl.engine.artifacts import Record
+from scl.engine.io import atomic
 
 STATUSES = ("done", "failed", "missing", "skipped")
 TEXT, NUMBER, COUNT, FLAG = "object", "float64", "Int64", "boolean"

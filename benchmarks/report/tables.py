@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL, on_cpu
 from benchmarks.report.formats import memory, number, p_value
 from benchmarks.report.published import RECONSTRUCTED
-from scl.text import duration
+from scl.util.text import duration
 
 PROTOCOLS = {
     "joint": "trained and evaluated on the same images",

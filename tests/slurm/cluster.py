@@ -61,7 +61,9 @@ def missing() -> str:
         return "make test-slurm: needs root (it starts SLURM's daemons and makes device nodes)"
     absent = [name for name in NEEDED if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
     if absent:
-        return f"make test-slurm: {', '.join(absent)} not found; apt-get install --no-install-recommends slurm-wlm munge"
+        return (
+            f"make test-slurm: {', '.join(absent)} not found; apt-get install --no-install-recommends slurm-wlm munge"
+        )
     if SYSTEM_CONF.exists() or SYSTEM_CONF.is_symlink():
         return f"make test-slurm: {SYSTEM_CONF} is there already; a machine with a SLURM of its own is left alone"
     return ""
@@ -96,8 +98,13 @@ class Cluster:
         return self
 
     def _start(self, folder):
-        munge = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log",
-                 "seed-file": "munge.seed"}
+        munge = {
+            "key-file": "munge.key",
+            "socket": "munge.socket",
+            "pid-file": "munged.pid",
+            "log-file": "munged.log",
+            "seed-file": "munge.seed",
+        }
         call("munged", "--force", *(f"--{option}={folder / file}" for option, file in munge.items()))
         call("slurmctld", "-f", folder / "slurm.conf")
         call("slurmd", "-f", folder / "slurm.conf")
@@ -134,8 +141,11 @@ class Cluster:
         """{job number: what it runs} of a study, in the order of submission; `state`: only those in it now."""
         rows = call("squeue", "--states=all", "--noheader", "--format=%i|%T|%k|%Z").splitlines()
         rows = sorted((row.split("|") for row in rows), key=lambda row: int(row[0]))
-        return {number: comment.removeprefix("rule_train_wildcards_tiny_joint_") for number, its_state, comment, where in rows
-                if where == str(workdir) and its_state in (state or its_state)}
+        return {
+            number: comment.removeprefix("rule_train_wildcards_tiny_joint_")
+            for number, its_state, comment, where in rows
+            if where == str(workdir) and its_state in (state or its_state)
+        }
 
     def job(self, number: str) -> dict[str, str]:
         """What scontrol says of a job."""

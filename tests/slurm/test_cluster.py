@@ -24,12 +24,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.workflow]
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 300  # of one step each: two minutes while there is no file `go`, seconds afterwards
-STUDY = {"results": "results", "data": "data", "seeds": 5, "protocols": ["joint"],
-         "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
-         "network": {"width": 8, "layers": [1, 1, 1]}, "machine": {"threads": 1},
-         "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
-         "methods": {"slow": {"method": "slow.Slow", "training": {"epochs": EPOCHS}, "options": {"kmeans_restarts": 1},
-                              "augment": {"view": [{"noise": {"std": 0.05}}]}}}}
+STUDY = {
+    "results": "results",
+    "data": "data",
+    "seeds": 5,
+    "protocols": ["joint"],
+    "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
+    "network": {"width": 8, "layers": [1, 1, 1]},
+    "machine": {"threads": 1},
+    "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
+    "methods": {
+        "slow": {
+            "method": "slow.Slow",
+            "training": {"epochs": EPOCHS},
+            "options": {"kmeans_restarts": 1},
+            "augment": {"view": [{"noise": {"std": 0.05}}]},
+        }
+    },
+}
 RUNS = [f"slow_{seed}" for seed in range(5)]
 DIVERGING = STUDY["methods"]["slow"] | {"method": "slow.Diverging"}
 SITE = ["--default-resources", "slurm_partition=gpu", "runtime=30", "mem_mb=500"]
@@ -61,13 +73,33 @@ class Folder:
     def start(self, *flags, site=SITE):
         """snakemake, in a process group of its own, which Ctrl-C reaches also where the tests run in the background;
         what it says goes to the file `said`."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--workflow-profile",
-                   ROOT / "profiles" / "slurm", "--configfile", "study.yaml", *site, *QUICK, *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            ROOT / "Snakefile",
+            "--workflow-profile",
+            ROOT / "profiles" / "slurm",
+            "--configfile",
+            "study.yaml",
+            *site,
+            *QUICK,
+            *flags,
+        ]
         self.said = self.path / f"said{len(self.started)}"
         with open(self.said, "w") as file:
-            self.started.append(subprocess.Popen(command, cwd=self.path, env=self.environment, stdout=file, stderr=file,
-                                                 start_new_session=True, preexec_fn=lambda: signal.signal(
-                                                     signal.SIGINT, signal.default_int_handler)))
+            self.started.append(
+                subprocess.Popen(
+                    command,
+                    cwd=self.path,
+                    env=self.environment,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                )
+            )
         return self.started[-1]
 
     def end(self, *flags, seconds=240, **options):
@@ -96,6 +128,7 @@ class Folder:
 
     def training(self, *runs, words="epoch "):
         """Wait until the present attempt at each of these runs has shown an epoch, or other words, in its log."""
+
         def all_there():
             assert self.started[-1].poll() is None, self.said.read_text()
             return all(words in self.log(run) for run in runs)
@@ -131,8 +164,11 @@ def outcome(run):
     with np.load(run / "assignments.npz") as file:
         found = {name: file[name].tobytes() for name in file.files}
     weights = torch.load(run / "weights.pt", weights_only=True)
-    return found | {name: value.numpy().tobytes() for name, value in weights.items()} | {
-        "scores": json.loads((run / "metrics.json").read_text())["scores"]}
+    return (
+        found
+        | {name: value.numpy().tobytes() for name, value in weights.items()}
+        | {"scores": json.loads((run / "metrics.json").read_text())["scores"]}
+    )
 
 
 @pytest.fixture
@@ -156,11 +192,23 @@ def undisturbed(tmp_path_factory, cluster):
     """Started at once and waited for when it is needed: {run: outcome}."""
     folder = Folder(tmp_path_factory.mktemp("reference") / "undisturbed", cluster)
     folder.go()
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", "--workflow-profile",
-               ROOT / "profiles" / "default", "--configfile", "study.yaml"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "1",
+        "--workflow-profile",
+        ROOT / "profiles" / "default",
+        "--configfile",
+        "study.yaml",
+    ]
     with open(folder.path / "said", "w") as file:
-        process = subprocess.Popen(command, cwd=folder.path, stdout=file, stderr=file, env=folder.environment | {
-            "CUDA_VISIBLE_DEVICES": ""})
+        process = subprocess.Popen(
+            command, cwd=folder.path, stdout=file, stderr=file, env=folder.environment | {"CUDA_VISIBLE_DEVICES": ""}
+        )
 
     def outcomes():
         assert process.wait(240) == 0, (folder.path / "said").read_text()
@@ -180,8 +228,9 @@ def assert_finished(folder, undisturbed, runs=RUNS):
 def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
     here = folder("wrong")
     status, said = here.end(*SQUEUE, site=["--default-resources", "slurm_partition=gpus"])
-    assert status == 2 and said.splitlines()[-1] == ("snakemake: error: slurm_partition: no partition 'gpus'; sinfo lists "
-                                                     "cpu, gpu: set one in the profile")
+    assert status == 2 and said.splitlines()[-1] == (
+        "snakemake: error: slurm_partition: no partition 'gpus'; sinfo lists cpu, gpu: set one in the profile"
+    )
     status, said = here.end(*SQUEUE, site=["--default-resources", "slurm_partition=cpu", "runtime=31"])
     assert status == 2 and "runtime: 31 minutes, but partition cpu allows 30" in said.splitlines()[-1]
     status, said = here.end(site=SITE)
@@ -194,9 +243,16 @@ def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
 def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(folder, cluster, undisturbed):
     """With confined devices: every job sees its GPU as 0, and no lease waits for another's."""
     slow = STUDY["methods"]["slow"] | {"training": {"epochs": EPOCHS // 4}}
-    here = folder("healthy", environment={"PATH": f"{cluster.folder}/bin:{os.environ['PATH']}"}, study=STUDY | {
-        "seeds": 2, "machine": {"threads": 2},
-        "methods": {"random": {"method": "baselines.controls.Random"}, "slow": slow, "also": slow}})
+    here = folder(
+        "healthy",
+        environment={"PATH": f"{cluster.folder}/bin:{os.environ['PATH']}"},
+        study=STUDY
+        | {
+            "seeds": 2,
+            "machine": {"threads": 2},
+            "methods": {"random": {"method": "baselines.controls.Random"}, "slow": slow, "also": slow},
+        },
+    )
     (cluster.folder / "confined").touch()
     here.start(*here.profile("set-resources"))
     wait_for(lambda: cluster.jobs(here.path), 60, "the first job")
@@ -217,7 +273,9 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     for run, job in jobs.items():
         on_gpu = run in on_gpus
         assert job["CPUs/Task"] == str(here.read(run)["threads"]) == "2", job
-        assert job["Partition"] == ("gpu" if on_gpu else "cpu") and bool(job.get("GRES")) == on_gpu  # "GRES=" while it runs
+        assert (
+            job["Partition"] == ("gpu" if on_gpu else "cpu") and bool(job.get("GRES")) == on_gpu
+        )  # "GRES=" while it runs
         assert "waiting" not in here.log(run) and ("GPU 0 is there" in here.log(run)) == on_gpu
 
 

@@ -12,15 +12,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from scl.classes import FAILURES, described, find_class, source_of
-from scl.text import did_you_mean, shown
-from scl.yaml_file import load_yaml
-
+from scl.util.classes import FAILURES, described, find_class, source_of
+from scl.util.text import did_you_mean, shown
+from scl.util.yaml_file import load_yaml
 
 # words of pydantic -> words of YAML
-PLAIN = {"a valid dictionary.*": "keys and values", "a valid (number|string|list)": r"a \1",
-         "a valid integer": "an integer", "a valid tuple": "a list",
-         "a valid boolean": "true or false", " after validation": ""}
+PLAIN = {
+    "a valid dictionary.*": "keys and values",
+    "a valid (number|string|list)": r"a \1",
+    "a valid integer": "an integer",
+    "a valid tuple": "a list",
+    "a valid boolean": "true or false",
+    " after validation": "",
+}
 
 
 class Settings(BaseModel):
@@ -72,7 +76,9 @@ class Training(Settings):
     schedule: Literal["cosine", "constant"] = "cosine"
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
     weight_decay: float = Field(0.0, ge=0, le=1000)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it, see scl.precision
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # auto: bf16 where the hardware has it, see scl.engine.precision
+    )
     compile: bool = False  # torch.compile of the encoder
     curve_points: int = Field(10, ge=1, le=1_000_000)  # assignments kept on the way, for the curves
 
@@ -84,7 +90,7 @@ class RunSettings(Settings):
     protocol: str
     stage: str
     seed: int = Field(ge=0, lt=2**63)
-    method: str  # dotted path of a scl.contract.Method
+    method: str  # dotted path of a scl.method.Method
     data: str  # folder that holds images.npy and benchmark.json
     after: str | None = None  # folder of the run whose weights this one starts from
     network: Network = Network()
@@ -153,8 +159,10 @@ def load_run(directory) -> RunSettings:
 def options_of(method, given: dict, where: str) -> MethodOptions:
     """The options of a method, with its defaults. Raises ValueError naming the key."""
     if not (isinstance(method.Options, type) and issubclass(method.Options, MethodOptions)):
-        raise ValueError(f"{where}: {method.__name__}.Options: {shown(method.Options)} is not a class derived from "
-                         "scl.settings.MethodOptions")
+        raise ValueError(
+            f"{where}: {method.__name__}.Options: {shown(method.Options)} is not a class derived from "
+            "scl.config.MethodOptions"
+        )
     return read(method.Options, given, where)
 
 
@@ -165,8 +173,13 @@ def complete(run: RunSettings) -> RunSettings:
     if type(method.version) is not int:
         raise ValueError(f"{run.method}.version: must be an integer, got {shown(method.version)}")
     options = options_of(method, run.options, f"{run.stage}.options")
-    return run.model_copy(update={"options": options.model_dump(mode="json"), "version": method.version,
-                                  "image_size": method.image_size(options)})
+    return run.model_copy(
+        update={
+            "options": options.model_dump(mode="json"),
+            "version": method.version,
+            "image_size": method.image_size(options),
+        }
+    )
 
 
 def as_mapping(run: RunSettings) -> dict:
@@ -185,5 +198,7 @@ def check_planned(run: RunSettings) -> None:
     if not changed and run.version not in (None, find_class(run.method).version):
         changed = "version"
     if changed:
-        raise ValueError(f"{run.method}: its {changed} has changed since this run was planned; plan again with "
-                         f"the same snakemake or scl run command")
+        raise ValueError(
+            f"{run.method}: its {changed} has changed since this run was planned; plan again with "
+            f"the same snakemake or scl run command"
+        )

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import torch
 
-from scl import augment, checkpoint, images, precision, run_files, settings
-from scl.assign import assignments
-from scl.classes import find_class
-from scl.contract import Problem
-from scl.identity import fingerprint, identity_of
-from scl.outputs import CODE_ROOT, now, peak_memory
-from scl.prepared import describe
-from scl.record import RunFailed, provenance
-from scl.seeding import Seeds
-from scl.settings import RunSettings
-from scl.text import duration, say
+from scl import augment, config, images
+from scl.config import RunSettings
+from scl.engine import artifacts, checkpoint, precision
+from scl.engine.assign import assignments
+from scl.engine.identity import fingerprint, identity_of
+from scl.engine.io import RunFailed
+from scl.engine.outputs import CODE_ROOT, now, peak_memory
+from scl.engine.prepared import describe
+from scl.engine.provenance import provenance
+from scl.engine.seeding import Seeds
+from scl.method import Problem
+from scl.util.classes import find_class
+from scl.util.text import duration, say
 
 CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
 
@@ -31,8 +33,10 @@ class NonFinite(RunFailed):
     """A term of the loss is not finite; carries where."""
 
     def __init__(self, term, value, epoch, step):
-        super().__init__(f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
-                         f"learning rate or precision: fp32")
+        super().__init__(
+            f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
+            f"learning rate or precision: fp32"
+        )
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
 
 
@@ -74,7 +78,7 @@ class Trainer:
         use = "represent" if method_class.uses_unlabelled else "fit"
         self.images = images.load(run.data, run.protocol, use, size=run.image_size, facts=self.facts, device=device)
         self.evaluated = self._evaluated_images()
-        weights, checksum = run_files.weights_of(Path(run.after)) if run.after else (None, None)
+        weights, checksum = artifacts.weights_of(Path(run.after)) if run.after else (None, None)
         self.identity = identity_of(run, self.facts, checksum)  # of what was loaded
         self.method = self._build(method_class, weights)
         self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
@@ -93,17 +97,25 @@ class Trainer:
         uses = self.facts["protocols"][self.run.protocol]
         if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
             return self.images
-        return images.load(self.run.data, self.run.protocol, "assign", size=self.run.image_size, facts=self.facts,
-                           device=self.device)
+        return images.load(
+            self.run.data, self.run.protocol, "assign", size=self.run.image_size, facts=self.facts, device=self.device
+        )
 
     def _build(self, method_class, weights: bytes | None):
         clusters = self.facts["clusters"]
         if clusters > self.images.fit:
             raise ValueError(f"{self.run.data}: {clusters} clusters cannot be found in {self.images.fit} images")
         mean, std = self.images.statistics()
-        problem = Problem(images=self.images.fit, unlabelled=len(self.images) - self.images.fit, clusters=clusters,
-                          size=self.facts["size"][0], epochs=self.run.training.epochs, mean=mean, std=std)
-        options = settings.options_of(method_class, self.run.options, f"{self.run.stage}.options")
+        problem = Problem(
+            images=self.images.fit,
+            unlabelled=len(self.images) - self.images.fit,
+            clusters=clusters,
+            size=self.facts["size"][0],
+            epochs=self.run.training.epochs,
+            mean=mean,
+            std=std,
+        )
+        options = config.options_of(method_class, self.run.options, f"{self.run.stage}.options")
         torch.manual_seed(self.seeds("initial weights"))
         method = method_class(options, problem, self.run.network)
         if weights:
@@ -126,8 +138,16 @@ class Trainer:
         """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
         resumed = self.restore()
         made_by = provenance(CODE_ROOT, device=self.device)
-        self.attempts.append({"started": self.started, "epoch": self.epoch, "commit": made_by["commit"],
-                              "device": made_by["device"], "precision": self.precision, "peak_memory_bytes": 0})
+        self.attempts.append(
+            {
+                "started": self.started,
+                "epoch": self.epoch,
+                "commit": made_by["commit"],
+                "device": made_by["device"],
+                "precision": self.precision,
+                "peak_memory_bytes": 0,
+            }
+        )
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         self.clock = time.perf_counter() - self.seconds
@@ -162,7 +182,7 @@ class Trainer:
         order = torch.randperm(self.method.pool(self.epoch), generator=self.seeds.generator("order", self.epoch))
         order = order.to(self.device)
         while self.step_in_epoch < steps:
-            index = order[self.step_in_epoch * batch:(self.step_in_epoch + 1) * batch]  # B
+            index = order[self.step_in_epoch * batch : (self.step_in_epoch + 1) * batch]  # B
             self.learn(self.draw(index), index)
             self.step_in_epoch += 1
             if len(self.epoch_losses) - self.losses_checked >= CHECK_EVERY:
@@ -193,13 +213,15 @@ class Trainer:
 
     def _check_losses(self) -> None:
         """One synchronisation for many steps; names the first term that is not finite."""
-        fresh = self.epoch_losses[self.losses_checked:]
+        fresh = self.epoch_losses[self.losses_checked :]
         if fresh:
             values = torch.stack(fresh).cpu()  # steps x terms
             bad = (~values.isfinite()).nonzero()
             if len(bad):
                 step, term = bad[0].tolist()
-                raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, self.losses_checked + step)
+                raise NonFinite(
+                    self.term_names[term], values[step, term].item(), self.epoch, self.losses_checked + step
+                )
         self.losses_checked = len(self.epoch_losses)
 
     def _end_epoch(self) -> None:
@@ -207,8 +229,16 @@ class Trainer:
         means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
         terms = dict(zip(self.term_names, means))
         self.seconds = time.perf_counter() - self.clock
-        self.history.append({"epoch": self.epoch + 1, "steps": len(self.epoch_losses), "loss": sum(means), **terms,
-                             "learning_rate": learning_rate(self.run.training, self.epoch), "seconds": self.seconds})
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "steps": len(self.epoch_losses),
+                "loss": sum(means),
+                **terms,
+                "learning_rate": learning_rate(self.run.training, self.epoch),
+                "seconds": self.seconds,
+            }
+        )
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
@@ -219,15 +249,16 @@ class Trainer:
 
     def assign(self):
         """(assignments, confidence) of the evaluated images with the present weights."""
-        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast,
-                           seed=self.seeds("kmeans"))
+        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast, seed=self.seeds("kmeans"))
 
     def _progress(self, terms) -> None:
         epochs = self.run.training.epochs
         left = self.seconds / self.epoch * (epochs - self.epoch)
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
             named = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.report(f"epoch {self.epoch}/{epochs}  {named}  {duration(self.seconds)} done, about {duration(left)} left")
+            self.report(
+                f"epoch {self.epoch}/{epochs}  {named}  {duration(self.seconds)} done, about {duration(left)} left"
+            )
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
@@ -236,17 +267,28 @@ class Trainer:
         self._check_losses()
         self.seconds = time.perf_counter() - self.clock
         self.attempts[-1]["peak_memory_bytes"] = peak_memory(self.device)
-        checkpoint.save(self.directory / "checkpoint.pt", {
-            "fingerprint": fingerprint(self.identity), "epoch": self.epoch, "step_in_epoch": self.step_in_epoch,
-            "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict() if optimizer else None,
-            "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
-            "term_names": getattr(self, "term_names", []), "history": self.history, "curve": self.curve,
-            "seconds": self.seconds, "attempts": self.attempts})
+        checkpoint.save(
+            self.directory / "checkpoint.pt",
+            {
+                "fingerprint": fingerprint(self.identity),
+                "epoch": self.epoch,
+                "step_in_epoch": self.step_in_epoch,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict() if optimizer else None,
+                "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
+                "term_names": getattr(self, "term_names", []),
+                "history": self.history,
+                "curve": self.curve,
+                "seconds": self.seconds,
+                "attempts": self.attempts,
+            },
+        )
 
     def restore(self) -> bool:
         """Whether a checkpoint of this very run was found and loaded."""
-        state = checkpoint.load(self.directory / "checkpoint.pt", fingerprint=fingerprint(self.identity),
-                                report=self.report)
+        state = checkpoint.load(
+            self.directory / "checkpoint.pt", fingerprint=fingerprint(self.identity), report=self.report
+        )
         if state is None:
             return False
         self.method.load_state_dict(state["method"])
@@ -258,6 +300,8 @@ class Trainer:
         self.losses_checked = len(self.epoch_losses)
         self.term_names, self.history = state["term_names"], state["history"]
         self.curve, self.attempts = [tuple(c) for c in state["curve"]], state["attempts"]
-        self.report(f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
-                    f"after {duration(self.seconds)} of training")
+        self.report(
+            f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
+            f"after {duration(self.seconds)} of training"
+        )
         return True

@@ -2,8 +2,8 @@
 
 `operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16,
 on any device; the result has their type and the input is not changed. All randomness comes from `generator`,
-which lives on the same device; nothing waits for the device. What the parameters do is in warps.py,
-colours.py, filters.py and strong.py. Defaults are torchvision's where it has the operation. Types and ranges are
+which lives on the same device; nothing waits for the device. What the parameters do is in geometry.py,
+color.py, filters.py and randaugment.py. Defaults are torchvision's where it has the operation. Types and ranges are
 checked by scl.augment.build; ValueError: a parameter that does not fit the images.
 """
 
@@ -15,7 +15,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch.nn.functional import interpolate, pad
 
-from scl import colours, filters, strong, warps
+from scl.augment import color, filters, geometry, randaugment
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
@@ -55,7 +55,7 @@ def random_resized_crop(
     """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
-    return warps.crop_resize(images.float(), boxes, size=size).to(images.dtype)
+    return geometry.crop_resize(images.float(), boxes, size=size).to(images.dtype)
 
 
 def crop_boxes(generator, shape, *, scale, ratio, tries=10):
@@ -68,9 +68,7 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     shares = (share * height * width for share in scale)
     area = uniform(generator, *shares, batch, tries)
     aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
-    sides = (
-        torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()
-    )  # B x 2 x tries: height, width
+    sides = torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()  # B x 2 x tries: height, width
     fits = (sides[:, 0] <= height) & (sides[:, 1] <= width) & (sides > 0).all(1)
     some, first = fits.any(1), fits.int().argmax(1)
     sides = sides.gather(2, first[:, None, None].expand(-1, 2, 1))  # B x 2 x 1
@@ -97,7 +95,7 @@ def random_crop(images, generator, *, padding: Annotated[int, Field(ge=0, le=102
     top, left = (torch.randint(n, (batch,), generator=generator, device=images.device) for n in places)
     side = torch.full_like(top, size)
     padded = pad(images.float(), [padding] * 4)
-    return warps.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
+    return geometry.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
 
 
 def resize(images, generator, *, size: Side | None = None):
@@ -110,7 +108,7 @@ def resize(images, generator, *, size: Side | None = None):
 
 def flip(images, generator, *, probability: Chance = 0.5):
     """Left-right mirror image."""
-    return colours.where(chance(generator, probability, len(images)), warps.mirror, images)
+    return color.where(chance(generator, probability, len(images)), geometry.mirror, images)
 
 
 def affine(
@@ -130,10 +128,10 @@ def affine(
     angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
     shift = uniform(generator, -translate, translate, 2, batch)
     zoom = uniform(generator, *scale, batch)
-    matrices = warps.inverse_matrices(
+    matrices = geometry.inverse_matrices(
         angle, shift[0] * width, shift[1] * height, zoom, slant, torch.zeros_like(slant)
     )
-    return warps.warp(images.float(), matrices).to(images.dtype)
+    return geometry.warp(images.float(), matrices).to(images.dtype)
 
 
 def colour_jitter(
@@ -153,12 +151,12 @@ def colour_jitter(
     factors = torch.stack([*factors, uniform(generator, -hue, hue, batch)], dim=1)
     order = uniform(generator, 0, 1, batch, 4).argsort(1)
     chosen = chance(generator, probability, batch)
-    return colours.where(chosen, colours.jitter, images.float(), factors, order).to(images.dtype)
+    return color.where(chosen, color.jitter, images.float(), factors, order).to(images.dtype)
 
 
 def greyscale(images, generator, *, probability: Chance = 0.2):
     """Three equal channels."""
-    return colours.where(chance(generator, probability, len(images)), colours.grey, images)
+    return color.where(chance(generator, probability, len(images)), color.grey, images)
 
 
 def noise(images, generator, *, std: Strength = 0.05):
@@ -182,19 +180,17 @@ def blur(
     batch = len(images)
     width = uniform(generator, *sigma, batch)
     function = functools.partial(filters.gaussian_blur, kernel=kernel)
-    return colours.where(chance(generator, probability, batch), function, images.float(), width).to(
-        images.dtype
-    )
+    return color.where(chance(generator, probability, batch), function, images.float(), width).to(images.dtype)
 
 
 def scan_strong(images, generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4):
-    """SCAN's strong augmentation: `operations` of the fourteen (strong.py) an image, with replacement."""
+    """SCAN's strong augmentation: `operations` of the fourteen (randaugment.py) an image, with replacement."""
     batch, device = len(images), images.device
-    kinds = torch.randint(len(strong.KINDS), (operations, batch), generator=generator, device=device)
+    kinds = torch.randint(len(randaugment.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
     result = images.float()
     for kind, level in zip(kinds, levels, strict=True):
-        result = strong.apply(result, kind, strong.strength(kind, level))
+        result = randaugment.apply(result, kind, randaugment.strength(kind, level))
     return result.to(images.dtype)
 
 
@@ -207,6 +203,6 @@ def cutout(images, generator, *, largest: Side = 16, fill: Chance = 0.45):
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)
     reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")
-    rows, columns = (warps.spans(at, reach, length=n) for at, n in ((drawn[1], height), (drawn[2], width)))
+    rows, columns = (geometry.spans(at, reach, length=n) for at, n in ((drawn[1], height), (drawn[2], width)))
     hole = (rows[:, None, :, None] & columns[:, None, None]).to(images.dtype)  # B x 1 x H x W
     return torch.lerp(images, torch.full_like(hole, fill), hole)

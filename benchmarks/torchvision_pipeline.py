@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from scl.shim import torchvision
+from scl.util.shim import torchvision
 
 T = torchvision.transforms
 
@@ -38,16 +38,19 @@ COUNTERPARTS = {  # operation of scl.augment -> (side, parameters) -> torchvisio
 }
 AFTERWARDS = {  # of tensors
     "noise": lambda side, std=0.05: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
-    "cutout": lambda side, largest=16, fill=0.45: T.RandomErasing(1.0, (1 / side**2, min(1.0, (largest / side) ** 2)),
-                                                                  (1.0, 1.0), fill),
+    "cutout": lambda side, largest=16, fill=0.45: T.RandomErasing(
+        1.0, (1 / side**2, min(1.0, (largest / side) ** 2)), (1.0, 1.0), fill
+    ),
 }
 
 
 def transform(spec, side: int):
     """torchvision's chain for the operations of a configuration: PIL image -> 3 x side x side tensor in [0, 1]."""
     named = [next(iter(entry.items())) for entry in spec]
-    chosen = {table_name: [table[name](side, **(given or {})) for name, given in named if name in table]
-              for table_name, table in (("before", COUNTERPARTS), ("after", AFTERWARDS))}
+    chosen = {
+        table_name: [table[name](side, **(given or {})) for name, given in named if name in table]
+        for table_name, table in (("before", COUNTERPARTS), ("after", AFTERWARDS))
+    }
     return T.Compose([*chosen["before"], T.ToTensor(), *chosen["after"]])
 
 
@@ -73,7 +76,7 @@ class _NCHW(nn.Module):
 class OrdinaryTraining:
     """The network and loss of `trainer` (made for fp32, not compiled), fed by loader processes.
 
-    trainer: a scl.train.Trainer of its own, changed here. names: the augmentations of an image's views, in order.
+    trainer: a scl.engine.train.Trainer of its own, changed here. names: the augmentations of an image's views, in order.
     """
 
     def __init__(self, trainer, names, *, workers: int):
@@ -81,9 +84,15 @@ class OrdinaryTraining:
         trainer.method.to(memory_format=torch.contiguous_format)
         trainer.method.encoder.backbone = nn.Sequential(_NCHW(), trainer.method.encoder.backbone)
         transforms = {name: transform(spec, trainer.images.size) for name, spec in trainer.run.augment.items()}
-        pixels = trainer.images.pixels[:trainer.method.pool(trainer.epoch)].cpu().numpy()
-        self.loader = DataLoader(Views(pixels, transforms, names), batch_size=trainer.run.training.batch_size,
-                                 shuffle=True, drop_last=True, num_workers=workers, pin_memory=self.device == "cuda")
+        pixels = trainer.images.pixels[: trainer.method.pool(trainer.epoch)].cpu().numpy()
+        self.loader = DataLoader(
+            Views(pixels, transforms, names),
+            batch_size=trainer.run.training.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=self.device == "cuda",
+        )
 
     def steps(self):
         """Trains endlessly, one step each time it is asked for the next. Close it to end the loader processes."""

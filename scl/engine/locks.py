@@ -8,7 +8,7 @@ import random
 import time
 from pathlib import Path
 
-from scl.text import duration, say
+from scl.util.text import duration, say
 
 _POLL = random.Random()  # waiting must not draw from the generators of the run
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW

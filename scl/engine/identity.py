@@ -7,8 +7,8 @@ Planning computes it from recorded checksums; training from what it has loaded, 
 import hashlib
 import json
 
-from scl import settings
-from scl.settings import RunSettings
+from scl import config
+from scl.config import RunSettings
 
 ENGINE = 3  # raise when the mathematics of the training loop, the augmentations or the networks changes
 PLACES = ("data", "after")  # of run.yaml: folders, which may be moved; what they hold is part of the identity
@@ -22,13 +22,17 @@ WORDS = {
 def identity_of(run: RunSettings, images: dict, weights: str | None) -> dict:
     """The parts of a run's identity, as they are written into its record.
 
-    run: complete settings (scl.settings.complete), which hold the version of the method and the checksum of a
+    run: complete settings (scl.config.complete), which hold the version of the method and the checksum of a
     user's own file. images: the contents of benchmark.json. weights: SHA-256 of the weights that the run starts from.
     """
     return {
-        "settings": {k: v for k, v in settings.as_mapping(run).items() if k not in PLACES},
+        "settings": {k: v for k, v in config.as_mapping(run).items() if k not in PLACES},
         "engine": ENGINE,
-        "images": {"sha256": stored_at(images, run.image_size)[1], "clusters": images["clusters"], "splits": images["splits"]},
+        "images": {
+            "sha256": stored_at(images, run.image_size)[1],
+            "clusters": images["clusters"],
+            "splits": images["splits"],
+        },
         "weights": weights,
     }
 

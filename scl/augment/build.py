@@ -14,9 +14,9 @@ import inspect
 import torch
 from pydantic import create_model
 
-from scl import operations
-from scl.settings import Settings, read
-from scl.text import did_you_mean, shown
+from scl.augment import operations
+from scl.config import Settings, read
+from scl.util.text import did_you_mean, shown
 
 OPERATIONS = {
     function.__name__: function

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from scl.record import Damaged
-from scl.run_files import Strict, read
+from scl.engine.artifacts import Strict, read
+from scl.engine.io import Damaged
 
 Rows = Annotated[list[int], Field(min_length=2, max_length=2)]  # start, stop
 

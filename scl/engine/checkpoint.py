@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from scl.record import atomic
+from scl.engine.io import atomic
 
 _FORMAT = "scl-checkpoint-1"
 _SCALARS = (bool, int, float, str, bytes, type(None))
@@ -111,8 +111,10 @@ def _check_plain(value, name):
         for index, inner in enumerate(value):
             _check_plain(inner, f"{name}[{index}]")
     else:
-        raise TypeError(f"{name} is a {type(value).__module__}.{type(value).__qualname__}: "
-                        "a checkpoint holds tensors, numbers, strings, lists and dicts only")
+        raise TypeError(
+            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: "
+            "a checkpoint holds tensors, numbers, strings, lists and dicts only"
+        )
 
 
 class Stop:

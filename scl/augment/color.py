@@ -51,10 +51,7 @@ def adjust_hue(images, shift):
     red, green, blue = images.unbind(1)  # B x H x W each
     low, high = images.amin(1), images.amax(1)
     chroma = high - low
-    is_red, is_green = (
-        high.clone().eq_(red),
-        high.eq_(green),
-    )  # 0 or 1: on a CPU torch.where costs five times lerp
+    is_red, is_green = (high.clone().eq_(red), high.eq_(green))  # 0 or 1: on a CPU torch.where costs five times lerp
     # hue in sixths of the circle, times chroma; grey pixels have chroma 0 and no hue
     hue = torch.lerp((red - green).add_(chroma, alpha=4), (blue - red).add_(chroma, alpha=2), is_green)
     hue = hue.lerp_(green - blue, is_red).div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)

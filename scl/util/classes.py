@@ -7,8 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from scl.record import sha256
-from scl.text import did_you_mean
+from scl.engine.io import sha256
+from scl.util.text import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("scl", "baselines")  # packages whose methods the commit tells
@@ -35,7 +35,7 @@ def source_of(dotted, where="method") -> str | None:
 
 
 def find_class(dotted, where="method") -> type:
-    """The class at a dotted path, e.g. 'scl.method.SCL' or 'my_file.MyMethod'. Raises ValueError."""
+    """The class at a dotted path, e.g. 'scl.scl.SCL' or 'my_file.MyMethod'. Raises ValueError."""
     module_name, name = module_of(dotted, where), dotted.rpartition(".")[2]
     try:
         module = importlib.import_module(module_name)
@@ -59,8 +59,10 @@ def module_of(dotted: str, where: str) -> str:
     if dotted.startswith(("/", "~")):
         parts = parts[-2:]
     hint = f"; write it as '{'.'.join(parts)}'" if all(map(str.isidentifier, parts)) else ""
-    raise ValueError(f"{where}: {dotted!r} is not a dotted path such as 'scl.method.SCL': the file without '.py', in "
-                     f"the working directory or on PYTHONPATH, then the class{hint}")
+    raise ValueError(
+        f"{where}: {dotted!r} is not a dotted path such as 'scl.scl.SCL': the file without '.py', in "
+        f"the working directory or on PYTHONPATH, then the class{hint}"
+    )
 
 
 def described(error: BaseException) -> str:

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scl.locks import try_lock, wait_for
-from scl.text import say
+from scl.engine.locks import try_lock, wait_for
+from scl.util.text import say
 
 
 def visible():
@@ -50,8 +50,10 @@ def _lock_key(token, uuids):
     an index means something within one job step alone, so their numbers belong to the name."""
     if token.isdigit() and uuids:
         if int(token) >= len(uuids):
-            raise ValueError(f"CUDA_VISIBLE_DEVICES names GPU {token}, but nvidia-smi lists {len(uuids)} "
-                             f"(0 to {len(uuids) - 1}); name those or unset it")
+            raise ValueError(
+                f"CUDA_VISIBLE_DEVICES names GPU {token}, but nvidia-smi lists {len(uuids)} "
+                f"(0 to {len(uuids) - 1}); name those or unset it"
+            )
         return uuids[int(token)]
     matches = [uuid for uuid in uuids if uuid.startswith(token)]  # CUDA accepts the beginning of a UUID
     key = matches[0] if len(matches) == 1 else token
@@ -86,13 +88,15 @@ def lease(count, *, required=False, runs_per_gpu=1, report=say, folder=None):
 
 
 def of_lease(leased, *, required=False, report=say):
-    """"cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
+    """ "cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
     import torch  # not before the lease: it may look for GPUs
 
     if not leased or torch.cuda.is_available():
         return "cuda" if leased else "cpu"
-    problem = (f"GPU {leased} is there, but torch {torch.__version__} cannot use it: it is a build without CUDA, or for a "
-               "newer driver than this one (scl doctor; docs/running.md)")
+    problem = (
+        f"GPU {leased} is there, but torch {torch.__version__} cannot use it: it is a build without CUDA, or for a "
+        "newer driver than this one (scl doctor; docs/running.md)"
+    )
     if required:
         raise ValueError(problem)
     report(f"warning: {problem}; training on the CPU")
@@ -103,8 +107,10 @@ def _say_missing(count, tokens, required, report):
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = "nvidia-smi lists no more" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
     if required or tokens:
-        raise ValueError(f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
-                         "ask for fewer, or for the CPU (--resources gpu=0)")
+        raise ValueError(
+            f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
+            "ask for fewer, or for the CPU (--resources gpu=0)"
+        )
     report(f"warning: no GPU visible ({seen}); training on the CPU")
 
 
@@ -140,7 +146,9 @@ def _acquire(count, tokens, runs_per_gpu, report, folder, held):
             held.enter_context(locks.pop_all())
             return chosen
 
-    return wait_for(attempt, f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} a GPU)", report=report)
+    return wait_for(
+        attempt, f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} a GPU)", report=report
+    )
 
 
 def _take(name, folder, stack):
@@ -162,13 +170,17 @@ def _private_folder(folder):
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise ValueError(f"{path} must be a folder of yours for GPU locks ({error.strerror}); "
-                         "remove it, or set TMPDIR to another local folder") from error
+        raise ValueError(
+            f"{path} must be a folder of yours for GPU locks ({error.strerror}); "
+            "remove it, or set TMPDIR to another local folder"
+        ) from error
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.getuid():
-            raise ValueError(f"{path} belongs to user {status.st_uid}: GPU locks there could be forged; "
-                             "set TMPDIR to a local folder of yours")
+            raise ValueError(
+                f"{path} belongs to user {status.st_uid}: GPU locks there could be forged; "
+                "set TMPDIR to a local folder of yours"
+            )
         if stat.S_IMODE(status.st_mode) != 0o700:
             os.fchmod(descriptor, 0o700)
         yield descriptor

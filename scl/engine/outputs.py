@@ -3,24 +3,25 @@
 import csv
 import resource
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from scl import settings
-from scl.identity import fingerprint
-from scl.record import RunFailed, atomic, provenance, sha256, write_json
-from scl.run_files import WRITTEN
-from scl.settings import RunSettings
+from scl import config
+from scl.config import RunSettings
+from scl.engine.artifacts import WRITTEN
+from scl.engine.identity import fingerprint
+from scl.engine.io import RunFailed, atomic, sha256, write_json
+from scl.engine.provenance import provenance
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 
 
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class OutOfMemory(RunFailed):
@@ -41,14 +42,19 @@ def finish(trainer) -> Path:
 
 
 def _write_assignments(trainer, final, confidence) -> None:
-    arrays = {"rows": trainer.evaluated.rows[:len(final)], "assignments": final, "confidence": confidence,
-              "epochs": np.array([epoch for epoch, _ in trainer.curve], np.int64),
-              "per_epoch": np.stack([a.numpy() for _, a in trainer.curve]) if trainer.curve
-              else np.empty((0, len(final)), np.int16)}
+    arrays = {
+        "rows": trainer.evaluated.rows[: len(final)],
+        "assignments": final,
+        "confidence": confidence,
+        "epochs": np.array([epoch for epoch, _ in trainer.curve], np.int64),
+        "per_epoch": np.stack([a.numpy() for _, a in trainer.curve])
+        if trainer.curve
+        else np.empty((0, len(final)), np.int16),
+    }
     neighbours = getattr(trainer.method, "neighbours", None)
     if neighbours is not None:  # evaluation reports their purity
         arrays["neighbours"] = trainer.images.rows[neighbours.cpu().numpy()].astype(np.int32)
-        arrays["neighbour_rows"] = trainer.images.rows[:len(neighbours)]
+        arrays["neighbour_rows"] = trainer.images.rows[: len(neighbours)]
     with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -71,17 +77,31 @@ def peak_memory(device: str) -> int:
 def _record(trainer) -> dict:
     run = trainer.run
     return {
-        "benchmark": run.benchmark, "protocol": run.protocol, "stage": run.stage, "seed": run.seed,
-        "method": run.method, "options": run.options, "epochs": run.training.epochs, "seconds": trainer.seconds,
+        "benchmark": run.benchmark,
+        "protocol": run.protocol,
+        "stage": run.stage,
+        "seed": run.seed,
+        "method": run.method,
+        "options": run.options,
+        "epochs": run.training.epochs,
+        "seconds": trainer.seconds,
         "peak_memory_bytes": max(attempt["peak_memory_bytes"] for attempt in trainer.attempts),
-        "precision": trainer.precision, **provenance(CODE_ROOT, device=trainer.device),
-        "config_sha256": settings.digest(run), "images_sha256": trainer.facts["images_sha256"],
-        "identity": trainer.identity, "fingerprint": fingerprint(trainer.identity),
+        "precision": trainer.precision,
+        **provenance(CODE_ROOT, device=trainer.device),
+        "config_sha256": config.digest(run),
+        "images_sha256": trainer.facts["images_sha256"],
+        "identity": trainer.identity,
+        "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
         "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")},
-        "parameters": sum(p.numel() for p in trainer.method.parameters()), "counts": trainer.method.counts,
-        "images": len(trainer.images), "evaluated": len(trainer.evaluated), "attempts": trainer.attempts,
-        "started": trainer.attempts[0]["started"], "finished": now()}
+        "parameters": sum(p.numel() for p in trainer.method.parameters()),
+        "counts": trainer.method.counts,
+        "images": len(trainer.images),
+        "evaluated": len(trainer.evaluated),
+        "attempts": trainer.attempts,
+        "started": trainer.attempts[0]["started"],
+        "finished": now(),
+    }
 
 
 def write_failure(directory: Path, error: Exception, run: RunSettings, trainer=None) -> None:
@@ -90,6 +110,14 @@ def write_failure(directory: Path, error: Exception, run: RunSettings, trainer=N
     where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
     where |= getattr(error, "where", {})
     passing = isinstance(error, (OSError, RuntimeError))  # of the disk, of the device
-    write_json(directory / "failure.json", {
-        "error": str(error) or type(error).__name__, "kind": type(error).__name__, "permanent": not passing,
-        "config_sha256": settings.digest(run), "time": now(), **where})
+    write_json(
+        directory / "failure.json",
+        {
+            "error": str(error) or type(error).__name__,
+            "kind": type(error).__name__,
+            "permanent": not passing,
+            "config_sha256": config.digest(run),
+            "time": now(),
+            **where,
+        },
+    )

@@ -4,8 +4,8 @@ Order of start-up, and why:
   1. lock the run's folder (an orphan of a killed workflow may still be at it: wait, then find it finished)
   2. stop if the run is done, or failed before in a way that a retry cannot mend
   3. lease a device, before anything touches CUDA
-  4. put labels out of reach (of accidents: scl/guard.py)
-  5. load images and weights of the preceding stage, verified; make the method (scl.trainer)
+  4. put labels out of reach (of accidents: scl/engine/label_guard.py)
+  5. load images and weights of the preceding stage, verified; make the method (scl.engine.trainer)
   6. a checkpoint of exactly this run, if there is one; epochs; checkpoints at intervals of time
   7. assignments, weights, history; the record last of all: it is the mark of being done
 """
@@ -15,25 +15,36 @@ from pathlib import Path
 
 import torch
 
-from scl import checkpoint, devices, run_files, settings
-from scl.guard import labels_out_of_reach
-from scl.identity import fingerprint, identity_of
-from scl.locks import locked
-from scl.outputs import OutOfMemory, finish, write_failure
-from scl.prepared import describe
-from scl.record import Damaged, RunFailed, set_aside
-from scl.run_files import Failure, Record
-from scl.settings import RunSettings
-from scl.text import say
-from scl.trainer import Trainer
+from scl import config
+from scl.config import RunSettings
+from scl.engine import artifacts, checkpoint, gpu_lease
+from scl.engine.artifacts import Failure, Record
+from scl.engine.identity import fingerprint, identity_of
+from scl.engine.io import Damaged, RunFailed, set_aside
+from scl.engine.label_guard import labels_out_of_reach
+from scl.engine.locks import locked
+from scl.engine.outputs import OutOfMemory, finish, write_failure
+from scl.engine.prepared import describe
+from scl.engine.trainer import Trainer
+from scl.util.text import say
 
 
 class FailedBefore(RunFailed):
     """An earlier attempt failed in a way that trying again cannot mend."""
 
 
-def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: float = 300.0, runs_per_gpu: int = 1,
-          require_gpu: bool = False, attempt: int = 1, leased: str | None = None, report=say) -> Path:
+def train(
+    directory,
+    *,
+    gpus: int = 1,
+    threads: int = 1,
+    checkpoint_seconds: float = 300.0,
+    runs_per_gpu: int = 1,
+    require_gpu: bool = False,
+    attempt: int = 1,
+    leased: str | None = None,
+    report=say,
+) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
 
     The same call resumes. attempt: 2 and more are retries, which end at once where the first failed for a reason of
@@ -43,22 +54,25 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
     130 after Ctrl-C) with the state saved.
     """
     directory = Path(directory)
-    run = settings.load_run(directory)
+    run = config.load_run(directory)
     with locked(directory / ".lock", directory, report=report):
         _refuse_retry(directory, attempt)
         (directory / "failure.json").unlink(missing_ok=True)
         trainer = None
         try:
-            settings.check_planned(run)
-            run = settings.complete(run)
+            config.check_planned(run)
+            run = config.complete(run)
             if finished(directory, run, report=report):
                 report(f"{directory}: already done")
                 return directory / "record.json"
-            lease = devices.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report) \
-                if leased is None else contextlib.nullcontext(leased)
+            lease = (
+                gpu_lease.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report)
+                if leased is None
+                else contextlib.nullcontext(leased)
+            )
             with lease as leased, labels_out_of_reach(run.data), checkpoint.Stop() as stop:
                 torch.set_num_threads(threads)
-                device = devices.of_lease(leased, required=require_gpu, report=report)
+                device = gpu_lease.of_lease(leased, required=require_gpu, report=report)
                 with _explained(run, stop):
                     trainer = Trainer(run, directory, device=device, report=report)
                     trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
@@ -73,7 +87,7 @@ def train(directory, *, gpus: int = 1, threads: int = 1, checkpoint_seconds: flo
 
 def _refuse_retry(directory: Path, attempt: int) -> None:
     with contextlib.suppress(Damaged):
-        failure = run_files.read(directory / "failure.json", Failure)
+        failure = artifacts.read(directory / "failure.json", Failure)
         if attempt > 1 and failure and failure.permanent:
             raise FailedBefore(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
@@ -86,24 +100,27 @@ def _explained(run: RunSettings, stop: checkpoint.Stop):
     except SystemExit:
         if stop.requested:
             raise
-        raise ValueError(f"{run.method}: ended the process (sys.exit) while it trained; "
-                         "raise an exception instead") from None
+        raise ValueError(
+            f"{run.method}: ended the process (sys.exit) while it trained; raise an exception instead"
+        ) from None
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
-        raise OutOfMemory(f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
-                          f"{run.training.batch_size}) or machine.runs_per_gpu; {str(error).splitlines()[0]}") from error
+        raise OutOfMemory(
+            f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
+            f"{run.training.batch_size}) or machine.runs_per_gpu; {str(error).splitlines()[0]}"
+        ) from error
 
 
 def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
     """Whether `directory` holds the whole, undamaged result of exactly this run; what is damaged is set aside."""
     try:
-        record = run_files.read(directory / "record.json", Record)
+        record = artifacts.read(directory / "record.json", Record)
     except Damaged as error:
         report(f"warning: {set_aside(directory / 'record.json', error)}")
         return False
     if record is None or record.fingerprint != fingerprint(planned_identity(run)):
         return False
-    wrong = run_files.damage(directory, record)
+    wrong = artifacts.damage(directory, record)
     for name, problem in wrong.items():
         report(f"warning: {set_aside(directory / name, problem)}")
     return not wrong
@@ -111,5 +128,5 @@ def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
 
 def planned_identity(run: RunSettings) -> dict:
     """The run's identity by recorded checksums. Raises ValueError if the images or the stage before are not there."""
-    weights = run_files.weights_of(Path(run.after))[1] if run.after else None
+    weights = artifacts.weights_of(Path(run.after))[1] if run.after else None
     return identity_of(run, describe(run.data), weights)

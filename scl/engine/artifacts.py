@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from scl.identity import fingerprint
-from scl.record import Damaged, set_aside, sha256
-from scl.settings import in_one_line
+from scl.config import in_one_line
+from scl.engine.identity import fingerprint
+from scl.engine.io import Damaged, set_aside, sha256
 
 WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by a finished run, with their checksums in the record
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,7 +39,7 @@ class SeenImages(Strict):
 
 
 class Identity(Strict):
-    """What a run is made from, as scl.identity.identity_of has it."""
+    """What a run is made from, as scl.engine.identity.identity_of has it."""
 
     settings: dict[str, Any]
     engine: int

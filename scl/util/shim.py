@@ -1,4 +1,4 @@
-"""The one door to torchvision: `from scl.shim import torchvision` (and before timm, which imports it too).
+"""The one door to torchvision: `from scl.util.shim import torchvision` (and before timm, which imports it too).
 
 PyPI's torchvision is built for CUDA; beside a CPU build of torch its import fails because the operators
 `torchvision::nms` and `torchvision::qnms` were never defined. Nothing here uses them, so their schemas are

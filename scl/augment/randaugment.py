@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from scl import colours, filters, warps
+from scl.augment import color, filters, geometry
 
 RANGES = {  # neighbours belong to one family
     "identity": (0.0, 0.0),
@@ -35,9 +35,7 @@ KINDS = {name: number for number, name in enumerate(RANGES)}
 
 @functools.cache
 def _ranges(device):
-    return torch.tensor(
-        list(RANGES.values()), device=device
-    )  # 14 x 2, copied to a GPU once: a copy waits for it
+    return torch.tensor(list(RANGES.values()), device=device)  # 14 x 2, copied to a GPU once: a copy waits for it
 
 
 def strength(kind, level):
@@ -56,7 +54,7 @@ def apply(images, kind, value):
         ("autocontrast", "posterize", _look_up),
     ):
         member = (kind >= KINDS[first]) & (kind <= KINDS[last])
-        images = colours.where(member, function, images, kind, value, overwrite=True)
+        images = color.where(member, function, images, kind, value, overwrite=True)
     return images
 
 
@@ -70,12 +68,12 @@ def _move(images, kind, value):
     shift_y = amount["shear_y"] * (width / 2) + amount["translate_y"] * height
     first = torch.stack([cosine, amount["shear_x"] - sine, shift_x], dim=1)
     second = torch.stack([amount["shear_y"] + sine, cosine, shift_y], dim=1)
-    return warps.warp(images, torch.stack([first, second], dim=1), mode="nearest")
+    return geometry.warp(images, torch.stack([first, second], dim=1), mode="nearest")
 
 
 def _tint(images, kind, value):
-    blend = torch.where(kind == KINDS["contrast"], colours.CONTRAST, colours.BRIGHTNESS)
-    return colours.adjust(images, torch.where(kind == KINDS["colour"], colours.SATURATION, blend), value)
+    blend = torch.where(kind == KINDS["contrast"], color.CONTRAST, color.BRIGHTNESS)
+    return color.adjust(images, torch.where(kind == KINDS["colour"], color.SATURATION, blend), value)
 
 
 def _sharpen(images, kind, value):
@@ -99,9 +97,7 @@ def _tables(counts, kind, value):
     stretched = ((levels - least) * 255 / (most - least)).floor().clamp(0, 255)
     stretched = torch.where(most > least, stretched, levels)
     below = counts.cumsum(2) - counts
-    step = (below.gather(2, most)).div(
-        255, rounding_mode="floor"
-    )  # all pixels but those of the greatest value
+    step = (below.gather(2, most)).div(255, rounding_mode="floor")  # all pixels but those of the greatest value
     flat = ((below + step.div(2, rounding_mode="floor")) / step.clamp(min=1)).floor().clamp(max=255)
     flat = torch.where(step > 0, flat, levels)
     solar = torch.where(levels < value, levels, 255 - levels)

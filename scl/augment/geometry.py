@@ -15,9 +15,7 @@ def crop_resize(images, boxes, *, size):
     """
     batch, channels, height, width = images.shape
     boxes = boxes.to(images.dtype)
-    weights = _tents(
-        boxes[:, :2], boxes[:, 2:], size=size, length=max(height, width)
-    )  # B x 2 x size x length
+    weights = _tents(boxes[:, :2], boxes[:, 2:], size=size, length=max(height, width))  # B x 2 x size x length
     rows, columns = weights[:, 0, :, :height], weights[:, 1, :, :width].transpose(1, 2)
     images = torch.bmm(images.reshape(batch, channels * height, width), columns)  # B x 3H x size
     return torch.matmul(rows[:, None], images.view(batch, channels, height, size))

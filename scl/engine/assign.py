@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import torch
 
-from scl.contract import Method
+from scl.engine.io import RunFailed
 from scl.images import Images
-from scl.imports import uncollected
-from scl.record import RunFailed
+from scl.method import Method
+from scl.util.imports import uncollected
 
 
 @torch.no_grad()

@@ -1,0 +1,3 @@
+from scl.augment.build import OPERATIONS, build
+
+__all__ = ["OPERATIONS", "build"]
