@@ -76,12 +76,12 @@ rule download:
         f"{DATA}/archives/{{file}}",
     log:
         f"{RESULTS}/logs/download/{{file}}.log",
-    message:
-        "download {wildcards.file}"
-    retries: 0  # it tries again by itself, from where it was cut
     priority: study_files.priority(STUDY)
+    retries: 0  # it tries again by itself, from where it was cut
     conda:
         "environment.yaml"
+    message:
+        "download {wildcards.file}"
     shell:
         'scl download {wildcards.file} --study "$plan" 2>&1 | tee {log:q}'
 
@@ -94,13 +94,13 @@ rule prepare:
         f"{DATA}/{{benchmark}}/benchmark.json",
     log:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
-    message:
-        "prepare {wildcards.benchmark}"
-    retries: 0  # what fails here fails again
     priority: study_files.priority(STUDY)
+    retries: 0  # what fails here fails again
     conda:
         "environment.yaml"
     threads: 8
+    message:
+        "prepare {wildcards.benchmark}"
     shell:
         'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log:q}'
 
@@ -115,8 +115,6 @@ rule train:
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
-    message:
-        "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     priority: lambda w: study_files.priority(STUDY, int(w.seed))
     conda:
         "environment.yaml"
@@ -126,6 +124,8 @@ rule train:
         attempt=lambda w, attempt: attempt,
     params:
         run=lambda w: str(study_files.run_of(STUDY, w).directory),
+    message:
+        "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
 
@@ -137,13 +137,13 @@ rule evaluate:
         f"{RUN}/metrics.json",
     log:
         f"{LOG}.evaluate.log",
-    message:
-        "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     priority: lambda w: study_files.priority(STUDY, int(w.seed))
     conda:
         "environment.yaml"
     params:
         run=lambda w: str(study_files.run_of(STUDY, w).directory),
+    message:
+        "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl evaluate {params.run:q} &> {log:q}"
 
@@ -155,10 +155,10 @@ rule collect:
         f"{RESULTS}/runs.csv",
     log:
         f"{RESULTS}/logs/collect.log",
-    message:
-        "collect all runs into {output}"
     conda:
         "environment.yaml"
+    message:
+        "collect all runs into {output}"
     shell:
         'scl report "$plan" --part collect &> {log:q}'
 
@@ -177,9 +177,9 @@ rule report:
         f"{RESULTS}/report/index.html",
     log:
         f"{RESULTS}/logs/report.log",
-    message:
-        "write {output}"
     conda:
         "environment.yaml"
+    message:
+        "write {output}"
     shell:
         'scl report "$plan" --part report &> {log:q}'

@@ -17,8 +17,9 @@ from scl.util.text import say
 def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, report=say) -> Path:
     """Do what `run` lacks, one step after the other, and return the path of its metrics.json.
 
-    The same call resumes after an interruption, and Snakemake accepts the results. threads: by default `machine.threads`
-    of the study, else all cores. Raises ValueError if the benchmark is not available, and whatever `train` raises.
+    The same call resumes after an interruption, and Snakemake accepts the results. threads: by default
+    `machine.threads` of the study, else all cores. Raises ValueError if the benchmark is not available, and whatever
+    `train` raises.
     """
     if run.benchmark in study.skipped:
         raise ValueError(f"{run.benchmark}: {study.skipped[run.benchmark]}")

@@ -1,4 +1,4 @@
-"""What is looked at before the first job goes to SLURM, so that nothing fails 245 times or is waited for without end."""
+"""Checks before the first job goes to SLURM, so that nothing fails 245 times or is waited for without end."""
 
 import getpass
 import shutil
@@ -23,8 +23,8 @@ def check(workflow, study, report=say) -> None:
     earlier = _queued(jobs, workflow.workdir_init)
     if earlier:
         report(
-            f"note: {len(earlier)} of these runs are in SLURM's queue from an earlier start; a second job of a run waits "
-            f"for the first, with a GPU that it does not use. If no other snakemake is at work here: Ctrl-C, "
+            f"note: {len(earlier)} of these runs are in SLURM's queue from an earlier start; a second job of a run "
+            f"waits for the first, with a GPU that it does not use. If no other snakemake is at work here: Ctrl-C, "
             f"`scancel {' '.join(earlier)}` (running ones save), then the same command"
         )
     if study.machine.runs_per_gpu > 1:

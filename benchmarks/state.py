@@ -1,7 +1,8 @@
 """What has become of each planned run: the one place that says whether a result counts.
 
-A result counts if its record is of the run as planned (scl.engine.identity: settings, versions, images, weights it starts
-from) and its files are those that the record names. Everything else is made again by the command that runs the study.
+A result counts if its record is of the run as planned (scl.engine.identity: settings, versions, images, weights it
+starts from) and its files are those that the record names. Everything else is made again by the command that runs the
+study.
 Nothing is written here, and nothing large is read: images and weights are hashed when a run loads them.
 
 Reasons name files, never folders: they are published in runs.csv.

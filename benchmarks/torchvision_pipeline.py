@@ -76,7 +76,7 @@ class _NCHW(nn.Module):
 class OrdinaryTraining:
     """The network and loss of `trainer` (made for fp32, not compiled), fed by loader processes.
 
-    trainer: a scl.engine.train.Trainer of its own, changed here. names: the augmentations of an image's views, in order.
+    trainer: a Trainer of its own, changed here. names: the augmentations of an image's views, in order.
     """
 
     def __init__(self, trainer, names, *, workers: int):

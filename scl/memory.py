@@ -29,8 +29,8 @@ class InstanceMemory(nn.Module):
         """[2] p_k(x_i) = sum_{j != i, a_j = k} exp(z_i . m_j / tau) / sum_{j != i} exp(z_i . m_j / tau).
 
         z: M x d unit rows, index: their M positions in memory. Both views at once cost less than one after the
-        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Images not seen yet are left out. Returns M x K, float32
-        (float64 for such z), also under autocast: the exponential of a logit in bfloat16 is off by several percent.
+        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Images not seen yet are left out. Returns M x K,
+        float32 (float64 for such z), also under autocast: exponentials of logits in bfloat16 are off by percents.
         Nothing larger than N x M is built.
         """
         compute = torch.promote_types(z.dtype, torch.float32)

@@ -57,7 +57,7 @@ class Study:
     title: str = "A study that never ran"
 
     data: Path = Path("no-data")
-    downloads: Downloads = Downloads()
+    downloads: Downloads = Downloads()  # noqa: RUF009 it is frozen
 
     def dataset(self, benchmark):
         return dataset_named(self.benchmarks[benchmark].dataset or benchmark)

@@ -1,9 +1,9 @@
 """Sampled mutation testing (`make mutation`): would the tests notice a mistake in what trains and what scores?
 
 cosmic-ray makes the mutants; this file draws a sample of them, has each judged by the tests that mutation.toml names
-for its file, and prints the score and the survivors. Each mutant is tested in a fork of this process, which has imported
-torch once, in a copy of the tree. Results are kept in build/mutation: the command resumes, and given again it judges
-anew only the survivors that are not explained (a changed file: all its mutants).
+for its file, and prints the score and the survivors. Each mutant is tested in a fork of this process, which has
+imported torch once, in a copy of the tree. Results are kept in build/mutation: the command resumes, and given again
+it judges anew only the survivors that are not explained (a changed file: all its mutants).
 """
 
 import difflib

@@ -40,7 +40,7 @@ def server(tmp_path):
         yield server
 
 
-def archive(*urls, size=len(DATA)):
+def archive(*urls, size=len(DATA)):  # noqa: B008 a constant
     return Archive(FILE, urls, bytes=size, md5=hashlib.md5(DATA).hexdigest())
 
 

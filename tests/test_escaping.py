@@ -149,7 +149,23 @@ def compared(reports, name, outline):
         assert outline(files[name]) == expected, text
 
 
-ALLOWED = set(["begin", "end", "centering", "small", "caption", "toprule", "midrule", "bottomrule", "par", "footnotesize", "pm", "le", "textasciitilde", "textasciicircum", "textbackslash"])  # fmt: skip
+ALLOWED = {
+    "begin",
+    "end",
+    "centering",
+    "small",
+    "caption",
+    "toprule",
+    "midrule",
+    "bottomrule",
+    "par",
+    "footnotesize",
+    "pm",
+    "le",
+    "textasciitilde",
+    "textasciicircum",
+    "textbackslash",
+}
 
 
 def latex_outline(text):
@@ -304,7 +320,7 @@ def test_errors_show_no_terminal_sequence(tmp_path, capsys):
 
 def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
     for terminal in (False, True):
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
         bar = progress("a\x1b[31m\nb", 3, unit="x")
         bar.update(3)
         bar.close()

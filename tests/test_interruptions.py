@@ -281,7 +281,7 @@ def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(re
 def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):
     bad = STUDY["methods"]["scan"]["training"] | {"learning_rate": 1e30}
     study = STUDY | {"methods": STUDY["methods"] | {"scan": STUDY["methods"]["scan"] | {"training": bad}}}
-    for attempt in range(2):  # the same command tries again, fails again, and says so
+    for _ in range(2):  # the same command tries again, fails again, and says so
         status, output = snakemake(tmp_path, study)
         assert status != 0 and "scl: failed: the loss term" in output and "Nothing to be done" not in output
         assert "not tried again" in output  # by the retry of the profile

@@ -97,7 +97,7 @@ def test_links_to_labels_are_refused(data, tmp_path):
             "of another benchmark.npy",
             "both.npy",
         ):
-            refused(lambda: np.load(tmp_path / name), (tmp_path / name).read_bytes)
+            refused(lambda name=name: np.load(tmp_path / name), (tmp_path / name).read_bytes)
         os.rename(data / "one" / "labels.npy", data / "one" / "renamed.npy")
         refused((data / "one" / "renamed.npy").read_bytes)
     assert np.load(tmp_path / "hard.npy").tolist() == [0, 1]

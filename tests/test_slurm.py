@@ -52,9 +52,9 @@ def study(**machine):
     return SimpleNamespace(machine=SimpleNamespace(**({"threads": None, "runs_per_gpu": 1} | machine)))
 
 
-def check(machine=study(), **options):
+def check(machine=None, **options):
     said = []
-    slurm.check(workflow(**options), machine, report=said.append)
+    slurm.check(workflow(**options), machine or study(), report=said.append)
     return said
 
 

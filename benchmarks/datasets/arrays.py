@@ -95,9 +95,8 @@ def _by_one(images, target) -> Iterator[list[int]]:
 
 
 def _by_processes(images, target, workers) -> Iterator[list[int]]:
-    """As `_by_one`, with the work on pixels done by `workers` processes; arrays of the right size stay
-    here."""
-    path, offset, size, upright = target
+    """As `_by_one`, with the work on pixels done by `workers` processes; arrays of the right size stay here."""
+    size = target[2]
     batches = _batches(images)
     first = next(batches, [])
     if all(not isinstance(data, bytes) and data.shape == (size, size, 3) for _, _, data in first):

@@ -66,7 +66,7 @@ def _url(text: str) -> str:
 
 def _digests(digests: dict[str, str]) -> dict[str, str]:
     for kind, value in digests.items():
-        if not re.fullmatch(r"[0-9a-fA-F]{%d}" % DIGEST_LENGTHS.get(kind, 0), value):
+        if not re.fullmatch(f"[0-9a-fA-F]{{{DIGEST_LENGTHS.get(kind, 0)}}}", value):
             raise ValueError(f"{kind}: {value!r} is no md5 (32 hex digits) or sha256 (64 hex digits)")
     return digests
 

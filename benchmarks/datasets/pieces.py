@@ -77,7 +77,7 @@ def piece_images(pieces: list[Piece], rows: np.ndarray) -> Iterator[tuple[int, s
             if piece.file != opened:
                 if file:
                     file.close()
-                file, opened = open(piece.file, "rb"), piece.file
+                file, opened = open(piece.file, "rb"), piece.file  # noqa: SIM115 closed below
             file.seek(piece.offset)
             data = file.read(piece.size)
             if len(data) < piece.size:

@@ -105,7 +105,7 @@ def prepare_for(study, name: str) -> Path:
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     """What of a prepared benchmark is not as the configuration asks, "" if nothing is.
 
-    facts: its benchmark.json. block: its block in the configuration (dataset, size, larger_size, subset, clusters, path).
+    facts: its benchmark.json. block: its block in the configuration.
     """
     size = block.size or dataset.size
     clusters = block.clusters or len(facts.get("classes") or ())

@@ -69,8 +69,8 @@ def read_range(url: str, start: int, count: int, *, timeout: float, header: str 
 
 
 def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
-    """What `attempt()` returns. TransferError if trying again cannot help, or after ATTEMPTS in a row without a new byte;
-    position: how many there are."""
+    """What `attempt()` returns. Raises TransferError if trying again cannot help, or after ATTEMPTS in a row without a
+    new byte. position: how many there are."""
     longest, failures = position(), 0
     while True:
         try:

@@ -89,7 +89,7 @@ class RunFailed(Exception):
 
 
 class Damaged(ValueError):
-    """A file that a step starts from is missing or not what was written: the command that runs the study makes it again."""
+    """An input file is missing or not what was written: the command that runs the study makes it again."""
 
 
 def set_aside(path, problem):

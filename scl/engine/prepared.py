@@ -1,4 +1,4 @@
-"""benchmark.json, the description of a prepared benchmark, as others read it. No torch: the evaluation starts faster."""
+"""benchmark.json, the description of a prepared benchmark, as others read it. No torch: evaluation starts faster."""
 
 from pathlib import Path
 from typing import Annotated

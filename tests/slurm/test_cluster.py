@@ -1,4 +1,4 @@
-"""Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about eight minutes on two cores.
+"""Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about eight minutes.
 
 Not part of `make test`: it needs root and SLURM's daemons. What a study ends with after an interruption is compared,
 bit for bit, with what `snakemake` makes of the same configuration without SLURM and undisturbed.
