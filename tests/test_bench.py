@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import ordinary
+from benchmarks import torchvision_pipeline
 from benchmarks.bench import Plan, Subject, bench, endless, table, write
 from benchmarks.cli import main
 
@@ -88,7 +88,7 @@ def test_the_loop_measured_is_past_its_warm_up_and_trains(tiny_study, tmp_path):
 )
 def test_the_ordinary_counterpart_of_every_operation(spec):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-    chain = ordinary.transform(spec, 16)
+    chain = torchvision_pipeline.transform(spec, 16)
     assert len(chain.transforms) == len(spec) + 1
     first, second = chain(image), chain(image)
     assert first.shape == (3, 16, 16) and first.min() >= 0 and first.max() <= 1

@@ -103,7 +103,10 @@ def test_another_version_of_a_method_is_another_run(attempt, monkeypatch):
 
 def test_another_default_of_an_option_is_another_run(attempt, monkeypatch):
     assert attempt()[3].status == "trained"
-    before = SCL.Options.__init__.__defaults__
-    monkeypatch.setattr(SCL.Options.__init__, "__defaults__", (0.08, *before[1:]))
+
+    class Options(SCL.Options):
+        temperature: float = 0.08
+
+    monkeypatch.setattr(SCL, "Options", Options)
     state = attempt(plan=False)[3]
     assert state.status == "outdated" and state.reason == "made with other settings (options.temperature): train again"

@@ -273,15 +273,13 @@ def test_the_workflow_passes_its_linter(tmp_path):
 
 
 OWN_METHOD = '''
-from dataclasses import dataclass
-
 import torch
 
+from scl.config import MethodOptions
 from scl.method import Method
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     darkness: float = 1.0
 
 
