@@ -2,19 +2,20 @@
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from scl.config import MethodOptions
-from scl.method import Method
+from scl.config import MethodOptions, Network
+from scl.method import Method, Problem
 
 
 class Random(Method):
     """Every image goes to a cluster at random, evenly: what ACC, NMI and ARI are by chance."""
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: MethodOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.stream = torch.Generator().manual_seed(torch.initial_seed())  # the loop seeds it by name
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         uniform = torch.rand(len(images), self.problem.clusters, generator=self.stream)
         return torch.softmax(uniform, dim=1).to(images.device)
 
@@ -31,8 +32,8 @@ class Pixels(Method):
     Options = PixelOptions
 
     @property
-    def clusters_by_kmeans(self):
+    def clusters_by_kmeans(self) -> bool:
         return True
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         return images.flatten(1)  # B x 3HW

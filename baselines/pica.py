@@ -1,13 +1,16 @@
 """PICA: Deep Semantic Clustering by Partition Confidence Maximisation (Huang, Gong & Zhu, CVPR 2020)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from scl.config import MethodOptions
+from scl.config import MethodOptions, Network
+from scl.images import Images
 from scl.losses import balance
-from scl.method import Method, augmented
+from scl.method import Method, Problem, augmented
 
 
 def partition_uncertainty(p: Tensor, q: Tensor, balance_weight: float) -> Tensor:
@@ -51,37 +54,37 @@ class PICA(Method):
     keeps_last_batch = True
     zero_idle_gradients = True  # official code, torch 1.0.1: the head that is not trained moves on by its momentum
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.overclustering_head = nn.Linear(self.encoder.dimensions, options.overclusters)
         self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
 
     @staticmethod
-    def image_size(options):
+    def image_size(options: Any) -> int | None:
         return options.resize
 
     @staticmethod
-    def overclusters_in(epoch):
+    def overclusters_in(epoch: int) -> bool:
         return epoch % 2 == 0
 
-    def pool(self, epoch):
+    def pool(self, epoch: int) -> int:
         """The over-clustering head also sees the unlabelled images (STL-10)."""
         return self.problem.images + (self.problem.unlabelled if self.overclusters_in(epoch) else 0)
 
-    def draw(self, images, index, augment, generator):
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         batch = images.batch(index)
         original = augment["original"](batch, generator)
         return original, *augmented(augment["perturbed"], (batch,) * self.options.perturbations, generator)
 
-    def step(self, views, index):
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         head = self.overclustering_head if self.overclusters_in(self.epoch) else self.head
         original, perturbed = views[0], torch.cat(views[1:])  # two passes: each has its own batch statistics
         p, q = (head(self.encoder(batch)).float().softmax(1) for batch in (original, perturbed))
         uncertainty, unbalance = partition_terms(p.repeat(self.options.perturbations, 1), q)
         return {"uncertainty": uncertainty, "balance": self.options.balance_weight * unbalance}
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         """Of the central window of the resized image (official evaluation): B x K."""
         window = center(images, self.options.resize or self.problem.size, self.problem.size)
         return self.head(self.encoder(window)).float().softmax(1)

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from scl.config import MethodOptions
+from scl.config import MethodOptions, Network
+from scl.images import Images
 from scl.losses import TINY, entropy
-from scl.method import Method, augmented
+from scl.method import Method, Problem, augmented
 from scl.networks import projection_head
 
 
@@ -65,8 +66,9 @@ class SCAN(Method):
     Options = ClusteringOptions
     augmentations = ("strong",)
     follows = ("encoder", "projection")
+    neighbours: Tensor
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: ClusteringOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
@@ -75,7 +77,7 @@ class SCAN(Method):
         self.register_buffer("neighbours", torch.zeros(problem.images, options.neighbours + 1, dtype=torch.long))
 
     @torch.no_grad()
-    def prepare(self, images, generator):
+    def prepare(self, images: Images, generator: torch.Generator) -> None:
         """The 20 nearest neighbours of every image by inner product of SimCLR's outputs; the row begins with the
         image itself, as in the official code: N x 21. In float32 also under autocast."""
         if self.options.neighbours >= images.fit:
@@ -91,18 +93,18 @@ class SCAN(Method):
             )  # N x 128
         self.neighbours.copy_(nearest(z, self.options.neighbours))
 
-    def draw(self, images, index, augment, generator):
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         columns = self.neighbours.shape[1]
         column = torch.randint(columns, index.shape, generator=generator, device=index.device)
         neighbour = self.neighbours[index, column]  # uniformly one of 21, the image itself included
         return augmented(augment["strong"], (images.batch(index), images.batch(neighbour)), generator)
 
-    def step(self, views, index):
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         anchor, neighbour = (self.head(self.encoder(view)) for view in views)  # each with its own batch statistics
         consistency, spread = scan_terms(anchor, neighbour)
         return {"consistency": consistency, "entropy": -self.options.entropy_weight * spread}
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(images)).float().softmax(1)
 
 
@@ -136,16 +138,16 @@ class SelfLabel(Method):
     augmentations = ("weak", "strong")
     follows = ("encoder", "head")
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: SelfLabelOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
 
-    def draw(self, images, index, augment, generator):
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         batch = images.batch(index)
         return augment["weak"](batch, generator), augment["strong"](batch, generator)
 
-    def step(self, views, index):
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         weak, strong = views
         with torch.no_grad():
             target = self.head(self.encoder(weak))
@@ -156,5 +158,5 @@ class SelfLabel(Method):
             return {"self_label": torch.zeros((), device=weak.device)}
         return {"self_label": loss}
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(images)).float().softmax(1)

@@ -1,14 +1,15 @@
 """SimCLR (Chen et al., ICML 2020) with k-means, in the recipe of SCAN's pretext task (van Gansbeke et al., 2020)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
-from scl.config import MethodOptions
+from scl.config import MethodOptions, Network
 from scl.losses import nt_xent
-from scl.method import Method
+from scl.method import Method, Problem
 from scl.networks import projection_head
 
 
@@ -31,23 +32,23 @@ class SimCLR(Method):
     augmentations = ("view",)
     uses_unlabelled = True
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
 
-    def pool(self, epoch):
+    def pool(self, epoch: int) -> int:
         return self.problem.images + self.problem.unlabelled
 
-    def step(self, views, index):
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         z1, z2 = F.normalize(self.projection(self.encoder(torch.cat(views))).float(), dim=1).chunk(2)
         return {"instance": nt_xent(z1, z2, self.options.temperature, anchors=self.options.anchors)}
 
     @property
-    def clusters_by_kmeans(self):
+    def clusters_by_kmeans(self) -> bool:
         return True
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         features = self.encoder(images)
         if self.options.layer == "projection":
             features = self.projection(features)

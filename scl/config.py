@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -34,7 +34,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _knows_its_keys(cls, given):
+    def _knows_its_keys(cls, given: Any) -> Any:
         for key in given if isinstance(given, dict) else ():
             if key not in cls.model_fields:
                 raise ValueError(f"{key}: unknown key{did_you_mean(key, cls.model_fields)}")
@@ -50,16 +50,16 @@ class Network(Settings):
     """Encoder of every method. backbone: a timm ResNet; width: channels of the stem (64 = the ordinary net)."""
 
     backbone: str = "resnet18"
-    width: int = Field(64, ge=8, le=1024, multiple_of=8)  # narrower and odd ones have crashed convolutions of torch
+    width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # narrower and odd have crashed convolutions of torch
     layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None  # blocks a stage; None = the backbone's own
     pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
-    pool_padding: int = Field(0, ge=0, le=1)  # of that max-pool; 1 in the official codes of SCAN and PICA
+    pool_padding: int = Field(default=0, ge=0, le=1)  # of that max-pool; 1 in the official codes of SCAN and PICA
     sobel: bool = False  # PICA's official input: grey, two fixed Sobel channels
     initialization: Literal["timm", "torch"] = "timm"  # convolutions N(0, sqrt(2 / fan out)) | as PICA's official code
 
     @field_validator("layers")
     @classmethod
-    def _are_of_all_stages(cls, layers):
+    def _are_of_all_stages(cls, layers: list[int] | None) -> list[int] | None:
         if layers is not None and len(layers) not in (3, 4):
             raise ValueError(f"{shown(layers)} are not the blocks of three or four stages, such as [2, 2, 2, 2]")
         return layers
@@ -68,19 +68,19 @@ class Network(Settings):
 class Training(Settings):
     """How long, how large, how fast. Learning-rate schedules step once an epoch, as in the official codes."""
 
-    epochs: int = Field(0, ge=0, le=1_000_000)
-    batch_size: int = Field(256, ge=2, le=1_000_000)
+    epochs: int = Field(default=0, ge=0, le=1_000_000)
+    batch_size: int = Field(default=256, ge=2, le=1_000_000)
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(0.1, ge=0, le=1e30)  # more is no number of float32
-    final_learning_rate: float = Field(0.0, ge=0, le=1e30)
+    learning_rate: float = Field(default=0.1, ge=0, le=1e30)  # more is no number of float32
+    final_learning_rate: float = Field(default=0.0, ge=0, le=1e30)
     schedule: Literal["cosine", "constant"] = "cosine"
-    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
-    weight_decay: float = Field(0.0, ge=0, le=1000)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # auto: bf16 where the hardware has it, see scl.engine.precision
     )
     compile: bool = False  # torch.compile of the encoder
-    curve_points: int = Field(10, ge=1, le=1_000_000)  # assignments kept on the way, for the curves
+    curve_points: int = Field(default=10, ge=1, le=1_000_000)  # assignments kept on the way, for the curves
 
 
 class RunSettings(Settings):
@@ -109,9 +109,10 @@ def _distinct(values: list) -> list:
 
 
 Distinct = AfterValidator(_distinct)  # of a list: no value twice
+Model = TypeVar("Model", bound=Settings)
 
 
-def read(model: type[Settings], mapping, where: str = ""):
+def read(model: type[Model], mapping: Any, where: str = "") -> Model:
     """`mapping` as the model; `where` is the place named in messages. Raises ValueError of one line, also for a class
     of the user's own that fails in any way."""
     try:
@@ -146,17 +147,17 @@ def in_one_line(error: ValidationError, where: str = "") -> str:
     return f"{where}: {message}" if where else message
 
 
-def _join(where, key) -> str:
+def _join(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-def load_run(directory) -> RunSettings:
+def load_run(directory: str | Path) -> RunSettings:
     """The settings of the run that lives in `directory`."""
     path = Path(directory) / "run.yaml"
     return read(RunSettings, load_yaml(path), str(path))
 
 
-def options_of(method, given: dict, where: str) -> MethodOptions:
+def options_of(method: type[Any], given: dict, where: str) -> MethodOptions:
     """The options of a method, with its defaults. Raises ValueError naming the key."""
     if not (isinstance(method.Options, type) and issubclass(method.Options, MethodOptions)):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Prepared images as one uint8 tensor on the device: no loader processes, no copies, no labels."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Images:
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all images, in [0, 1]."""
-        total, square, count = 0.0, 0.0, 0
+        total = square = torch.zeros(3, dtype=torch.float64, device=self.pixels.device)
+        count = 0
         for chunk in self.pixels.split(512):
             values = chunk.reshape(-1, 3).double() / 255
             total, square, count = total + values.sum(0), square + values.square().sum(0), count + len(values)
@@ -47,7 +49,13 @@ class Images:
 
 
 def load(
-    folder, protocol: str, use: str, *, size: int | None = None, facts: dict | None = None, device="cpu"
+    folder: str | Path,
+    protocol: str,
+    use: str,
+    *,
+    size: int | None = None,
+    facts: dict | None = None,
+    device: str = "cpu",
 ) -> Images:
     """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
@@ -85,7 +93,7 @@ class _Wrong(Exception):
     """The file is not the one that was prepared."""
 
 
-def _verified(path: Path, ranges, checksum: str, device) -> Tensor:
+def _verified(path: Path, ranges: Sequence[Sequence[int]], checksum: str, device: str) -> Tensor:
     """The rows of `ranges` (start, stop), one range after the other, in one pass over the file that checks it whole."""
     try:
         stored = np.load(path, mmap_mode="r")
@@ -102,8 +110,8 @@ def _verified(path: Path, ranges, checksum: str, device) -> Tensor:
         digest = hashlib.sha256(file.read(stored.offset))
         for low in range(0, len(stored), at_a_time):
             chunk = np.empty((min(at_a_time, len(stored) - low), *stored.shape[1:]), np.uint8)
-            file.readinto(chunk)
-            digest.update(chunk)
+            file.readinto(chunk.data)
+            digest.update(chunk.data)
             for place, (start, stop) in zip(places, ranges):
                 a, b = max(start, low), min(stop, low + len(chunk))
                 if a < b:

@@ -5,6 +5,7 @@ sum to one, all embeddings B x d rows of unit length; every function returns a s
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,5 +74,5 @@ def balance(q: Tensor) -> Tensor:
 def consensus(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
     """[3] r_k ~ (product over both views of p_k q_k)^(1/2), normalised over k: B x K, no gradient."""
     with torch.no_grad():
-        product = sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2))  # B x K
+        product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2)))  # B x K
         return torch.softmax(product / 2, dim=1)

@@ -3,6 +3,8 @@
 What it costs, and what else was tried: docs/decisions/engine.md.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ class InstanceMemory(nn.Module):
 
     Saved with the weights, so a run resumes exactly.
     """
+
+    rows: Tensor
+    pseudo_classes: Tensor
 
     def __init__(self, images: int, dimensions: int, clusters: int, *, momentum: float, temperature: float):
         super().__init__()
@@ -59,7 +64,9 @@ class _ClassSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, rows, classes, index, clusters, temperature):
+    def forward(
+        ctx: Any, z: Tensor, rows: Tensor, classes: Tensor, index: Tensor, clusters: int, temperature: float
+    ) -> Tensor:
         """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K count nowhere."""
         keys = (z / temperature).T.contiguous()  # d x M
         weights = z.new_empty(len(rows), len(z))  # N x M
@@ -77,7 +84,7 @@ class _ClassSums(torch.autograd.Function):
         return sums[:clusters]
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weights, rows, classes = ctx.saved_tensors
         gradient = F.pad(gradient, (0, 0, 0, 1))  # K + 1 x M
         dz = rows.new_zeros(weights.shape[1], rows.shape[1])

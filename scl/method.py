@@ -5,6 +5,7 @@ A method turns images into cluster assignments and is given no label. To add one
 (`pytest tests/test_conformance.py --method my_file.MyMethod`) check it against everything the harness relies on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -117,7 +118,9 @@ class Method(nn.Module):
         self.counts[event] = self.counts.get(event, 0) + 1
 
 
-def augmented(augment, batches: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+def augmented(
+    augment: Callable[..., Tensor], batches: tuple[Tensor, ...], generator: torch.Generator
+) -> tuple[Tensor, ...]:
     """Each batch (B x 3 x H x W) under the augmentation, every image with parameters of its own.
 
     On a GPU in one call, for a view is hundreds of small kernels whose launches take longer than their work; on a

@@ -1,5 +1,8 @@
 """Encoders and heads that all methods share: one backbone, its stem fitted to the image size."""
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,13 +22,17 @@ class Encoder(nn.Module):
     convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool, above it the ordinary stem.
     """
 
-    def __init__(self, network: Network, size: int, *, mean, std):
+    mean: Tensor
+    std: Tensor
+    sobel: Tensor | None
+
+    def __init__(self, network: Network, size: int, *, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("sobel", SOBEL.clone() if network.sobel else None, persistent=False)  # on the device
         self.backbone = backbone(network, size)
-        self.dimensions = self.backbone.num_features
+        self.dimensions = cast(int, self.backbone.num_features)
         if network.initialization == "torch":
             reset(self)
 
@@ -93,7 +100,7 @@ def backbone(network: Network, size: int) -> nn.Module:
     return net
 
 
-def _create(network: Network, channels_in: int, **stem) -> nn.Module:
+def _create(network: Network, channels_in: int, **stem: Any) -> nn.Module:
     timm = _timm()
     try:
         return timm.create_model(
@@ -106,7 +113,7 @@ def _create(network: Network, channels_in: int, **stem) -> nn.Module:
         ) from None
 
 
-def _timm():
+def _timm() -> Any:
     """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
     with uncollected():
         from scl.util.shim import torchvision  # noqa: F401  before timm, which imports it

@@ -5,16 +5,18 @@ similarities and decision boundaries, and that classes are reasoned on the fly b
 here is a reconstruction; numbers in brackets are the steps of docs/methods.md.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from scl import losses
-from scl.config import MethodOptions
+from scl.config import MethodOptions, Network
+from scl.images import Images
 from scl.memory import InstanceMemory
-from scl.method import Method
+from scl.method import Method, Problem
 from scl.networks import Prototypes, projection_head
 
 Temperature = Annotated[float, Field(ge=0.001, le=1000)]
@@ -55,7 +57,7 @@ class SCL(Method):
     augmentations = ("view", "strong")
     follows = ("encoder",)
 
-    def __init__(self, options, problem, network):
+    def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)  # f
         self.projection = projection_head(
@@ -75,22 +77,22 @@ class SCL(Method):
     def warming_up(self) -> bool:
         return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
 
-    def draw(self, images, index, augment, generator):
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         """v1 under SimCLR's augmentation, v2 under SCAN's strong one: clusters are to outlast both."""
         batch = images.batch(index)  # B x 3 x H x W
         return augment["view"](batch, generator), augment["strong"](batch, generator)
 
-    def embed(self, images):
+    def embed(self, images: Tensor) -> Tensor:
         """z = g(h) / |g(h)| on the unit sphere: B x d."""
         return F.normalize(self.projection(self.encoder(images)).float(), dim=1)
 
-    def decide(self, z):
+    def decide(self, z: Tensor) -> Tensor:
         """[1] q_k = softmax_k(z . c_k / tau_c): B x K, in float32 also under autocast."""
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
     @torch.no_grad()
-    def place_prototypes(self):
+    def place_prototypes(self) -> None:
         """[10] After the warm-up the prototypes start at the k-means centres of the memory (no label is involved)."""
         from sklearn.cluster import KMeans
 
@@ -105,7 +107,7 @@ class SCL(Method):
         self.memory.pseudo_classes[filled] = torch.from_numpy(found.labels_).to(self.memory.pseudo_classes)
         self.placed = True
 
-    def step(self, views, index):
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         o = self.options
         if not self.warming_up and not self.placed:
             self.place_prototypes()
@@ -132,10 +134,10 @@ class SCL(Method):
         self.seen = index, z1.detach(), z2.detach(), pseudo_classes
         return terms
 
-    def after_step(self):
+    def after_step(self) -> None:
         self.memory.update(*self.seen)
 
-    def reason(self, p1, p2, q1, q2):
+    def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
         """[3] The hypothesis of each image's class, by consensus of similarities and boundaries: B x K.
 
         A class without another image (p_k = 0) is not ruled out, or it could never gain one again: there q_k decides.
@@ -158,7 +160,7 @@ class SCL(Method):
     def clusters_by_kmeans(self) -> bool:
         return self.options.assignment == "kmeans"
 
-    def assign(self, images):
+    def assign(self, images: Tensor) -> Tensor:
         """[11] q of the un-augmented image, or its features h where k-means assigns."""
         if self.clusters_by_kmeans:
             return F.normalize(self.encoder(images).float(), dim=1)

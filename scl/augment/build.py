@@ -10,15 +10,18 @@ ours and not a library's: docs/decisions/augmentation.md.
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import create_model
+from torch import Tensor
 
 from scl.augment import operations
 from scl.config import Settings, read
 from scl.util.text import did_you_mean, shown
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
     function.__name__: function
     for function in (
         operations.random_resized_crop,
@@ -36,7 +39,7 @@ OPERATIONS = {
 }
 
 
-def build(spec, size: int | None = None):
+def build(spec: Any, size: int | None = None) -> Callable[[Tensor, torch.Generator], Tensor]:
     """A list of {operation: {parameter: value}} -> a callable (images, generator) -> images, in that order.
 
     size: pixels a side of the images; with it the operations are tried at once, one after the other, on a black image
@@ -50,7 +53,7 @@ def build(spec, size: int | None = None):
         _try(steps, size)
 
     @torch.no_grad()
-    def augment(images, generator):
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             result = images.float().contiguous()  # colour works on planes, and bfloat16 is too coarse for hue
             for function, parameters in steps:
@@ -61,7 +64,7 @@ def build(spec, size: int | None = None):
 
 
 @torch.no_grad()
-def _try(steps, size: int) -> None:
+def _try(steps: list[tuple[Callable[..., Tensor], dict[str, Any]]], size: int) -> None:
     image, generator = torch.zeros(1, 3, size, size), torch.Generator().manual_seed(0)
     for function, parameters in steps:
         try:
@@ -70,7 +73,7 @@ def _try(steps, size: int) -> None:
             raise ValueError(f"{function.__name__}.{error}") from None
 
 
-def _step(entry):
+def _step(entry: Any) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """{operation: {parameter: value}} -> (function, parameters), or ValueError."""
     if not (isinstance(entry, dict) and len(entry) == 1):
         raise ValueError(f"must be one operation and its parameters, such as {{flip: {{}}}}, got {shown(entry)}")
@@ -82,8 +85,8 @@ def _step(entry):
 
 
 @functools.cache
-def parameters_of(function) -> type[Settings]:
+def parameters_of(function: Callable[..., Tensor]) -> type[Settings]:
     """The parameters of an operation as a model: names, types, ranges and defaults of its signature."""
     parameters = inspect.signature(function).parameters.values()
-    fields = {p.name: (p.annotation, p.default) for p in parameters if p.kind == p.KEYWORD_ONLY}
+    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters if p.kind == p.KEYWORD_ONLY}
     return create_model(function.__name__, __base__=Settings, **fields)

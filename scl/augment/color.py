@@ -3,28 +3,33 @@
 The meaning of every parameter is torchvision's (transforms.v2.functional), against which the tests compare.
 """
 
+from collections.abc import Callable, Iterable
+
 import torch
+from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # rows of `factors`, entries of `order`
 
 
-def luminance(images):
+def luminance(images: Tensor) -> Tensor:
     """B x 3 x H x W -> B x H x W, the grey of ITU-R 601."""
     red, green, blue = images.unbind(1)
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def grey(images):
+def grey(images: Tensor) -> Tensor:
     """Three equal channels."""
     return luminance(images)[:, None].expand(images.shape)
 
 
-def counts_freely(images):
+def counts_freely(images: Tensor) -> bool:
     """Whether values may decide what to compute: not on a GPU, which would stall, nor when compiling."""
     return images.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def where(mask, function, images, *parameters, overwrite=False):
+def where(
+    mask: Tensor, function: Callable[..., Tensor], images: Tensor, *parameters: Tensor, overwrite: bool = False
+) -> Tensor:
     """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
 
     On the CPU only the chosen rows are computed, into the images themselves if `overwrite`. On a GPU counting
@@ -42,7 +47,7 @@ def where(mask, function, images, *parameters, overwrite=False):
     return result
 
 
-def adjust_hue(images, shift):
+def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
 
     HSV without the detour: each channel is minimum + chroma * tent(hue), so saturation and value need no
@@ -62,13 +67,13 @@ def adjust_hue(images, shift):
     return tents.mul_(chroma[:, None]).add_(low[:, None])
 
 
-def _weights(kind, factor):
+def _weights(kind: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The shares of the image, its grey and its mean grey in a blend (the rest is black); shapes as kind."""
     rest = 1 - factor
     return factor, rest * (kind == SATURATION), rest * (kind == CONTRAST)
 
 
-def _blend_(images, weights):
+def _blend_(images: Tensor, weights: Iterable[Tensor]) -> Tensor:
     """In place: the blend by three weights of B each, clamped to [0, 1]."""
     own, to_grey, to_mean = (weight[:, None, None] for weight in weights)
     grey_plane = luminance(images)
@@ -77,12 +82,12 @@ def _blend_(images, weights):
     return images.mul_(own[:, None]).add_(added[:, None]).clamp_(0, 1)
 
 
-def adjust(images, kind, factor):
+def adjust(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
     """Brightness, contrast or saturation of image b by factor[b] >= 0, which of the three by kind[b]."""
     return _blend_(images.clone(), _weights(kind, factor))
 
 
-def jitter(images, factors, order):
+def jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
 
     order: B x 4, a permutation of the four a row. Three of the four are cheap blends, hue is dear: it is done

@@ -1,10 +1,11 @@
 """Blur and sharpness of a batch. Parameters are tensors, a row an image; inputs stay as they are."""
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 
-def gaussian_blur(images, sigma, *, kernel):
+def gaussian_blur(images: Tensor, sigma: Tensor, *, kernel: int) -> Tensor:
     """torchvision's gaussian_blur: sigma[b] pixels, cut to kernel x kernel (odd), mirrored at the border.
 
     images: B x 3 x H x W. The kernel differs from image to image, so each axis is a matrix product with a
@@ -19,7 +20,7 @@ def gaussian_blur(images, sigma, *, kernel):
     return torch.matmul(rows[:, None], images.view(batch, channels, height + 2 * reach, width))
 
 
-def _bands(sigma, *, length, reach):
+def _bands(sigma: Tensor, *, length: int, reach: int) -> Tensor:
     """B x (length + 2 reach) x length: weights of padded pixels in output pixels; columns sum to one."""
     pixels = torch.arange(-reach, length + reach, device=sigma.device)
     distance = pixels[:, None] - torch.arange(length, device=sigma.device)
@@ -27,7 +28,7 @@ def _bands(sigma, *, length, reach):
     return weights / weights.sum(1, keepdim=True)
 
 
-def adjust_sharpness(images, factor):
+def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """factor[b] 1 leaves image b as it is, 0 is smooth, above 1 sharper; the border stays, as in PIL."""
     inner = images[:, :, 1:-1, 1:-1]
     smooth = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]

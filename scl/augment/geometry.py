@@ -3,10 +3,11 @@
 import math
 
 import torch
+from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-def crop_resize(images, boxes, *, size):
+def crop_resize(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
     """Crop every image to its own box and resize the crop to size x size, bilinear and antialiased.
 
     images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's
@@ -21,7 +22,7 @@ def crop_resize(images, boxes, *, size):
     return torch.matmul(rows[:, None], images.view(batch, channels, height, size))
 
 
-def _tents(start, extent, *, size, length):
+def _tents(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tensor:
     """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, each adding up to 1."""
     steps = torch.arange(max(size, length), device=start.device, dtype=start.dtype) + 0.5
     pixels, outputs = steps[:length], steps[:size, None]
@@ -33,12 +34,14 @@ def _tents(start, extent, *, size, length):
     return weights.div_(weights.sum(3, keepdim=True))
 
 
-def mirror(images):
+def mirror(images: Tensor) -> Tensor:
     """Left becomes right."""
     return images.flip(3)
 
 
-def inverse_matrices(angle, shift_x, shift_y, scale, shear_x, shear_y):
+def inverse_matrices(
+    angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor
+) -> Tensor:
     """B x 2 x 3: from output to input pixels relative to the centre. Six tensors of B.
 
     Angles and shears in degrees, shifts in pixels, with torchvision's meaning and signs (RandomAffine).
@@ -55,7 +58,7 @@ def inverse_matrices(angle, shift_x, shift_y, scale, shear_x, shear_y):
     return torch.stack([first, second], dim=1)
 
 
-def warp(images, matrices, *, mode="bilinear"):
+def warp(images: Tensor, matrices: Tensor, *, mode: str = "bilinear") -> Tensor:
     """Resample every image by its own B x 2 x 3 inverse matrix (see inverse_matrices); black outside."""
     height, width = images.shape[2:]
     (a, b, c), (d, e, f) = (row.unbind(1) for row in matrices[:, :, :, None].unbind(1))  # B x 1 each
@@ -67,7 +70,7 @@ def warp(images, matrices, *, mode="bilinear"):
     return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def spans(centre, reach, *, length):
+def spans(centre: Tensor, reach: Tensor, *, length: int) -> Tensor:
     """B x length booleans: [c - reach, c + reach), where c is the pixel at the share `centre` in [0, 1)."""
     pixels = torch.arange(length, device=centre.device)
     centre, reach = (centre * length).floor()[:, None], reach[:, None]

@@ -9,10 +9,12 @@ checked by scl.augment.build; ValueError: a parameter that does not fit the imag
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, Field
+from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from scl.augment import color, filters, geometry, randaugment
@@ -23,10 +25,10 @@ Strength = Annotated[float, Field(ge=0, le=100)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 
 
-def rising(least, most):
+def rising(least: float, most: float) -> AfterValidator:
     """Of a Pair: both numbers within least .. most, the second not below the first."""
 
-    def check(pair):
+    def check(pair: tuple[float, float]) -> tuple[float, float]:
         if not least <= pair[0] <= pair[1] <= most:
             raise ValueError(f"{list(pair)} must be two rising numbers within {least} .. {most}")
         return pair
@@ -34,39 +36,41 @@ def rising(least, most):
     return AfterValidator(check)
 
 
-def uniform(generator, low, high, *shape):
+def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     """Uniform in [low, high), float32, on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device).mul_(high - low).add_(low)
 
 
-def chance(generator, probability, batch):
+def chance(generator: torch.Generator, probability: float, batch: int) -> Tensor:
     """B booleans, true with `probability`."""
     return torch.rand(batch, generator=generator, device=generator.device) < probability
 
 
 def random_resized_crop(
-    images,
-    generator,
+    images: Tensor,
+    generator: torch.Generator,
     *,
     scale: Annotated[Pair, rising(1e-4, 1)] = (0.08, 1.0),
     ratio: Annotated[Pair, rising(0.01, 100)] = (3 / 4, 4 / 3),
     size: Side | None = None,
-):
+) -> Tensor:
     """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
     return geometry.crop_resize(images.float(), boxes, size=size).to(images.dtype)
 
 
-def crop_boxes(generator, shape, *, scale, ratio, tries=10):
+def crop_boxes(
+    generator: torch.Generator, shape: Sequence[int], *, scale: Pair, ratio: Pair, tries: int = 10
+) -> Tensor:
     """B x 4 whole numbers (top, left, height, width), drawn as torchvision's RandomResizedCrop draws them.
 
     Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centred box
     whose ratio is allowed.
     """
     batch, _, height, width = shape
-    shares = (share * height * width for share in scale)
-    area = uniform(generator, *shares, batch, tries)
+    least, most = (share * height * width for share in scale)
+    area = uniform(generator, least, most, batch, tries)
     aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
     sides = torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()  # B x 2 x tries: height, width
     fits = (sides[:, 0] <= height) & (sides[:, 1] <= width) & (sides > 0).all(1)
@@ -82,7 +86,13 @@ def crop_boxes(generator, shape, *, scale, ratio, tries=10):
     return torch.stack([*corner, box_height, box_width], dim=1)
 
 
-def random_crop(images, generator, *, padding: Annotated[int, Field(ge=0, le=1024)] = 0, size: Side | None = None):
+def random_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    padding: Annotated[int, Field(ge=0, le=1024)] = 0,
+    size: Side | None = None,
+) -> Tensor:
     """A square window (default: the height) of the image padded with `padding` black pixels on each side."""
     batch, _, height, width = images.shape
     size = height if size is None else size
@@ -98,7 +108,7 @@ def random_crop(images, generator, *, padding: Annotated[int, Field(ge=0, le=102
     return geometry.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
 
 
-def resize(images, generator, *, size: Side | None = None):
+def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = None) -> Tensor:
     """To size x size pixels (default: the height), bilinear, antialiased where that is smaller."""
     size = images.shape[2] if size is None else size
     if images.shape[2] == images.shape[3] == size:
@@ -106,20 +116,20 @@ def resize(images, generator, *, size: Side | None = None):
     return interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).to(images.dtype)
 
 
-def flip(images, generator, *, probability: Chance = 0.5):
+def flip(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.5) -> Tensor:
     """Left-right mirror image."""
     return color.where(chance(generator, probability, len(images)), geometry.mirror, images)
 
 
 def affine(
-    images,
-    generator,
+    images: Tensor,
+    generator: torch.Generator,
     *,
     degrees: Annotated[float, Field(ge=0, le=360)] = 0.0,
     translate: Chance = 0.0,
     scale: Annotated[Pair, rising(0.01, 100)] = (1.0, 1.0),
     shear: Annotated[float, Field(ge=0, le=89)] = 0.0,
-):
+) -> Tensor:
     """Rotation in +-degrees, shift in +-translate (a share of the side), zoom, shear along x in degrees.
 
     Bilinear, black outside. Unlike torchvision's RandomAffine the shift is not rounded to whole pixels.
@@ -135,44 +145,44 @@ def affine(
 
 
 def colour_jitter(
-    images,
-    generator,
+    images: Tensor,
+    generator: torch.Generator,
     *,
     brightness: Strength = 0.0,
     contrast: Strength = 0.0,
     saturation: Strength = 0.0,
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,  # 0.5 is half the circle
     probability: Chance = 1.0,
-):
+) -> Tensor:
     """torchvision's ColorJitter: factors in 1 +- strength, hue within +-hue, in a random order."""
     batch = len(images)
     strengths = (brightness, contrast, saturation)
-    factors = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
-    factors = torch.stack([*factors, uniform(generator, -hue, hue, batch)], dim=1)
+    blends = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
+    factors = torch.stack([*blends, uniform(generator, -hue, hue, batch)], dim=1)
     order = uniform(generator, 0, 1, batch, 4).argsort(1)
     chosen = chance(generator, probability, batch)
     return color.where(chosen, color.jitter, images.float(), factors, order).to(images.dtype)
 
 
-def greyscale(images, generator, *, probability: Chance = 0.2):
+def greyscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
     """Three equal channels."""
     return color.where(chance(generator, probability, len(images)), color.grey, images)
 
 
-def noise(images, generator, *, std: Strength = 0.05):
+def noise(images: Tensor, generator: torch.Generator, *, std: Strength = 0.05) -> Tensor:
     """Normal noise on every value, clamped to [0, 1]."""
     values = torch.randn(images.shape, generator=generator, device=images.device)
     return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
 
 
 def blur(
-    images,
-    generator,
+    images: Tensor,
+    generator: torch.Generator,
     *,
     sigma: Annotated[Pair, rising(0.01, 1000)] = (0.1, 2.0),
     kernel: int = 3,
     probability: Chance = 0.5,
-):
+) -> Tensor:
     """Gaussian of random width (pixels), cut to kernel x kernel. SimCLR's kernel is a tenth of the side."""
     smallest = min(images.shape[2:])
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
@@ -183,7 +193,9 @@ def blur(
     return color.where(chance(generator, probability, batch), function, images.float(), width).to(images.dtype)
 
 
-def scan_strong(images, generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4):
+def scan_strong(
+    images: Tensor, generator: torch.Generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4
+) -> Tensor:
     """SCAN's strong augmentation: `operations` of the fourteen (randaugment.py) an image, with replacement."""
     batch, device = len(images), images.device
     kinds = torch.randint(len(randaugment.KINDS), (operations, batch), generator=generator, device=device)
@@ -194,7 +206,7 @@ def scan_strong(images, generator, *, operations: Annotated[int, Field(ge=0, le=
     return result.to(images.dtype)
 
 
-def cutout(images, generator, *, largest: Side = 16, fill: Chance = 0.45):
+def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fill: Chance = 0.45) -> Tensor:
     """One square hole an image, its side drawn from 1..largest, its centre anywhere; `fill` is its grey.
 
     As in SCAN, whose holes reach side // 2 to each side of the centre (so a side of 1 is no hole at all) and

@@ -11,6 +11,7 @@ import functools
 import math
 
 import torch
+from torch import Tensor
 
 from scl.augment import color, filters, geometry
 
@@ -34,17 +35,17 @@ KINDS = {name: number for number, name in enumerate(RANGES)}
 
 
 @functools.cache
-def _ranges(device):
+def _ranges(device: torch.device) -> Tensor:
     return torch.tensor(list(RANGES.values()), device=device)  # 14 x 2, copied to a GPU once: a copy waits for it
 
 
-def strength(kind, level):
+def strength(kind: Tensor, level: Tensor) -> Tensor:
     """level[b] in [0, 1] as a strength of operation kind[b], within its range."""
     low, high = _ranges(kind.device)[kind].unbind(1)
     return low + (high - low) * level
 
 
-def apply(images, kind, value):
+def apply(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     """Operation kind[b] (a number of KINDS) with strength value[b] on image b. images: B x 3 x H x W."""
     images = images.clone()
     for first, last, function in (
@@ -58,7 +59,7 @@ def apply(images, kind, value):
     return images
 
 
-def _move(images, kind, value):
+def _move(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     height, width = images.shape[2:]
     amount = {name: torch.where(kind == KINDS[name], value, 0.0) for name in list(KINDS)[1:6]}
     angle = amount["rotate"] * (math.pi / 180)
@@ -71,16 +72,16 @@ def _move(images, kind, value):
     return geometry.warp(images, torch.stack([first, second], dim=1), mode="nearest")
 
 
-def _tint(images, kind, value):
+def _tint(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     blend = torch.where(kind == KINDS["contrast"], color.CONTRAST, color.BRIGHTNESS)
     return color.adjust(images, torch.where(kind == KINDS["colour"], color.SATURATION, blend), value)
 
 
-def _sharpen(images, kind, value):
+def _sharpen(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     return filters.adjust_sharpness(images, value)
 
 
-def _look_up(images, kind, value):
+def _look_up(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     levels = (images * 255).round_().long().flatten(2)  # B x 3 x HW
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, levels, torch.ones_like(levels))
@@ -88,7 +89,7 @@ def _look_up(images, kind, value):
     return tables.gather(2, levels).view(images.shape)
 
 
-def _tables(counts, kind, value):
+def _tables(counts: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     """B x 3 x 256: what each 8-bit value becomes, in [0, 1], by the counts of values in each channel."""
     levels = torch.arange(256, device=counts.device)
     kind, value = kind[:, None, None], value[:, None, None]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +74,7 @@ class Record(Strict):
     finished: str
 
     @model_validator(mode="after")
-    def _is_one_run(self):
+    def _is_one_run(self) -> "Record":
         if fingerprint(self.identity.model_dump()) != self.fingerprint:
             raise ValueError("its fingerprint is not that of its identity")
         if self.files.keys() != set(WRITTEN):
@@ -114,7 +115,7 @@ def parse(content: bytes, model: type[Model]) -> Model:
         raise Damaged("damaged (not JSON)") from None
 
 
-def damage(directory: Path, record: Record, names=WRITTEN) -> dict[str, str]:
+def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> dict[str, str]:
     """Those of the files `names` of a finished run that are not what it wrote: {name: what is wrong}."""
     wrong = {}
     for name in names:

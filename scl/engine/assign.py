@@ -1,6 +1,8 @@
 """Weights and images -> assignments: the same few lines for every method."""
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from scl.images import Images
 from scl.method import Method
 from scl.util.imports import uncollected
 
+Autocast = Callable[[], AbstractContextManager]
+
 
 @torch.no_grad()
-def outputs(method: Method, images: Images, *, autocast, first: int | None = None, batch_size: int = 512) -> np.ndarray:
+def outputs(
+    method: Method, images: Images, *, autocast: Autocast, first: int | None = None, batch_size: int = 512
+) -> np.ndarray:
     """`method.assign` of all images, or of the `first` so many, un-augmented and in evaluation mode: M x K or M x D,
     float32."""
     count = len(images) if first is None else first
@@ -28,7 +34,9 @@ def outputs(method: Method, images: Images, *, autocast, first: int | None = Non
     return torch.cat(parts).cpu().numpy()
 
 
-def assignments(method: Method, fit: Images, evaluated: Images, *, autocast, seed: int):
+def assignments(
+    method: Method, fit: Images, evaluated: Images, *, autocast: Autocast, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Cluster of every evaluated image (int64) and its probability (float32; empty where k-means assigns).
 
     k-means (scikit-learn) is fitted on the training images to cluster and applied to the evaluated ones, the best of

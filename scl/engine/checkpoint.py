@@ -11,10 +11,13 @@ import os
 import signal
 from collections import OrderedDict
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 
 from scl.engine.io import atomic
+from scl.util.text import Report
 
 _FORMAT = "scl-checkpoint-1"
 _SCALARS = (bool, int, float, str, bytes, type(None))
@@ -24,7 +27,7 @@ class _Damaged(Exception):
     """The file is not what save() wrote."""
 
 
-def save(path, state):
+def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` to `path`, whole or not at all; the checkpoint that stood there becomes the previous one.
 
     state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (loading with
@@ -47,13 +50,15 @@ def save(path, state):
             os.replace(path, previous(path))
 
 
-def previous(path):
+def previous(path: str | Path) -> Path:
     """The name under which save() keeps the checkpoint before: checkpoint.pt -> checkpoint.prev.pt."""
     path = Path(path)
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
-def load(path, *, fingerprint, map_location="cpu", report=print):
+def load(
+    path: str | Path, *, fingerprint: str, map_location: str = "cpu", report: Report = print
+) -> dict[str, Any] | None:
     """The newest sound state with this fingerprint, from `path` or the one before it; None if there is none.
 
     A damaged file is renamed to `<name>.damaged`, a state with another fingerprint is left alone; `report`
@@ -83,7 +88,7 @@ def load(path, *, fingerprint, map_location="cpu", report=print):
     return None
 
 
-def _read(path, map_location):
+def _read(path: Path, map_location: str) -> dict[str, Any]:
     with open(path, "rb") as file:
         header = file.readline(200).split()
         payload = file.read()
@@ -99,7 +104,7 @@ def _read(path, map_location):
         raise _Damaged(f"torch.load: {error}") from error
 
 
-def _check_plain(value, name):
+def _check_plain(value: Any, name: str) -> None:
     """Refuse at saving, with its place, what could not be loaded again."""
     if isinstance(value, torch.Tensor) or type(value) in _SCALARS:
         return
@@ -131,25 +136,25 @@ class Stop:
     the background of a script), and the handlers of before are put back on leaving. Main thread only.
     """
 
-    def __init__(self):
-        self.status = None
-        self._before = {}
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     @property
-    def requested(self):
+    def requested(self) -> bool:
         return self.status is not None
 
-    def __enter__(self):
+    def __enter__(self) -> "Stop":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.status = self.status or 128 + number

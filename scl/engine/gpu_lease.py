@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from scl.engine.locks import try_lock, wait_for
-from scl.util.text import say
+from scl.util.text import Report, say
 
 
-def visible():
+def visible() -> list[str]:
     """The GPUs this process may use, as tokens of CUDA_VISIBLE_DEVICES.
 
     Those of the variable if it is set (as in CUDA, an empty token or -1 ends the list), else the UUIDs that
@@ -25,7 +26,7 @@ def visible():
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return _uuids()
-    tokens = []
+    tokens: list[str] = []
     for token in (part.strip() for part in setting.split(",")):
         if token in ("", "-1"):
             break
@@ -34,7 +35,7 @@ def visible():
     return tokens
 
 
-def _uuids():
+def _uuids() -> list[str]:
     """UUIDs of the GPUs in the order of nvidia-smi's index; [] without nvidia-smi or a working driver."""
     query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
@@ -45,7 +46,7 @@ def _uuids():
     return [uuid.strip() for _, uuid in sorted(rows, key=lambda row: int(row[0]))]
 
 
-def _lock_key(token, uuids):
+def _lock_key(token: str, uuids: list[str]) -> str:
     """The name a token is locked by: the UUID if known, since every job of SLURM may see its GPU as 0; without UUIDs
     an index means something within one job step alone, so their numbers belong to the name."""
     if token.isdigit() and uuids:
@@ -63,7 +64,9 @@ def _lock_key(token, uuids):
 
 
 @contextlib.contextmanager
-def lease(count, *, required=False, runs_per_gpu=1, report=say, folder=None):
+def lease(
+    count: int, *, required: bool = False, runs_per_gpu: int = 1, report: Report = say, folder: str | Path | None = None
+) -> Iterator[str]:
     """Lease `count` GPUs for the block, waiting for them if need be; yield the new CUDA_VISIBLE_DEVICES.
 
     count: 0 asks for the CPU: CUDA_VISIBLE_DEVICES becomes "" and nothing is locked.
@@ -87,7 +90,7 @@ def lease(count, *, required=False, runs_per_gpu=1, report=say, folder=None):
         yield value
 
 
-def of_lease(leased, *, required=False, report=say):
+def of_lease(leased: str, *, required: bool = False, report: Report = say) -> str:
     """ "cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
     import torch  # not before the lease: it may look for GPUs
 
@@ -103,7 +106,7 @@ def of_lease(leased, *, required=False, report=say):
     return "cpu"
 
 
-def _say_missing(count, tokens, required, report):
+def _say_missing(count: int, tokens: list[str], required: bool, report: Report) -> None:
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = "nvidia-smi lists no more" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
     if required or tokens:
@@ -115,7 +118,7 @@ def _say_missing(count, tokens, required, report):
 
 
 @contextlib.contextmanager
-def _environment(name, value):
+def _environment(name: str, value: str) -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -127,15 +130,22 @@ def _environment(name, value):
             os.environ[name] = before
 
 
-def _acquire(count, tokens, runs_per_gpu, report, folder, held):
+def _acquire(
+    count: int,
+    tokens: list[str],
+    runs_per_gpu: int,
+    report: Report,
+    folder: str | Path | None,
+    held: contextlib.ExitStack,
+) -> list[str]:
     """Lock `count` distinct GPUs, all or none (no hold-and-wait), and leave the locks to the stack `held`."""
     uuids = _uuids() if os.environ.get("CUDA_VISIBLE_DEVICES") is not None else tokens
     keys = {token: _lock_key(token, uuids) for token in tokens}
     where = held.enter_context(_private_folder(folder))
 
-    def attempt():
+    def attempt() -> list[str] | None:
         with contextlib.ExitStack() as locks:
-            chosen = []
+            chosen: list[str] = []
             for slot in range(runs_per_gpu):  # slot 0 of every GPU first
                 for token in tokens:
                     wanted = len(chosen) < count and token not in chosen
@@ -151,7 +161,7 @@ def _acquire(count, tokens, runs_per_gpu, report, folder, held):
     )
 
 
-def _take(name, folder, stack):
+def _take(name: str, folder: int, stack: contextlib.ExitStack) -> bool:
     """Try to lock the file `name` in the open folder; True if `stack` now holds it."""
     descriptor = try_lock(name, dir_fd=folder)
     if descriptor is None:
@@ -162,7 +172,7 @@ def _take(name, folder, stack):
 
 
 @contextlib.contextmanager
-def _private_folder(folder):
+def _private_folder(folder: str | Path | None) -> Iterator[int]:
     """Open (and make) the folder of the locks: ours, mode 0700, never through a symbolic link."""
     path = Path(folder or Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}")
     with contextlib.suppress(FileExistsError):

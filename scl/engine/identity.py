@@ -6,6 +6,8 @@ Planning computes it from recorded checksums; training from what it has loaded, 
 
 import hashlib
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from scl import config
 from scl.config import RunSettings
@@ -64,7 +66,7 @@ def difference(planned: dict, made: dict) -> str:
     return f"made with other settings ({', '.join(keys)})"
 
 
-def _differing(planned, made, where: str):
+def _differing(planned: Any, made: Any, where: str) -> Iterator[str]:
     """Dotted keys of nested mappings whose values differ."""
     if not (isinstance(planned, dict) and isinstance(made, dict)):
         if planned != made:

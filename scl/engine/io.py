@@ -11,7 +11,9 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,7 +23,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what the block writes there becomes `path`, whole, or not at all.
 
     The temporary name keeps the suffix (numpy and matplotlib go by it) and is always the same, so that what a
@@ -52,7 +54,7 @@ def atomic(path):
             raise
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # not every file system can
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -61,7 +63,7 @@ def _sync_folder(folder):
             os.close(descriptor)
 
 
-def _disk_reason(error, tmp):
+def _disk_reason(error: BaseException, tmp: Path) -> str | None:
     """The words for a failure of the disk or of permissions, None for any other error.
 
     On a full disk numpy raises OSError without errno and torch RuntimeError: hence this look at free space.
@@ -75,7 +77,7 @@ def _disk_reason(error, tmp):
     return None
 
 
-def _explained(error, path, reason):
+def _explained(error: BaseException, path: Path, reason: str | None) -> OSError:
     number = getattr(error, "errno", None) or errno.ENOSPC
     way_out = "make room" if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see to that"
     return OSError(
@@ -92,7 +94,7 @@ class Damaged(ValueError):
     """An input file is missing or not what was written: the command that runs the study makes it again."""
 
 
-def set_aside(path, problem):
+def set_aside(path: str | Path, problem: object) -> Damaged:
     """Rename a damaged file to `<name>.damaged` and return the Damaged to raise; nothing if another process did."""
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
@@ -100,14 +102,14 @@ def set_aside(path, problem):
     return Damaged(f"{path}: {problem}; set aside as {path.name}.damaged. The same command makes it again")
 
 
-def write_json(path, obj):
+def write_json(path: str | Path, obj: Any) -> None:
     """Write `obj` as JSON: numpy scalars as numbers, NaN and infinities (which JSON lacks) as null."""
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic(path) as tmp:
         tmp.write_text(text + "\n", encoding="utf-8")
 
 
-def _plain(obj):
+def _plain(obj: Any) -> Any:
     if isinstance(obj, dict):
         return {key: _plain(value) for key, value in obj.items()}
     if isinstance(obj, (list, tuple)):
@@ -117,7 +119,7 @@ def _plain(obj):
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 
-def write_yaml_if_changed(path, obj):
+def write_yaml_if_changed(path: str | Path, obj: Any) -> bool:
     """Write `obj` as YAML unless `path` holds it already (Snakemake goes by the time); True if it wrote."""
     path, text = Path(path), yaml_text(obj)
     if path.exists() and path.read_bytes() == text.encode():
@@ -127,12 +129,12 @@ def write_yaml_if_changed(path, obj):
     return True
 
 
-def yaml_text(obj):
+def yaml_text(obj: Any) -> str:
     """`obj` as the YAML that is written."""
     return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=110)
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

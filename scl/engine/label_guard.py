@@ -10,7 +10,9 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 NAMES = re.compile(
     r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # code may be called so
@@ -19,12 +21,13 @@ NAMES = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-_rules = None  # (devices and inodes, folders) while the guard is on; audit hooks cannot be removed, only silenced
+# (devices and inodes, folders) while the guard is on; audit hooks cannot be removed, only silenced
+_rules: tuple[frozenset[tuple[int, int]], tuple[str, ...]] | None = None
 _installed = False
 
 
 @contextlib.contextmanager
-def labels_out_of_reach(*benchmarks):
+def labels_out_of_reach(*benchmarks: str | Path) -> Iterator[None]:
     """Refuse to open labels, archives and metrics.json (PermissionError) inside the block, links to them included.
 
     benchmarks: folders of prepared benchmarks. Labels of all benchmarks beside them and what is in the folder
@@ -43,11 +46,11 @@ def labels_out_of_reach(*benchmarks):
         _rules = before
 
 
-def _archives(benchmark) -> str:
+def _archives(benchmark: str | Path) -> str:
     return os.path.join(os.path.realpath(Path(benchmark).parent / "archives"), "")
 
 
-def _places(benchmarks) -> set[tuple[int, int]]:
+def _places(benchmarks: Iterable[str | Path]) -> set[tuple[int, int]]:
     """(device, inode) of the labels and archives that lie beside the benchmarks."""
     found = set()
     for data in {Path(folder).parent for folder in benchmarks}:
@@ -60,14 +63,13 @@ def _places(benchmarks) -> set[tuple[int, int]]:
     return found
 
 
-def _refuse(event, arguments):
-    if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0]):
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0], *_rules):
         name = os.fsdecode(arguments[0])
         raise PermissionError(f"{name}: labels, and files that may hold some, are out of reach while a method trains")
 
 
-def _forbidden(path) -> bool:
-    places, folders = _rules
+def _forbidden(path: Any, places: frozenset[tuple[int, int]], folders: tuple[str, ...]) -> bool:
     try:
         path = os.fsdecode(path)
         real = os.path.realpath(path)

@@ -6,17 +6,20 @@ import fcntl
 import os
 import random
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from scl.util.text import duration, say
+from scl.util.text import Report, duration, say
 
+Result = TypeVar("Result")
 _POLL = random.Random()  # waiting must not draw from the generators of the run
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
-def locked(path, what, *, report=say):
+def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Iterator[int]:
     """Hold a lock on the file `path` (made if need be) for the block, and yield its descriptor.
 
     While another process holds it, wait, with a line on `what`. On a file system without locks, only warn.
@@ -35,7 +38,7 @@ def locked(path, what, *, report=say):
         os.close(descriptor)
 
 
-def try_lock(path, *, dir_fd=None):
+def try_lock(path: str | Path, *, dir_fd: int | None = None) -> int | None:
     """A descriptor that holds a lock on the file `path` until it is closed; None while another process holds one."""
     descriptor, taken = os.open(path, _FLAGS, 0o666, dir_fd=dir_fd), False
     try:
@@ -48,7 +51,7 @@ def try_lock(path, *, dir_fd=None):
     return descriptor if taken else None
 
 
-def wait_for(attempt, what, why, *, report=say):
+def wait_for(attempt: Callable[[], Result | None], what: str | Path, why: str, *, report: Report = say) -> Result:
     """The first result of `attempt()` that is not None; `report` gets two lines if that is not the first."""
     began = None
     while (result := attempt()) is None:
@@ -61,7 +64,7 @@ def wait_for(attempt, what, why, *, report=say):
     return result
 
 
-def is_locked(path):
+def is_locked(path: str | Path) -> bool:
     """Whether a process holds a lock on `path`; changes nothing."""
     try:
         with open(path, "rb") as file:
@@ -73,7 +76,7 @@ def is_locked(path):
     return False
 
 
-def _same_file(descriptor, path, dir_fd):
+def _same_file(descriptor: int, path: str | Path, dir_fd: int | None) -> bool:
     """Whether `path` still names the file that is open as `descriptor`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=dir_fd, follow_symlinks=False))

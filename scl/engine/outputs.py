@@ -5,6 +5,7 @@ import resource
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from scl.engine.artifacts import WRITTEN
 from scl.engine.identity import fingerprint
 from scl.engine.io import RunFailed, atomic, sha256, write_json
 from scl.engine.provenance import provenance
+
+if TYPE_CHECKING:
+    from scl.engine.trainer import Trainer
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +32,7 @@ class OutOfMemory(RunFailed):
     """A run that does not fit into the memory of its GPU."""
 
 
-def finish(trainer) -> Path:
+def finish(trainer: "Trainer") -> Path:
     """Assignments, weights, history and record of a trained run; returns the record's path."""
     directory, method = trainer.directory, trainer.method
     final, confidence = trainer.last_assignment or trainer.assign()
@@ -41,8 +45,8 @@ def finish(trainer) -> Path:
     return directory / "record.json"
 
 
-def _write_assignments(trainer, final, confidence) -> None:
-    arrays = {
+def _write_assignments(trainer: "Trainer", final: np.ndarray, confidence: np.ndarray) -> None:
+    arrays: dict[str, Any] = {
         "rows": trainer.evaluated.rows[: len(final)],
         "assignments": final,
         "confidence": confidence,
@@ -59,7 +63,7 @@ def _write_assignments(trainer, final, confidence) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _write_history(path, history) -> None:
+def _write_history(path: Path, history: list[dict]) -> None:
     names = list(dict.fromkeys(name for row in history for name in row)) or ["epoch"]
     with atomic(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
@@ -74,7 +78,7 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _record(trainer) -> dict:
+def _record(trainer: "Trainer") -> dict:
     run = trainer.run
     return {
         "benchmark": run.benchmark,
@@ -104,7 +108,7 @@ def _record(trainer) -> dict:
     }
 
 
-def write_failure(directory: Path, error: Exception, run: RunSettings, trainer=None) -> None:
+def write_failure(directory: Path, error: Exception, run: RunSettings, trainer: "Trainer | None" = None) -> None:
     """failure.json: why the run failed, where, and whether trying again can help. trainer: None if the run failed
     before there was one."""
     where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}

@@ -1,6 +1,7 @@
 """The dtype a run computes in, chosen by what its device can do fast. Measured: docs/decisions/engine.md."""
 
 import contextlib
+from typing import Any
 
 import torch
 
@@ -30,6 +31,6 @@ def compute_in(dtype: torch.dtype) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def autocast(dtype: torch.dtype, device: str):
+def autocast(dtype: torch.dtype, device: str) -> contextlib.AbstractContextManager[Any]:
     """A context to compute in `dtype`: autocast, or nothing for float32."""
     return torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()

@@ -39,14 +39,14 @@ class Prepared(Strict):
     protocols: dict[str, Roles]
 
     @model_validator(mode="after")
-    def _names_its_splits(self):
+    def _names_its_splits(self) -> "Prepared":
         for protocol, roles in self.protocols.items():
             if not {*roles.fit, *roles.represent, *roles.assign} <= self.splits.keys():
                 raise ValueError(f"protocol {protocol} names a split that is not there")
         return self
 
 
-def describe(folder) -> dict:
+def describe(folder: str | Path) -> dict:
     """The contents of benchmark.json in `folder`. Raises Damaged, naming the file, if it is missing or damaged."""
     path = Path(folder) / "benchmark.json"
     try:

@@ -8,12 +8,13 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
 CODE = ("*.py", "*.smk", "Snakefile", "pyproject.toml", "constraints.txt", ":(exclude)results")
 
 
-def provenance(root, *, device=None):
+def provenance(root: str | Path, *, device: str | None = None) -> dict[str, Any]:
     """What made this run: {"commit", "dirty", "versions", "device", "threads"}; no host name.
 
     root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
@@ -23,7 +24,7 @@ def provenance(root, *, device=None):
     threads: those of torch, or those allowed to the process if torch is not loaded.
     """
     commit, dirty = _commit(str(root))
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if device is None:
         device = "cuda" if torch and torch.cuda.is_available() else "cpu"
     cuda = str(device).startswith("cuda")
@@ -37,12 +38,12 @@ def provenance(root, *, device=None):
 
 
 @functools.cache
-def _commit(root):
+def _commit(root: str) -> tuple[str, bool | None]:
     others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside git hooks: another repository's
     environment = {name: value for name, value in os.environ.items() if name not in others}
     environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start side by side: none may hold the index
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", "-C", root, *arguments], capture_output=True, text=True, check=True, env=environment, timeout=60
         )
@@ -56,8 +57,8 @@ def _commit(root):
         return "unknown", None
 
 
-def _versions():
-    versions = {"python": platform.python_version()}
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -67,7 +68,7 @@ def _versions():
 
 
 @functools.cache
-def _processor():
+def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -75,10 +76,10 @@ def _processor():
     return "CPU: " + (platform.processor() or platform.machine())
 
 
-def _instructions(torch):
+def _instructions(torch: Any) -> str:
     return f", {torch.backends.cpu.get_cpu_capability()}" if torch else ""
 
 
-def cores():
+def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ import hashlib
 import torch
 
 
-def seed_for(*names) -> int:
+def seed_for(*names: object) -> int:
     """A 63-bit seed from a path of names, e.g. seed_for('cifar10', 'scl', 0, 'augment', 17)."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
@@ -18,11 +18,11 @@ def seed_for(*names) -> int:
 class Seeds:
     """The streams of one run: `seeds(purpose, ...)` is an integer, `seeds.generator(...)` a torch generator."""
 
-    def __init__(self, benchmark, stage, seed):
+    def __init__(self, benchmark: str, stage: str, seed: int):
         self.prefix = (benchmark, stage, seed)
 
-    def __call__(self, *purpose) -> int:
+    def __call__(self, *purpose: object) -> int:
         return seed_for(*self.prefix, *purpose)
 
-    def generator(self, *purpose, device="cpu") -> torch.Generator:
+    def generator(self, *purpose: object, device: str = "cpu") -> torch.Generator:
         return torch.Generator(device=device).manual_seed(self(*purpose))

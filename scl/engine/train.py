@@ -11,6 +11,7 @@ Order of start-up, and why:
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from scl.engine.locks import locked
 from scl.engine.outputs import OutOfMemory, finish, write_failure
 from scl.engine.prepared import describe
 from scl.engine.trainer import Trainer
-from scl.util.text import say
+from scl.util.text import Report, say
 
 
 class FailedBefore(RunFailed):
@@ -34,7 +35,7 @@ class FailedBefore(RunFailed):
 
 
 def train(
-    directory,
+    directory: str | Path,
     *,
     gpus: int = 1,
     threads: int = 1,
@@ -43,7 +44,7 @@ def train(
     require_gpu: bool = False,
     attempt: int = 1,
     leased: str | None = None,
-    report=say,
+    report: Report = say,
 ) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; returns the path of record.json.
 
@@ -93,7 +94,7 @@ def _refuse_retry(directory: Path, attempt: int) -> None:
 
 
 @contextlib.contextmanager
-def _explained(run: RunSettings, stop: checkpoint.Stop):
+def _explained(run: RunSettings, stop: checkpoint.Stop) -> Iterator[None]:
     """What a method may end a run with, as an error that says what to do."""
     try:
         yield
@@ -111,7 +112,7 @@ def _explained(run: RunSettings, stop: checkpoint.Stop):
         ) from error
 
 
-def finished(directory: Path, run: RunSettings, *, report=say) -> bool:
+def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool:
     """Whether `directory` holds the whole, undamaged result of exactly this run; what is damaged is set aside."""
     try:
         record = artifacts.read(directory / "record.json", Record)

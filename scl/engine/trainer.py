@@ -8,12 +8,16 @@ import functools
 import io
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from scl import augment, config, images
-from scl.config import RunSettings
+from scl.config import RunSettings, Training
 from scl.engine import artifacts, checkpoint, precision
 from scl.engine.assign import assignments
 from scl.engine.identity import fingerprint, identity_of
@@ -22,9 +26,9 @@ from scl.engine.outputs import CODE_ROOT, now, peak_memory
 from scl.engine.prepared import describe
 from scl.engine.provenance import provenance
 from scl.engine.seeding import Seeds
-from scl.method import Problem
+from scl.method import Method, Problem
 from scl.util.classes import find_class
-from scl.util.text import duration, say
+from scl.util.text import Report, duration, say
 
 CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
 
@@ -32,7 +36,7 @@ CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the d
 class NonFinite(RunFailed):
     """A term of the loss is not finite; carries where."""
 
-    def __init__(self, term, value, epoch, step):
+    def __init__(self, term: str, value: float, epoch: int, step: int):
         super().__init__(
             f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
             f"learning rate or precision: fp32"
@@ -40,7 +44,7 @@ class NonFinite(RunFailed):
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
 
 
-def learning_rate(training, epoch: int) -> float:
+def learning_rate(training: Training, epoch: int) -> float:
     """Of a whole epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
     if training.schedule == "constant":
         return training.learning_rate
@@ -48,13 +52,13 @@ def learning_rate(training, epoch: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
 
 
-def curve_epochs(training) -> set[int]:
+def curve_epochs(training: Training) -> set[int]:
     """The epochs (counted from 1) after which assignments are kept: evenly spread, the last included."""
     points = min(training.curve_points, training.epochs)
     return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
 
 
-def fill_idle_gradients(optimizer) -> None:
+def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Zeros for parameters that the loss does not reach, once they have been trained: torch before 2.0 left them so.
 
     Adam then goes on moving such a parameter by its momentum and lets its second moment decay, where without a gradient
@@ -69,7 +73,7 @@ def fill_idle_gradients(optimizer) -> None:
 class Trainer:
     """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
 
-    def __init__(self, run: RunSettings, directory: Path, *, device: str, report=say):
+    def __init__(self, run: RunSettings, directory: Path, *, device: str, report: Report = say):
         self.run, self.directory, self.device, self.report = run, directory, device, report
         self.started = now()
         self.seeds = Seeds(run.benchmark, run.stage, run.seed)
@@ -88,12 +92,15 @@ class Trainer:
         self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = self._optimizer() if run.training.epochs else None
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
-        self.history, self.curve, self.attempts = [], [], []
-        self.last_assignment = None  # after the last epoch, if it was trained by this process
-        self.epoch_losses = []  # of the running epoch: one small tensor a step, on the device
+        self.history: list[dict[str, Any]] = []
+        self.curve: list[tuple[int, Tensor]] = []
+        self.attempts: list[dict[str, Any]] = []
+        # after the last epoch, if it was trained by this process
+        self.last_assignment: tuple[np.ndarray, np.ndarray] | None = None
+        self.epoch_losses: list[Tensor] = []  # of the running epoch: one small tensor a step, on the device
         self.losses_checked = 0
 
-    def _evaluated_images(self):
+    def _evaluated_images(self) -> images.Images:
         uses = self.facts["protocols"][self.run.protocol]
         if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
             return self.images
@@ -101,7 +108,7 @@ class Trainer:
             self.run.data, self.run.protocol, "assign", size=self.run.image_size, facts=self.facts, device=self.device
         )
 
-    def _build(self, method_class, weights: bytes | None):
+    def _build(self, method_class: type[Method], weights: bytes | None) -> Method:
         clusters = self.facts["clusters"]
         if clusters > self.images.fit:
             raise ValueError(f"{self.run.data}: {clusters} clusters cannot be found in {self.images.fit} images")
@@ -120,12 +127,12 @@ class Trainer:
         method = method_class(options, problem, self.run.network)
         if weights:
             method.start_from(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
-        method = method.to(self.device, memory_format=torch.channels_last)
+        method = method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         if self.run.training.compile and hasattr(method, "encoder"):
             method.encoder.compile()
         return method
 
-    def _optimizer(self):
+    def _optimizer(self) -> torch.optim.Optimizer:
         t = self.run.training
         parameters = [p for p in self.method.parameters() if p.requires_grad]
         if t.optimizer == "sgd":
@@ -134,7 +141,7 @@ class Trainer:
 
     # --- the loop --------------------------------------------------------------------------------------------
 
-    def fit(self, stop, *, checkpoint_seconds: float) -> None:
+    def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float) -> None:
         """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
         resumed = self.restore()
         made_by = provenance(CODE_ROOT, device=self.device)
@@ -173,9 +180,10 @@ class Trainer:
         batch = min(self.run.training.batch_size, pool)
         return math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch, batch
 
-    def steps_of_epoch(self):
+    def steps_of_epoch(self) -> Iterator[None]:
         """Makes the steps that this epoch has left, one each time it is asked for the next."""
         self.method.epoch = self.epoch
+        assert self.optimizer is not None  # there are epochs
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.run.training, self.epoch)
         steps, batch = self.steps_per_epoch()
@@ -189,12 +197,12 @@ class Trainer:
                 self._check_losses()
             yield
 
-    def draw(self, index) -> tuple:
+    def draw(self, index: Tensor) -> tuple[Tensor, ...]:
         """The augmented views of the images at `index` for this step."""
         generator = self.seeds.generator("step", self.epoch, self.step_in_epoch, "views", device=self.device)
         return self.method.draw(self.images, index, self.augment, generator)
 
-    def learn(self, views, index) -> None:
+    def learn(self, views: tuple[Tensor, ...], index: Tensor) -> None:
         """Forward, backward, optimiser and memory; waits for nothing on the device."""
         torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers of a method
         with self.autocast():
@@ -203,6 +211,7 @@ class Trainer:
         values = torch.stack([t.float() for t in terms.values()])
         loss = values.sum()
         if loss.requires_grad:  # not so where a step has nothing to learn from, e.g. an empty self-label mask
+            assert self.optimizer is not None
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.method.zero_idle_gradients:
@@ -247,11 +256,11 @@ class Trainer:
             self.curve.append((self.epoch, torch.from_numpy(found[0]).short()))
         self._progress(terms)
 
-    def assign(self):
+    def assign(self) -> tuple[np.ndarray, np.ndarray]:
         """(assignments, confidence) of the evaluated images with the present weights."""
         return assignments(self.method, self.images, self.evaluated, autocast=self.autocast, seed=self.seeds("kmeans"))
 
-    def _progress(self, terms) -> None:
+    def _progress(self, terms: dict[str, float]) -> None:
         epochs = self.run.training.epochs
         left = self.seconds / self.epoch * (epochs - self.epoch)
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
@@ -274,7 +283,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "step_in_epoch": self.step_in_epoch,
                 "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict() if optimizer else None,
+                "optimizer": self.optimizer.state_dict() if self.optimizer and optimizer else None,
                 "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
                 "term_names": getattr(self, "term_names", []),
                 "history": self.history,
@@ -299,7 +308,7 @@ class Trainer:
         self.epoch_losses = [] if losses is None else list(losses.to(self.device))
         self.losses_checked = len(self.epoch_losses)
         self.term_names, self.history = state["term_names"], state["history"]
-        self.curve, self.attempts = [tuple(c) for c in state["curve"]], state["attempts"]
+        self.curve, self.attempts = [(epoch, found) for epoch, found in state["curve"]], state["attempts"]
         self.report(
             f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
             f"after {duration(self.seconds)} of training"

@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -15,7 +16,7 @@ OURS = ("scl", "baselines")  # packages whose methods the commit tells
 FAILURES = (Exception, SystemExit)  # what code of the user's own may raise; Ctrl-C is none of them
 
 
-def source_of(dotted, where="method") -> str | None:
+def source_of(dotted: str, where: str = "method") -> str | None:
     """SHA-256 of the file in which a class of the user's own stands, None for one of ours. Nothing is imported but
     the packages around it. Raises ValueError if there is no such file."""
     module_name = module_of(dotted, where)
@@ -29,12 +30,12 @@ def source_of(dotted, where="method") -> str | None:
         spec = None
     except FAILURES as error:
         raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': {described(error)}") from None
-    if spec is None or not spec.has_location:
+    if spec is None or not spec.has_location or not spec.origin:
         raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file on the Python path")
     return sha256(spec.origin)
 
 
-def find_class(dotted, where="method") -> type:
+def find_class(dotted: str, where: str = "method") -> type[Any]:
     """The class at a dotted path, e.g. 'scl.scl.SCL' or 'my_file.MyMethod'. Raises ValueError."""
     module_name, name = module_of(dotted, where), dotted.rpartition(".")[2]
     try:

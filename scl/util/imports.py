@@ -2,10 +2,11 @@
 
 import contextlib
 import gc
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def uncollected():
+def uncollected() -> Iterator[None]:
     """Import without the garbage collector, and leave what came out of its sight.
 
     torch, timm and scikit-learn make a million objects that stay; looking through them again and again is a fifth

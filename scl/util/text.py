@@ -3,12 +3,14 @@
 import difflib
 import reprlib
 import sys
+from collections.abc import Callable, Iterable
 
+Report = Callable[[str], object]  # what is given a line on progress or a problem, such as `say`
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-def printable(text, *, keep: str = "") -> str:
+def printable(text: object, *, keep: str = "") -> str:
     """`text` with every character that is not printable (control characters, line breaks, changes of direction,
     surrogates) written as its escape, such as \\x1b or \\n. keep: characters left as they are.
 
@@ -20,7 +22,7 @@ def printable(text, *, keep: str = "") -> str:
     )
 
 
-def say(text) -> None:
+def say(text: object) -> None:
     """Report progress or a problem on stderr, at once: a log is read while it grows."""
     print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
@@ -36,13 +38,13 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def did_you_mean(word, known) -> str:
+def did_you_mean(word: object, known: Iterable) -> str:
     """' (did you mean ...?)', or the list of what is known."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(map(str, known)) or 'none'}"
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """`value` as Python writes it, cut short."""
     try:
         return _SHORT.repr(value)

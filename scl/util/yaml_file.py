@@ -1,6 +1,7 @@
 """YAML files read strictly: no key twice, nothing that contains itself, no aliases that grow without bound."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,7 +11,7 @@ MOST_VALUES = 100_000  # of a file, those behind an alias counted as often as th
 class _Loader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys and says nothing, and follows any alias; this one refuses."""
 
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -21,23 +22,23 @@ class _Loader(yaml.SafeLoader):
             seen.add(name)
         return node
 
-    def construct_document(self, node):
+    def construct_document(self, node: yaml.Node) -> Any:
         if _count(node, frozenset(), {}) > MOST_VALUES:
             raise _marked(f"aliases stand for more than {MOST_VALUES:,} values; write them out", node)
         return super().construct_document(node)
 
-    def construct_object(self, node, deep=False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:  # 2026-02-30, a number of 5,000 digits
             raise _marked(str(error).partition(";")[0], node) from None
 
 
-def _marked(problem, node):
+def _marked(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def _count(node, around: frozenset, known: dict) -> int:
+def _count(node: yaml.Node, around: frozenset, known: dict) -> int:
     """How many values `node` stands for. around: the nodes it lies in."""
     if id(node) in around:
         raise _marked("this contains itself, by an alias; write it out", node)
@@ -49,7 +50,7 @@ def _count(node, around: frozenset, known: dict) -> int:
     return known[id(node)]
 
 
-def load_yaml(path) -> dict:
+def load_yaml(path: str | Path) -> dict:
     """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error or a key given twice)."""
     path = Path(path)
     text = _read(path)
@@ -62,8 +63,8 @@ def load_yaml(path) -> dict:
         raise ValueError(f"{path} line {line}: not valid YAML: the character {chr(error.character)!r}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        place = f" line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected keys and values at the top")
     return content
