@@ -127,13 +127,8 @@ class Subject:
         first = next(iter(self.study.benchmarks))
         planned = self.study.run(first, "joint", self.plan.stage, 0)
         run = self._settings(planned, data)
-        training = {
-            "precision": self.plan.precision,
-            "compile": self.plan.compile,
-            "batch_size": batch_size,
-            **training,
-        }
-        run = run.model_copy(update={"training": run.training.model_copy(update=training)})
+        usual = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size}
+        run = run.model_copy(update={"training": run.training.model_copy(update=usual | training)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
@@ -154,16 +149,9 @@ class Subject:
             folder.mkdir()
             (folder / "images.npy").symlink_to(self.folder / "images.npy")
             uses = {use: ["train"] for use in ("fit", "represent", "assign")}
-            write_json(
-                folder / "benchmark.json",
-                {
-                    "clusters": clusters,
-                    "splits": {"train": [0, images]},
-                    "protocols": {"joint": uses},
-                    "images_sha256": self.checksum,
-                    "size": [self.plan.size] * 2,
-                },
-            )
+            facts: dict[str, Any] = {"clusters": clusters, "splits": {"train": [0, images]}}
+            facts |= {"protocols": {"joint": uses}, "images_sha256": self.checksum, "size": [self.plan.size] * 2}
+            write_json(folder / "benchmark.json", facts)
         return folder
 
 
