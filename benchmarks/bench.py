@@ -17,7 +17,9 @@ import resource
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +63,7 @@ def plan_of(options) -> Plan:
     """The plan that the options of the command ask for; a GPU's steps are short, so it gets more of them."""
     gpu = options.gpus and gpu_lease.visible()
     usual = (1, 1) if options.quick else (30, 5) if gpu else (1, 3)
-    given = {
+    given: dict[str, Any] = {
         "steps": options.steps or usual[0],
         "rounds": options.rounds or usual[1],
         "workers": min(8, cores()) if options.workers is None else options.workers,
@@ -125,13 +127,8 @@ class Subject:
         first = next(iter(self.study.benchmarks))
         planned = self.study.run(first, "joint", self.plan.stage, 0)
         run = self._settings(planned, data)
-        training = {
-            "precision": self.plan.precision,
-            "compile": self.plan.compile,
-            "batch_size": batch_size,
-            **training,
-        }
-        run = run.model_copy(update={"training": run.training.model_copy(update=training)})
+        usual = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size}
+        run = run.model_copy(update={"training": run.training.model_copy(update=usual | training)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
@@ -152,16 +149,9 @@ class Subject:
             folder.mkdir()
             (folder / "images.npy").symlink_to(self.folder / "images.npy")
             uses = {use: ["train"] for use in ("fit", "represent", "assign")}
-            write_json(
-                folder / "benchmark.json",
-                {
-                    "clusters": clusters,
-                    "splits": {"train": [0, images]},
-                    "protocols": {"joint": uses},
-                    "images_sha256": self.checksum,
-                    "size": [self.plan.size] * 2,
-                },
-            )
+            facts: dict[str, Any] = {"clusters": clusters, "splits": {"train": [0, images]}}
+            facts |= {"protocols": {"joint": uses}, "images_sha256": self.checksum, "size": [self.plan.size] * 2}
+            write_json(folder / "benchmark.json", facts)
         return folder
 
 
@@ -198,14 +188,14 @@ def _measure(subject: Subject, report):
     }
     for work in (*works.values(), *(lambda other=other: next(other) for other in others.values())):
         work()  # once untimed: memory is allocated, kernels are chosen
-    times = {name: [] for name in (*PARTS, *others)}
+    times: dict[Any, list[dict]] = {name: [] for name in (*PARTS, *others)}
     for turn in range(plan.rounds):
         report(f"round {turn + 1} of {plan.rounds}: {plan.steps} steps of {plan.batch_size} images a part")
         for name, work in works.items():
             times[name].append(_several(work, plan.steps, subject.device))
         times["ordinary"].append(_ordinary_round(ordinary, plan.steps, subject.device))
-        for name, other in others.items():
-            times[name].append(_several(lambda other=other: next(other), plan.steps, subject.device))
+        for key, other in others.items():
+            times[key].append(_several(lambda other=other: next(other), plan.steps, subject.device))
         trainer.epoch_losses.clear()
     parts = {name: _summary(times[name], plan.batch_size) for name in PARTS}
     parts["step"]["first_step_seconds"] = first
@@ -236,10 +226,12 @@ def endless(trainer):
 
 def _names_drawn(trainer, index) -> list[str]:
     names, augment = [], trainer.augment
-    trainer.augment = {
-        name: lambda images, generator, name=name, call=call: (names.append(name), call(images, generator))[1]
-        for name, call in augment.items()
-    }
+
+    def noted(name, images, generator):
+        names.append(name)
+        return augment[name](images, generator)
+
+    trainer.augment = {name: partial(noted, name) for name in augment}
     trainer.draw(index[:2])
     trainer.augment = augment
     return names
@@ -289,7 +281,7 @@ def _peak_memory(device: str):
     else:
         with contextlib.suppress(OSError):  # Linux: forget the peak of before
             Path("/proc/self/clear_refs").write_text("5")
-    found = []
+    found: list[int] = []
     yield lambda: found[0]
     found.append(torch.cuda.max_memory_allocated() if device == "cuda" else _resident_peak())
 

@@ -139,7 +139,7 @@ def _check_counts(study: Study, name: str) -> None:
     """Enough images for the subset, and for the clusters in what each protocol clusters."""
     block, dataset, where = study.benchmarks[name], study.dataset(name), f"benchmarks.{name}"
     counts = dict(dataset.counts) if rules.published_images(study, dataset) else None
-    if dataset.user_path:
+    if block.path:  # the data set `folder`
         path = Path(block.path).expanduser()
         try:
             counts = read_folder(dataset, Sources((), path, study.data / "archives", study.downloads)).splits

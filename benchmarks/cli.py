@@ -38,8 +38,8 @@ def main(arguments=None) -> int:
 def in_one_line(error: Exception) -> str:
     """What to tell the user; an OSError of ours, which explains itself, without its number. What a URL or a file hands
     in, such as passwords and escape sequences, does not reach the terminal."""
-    ours = isinstance(error, OSError) and error.strerror and not error.filename
-    return printable(plain_text(error.strerror if ours else str(error)))
+    ours = error.strerror if isinstance(error, OSError) and not error.filename else None
+    return printable(plain_text(ours or str(error)))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -131,7 +131,7 @@ class Survey:
             return State("skipped", self.study.skipped[run.benchmark])
         planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
-        if state.status == "trained":
+        if state.record:  # trained
             return self._evaluated(run, state.record)
         try:
             failure = _failure(run.directory / "failure.json", planned)
@@ -153,14 +153,14 @@ class Survey:
         if record is None:
             stopped = (run.directory / "checkpoint.pt").exists()
             return State("stopped", "interrupted") if stopped else State("missing", "not run")
-        return self._checked(run, planned, record, before)
+        return self._checked(run, planned, record, before.record if before else None)
 
-    def _checked(self, run, planned, record: Record, before: State | None) -> State:
+    def _checked(self, run, planned, record: Record, before: Record | None) -> State:
         facts, problem = self.prepared(run.benchmark)
         if problem:
             return State("outdated", f"the images are to be prepared again ({problem})")
         facts = facts or _as_recorded(self.study, run.benchmark, record)
-        identity = identity_of(planned, facts, before.record.files["weights.pt"] if before else None)
+        identity = identity_of(planned, facts, before.files["weights.pt"] if before else None)
         if changed := difference(identity, record.identity.model_dump()):
             return State("outdated", f"{changed}: train again")
         for name, problem in damage(run.directory, record, SMALL).items():

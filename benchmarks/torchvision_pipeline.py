@@ -2,6 +2,9 @@
 processes, float32 and NCHW. It serves `scl bench` alone; no result of a study comes from it.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -25,7 +28,7 @@ def _blur(kernel=3, sigma=(0.1, 2.0), probability=0.5):
     return T.RandomApply([T.GaussianBlur(kernel, tuple(sigma))], p=probability)
 
 
-COUNTERPARTS = {  # operation of scl.augment -> (side, parameters) -> torchvision's transform of the same work
+COUNTERPARTS: dict[str, Callable[..., Any]] = {  # of scl.augment: (side, parameters) -> torchvision's
     "random_resized_crop": lambda side, size=None, **given: T.RandomResizedCrop(size or side, **given),
     "random_crop": lambda side, size=None, padding=0: T.RandomCrop(size or side, padding),
     "resize": lambda side, size=None: T.Resize((size or side,) * 2),
@@ -36,7 +39,7 @@ COUNTERPARTS = {  # operation of scl.augment -> (side, parameters) -> torchvisio
     "blur": lambda side, **given: _blur(**given),
     "scan_strong": lambda side, operations=4: T.RandAugment(operations),
 }
-AFTERWARDS = {  # of tensors
+AFTERWARDS: dict[str, Callable[..., Any]] = {  # of tensors
     "noise": lambda side, std=0.05: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
     "cutout": lambda side, largest=16, fill=0.45: T.RandomErasing(
         1.0, (1 / side**2, min(1.0, (largest / side) ** 2)), (1.0, 1.0), fill

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -104,7 +106,7 @@ def _by_processes(images, target, workers) -> Iterator[list[int]]:
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, target)
     try:
-        running = set()
+        running = set[Future]()
         for batch in chain([first], batches):
             if len(running) >= 2 * workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -126,7 +128,7 @@ def _write(batch, descriptor, offset, size, upright) -> list[int]:
             pixels = from_bytes(data, size, name=name, upright=upright)
         else:
             pixels = data if data.shape == (size, size, 3) else from_array(data, size)
-        piece = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        piece = np.ascontiguousarray(pixels).data.cast("B")
         place = offset + row * piece.nbytes
         while piece.nbytes:  # a write may be short on the last free blocks of a disk
             wrote = os.pwrite(descriptor, piece, place)
@@ -134,7 +136,7 @@ def _write(batch, descriptor, offset, size, upright) -> list[int]:
     return [row for row, _, _ in batch]
 
 
-_target = None  # of a worker process: (descriptor, offset, size, upright)
+_target: tuple[int, int, int, bool]  # of a worker process: (descriptor, offset, size, upright)
 
 
 def _start(path, offset, size, upright) -> None:
@@ -145,7 +147,7 @@ def _start(path, offset, size, upright) -> None:
 
 
 def _end_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
+    connection.wait([cast(BaseProcess, parent_process()).sentinel])
     os._exit(1)
 
 

@@ -8,12 +8,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from benchmarks.datasets.connection import plain
-from benchmarks.datasets.dataset import Archive, Dataset
+from benchmarks.datasets.dataset import Archive, Dataset, Protocols
 from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
 from scl.config import Settings
 from scl.util.text import did_you_mean
@@ -49,7 +49,7 @@ class ImageNetSource(Settings):
 
     @property
     def remote(self) -> bool:
-        return bool(self.tar) and is_url(self.tar)
+        return is_url(self.tar or "")
 
 
 def _known_file(file: str) -> str:
@@ -118,7 +118,7 @@ def archives_of(dataset: Dataset, downloads: Downloads) -> list[Archive]:
 def _configured(archive: Archive, downloads: Downloads) -> Archive:
     if archive.file in downloads.mirrors:
         archive = dataclasses.replace(archive, urls=tuple(downloads.mirrors[archive.file]))
-    digests = {kind: value.lower() for kind, value in downloads.checksums.get(archive.file, {}).items()}
+    digests: dict[str, Any] = {kind: value.lower() for kind, value in downloads.checksums.get(archive.file, {}).items()}
     published = {"md5": archive.md5, "sha256": archive.sha256}
     if all(published[kind] in (None, value) for kind, value in digests.items()):
         return dataclasses.replace(archive, **digests)
@@ -138,13 +138,13 @@ def missing_source(dataset: Dataset, downloads: Downloads) -> str | None:
     return None
 
 
-ONE_SPLIT = {"joint": {"fit": ("train",), "represent": ("train",), "assign": ("train",)}}
-WHOLE_FOLDER = {"joint": {"fit": ("all",), "represent": ("all",), "assign": ("all",)}}
-TWO_SPLITS = {
+ONE_SPLIT: Protocols = {"joint": {"fit": ("train",), "represent": ("train",), "assign": ("train",)}}
+WHOLE_FOLDER: Protocols = {"joint": {"fit": ("all",), "represent": ("all",), "assign": ("all",)}}
+TWO_SPLITS: Protocols = {
     "joint": {"fit": ("train", "test"), "represent": ("train", "test"), "assign": ("train", "test")},
     "heldout": {"fit": ("train",), "represent": ("train",), "assign": ("test",)},
 }
-WITH_UNLABELLED = {
+WITH_UNLABELLED: Protocols = {
     "joint": {**TWO_SPLITS["joint"], "represent": ("train", "test", "unlabelled")},
     "heldout": {**TWO_SPLITS["heldout"], "represent": ("train", "unlabelled")},
 }

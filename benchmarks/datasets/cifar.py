@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _load(path: Path, folder: str, wanted: list[str]) -> dict[str, dict]:
                         raise ValueError(f"{path}: {entry.name} claims {entry.size:,} bytes; refused")
                     if name in found:
                         raise ValueError(f"{path}: holds {folder}/{name} twice")
-                    found[name] = load_pickle(tar.extractfile(entry).read(), f"{path}: {entry.name}")
+                    found[name] = load_pickle(cast(IO[bytes], tar.extractfile(entry)).read(), f"{path}: {entry.name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path}: is no sound .tar.gz archive: {error}") from error
     missing = [name for name in wanted if name not in found]

@@ -164,6 +164,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if urlsplit(url).scheme not in ("http", "https"):
             return None  # HTTPDefaultErrorHandler then makes an error of it
         moved = super().redirect_request(asked, answer, code, message, headers, url)
+        assert moved is not None  # it raises HTTPError instead
         for name, value in credentials.items():
             moved.add_unredirected_header(name, value)
         return moved

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+Protocols = Mapping[str, Mapping[str, tuple[str, ...]]]
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -35,7 +37,7 @@ class Dataset:
     size: int  # pixels a side, unless the configuration says otherwise
     read: str
     counts: Mapping[str, int]
-    protocols: Mapping[str, Mapping[str, tuple[str, ...]]]
+    protocols: Protocols
     archives: tuple[Archive, ...] = ()
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     imagenet: bool = False  # needs a source of ILSVRC-2012

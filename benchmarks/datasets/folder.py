@@ -47,7 +47,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
 def _find(root: Path) -> tuple[list[Piece], set[str]]:
     """(images, sub-folders directly below `root`)"""
-    pieces, folders, visited = [], set(), {}
+    pieces, folders, visited = [], set[str](), dict[tuple[int, int], Path]()
     for folder, below, files in os.walk(root, followlinks=True, onerror=_fail):
         below[:] = [name for name in below if not name.startswith(".")]
         _refuse_second_visit(Path(folder), visited)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
 
 def _in_tar(sources: Sources, synsets: list[str]):
     """From a local tar, by seeking."""
-    path = Path(sources.downloads.imagenet.tar).expanduser()
+    path = Path(cast(str, sources.downloads.imagenet.tar)).expanduser()
     if not path.is_file():
         raise ValueError(f"downloads.imagenet.tar: {path} is no file")
     found = {}
@@ -67,7 +68,7 @@ def _in_tar(sources: Sources, synsets: list[str]):
         for synset in synsets:
             outer = inner[f"{synset}.tar"]
             found[synset] = tar_pieces(
-                _Window(file, outer.offset, outer.size),
+                cast(BinaryIO, _Window(file, outer.offset, outer.size)),
                 path,
                 base=outer.offset,
                 prefix=f"{synset}/",
@@ -78,27 +79,27 @@ def _in_tar(sources: Sources, synsets: list[str]):
 
 def _at_url(sources: Sources, synsets: list[str]):
     """From a URL, by range requests; a synset once fetched is kept."""
-    source = sources.downloads.imagenet
+    tar = cast(str, sources.downloads.imagenet.tar)
     cache = sources.cache / "ilsvrc"
-    asked = {"timeout": sources.downloads.timeout, "header": source.header}
+    asked: dict[str, Any] = {"timeout": sources.downloads.timeout, "header": sources.downloads.imagenet.header}
     missing = [synset for synset in synsets if not (cache / f"{synset}.tar").exists()]
     if missing:
-        offered = members(source.tar, cache / "index.json", **asked)
-        _refuse_missing(plain(source.tar), synsets, {name.removesuffix(".tar") for name in offered})
+        offered = members(tar, cache / "index.json", **asked)
+        _refuse_missing(plain(tar), synsets, {name.removesuffix(".tar") for name in offered})
         for synset in missing:
-            stretch(source.tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
+            stretch(tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
     found, records = {}, []
     for synset in synsets:
         path = cache / f"{synset}.tar"
         with open(path, "rb") as file:
             found[synset] = tar_pieces(file, path, prefix=f"{synset}/")
-        records.append({"file": path.name, "bytes": path.stat().st_size, "url": plain(source.tar)})
+        records.append({"file": path.name, "bytes": path.stat().st_size, "url": plain(tar)})
     return found, records
 
 
 def _in_folder(sources: Sources, synsets: list[str]):
     """From an extracted train/WNID/*.JPEG (or the folder `train` itself)."""
-    root = Path(sources.downloads.imagenet.folder).expanduser()
+    root = Path(cast(str, sources.downloads.imagenet.folder)).expanduser()
     if not root.is_dir():
         raise ValueError(f"downloads.imagenet.folder: {root} is no folder")
     train = root / "train" if (root / "train").is_dir() else root

@@ -74,7 +74,7 @@ def piece_images(pieces: list[Piece], rows: np.ndarray) -> Iterator[tuple[int, s
             where = piece.name if piece.file.name == Path(piece.name).name else f"{piece.file.name}: {piece.name}"
             if piece.size > MAX_BYTES:
                 raise ValueError(f"{where}: {piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
-            if piece.file != opened:
+            if file is None or piece.file != opened:
                 if file:
                     file.close()
                 file, opened = open(piece.file, "rb"), piece.file  # noqa: SIM115 closed below

@@ -110,7 +110,7 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
 
 def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
     labelled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
-    if not labelled.any():
+    if labels is None or not labelled.any():
         return {"scores": None, "reason": "the data set has no labels", "per_epoch": []} | dict.fromkeys(
             ("oracle", "neighbour_purity", "unlabelled")
         )

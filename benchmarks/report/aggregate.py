@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -37,7 +40,7 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
                        epochs=("epochs", "mean"), first_epochs=("epochs", "min"), last_epochs=("epochs", "max"),
                        seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"))  # fmt: skip
     cells["n"] = [int((group.status == "done").sum()) for _, group in groups]
-    cells["accuracies"] = [group.set_index("seed").acc.dropna().to_dict() for _, group in groups]
+    cells["accuracies"] = [cast(Any, group.set_index("seed").acc.dropna().to_dict()) for _, group in groups]
     cells["absence"] = [absence(group) for _, group in groups]
     cells["marks"] = [marks(group[group.status == "done"], images.get(key[:2], 0) > 1) for key, group in groups]
     cells["published"] = [published_for(study, *key) for key in cells.index]
@@ -51,6 +54,11 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
     for i, name in enumerate(("acc_low", "acc_high")):
         cells[name] = pd.Series([found[i] for found in intervals], cells.index, dtype=float).where(cells.acc.notna())
     return cells.reset_index()
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows, each with the columns as attributes, whose types pandas cannot know."""
+    return table.itertuples()
 
 
 def absence(group: pd.DataFrame) -> str:
@@ -99,4 +107,5 @@ def bootstrap_interval(values, *, seed: int = 0) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = stats.bootstrap((np.asarray(values, dtype=float),), np.mean, n_resamples=10_000, method="percentile",
                             rng=np.random.default_rng(seed))  # fmt: skip
-    return tuple(map(float, found.confidence_interval))
+    low, high = map(float, found.confidence_interval)
+    return low, high

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL
+from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL, rows_of
 from benchmarks.report.formats import p_value, points
 from benchmarks.report.significance import LEVEL, seeds_for_sign_flip, smallest_p
 from benchmarks.report.tables import schedules
@@ -37,11 +37,11 @@ class Statement(NamedTuple):
 
 def sections(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd.DataFrame) -> list[tuple[str, str, list]]:
     """(title, rule, statements) of the two parts of the claims; a part without statements says why."""
-    compared = [statement(pair) for pair in pairs.itertuples() if pair.benchmark not in study.skipped]
+    compared = [statement(pair) for pair in rows_of(pairs) if pair.benchmark not in study.skipped]
     why = "there is no other method" if study.reference else "the configuration names no `reference:` method"
     groups = dict(iter(runs.groupby(KEYS)))
     published = [beside_published(cell, groups[cell.protocol, cell.benchmark, cell.stage])
-                 for cell in cells.itertuples() if cell.published and not cell.absence]  # fmt: skip
+                 for cell in rows_of(cells) if cell.published and not cell.absence]  # fmt: skip
     return [
         ("Between methods", METHOD_OF_TESTING, compared or [Statement(finding=f"Nothing to compare: {why}.")]),
         ("Against published values", PUBLISHED_RULE,

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from benchmarks.report.aggregate import rows_of
 from benchmarks.report.formats import number, one_line
 from scl.engine.io import atomic
 
@@ -60,7 +61,7 @@ def draw_scores(study, cells: pd.DataFrame) -> Figure:
     for panel, (title, group) in zip(panels, places, strict=True):
         outside = off_axis(group)
         outsiders += [outside] if outside else []
-        for y, cell in enumerate(group.itertuples()):
+        for y, cell in enumerate(rows_of(group)):
             _draw_cell(panel, y, cell, styles[cell.stage][0], outside=cell.stage == outside)
             if cell.published and not cell.absence:
                 look = {"ms": 5.5, "mfc": "none", "mec": "black", "mew": 0.9, "zorder": 4}
@@ -74,8 +75,8 @@ def draw_scores(study, cells: pd.DataFrame) -> Figure:
     )
     legend = ["○ one seed"] + ["◇ published, at its own schedule"] * bool(diamonds)
     legend += ["← mean, left of the axis"] * bool(outsiders)
-    legend = f"{means} (numbers: ± standard deviation)\n{'     '.join(legend)}"
-    figure.supxlabel(legend, fontsize=8, color=GRAY)
+    text = f"{means} (numbers: ± standard deviation)\n{'     '.join(legend)}"
+    figure.supxlabel(text, fontsize=8, color=GRAY)
     return figure
 
 
@@ -129,7 +130,7 @@ def _draw_cell(panel, y: int, cell, color: str, *, outside: bool) -> None:
 def draw_curves(study, cells: pd.DataFrame) -> Figure:
     """ACC after epochs of training: mean over the seeds; in panels of few curves also lowest and highest seed."""
     places = places_of(study, cells)
-    curves = [{cell.stage: curve for cell in group.itertuples() if (curve := curves_of(study, cell))}
+    curves = [{cell.stage: curve for cell in rows_of(group) if (curve := curves_of(study, cell))}
               for _, group in places]  # fmt: skip
     names = {stage: _name(study, stage) for stage in study.methods if any(stage in found for found in curves)}
     if not names:
@@ -142,7 +143,7 @@ def draw_curves(study, cells: pd.DataFrame) -> Figure:
     for panel, (title, group), found, no_bands in zip(panels, places, curves, crowded, strict=True):
         for stage, curve in found.items():
             lines[stage] = _draw_curve(panel, *curve, styles[stage], names[stage], band=not no_bands)
-        absent = [one_line(f"{cell.title}: {cell.absence}") for cell in group.itertuples() if cell.absence]
+        absent = [one_line(f"{cell.title}: {cell.absence}") for cell in rows_of(group) if cell.absence]
         panel.set_xlabel("\n".join(["epoch of the stage", *absent]))
         panel.set_ylabel("ACC, %")
         panel.set_title(title)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -106,15 +107,16 @@ def row_of(run, survey: Survey) -> dict:
     row = {name: getattr(run, name) for name in ("benchmark", "protocol", "stage", "seed")}
     status = state.status if state.status in STATUSES else "missing"
     done = status == "done"
-    row |= {"method": run.title, "status": status, "reason": (state.metrics.reason or "") if done else state.reason}
+    reason = (state.metrics.reason or "") if state.metrics else state.reason
+    row |= {"method": run.title, "status": status, "reason": reason}
     return (_measured(run, state, survey) if done else {}) | row
 
 
 def _measured(run, state: State, survey: Survey) -> dict:
-    record, metrics, before = state.record, state.metrics, []
-    while run.after:
-        run = run.after
-        before.append(survey.state(run).record)
+    record, metrics, before = state.record, state.metrics, list[Record]()
+    assert record and metrics  # of a done run, as are those of the stages before
+    while run := run.after:
+        before.append(cast(Record, survey.state(run).record))
     return (
         {name: value for name, value in record.model_dump().items() if name in COLUMNS}
         | (metrics.scores.model_dump() if metrics.scores else {})

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.report.aggregate import KEYS, bootstrap_interval
+from benchmarks.report.aggregate import KEYS, bootstrap_interval, rows_of
 
 LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
 MINIMUM_SEEDS = 3  # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
@@ -30,7 +30,7 @@ def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """
     found, groups = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
     for (protocol, benchmark), group in cells.groupby(KEYS[:2], sort=False):
-        by_stage = {cell.stage: cell for cell in group.itertuples()}
+        by_stage = {cell.stage: cell for cell in rows_of(group)}
         reference = by_stage.pop(study.reference, None)
         for stage, other in by_stage.items() if reference else ():
             place = (protocol, benchmark, stage, other.title, reference, other)
@@ -41,7 +41,7 @@ def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     tested = pairs.p_t.dropna()
     pairs["p"] = pd.Series(holm(tested), tested.index, dtype=float)
     pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact)
-                        for pair in pairs.itertuples()]  # fmt: skip
+                        for pair in rows_of(pairs)]  # fmt: skip
     return pairs
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL, on_cpu
+from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL, on_cpu, rows_of
 from benchmarks.report.formats import memory, number, p_value
 from benchmarks.report.published import RECONSTRUCTED
 from scl.util.text import duration
@@ -96,7 +96,7 @@ def origins(study) -> list[str]:
 def tables_by_protocol(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, list[Table]]:
     """All tables: for each protocol ACC over all benchmarks, each benchmark in full, and the differences."""
     groups, found = dict(iter(runs.groupby(KEYS))), {}
-    for protocol, part in cells.groupby("protocol", sort=False):
+    for protocol, part in cast(Any, cells.groupby("protocol", sort=False)):
         found[protocol] = [_overview(protocol, part)] if part.benchmark.nunique() > 1 else []
         ran = part[~part.benchmark.isin(list(study.skipped))]
         found[protocol] += [_detail(study, group, groups) for _, group in ran.groupby("benchmark", sort=False)]
@@ -116,7 +116,7 @@ def _rows(items: pd.DataFrame, benchmarks: list[str], text) -> list[tuple[Text, 
     """A row per stage: its title and, for each benchmark, the `text` of its item there."""
     rows = []
     for _, group in items.groupby("stage", sort=False):
-        texts = {item.benchmark: text(item) for item in group.itertuples()}
+        texts = {item.benchmark: text(item) for item in rows_of(group)}
         rows.append((Text(group.title.iloc[0]), *(texts.get(name, Text("not planned")) for name in benchmarks)))
     return rows
 
@@ -132,7 +132,7 @@ def _detail(study, cells: pd.DataFrame, groups: dict) -> Table:
     protocol, benchmark = cells.protocol.iloc[0], cells.benchmark.iloc[0]
     images = study.images_note(benchmark)
     rows, notes = [], [f"Images: {images}."] if images else []
-    for cell in cells.itertuples():
+    for cell in rows_of(cells):
         an_epoch = cell.seconds / cell.epochs if cell.epochs else float("nan")
         texts = (number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd),
                  number(cell.oracle_acc, cell.oracle_acc_sd), _epochs(cell), duration(cell.chain_seconds),
@@ -165,11 +165,11 @@ def _notes(cell, runs: pd.DataFrame) -> list[str]:
         source = f"{cell.published.source}, {cell.published.statistic}"
         notes = [f"published, {cell.title}: {source}{average}{schedules(cell, runs)}."]
     told = runs[(runs.status != "done") & ~runs.reason.isin(["", "not run"])]
-    notes += [f"{cell.title}, seed {run.seed}: {run.status}: {run.reason}." for run in told.itertuples()]
+    notes += [f"{cell.title}, seed {run.seed}: {run.status}: {run.reason}." for run in rows_of(told)]
     done = runs[runs.status == "done"]
     if empty := ", ".join(map(str, done.seed[done.smallest_share == 0])):
         notes.append(f"{cell.title}: a cluster without an image in seed {empty}.")
-    return notes + [f"{cell.title}, seed {run.seed}: {run.counts}." for run in done.itertuples() if run.counts]
+    return notes + [f"{cell.title}, seed {run.seed}: {run.counts}." for run in rows_of(done) if run.counts]
 
 
 def schedules(cell, runs: pd.DataFrame) -> str:
@@ -182,8 +182,8 @@ def schedules(cell, runs: pd.DataFrame) -> str:
 
 def _settings_notes(study, benchmark: str, cells: pd.DataFrame) -> list[str]:
     """Notes on methods and settings, identical ones merged."""
-    titles = {}
-    for cell in cells.itertuples():
+    titles: dict[str, list[str]] = {}
+    for cell in rows_of(cells):
         for note in (RECONSTRUCTED.get(study.methods[cell.stage].method), study.note(cell.stage, benchmark)):
             if note:
                 titles.setdefault(" ".join(note.split()), []).append(cell.title)
