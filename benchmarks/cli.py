@@ -263,7 +263,7 @@ def report(options):
         try:
             made = make(study, folder)
         except Unfinished:
-            if options.part:  # as the workflow calls it: nothing else may stand under the names of its targets
+            if options.part:  # called by the workflow: a partial report must not take the names of its targets
                 raise
             folder = study.results / "partial"
             made = make(study, folder)

@@ -29,9 +29,8 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark)
-    steps = {
-        step: study.settings(step).training.epochs > 0 for step in _untrained(Survey(study), run)
-    }  # {run: on a GPU?}
+    untrained = _untrained(Survey(study), run)
+    steps = {step: study.settings(step).training.epochs > 0 for step in untrained}  # {run: on a GPU?}
     with gpu_lease.lease(
         gpus if any(steps.values()) else 0,
         required=machine.require_gpu,

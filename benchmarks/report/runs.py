@@ -102,7 +102,7 @@ def runs_of(study) -> pd.DataFrame:
 
 
 def row_of(run, survey: Survey) -> dict:
-    """What became of one planned run: values of COLUMNS; those of its result only if it is done."""
+    """The row of one planned run: values of COLUMNS, those of its result only if it is done."""
     state = survey.state(run)
     row = {name: getattr(run, name) for name in ("benchmark", "protocol", "stage", "seed")}
     status = state.status if state.status in STATUSES else "missing"
