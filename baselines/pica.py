@@ -1,4 +1,4 @@
-"""PICA: Deep Semantic Clustering by Partition Confidence Maximisation (Huang, Gong & Zhu, CVPR 2020)."""
+"""PICA: Deep Semantic Clustering by Partition Confidence Maximization (Huang, Gong & Zhu, CVPR 2020)."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ class PICA(Method):
     version = 2
     Options = Options
     augmentations = ("original", "perturbed")
-    uses_unlabelled = True
+    uses_unlabeled = True
     keeps_last_batch = True
     zero_idle_gradients = True  # official code, torch 1.0.1: the head that is not trained moves on by its momentum
 
@@ -69,8 +69,8 @@ class PICA(Method):
         return epoch % 2 == 0
 
     def pool(self, epoch: int) -> int:
-        """The over-clustering head also sees the unlabelled images (STL-10)."""
-        return self.problem.images + (self.problem.unlabelled if self.overclusters_in(epoch) else 0)
+        """The over-clustering head also sees the unlabeled images (STL-10)."""
+        return self.problem.images + (self.problem.unlabeled if self.overclusters_in(epoch) else 0)
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
         batch = images.batch(index)

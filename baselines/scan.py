@@ -1,6 +1,6 @@
 """SCAN: Learning to Classify Images without Labels (van Gansbeke et al., ECCV 2020).
 
-Two stages after SimCLR: clustering by nearest neighbours (`SCAN`), then self-labelling (`SelfLabel`).
+Two stages after SimCLR: clustering by nearest neighbors (`SCAN`), then self-labeling (`SelfLabel`).
 """
 
 import torch
@@ -15,19 +15,19 @@ from scl.method import Method, Problem, augmented
 from scl.networks import projection_head
 
 
-def scan_loss(anchor_logits: Tensor, neighbour_logits: Tensor, entropy_weight: float) -> Tensor:
-    """BCE(<p(anchor), p(neighbour)>, 1) - entropy_weight * H(mean p(anchor)) (paper, equation 2; scalar).
+def scan_loss(anchor_logits: Tensor, neighbor_logits: Tensor, entropy_weight: float) -> Tensor:
+    """BCE(<p(anchor), p(neighbor)>, 1) - entropy_weight * H(mean p(anchor)) (paper, equation 2; scalar).
 
-    anchor_logits, neighbour_logits: B x K.
+    anchor_logits, neighbor_logits: B x K.
     """
-    consistency, spread = scan_terms(anchor_logits, neighbour_logits)
+    consistency, spread = scan_terms(anchor_logits, neighbor_logits)
     return consistency - entropy_weight * spread
 
 
-def scan_terms(anchor_logits: Tensor, neighbour_logits: Tensor) -> tuple[Tensor, Tensor]:
+def scan_terms(anchor_logits: Tensor, neighbor_logits: Tensor) -> tuple[Tensor, Tensor]:
     """The two terms of `scan_loss`: - mean log <p, p'> and H(mean p), in nats."""
     anchor = anchor_logits.float().softmax(1)
-    agreement = (anchor * neighbour_logits.float().softmax(1)).sum(1)  # B
+    agreement = (anchor * neighbor_logits.float().softmax(1)).sum(1)  # B
     return -agreement.clamp(TINY, 1).log().mean(), entropy(anchor.mean(0))
 
 
@@ -35,7 +35,7 @@ def self_label_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float
     """Cross-entropy of the strong view against the hard label of the weak view where its confidence > threshold.
 
     Logits: B x K. balanced: classes weigh by the inverse of their frequency among the selected images, as the
-    official code does (weights applied, then normalised by their sum, as torch's weighted cross-entropy does).
+    official code does (weights applied, then normalized by their sum, as torch's weighted cross-entropy does).
     None where no image passes the threshold (the official code crashes there).
     """
     confidence, label = weak_logits.detach().float().softmax(1).max(1)  # B
@@ -53,35 +53,35 @@ def self_label_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float
 class ClusteringOptions(MethodOptions):
     """Defaults of the official CIFAR-10 configuration."""
 
-    neighbours: int = Field(20, ge=1, le=10_000)
+    neighbors: int = Field(20, ge=1, le=10_000)
     entropy_weight: float = Field(5.0, ge=0, le=1e6)
     projection_hidden: int = Field(512, ge=1, le=65_536)  # of the SimCLR run this stage starts from
     projection: int = Field(128, ge=1, le=65_536)
 
 
 class SCAN(Method):
-    """Clustering step: an image and one of its nearest neighbours belong to the same cluster."""
+    """Clustering step: an image and one of its nearest neighbors belong to the same cluster."""
 
     version = 2
     Options = ClusteringOptions
     augmentations = ("strong",)
     follows = ("encoder", "projection")
-    neighbours: Tensor
+    neighbors: Tensor
 
     def __init__(self, options: ClusteringOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
-        self.projection.requires_grad_(False)  # serves the search for neighbours only
+        self.projection.requires_grad_(False)  # serves the search for neighbors only
         self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
-        self.register_buffer("neighbours", torch.zeros(problem.images, options.neighbours + 1, dtype=torch.long))
+        self.register_buffer("neighbors", torch.zeros(problem.images, options.neighbors + 1, dtype=torch.long))
 
     @torch.no_grad()
     def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """The 20 nearest neighbours of every image by inner product of SimCLR's outputs; the row begins with the
+        """The 20 nearest neighbors of every image by inner product of SimCLR's outputs; the row begins with the
         image itself, as in the official code: N x 21. In float32 also under autocast."""
-        if self.options.neighbours >= images.fit:
-            raise ValueError(f"neighbours: {self.options.neighbours} of {images.fit} images cannot be found")
+        if self.options.neighbors >= images.fit:
+            raise ValueError(f"neighbors: {self.options.neighbors} of {images.fit} images cannot be found")
         self.eval()
         device = images.pixels.device
         with torch.autocast(device.type, enabled=False):
@@ -91,17 +91,17 @@ class SCAN(Method):
                     for index in torch.arange(images.fit, device=device).split(512)
                 ]
             )  # N x 128
-        self.neighbours.copy_(nearest(z, self.options.neighbours))
+        self.neighbors.copy_(nearest(z, self.options.neighbors))
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        columns = self.neighbours.shape[1]
+        columns = self.neighbors.shape[1]
         column = torch.randint(columns, index.shape, generator=generator, device=index.device)
-        neighbour = self.neighbours[index, column]  # uniformly one of 21, the image itself included
-        return augmented(augment["strong"], (images.batch(index), images.batch(neighbour)), generator)
+        neighbor = self.neighbors[index, column]  # uniformly one of 21, the image itself included
+        return augmented(augment["strong"], (images.batch(index), images.batch(neighbor)), generator)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        anchor, neighbour = (self.head(self.encoder(view)) for view in views)  # each with its own batch statistics
-        consistency, spread = scan_terms(anchor, neighbour)
+        anchor, neighbor = (self.head(self.encoder(view)) for view in views)  # each with its own batch statistics
+        consistency, spread = scan_terms(anchor, neighbor)
         return {"consistency": consistency, "entropy": -self.options.entropy_weight * spread}
 
     def assign(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class SCAN(Method):
 def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
     """Positions of each row itself, then of its `count` nearest rows by inner product: N x (count + 1).
 
-    z: N x d unit rows. Never builds more than chunk x N. In float32 also under autocast: among close neighbours the
+    z: N x d unit rows. Never builds more than chunk x N. In float32 also under autocast: among close neighbors the
     inner products differ by less than bfloat16 can tell.
     """
     rows, z = [], z.float()
@@ -132,7 +132,7 @@ class SelfLabelOptions(MethodOptions):
 
 
 class SelfLabel(Method):
-    """Self-labelling step: confident predictions on weak views are the labels of strong views."""
+    """Self-labeling step: confident predictions on weak views are the labels of strong views."""
 
     Options = SelfLabelOptions
     augmentations = ("weak", "strong")

@@ -25,12 +25,12 @@ class Options(MethodOptions):
 
 
 class SimCLR(Method):
-    """Instance contrast between two views; clusters are k-means of the normalised features."""
+    """Instance contrast between two views; clusters are k-means of the normalized features."""
 
     version = 2
     Options = Options
     augmentations = ("view",)
-    uses_unlabelled = True
+    uses_unlabeled = True
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
@@ -38,7 +38,7 @@ class SimCLR(Method):
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
 
     def pool(self, epoch: int) -> int:
-        return self.problem.images + self.problem.unlabelled
+        return self.problem.images + self.problem.unlabeled
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         z1, z2 = F.normalize(self.projection(self.encoder(torch.cat(views))).float(), dim=1).chunk(2)

@@ -3,7 +3,7 @@
 Four parts of one training step, measured in turns (a b c d a b c d ...) so that a change of the machine's load
 meets them all:
   (a) augment   drawing a batch's views, from the stored uint8 images on
-  (b) learn     forward, backward, optimiser step and memory on views that are already there
+  (b) learn     forward, backward, optimizer step and memory on views that are already there
   (c) step      the training loop itself: (a), (b) and its own bookkeeping
   (d) ordinary  the pipeline of the field: loader processes, PIL, torchvision, fp32, NCHW; same network, loss, views
 c / b is the goodput, c / d the gain over the ordinary pipeline. Images are random, labels there are none.
@@ -35,7 +35,7 @@ from scl.engine.train import Trainer
 
 PARTS = {
     "augment": "(a) augmentation alone",
-    "learn": "(b) forward, backward, optimiser alone",
+    "learn": "(b) forward, backward, optimizer alone",
     "step": "(c) the training loop",
     "ordinary": "(d) ordinary pipeline",
 }
@@ -239,14 +239,14 @@ def _names_drawn(trainer, index) -> list[str]:
 
 def clock(work, device: str) -> dict:
     """Seconds by the clock and of this process's CPU time, with nothing of `work` left to do on the device."""
-    synchronise(device)
+    synchronize(device)
     begin, cpu = time.perf_counter(), time.process_time()
     work()
-    synchronise(device)
+    synchronize(device)
     return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 

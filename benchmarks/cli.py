@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         },
     )
     verb(status, study)
-    verb(download, ("file", {"help": "archive, as named in the catalogue"}), **one_study)
+    verb(download, ("file", {"help": "archive, as named in the catalog"}), **one_study)
     verb(prepare, ("benchmark", {"help": "name in the configuration"}), **one_study)
     verb(
         run,
@@ -174,7 +174,7 @@ def status(options):
 
 def download(options):
     """Fetch and verify one archive."""
-    from benchmarks.datasets.catalogue import archives_of
+    from benchmarks.datasets.catalog import archives_of
     from benchmarks.datasets.download import fetch
     from benchmarks.study import load_study
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from benchmarks.datasets.catalogue import CATALOGUE, IMAGES_PER_CLASS, archives_of
+from benchmarks.datasets.catalog import CATALOG, IMAGES_PER_CLASS, archives_of
 from scl.util.text import did_you_mean, shown
 
 
@@ -38,7 +38,7 @@ def check(study) -> None:
         _check_benchmark(study, benchmark)
     for stage, block in study.methods.items():
         for benchmark in block.per_benchmark:
-            if benchmark not in study.benchmarks and benchmark not in CATALOGUE:
+            if benchmark not in study.benchmarks and benchmark not in CATALOG:
                 raise ValueError(
                     f"methods.{stage}.per_benchmark.{benchmark}: no such benchmark"
                     f"{did_you_mean(benchmark, study.benchmarks)}"

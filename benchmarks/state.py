@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.datasets.catalogue import archives_of
+from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
 from scl import config
@@ -76,7 +76,7 @@ class Metrics(Strict):
     scores: Scores | None
     per_epoch: list[Point]
     oracle: Oracle | None
-    neighbour_purity: float | None
+    neighbor_purity: float | None
     reason: str | None = None
     of: Scored
 

@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.datasets.catalogue import archives_of
+from benchmarks.datasets.catalog import archives_of
 from benchmarks.state import State, Survey
 from scl.engine import gpu_lease
 from scl.engine.locks import is_locked

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from benchmarks import rules
 from benchmarks.compose import merge, resolve
-from benchmarks.datasets.catalogue import Downloads, archives_of, dataset_named, missing_source
+from benchmarks.datasets.catalog import Downloads, archives_of, dataset_named, missing_source
 from scl import config
 from scl.config import Distinct, Network, RunSettings, Settings, Training
 from scl.engine.io import write_yaml_if_changed, yaml_text

@@ -34,8 +34,8 @@ COUNTERPARTS: dict[str, Callable[..., Any]] = {  # of scl.augment: (side, parame
     "resize": lambda side, size=None: T.Resize((size or side,) * 2),
     "flip": lambda side, probability=0.5: T.RandomHorizontalFlip(probability),
     "affine": _affine,
-    "colour_jitter": lambda side, **given: _jitter(**given),
-    "greyscale": lambda side, probability=0.2: T.RandomGrayscale(probability),
+    "color_jitter": lambda side, **given: _jitter(**given),
+    "grayscale": lambda side, probability=0.2: T.RandomGrayscale(probability),
     "blur": lambda side, **given: _blur(**given),
     "scan_strong": lambda side, operations=4: T.RandAugment(operations),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake.io import ancient
 
 from benchmarks.compose import found_base, resolve
-from benchmarks.datasets.catalogue import archives_of
+from benchmarks.datasets.catalog import archives_of
 from benchmarks.study import Study, load_study, plan_is_written, write_plan
 from scl.engine import gpu_lease
 from scl.util.yaml_file import load_yaml

@@ -15,7 +15,7 @@ TINY = 1e-12  # keeps log() finite where a probability underflows; far below any
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both") -> Tensor:
-    """[6] Normalised temperature-scaled cross-entropy of SimCLR (Chen et al., ICML 2020, eq. 1).
+    """[6] Normalized temperature-scaled cross-entropy of SimCLR (Chen et al., ICML 2020, eq. 1).
 
     z1, z2: B x d unit rows, two views of the same B images. Each anchor's positive is the other view of its image,
     its negatives all other 2B - 2 views. anchors: "both" averages over 2B anchors (the paper); "first" takes only
@@ -72,7 +72,7 @@ def balance(q: Tensor) -> Tensor:
 
 
 def consensus(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-    """[3] r_k ~ (product over both views of p_k q_k)^(1/2), normalised over k: B x K, no gradient."""
+    """[3] r_k ~ (product over both views of p_k q_k)^(1/2), normalized over k: B x K, no gradient."""
     with torch.no_grad():
         product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2)))  # B x K
         return torch.softmax(product / 2, dim=1)

@@ -47,7 +47,7 @@ class InstanceMemory(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, z1: Tensor, z2: Tensor, pseudo_classes: Tensor) -> None:
-        """[9] m_i <- normalise(mu m_i + (1 - mu) normalise(z_i(v1) + z_i(v2))), a_i <- y_i."""
+        """[9] m_i <- normalize(mu m_i + (1 - mu) normalize(z_i(v1) + z_i(v2))), a_i <- y_i."""
         fresh = F.normalize((z1 + z2).float(), dim=1)  # B x d
         mixed = self.momentum * self.rows[index] + (1 - self.momentum) * fresh
         self.rows[index] = F.normalize(mixed, dim=1)

@@ -22,7 +22,7 @@ class Problem:
     """What a method may know: how many images (those to cluster come first), how many clusters, how long."""
 
     images: int  # images to cluster while training
-    unlabelled: int  # further images, allowed for representation learning only (STL-10)
+    unlabeled: int  # further images, allowed for representation learning only (STL-10)
     clusters: int
     size: int  # pixels a side
     epochs: int
@@ -37,7 +37,7 @@ class Method(nn.Module):
     Options: ClassVar[type[MethodOptions]] = MethodOptions  # a class of your own derived from it: hyper-parameters
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
     follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
-    uses_unlabelled: ClassVar[bool] = False
+    uses_unlabeled: ClassVar[bool] = False
     keeps_last_batch: ClassVar[bool] = False  # train on a last batch that is not full, or drop it
     zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.trainer.fill_idle_gradients
 
@@ -59,7 +59,7 @@ class Method(nn.Module):
     # --- before and while training ---------------------------------------------------------------------------
 
     def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """Once before the first epoch, with the weights of the preceding stage loaded: neighbours, memory."""
+        """Once before the first epoch, with the weights of the preceding stage loaded: neighbors, memory."""
 
     def pool(self, epoch: int) -> int:
         """How many images this epoch visits, counted from the first: by default those to cluster."""
@@ -71,11 +71,11 @@ class Method(nn.Module):
         return augmented(augment[self.augmentations[0]], (batch, batch), generator)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss, scalars; the loop minimises their sum."""
+        """The weighted terms of the loss, scalars; the loop minimizes their sum."""
         raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
 
     def after_step(self) -> None:
-        """Once the optimiser has used the gradients of a step: memories, averages of weights."""
+        """Once the optimizer has used the gradients of a step: memories, averages of weights."""
 
     # --- after training --------------------------------------------------------------------------------------
 

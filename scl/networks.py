@@ -16,7 +16,7 @@ MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, r
 
 
 class Encoder(nn.Module):
-    """h = f(x): B x 3 x H x W images in [0, 1] -> B x D features; normalisation is part of the network.
+    """h = f(x): B x 3 x H x W images in [0, 1] -> B x D features; normalization is part of the network.
 
     mean, std: three numbers each, of the training images. The stem follows the image size: up to 32 px a 3x3
     convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool, above it the ordinary stem.
@@ -123,10 +123,10 @@ def _timm() -> Any:
     return timm
 
 
-def projection_head(dimensions: int, hidden: int, out: int, *, normalised: bool = False) -> nn.Sequential:
-    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code); `normalised` puts a batch norm after each
+def projection_head(dimensions: int, hidden: int, out: int, *, normalized: bool = False) -> nn.Sequential:
+    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code); `normalized` puts a batch norm after each
     linear layer (SimCLR v1's official code), which keeps a small network from starting collapsed."""
-    if not normalised:
+    if not normalized:
         return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
     return nn.Sequential(
         nn.Linear(dimensions, hidden, bias=False),
@@ -154,12 +154,12 @@ SOBEL = torch.tensor(
 
 
 def sobel(images: Tensor, filters: Tensor = SOBEL) -> Tensor:
-    """B x 3 x H x W -> B x 2 x H x W: horizontal and vertical Sobel responses of the grey image (PICA's input)."""
+    """B x 3 x H x W -> B x 2 x H x W: horizontal and vertical Sobel responses of the gray image (PICA's input)."""
     return F.conv2d(images.mean(1, keepdim=True), filters.to(images.dtype), padding=1)
 
 
 def reset(module: nn.Module) -> None:
-    """Convolutions and linear layers as torch initialises them: uniform in +- 1 / sqrt(fan in).
+    """Convolutions and linear layers as torch initializes them: uniform in +- 1 / sqrt(fan in).
 
     timm's own initialization of a ResNet has a standard deviation of sqrt(2 / fan out) instead.
     """

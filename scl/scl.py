@@ -38,7 +38,7 @@ class Options(MethodOptions):
     consistency: Literal["joint", "view"] = "joint"  # p against q, equation 5 | q against q (ablation)
     consensus: Literal["both", "boundaries", "similarities"] = "both"  # q alone, p alone: ablations
     warm_up: float = Field(0.025, ge=0, le=1)  # share of the epochs, at least one, before the memory is used
-    prototypes: Literal["kmeans", "random"] = "kmeans"  # start at the k-means centres of the memory after the warm-up
+    prototypes: Literal["kmeans", "random"] = "kmeans"  # start at the k-means centers of the memory after the warm-up
     assignment: Literal["prototypes", "kmeans"] = "prototypes"  # kmeans: on h (ablation)
     projection_hidden: Width = 512
     projection: Width = 128  # d
@@ -61,7 +61,7 @@ class SCL(Method):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)  # f
         self.projection = projection_head(
-            self.encoder.dimensions, options.projection_hidden, options.projection, normalised=options.projection_norm
+            self.encoder.dimensions, options.projection_hidden, options.projection, normalized=options.projection_norm
         )  # g
         self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
         self.memory = InstanceMemory(
@@ -93,7 +93,7 @@ class SCL(Method):
 
     @torch.no_grad()
     def place_prototypes(self) -> None:
-        """[10] After the warm-up the prototypes start at the k-means centres of the memory (no label is involved)."""
+        """[10] After the warm-up the prototypes start at the k-means centers of the memory (no label is involved)."""
         from sklearn.cluster import KMeans
 
         filled = self.memory.filled  # a warm-up of one epoch may have left a last partial batch out
@@ -102,8 +102,8 @@ class SCL(Method):
         found = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed).fit(
             rows.cpu().numpy()
         )
-        centres = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
-        self.prototypes.weight.copy_(F.normalize(centres, dim=1))
+        centers = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
+        self.prototypes.weight.copy_(F.normalize(centers, dim=1))
         self.memory.pseudo_classes[filled] = torch.from_numpy(found.labels_).to(self.memory.pseudo_classes)
         self.placed = True
 

@@ -46,14 +46,14 @@ SUPERCLASSES = {  # of CIFAR-100, in the order of their numbers, with their clas
 SYNSETS = sorted({**IMAGENET_10, **IMAGENET_DOGS})
 
 
-def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, unlabelled=40):
+def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, unlabeled=40):
     """All five downloads and the ILSVRC tar into `out`; {file: {"md5": ...}} of the five. Takes about a
     second."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     cifar10(out / "cifar-10-python.tar.gz", per_class, images=images)
     cifar100(out / "cifar-100-python.tar.gz", per_class)
-    stl10(out / "stl10_binary.tar.gz", per_class, unlabelled)
+    stl10(out / "stl10_binary.tar.gz", per_class, unlabeled)
     tiny_imagenet(out / "tiny-imagenet-200.zip", tiny_classes, per_class, images=images)
     ilsvrc(out / "ILSVRC2012_img_train.tar", ilsvrc_per_class, images=images)
     return {
@@ -64,14 +64,14 @@ def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, 
 
 
 def picture(label, number, height, width=None):
-    """uint8 H x W x 3: a disc or a bar on a ground, both in colours of the class, with noise."""
+    """uint8 H x W x 3: a disc or a bar on a ground, both in colors of the class, with noise."""
     width = width or height
     rng = np.random.default_rng([label, number])
-    colours = np.random.default_rng(label).integers(0, 256, (2, 3))
+    colors = np.random.default_rng(label).integers(0, 256, (2, 3))
     y, x = np.mgrid[:height, :width] / max(height, width) - rng.uniform(0.3, 0.7, 2)[:, None, None]
     inside = x**2 + y**2 < 0.06 if label % 2 else abs(x + y * (label % 5 - 2)) < 0.15
     noise = rng.normal(0, 12, (height, width, 3))
-    return np.clip(np.where(inside[..., None], colours[0], colours[1]) + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.where(inside[..., None], colors[0], colors[1]) + noise, 0, 255).astype(np.uint8)
 
 
 def encoded(pixels, format="JPEG", mode="RGB"):
@@ -181,8 +181,8 @@ def cifar100(path, per_class=6):
 # STL-10
 
 
-def stl10(path, per_class=6, unlabelled=40):
-    """`per_class` training images, twice as many test images, and `unlabelled` ones; pixels before labels."""
+def stl10(path, per_class=6, unlabeled=40):
+    """`per_class` training images, twice as many test images, and `unlabeled` ones; pixels before labels."""
 
     def columns(label, i):  # each plane column by column
         return picture(40 + label, i, 96).transpose(2, 1, 0).tobytes()
@@ -194,7 +194,7 @@ def stl10(path, per_class=6, unlabelled=40):
         "test_y.bin": bytes(label + 1 for label, _ in test),
         "train_X.bin": b"".join(columns(*row) for row in train),
         "train_y.bin": bytes(label + 1 for label, _ in train),
-        "unlabeled_X.bin": b"".join(columns(i % 12, 2000 + i) for i in range(unlabelled)),
+        "unlabeled_X.bin": b"".join(columns(i % 12, 2000 + i) for i in range(unlabeled)),
         "class_names.txt": "".join(name + "\n" for name in STL_10).encode(),
         "fold_indices.txt": b"0 1 2\n",
     }
@@ -207,7 +207,7 @@ def stl10(path, per_class=6, unlabelled=40):
 
 
 def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
-    """`per_class` images of each of the first `classes` synsets, one of them grey; with the lists and a val
+    """`per_class` images of each of the first `classes` synsets, one of them gray; with the lists and a val
     folder."""
     members = {}
     if images:

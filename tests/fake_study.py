@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from benchmarks.datasets.catalogue import Downloads, dataset_named
+from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
 from scl.config import RunSettings, Training, complete, digest
@@ -166,7 +166,7 @@ def finish(run, *, points=10, **changed):
             | {"clusters_used": 10, "largest_share": 0.14, "smallest_share": 0.06, "mean_confidence": 0.9},
             "per_epoch": curve,
             "oracle": {"acc": min(1.0, acc + 0.004), "epoch": 90},
-            "neighbour_purity": None,
+            "neighbor_purity": None,
             "of": {
                 "fingerprint": record["fingerprint"],
                 "assignments_sha256": record["files"]["assignments.npz"],

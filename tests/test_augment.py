@@ -10,8 +10,8 @@ from scl.method import augmented
 SIMCLR = [
     {"random_resized_crop": {"scale": [0.2, 1.0], "ratio": [0.75, 1.333], "size": None}},
     {"flip": {"probability": 0.5}},
-    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
-    {"greyscale": {"probability": 0.2}},
+    {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
+    {"grayscale": {"probability": 0.2}},
 ]
 SCAN = [{"flip": {}}, {"random_crop": {}}, {"scan_strong": {"operations": 4}}, {"cutout": {"largest": 16}}]
 CHAINS = {
@@ -144,7 +144,7 @@ def test_crop_boxes_follow_torchvisions_distribution(height, width):
 
 
 def test_crop_boxes_where_no_try_fits():
-    """A long image and a narrow ratio: the largest centred box of the nearest ratio."""
+    """A long image and a narrow ratio: the largest centered box of the nearest ratio."""
     boxes = operations.crop_boxes(seeded(), (4, 3, 10, 100), scale=(1.0, 1.0), ratio=(0.9, 1.2))
     assert torch.equal(boxes, torch.tensor([[0.0, 44.0, 10.0, 12.0]]).expand(4, 4))
 
@@ -152,16 +152,16 @@ def test_crop_boxes_where_no_try_fits():
 @pytest.mark.parametrize("probability", [0.0, 0.2, 0.8, 1.0])
 def test_probabilities(probability):
     images = random_images(1, 4, 4).expand(2000, -1, -1, -1)
-    for function in (operations.flip, operations.greyscale):
+    for function in (operations.flip, operations.grayscale):
         changed = (function(images, seeded(5), probability=probability) != images).flatten(1).any(1)
         assert abs(changed.float().mean() - probability) < 0.045  # 4 standard errors
-    jittered = operations.colour_jitter(images, seeded(5), brightness=0.4, probability=probability)
+    jittered = operations.color_jitter(images, seeded(5), brightness=0.4, probability=probability)
     assert abs((jittered != images).flatten(1).any(1).float().mean() - probability) < 0.045
 
 
 def test_jitter_factors_are_uniform_around_one():
     images = torch.full((4000, 3, 2, 2), 0.5)
-    factors = operations.colour_jitter(images, seeded(), brightness=0.4)[:, 0, 0, 0] / 0.5
+    factors = operations.color_jitter(images, seeded(), brightness=0.4)[:, 0, 0, 0] / 0.5
     assert factors.min() >= 0.6 - 1e-6 and factors.max() <= 1.4 + 1e-6
     assert abs(factors.mean() - 1) < 0.02 and abs(factors.std() - 0.8 / 12**0.5) < 0.01
 
@@ -178,7 +178,7 @@ def test_jitter_draws_hue_to_both_sides_and_every_order():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations.color, "jitter", record)
-        operations.colour_jitter(images, seeded(), hue=0.1)
+        operations.color_jitter(images, seeded(), hue=0.1)
     assert abs(shifts[0].mean()) < 0.004 and -0.1 <= shifts[0].min() < -0.099 < 0.099 < shifts[0].max() <= 0.1
     counts = {order: seen.count(order) for order in set(seen)}
     assert len(counts) == 24 and all(set(order) == {0, 1, 2, 3} for order in counts)
@@ -257,8 +257,8 @@ def test_holes_are_squares_of_all_sides_anywhere():
         ([{"blur": {"sigma": [1.0, 0.2]}}], "blur.sigma: .*two rising"),
         ([{"random_resized_crop": {"scale": 0.2}}], "random_resized_crop.scale: must be a list"),
         ([{"random_resized_crop": {"size": 0}}], "random_resized_crop.size: must be greater than or equal to 1, got 0"),
-        ([{"colour_jitter": {"hue": 0.6}}], "colour_jitter.hue: must be less than or equal to 0.5, got 0.6"),
-        ([{"colour_jitter": {"contrast": -1}}], "colour_jitter.contrast: must be greater than or equal to 0, got -1"),
+        ([{"color_jitter": {"hue": 0.6}}], "color_jitter.hue: must be less than or equal to 0.5, got 0.6"),
+        ([{"color_jitter": {"contrast": -1}}], "color_jitter.contrast: must be greater than or equal to 0, got -1"),
         ([{"blur": {"kernel": 4}}], "blur.kernel: 4 must be odd"),
         ([{"noise": {"std": float("nan")}}], "noise.std"),
         ([{"cutout": {"largest": 0}}], "cutout.largest"),

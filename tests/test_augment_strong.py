@@ -41,7 +41,7 @@ PILLOW = {
     "shear_y": lambda image, v: affine(image, 1, 0, 0, v, 1, 0),
     "translate_x": lambda image, v: affine(image, 1, 0, v * image.width, 0, 1, 0),
     "translate_y": lambda image, v: affine(image, 1, 0, 0, 0, 1, v * image.height),
-    "colour": lambda image, v: ImageEnhance.Color(image).enhance(v),
+    "color": lambda image, v: ImageEnhance.Color(image).enhance(v),
     "contrast": lambda image, v: ImageEnhance.Contrast(image).enhance(v),
     "brightness": lambda image, v: ImageEnhance.Brightness(image).enhance(v),
     "sharpness": lambda image, v: ImageEnhance.Sharpness(image).enhance(v),
@@ -61,8 +61,8 @@ def test_operation_is_pillows(name):
     if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
         # the nearest pixel: Pillow counts positions in 16-bit fixed point, so ties may fall to the other side
         assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
-    elif name in ("colour", "contrast", "brightness", "sharpness"):
-        # Pillow rounds the grey or smooth image, then truncates the blend: 1.5 steps of 8 bits
+    elif name in ("color", "contrast", "brightness", "sharpness"):
+        # Pillow rounds the gray or smooth image, then truncates the blend: 1.5 steps of 8 bits
         assert (ours - theirs).abs().max() <= 1.5 / 255 + 1e-6
     elif name == "autocontrast":
         # Pillow truncates a product that is at times rounded to just below a whole number

@@ -18,7 +18,7 @@ BATCH = 12
 
 
 def random_images(height, width, batch=BATCH):
-    """Noise, and among it grey, black, white and two-coloured images, where hue is delicate."""
+    """Noise, and among it gray, black, white and two-colored images, where hue is delicate."""
     images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height))
     images[0] = images[0, :1]
     images[1], images[2] = 0.0, 1.0
@@ -117,9 +117,9 @@ def test_jitter_follows_each_images_order(batch):
     assert_same(color.jitter(images, factors, order), one_by_one(theirs, images, factors, order))
 
 
-def test_grey():
+def test_gray():
     images = random_images(8, 8)
-    assert_same(color.grey(images), tv.rgb_to_grayscale(images, num_output_channels=3))
+    assert_same(color.gray(images), tv.rgb_to_grayscale(images, num_output_channels=3))
 
 
 @pytest.mark.parametrize("kernel", [3, 9])

@@ -1,4 +1,4 @@
-"""What the baselines draw and when they use what: neighbours, heads, unlabelled images, confident images."""
+"""What the baselines draw and when they use what: neighbors, heads, unlabeled images, confident images."""
 
 import copy
 import csv
@@ -25,7 +25,7 @@ from scl.method import Problem
 from scl.scl import SCL
 
 TINY = Network(width=8, layers=[1, 1, 1])
-PROBLEM = Problem(images=12, unlabelled=6, clusters=3, size=8, epochs=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+PROBLEM = Problem(images=12, unlabeled=6, clusters=3, size=8, epochs=4, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def build(cls, *, problem=PROBLEM, network=TINY, **options):
@@ -51,27 +51,27 @@ def drawn(views):
 # --- SCAN -------------------------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_those_of_features_in_float32():
+def test_neighbors_are_those_of_features_in_float32():
     """Also where the networks compute in bfloat16."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (300, 8, 8, 3), generator=generator, dtype=torch.uint8)
     images = stored.Images(pixels, np.arange(300), 300)
     scan = build(SCAN, problem=dataclasses.replace(PROBLEM, images=300))
     scan.prepare(images, None)
-    expected = scan.neighbours.clone()
+    expected = scan.neighbors.clone()
     with torch.autocast("cpu", torch.bfloat16):
         scan.prepare(images, None)
-    assert torch.equal(scan.neighbours, expected)
+    assert torch.equal(scan.neighbors, expected)
 
 
 def test_scan_draws_uniformly_among_21_the_image_itself_included():
     count = 4000
     scan = build(SCAN, problem=dataclasses.replace(PROBLEM, images=count))
-    scan.neighbours.copy_((torch.arange(count)[:, None] + torch.arange(21)) % count)
+    scan.neighbors.copy_((torch.arange(count)[:, None] + torch.arange(21)) % count)
     index = torch.arange(count).flip(0)
-    anchor, neighbour = drawn(scan.draw(Positions(), index, {"strong": identity}, torch.Generator().manual_seed(0)))
+    anchor, neighbor = drawn(scan.draw(Positions(), index, {"strong": identity}, torch.Generator().manual_seed(0)))
     assert torch.equal(anchor, index)
-    column = (neighbour - anchor) % count
+    column = (neighbor - anchor) % count
     frequency = torch.bincount(column, minlength=21)
     assert len(frequency) == 21
     expected = count / 21
@@ -79,8 +79,8 @@ def test_scan_draws_uniformly_among_21_the_image_itself_included():
 
 
 def test_scan_augments_both_images_strongly_and_apart():
-    scan = build(SCAN, neighbours=2)
-    scan.neighbours.copy_(torch.arange(12)[:, None].expand(-1, 3))  # the neighbour is the image itself
+    scan = build(SCAN, neighbors=2)
+    scan.neighbors.copy_(torch.arange(12)[:, None].expand(-1, 3))  # the neighbor is the image itself
     calls = []
 
     def strong(images, generator):
@@ -112,7 +112,7 @@ def test_nearest_puts_the_image_itself_first_among_duplicates():
 
 
 def test_nearest_is_exact_under_autocast():
-    angle = torch.arange(50) * 1e-3  # neighbours on a circle: inner products of 1 - 5e-7, all 1 in bfloat16
+    angle = torch.arange(50) * 1e-3  # neighbors on a circle: inner products of 1 - 5e-7, all 1 in bfloat16
     z = torch.stack([angle.cos(), angle.sin()], dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         found = nearest(z, 2)
@@ -120,8 +120,8 @@ def test_nearest_is_exact_under_autocast():
 
 
 def test_scan_starts_from_the_outputs_of_simclr():
-    """Neighbours are those of SimCLR's normalised outputs, in evaluation mode; the clustering head is new."""
-    simclr, scan = build(SimCLR), build(SCAN, neighbours=3)
+    """Neighbors are those of SimCLR's normalized outputs, in evaluation mode; the clustering head is new."""
+    simclr, scan = build(SimCLR), build(SCAN, neighbors=3)
     scan.start_from(simclr.state_dict())
     pixels = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     images = stored.Images(pixels, np.arange(12), 12)
@@ -134,19 +134,19 @@ def test_scan_starts_from_the_outputs_of_simclr():
     simclr.eval()
     with torch.no_grad():
         z = torch.nn.functional.normalize(simclr.projection(simclr.encoder(images.batch(torch.arange(12)))), dim=1)
-    assert torch.equal(scan.neighbours, nearest(z, 3))
+    assert torch.equal(scan.neighbors, nearest(z, 3))
     assert not any(p.requires_grad for p in scan.projection.parameters())
     assert all(p.requires_grad for p in scan.encoder.parameters())
 
 
-def test_scan_asks_for_no_more_neighbours_than_there_are():
+def test_scan_asks_for_no_more_neighbors_than_there_are():
     images = stored.Images(torch.zeros(12, 8, 8, 3, dtype=torch.uint8), np.arange(12), 12)
-    build(SCAN, neighbours=11).prepare(images, torch.Generator())
-    with pytest.raises(ValueError, match="neighbours: 12 of 12 images cannot be found"):
-        build(SCAN, neighbours=12).prepare(images, torch.Generator())
+    build(SCAN, neighbors=11).prepare(images, torch.Generator())
+    with pytest.raises(ValueError, match="neighbors: 12 of 12 images cannot be found"):
+        build(SCAN, neighbors=12).prepare(images, torch.Generator())
 
 
-# --- self-labelling ---------------------------------------------------------------------------------------------
+# --- self-labeling ---------------------------------------------------------------------------------------------
 
 
 def test_self_label_counts_steps_without_a_confident_image():
@@ -273,19 +273,19 @@ def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypa
 # --- images that may only be looked at --------------------------------------------------------------------------
 
 
-def test_unlabelled_images_serve_representation_only():
+def test_unlabeled_images_serve_representation_only():
     """As in the official codes: SimCLR sees all, PICA's over-clustering head too, its target head does not."""
     assert [build(SimCLR).pool(epoch) for epoch in (0, 1)] == [18, 18]
     assert [build(PICA).pool(epoch) for epoch in (0, 1, 2)] == [18, 12, 18]
-    assert SimCLR.uses_unlabelled and PICA.uses_unlabelled
+    assert SimCLR.uses_unlabeled and PICA.uses_unlabeled
     for cls in (SCAN, SelfLabel, SCL):
-        method = build(cls, **({"neighbours": 2} if cls is SCAN else {}))
-        assert not cls.uses_unlabelled and [method.pool(epoch) for epoch in (0, 1)] == [12, 12]
+        method = build(cls, **({"neighbors": 2} if cls is SCAN else {}))
+        assert not cls.uses_unlabeled and [method.pool(epoch) for epoch in (0, 1)] == [12, 12]
 
 
 def test_images_to_cluster_come_first(tmp_path):
-    splits = {"train": [0, 4], "test": [4, 10], "unlabelled": [10, 15]}
-    heldout = {"fit": ["train"], "represent": ["train", "unlabelled"], "assign": ["test"]}
+    splits = {"train": [0, 4], "test": [4, 10], "unlabeled": [10, 15]}
+    heldout = {"fit": ["train"], "represent": ["train", "unlabeled"], "assign": ["test"]}
     np.save(tmp_path / "images.npy", np.zeros((15, 8, 8, 3), np.uint8))
     facts = {
         "splits": splits,
@@ -302,7 +302,7 @@ def test_images_to_cluster_come_first(tmp_path):
 
 def test_kmeans_is_fitted_on_the_images_to_cluster_alone():
     rng = np.random.default_rng(0)
-    fit = np.concatenate([rng.integers(0, 20, (12, 8, 8, 3)), rng.integers(200, 256, (6, 8, 8, 3))])  # 6 unlabelled
+    fit = np.concatenate([rng.integers(0, 20, (12, 8, 8, 3)), rng.integers(200, 256, (6, 8, 8, 3))])  # 6 unlabeled
     other = rng.integers(0, 20, (9, 8, 8, 3))
     pixels = build(Pixels, kmeans_restarts=3)
     represent = stored.Images(torch.tensor(fit.astype(np.uint8)), np.arange(18), 12)
@@ -351,6 +351,6 @@ def test_heldout_trains_on_train_and_evaluates_test(digits, tiny_study, train_al
         if any((assigned[0][name] != assigned[1][name]).any() for name in ("assignments", "confidence")):
             changed.add(run.stage)
         if run.stage == "scan":
-            rows = assigned[0]["neighbours"]
+            rows = assigned[0]["neighbors"]
             assert rows.shape == (facts["splits"]["train"][1], 21) and rows.max() < start
     assert changed == {"kmeans", "simclr", "scan", "selflabel", "pica", "scl"}  # all but chance look at the images

@@ -75,8 +75,8 @@ def test_the_loop_measured_is_past_its_warm_up_and_trains(tiny_study, tmp_path):
         [
             {"random_resized_crop": {"scale": [0.2, 1.0]}},
             {"flip": {}},
-            {"greyscale": {"probability": 0.2}},
-            {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
+            {"grayscale": {"probability": 0.2}},
+            {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
         ],
         [{"random_crop": {"padding": 2}}, {"scan_strong": {"operations": 4}}, {"cutout": {"largest": 8}}],
         [

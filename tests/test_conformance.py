@@ -163,7 +163,7 @@ def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
 
 
 def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
-    """In evaluation mode an image's output does not depend on its neighbours in the batch."""
+    """In evaluation mode an image's output does not depend on its neighbors in the batch."""
     if stage == "random":
         pytest.skip("random gives an image another output each time")
     s = study()

@@ -86,7 +86,7 @@ def states():
         for name, value in WRONG.items():
             if not fits(key, value):
                 yield "record.json", f"{key} is {name}", with_key(key, value)
-    for key in ("scores", "per_epoch", "oracle", "of", "neighbour_purity"):
+    for key in ("scores", "per_epoch", "oracle", "of", "neighbor_purity"):
         yield "metrics.json", f"{key} is text", with_key(key, "x")
         yield "metrics.json", f"without {key}", without_key(key)
     yield "record.json", "files is empty", with_key("files", {})

@@ -11,7 +11,7 @@ import pytest
 from archive_server import ArchiveServer
 
 from benchmarks.datasets import transfer
-from benchmarks.datasets.catalogue import Archive, Downloads, ImageNetSource, archives_of, dataset_named
+from benchmarks.datasets.catalog import Archive, Downloads, ImageNetSource, archives_of, dataset_named
 from benchmarks.datasets.download import fetch, source_of
 from scl.config import read
 
@@ -181,7 +181,7 @@ def test_killed_download_leaves_no_final_name_and_goes_on(server, tmp_path):
     server.faults[f"a/{FILE}"] = {"stall"}
     wanted = archive(server, "a")
     code = (
-        "import sys; from pathlib import Path; from benchmarks.datasets.catalogue import Archive, Downloads;"
+        "import sys; from pathlib import Path; from benchmarks.datasets.catalog import Archive, Downloads;"
         "from benchmarks.datasets.download import fetch;"
         f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads(timeout=20))"
     )
@@ -203,7 +203,7 @@ def test_full_disk_is_told_apart_from_a_bad_network(server, tmp_path, monkeypatc
     wanted = archive(server, "a")
     code = (
         "import resource; from pathlib import Path;"
-        "from benchmarks.datasets.catalogue import Archive, Downloads;"
+        "from benchmarks.datasets.catalog import Archive, Downloads;"
         "from benchmarks.datasets.download import fetch;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
         f"fetch({wanted!r}, Path({str(tmp_path / 'archives')!r}), downloads=Downloads())"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.datasets.catalogue import CATALOGUE, Downloads, ImageNetSource
+from benchmarks.datasets.catalog import CATALOG, Downloads, ImageNetSource
 from benchmarks.datasets.contents import hash_order
 from benchmarks.datasets.prepare import prepare
 
@@ -46,7 +46,7 @@ def make(offered, tmp_path, dataset, **changes):
     [
         ("cifar10", {"train": 60, "test": 30}, 10, 32),
         ("cifar100-20", {"train": 120, "test": 60}, 20, 32),
-        ("stl10", {"train": 60, "test": 120, "unlabelled": 40}, 10, 96),
+        ("stl10", {"train": 60, "test": 120, "unlabeled": 40}, 10, 96),
         ("imagenet10", {"train": 60}, 10, 96),
         ("imagenet-dogs", {"train": 90}, 15, 96),
         ("tiny-imagenet", {"train": 48}, 8, 64),
@@ -61,12 +61,12 @@ def test_every_data_set_keeps_the_contract(offered, tmp_path, dataset, splits, c
     assert {name: stop - start for name, (start, stop) in record["splits"].items()} == splits
     assert (record["count"], record["size"], record["clusters"]) == (count, [size, size], clusters)
     assert (record["name"], record["dataset"], len(record["classes"])) == ("mine", dataset, clusters)
-    labelled = slice(0, count - splits.get("unlabelled", 0))
-    assert set(labels[labelled]) == set(range(clusters)) and set(labels[labelled.stop :]) <= {-1}
+    labeled = slice(0, count - splits.get("unlabeled", 0))
+    assert set(labels[labeled]) == set(range(clusters)) and set(labels[labeled.stop :]) <= {-1}
     assert set(record["protocols"]) == ({"joint", "heldout"} if len(splits) > 1 else {"joint"})
     for roles in record["protocols"].values():
         assert set(roles["fit"]) <= set(roles["represent"]) <= set(splits) and set(roles["assign"]) <= set(splits)
-        assert "unlabelled" not in roles["fit"] + roles["assign"]
+        assert "unlabeled" not in roles["fit"] + roles["assign"]
     written = tmp_path / "data" / dataset
     assert record["images_sha256"] == hashlib.sha256((written / "images.npy").read_bytes()).hexdigest()
     assert record["labels_sha256"] == hashlib.sha256((written / "labels.npy").read_bytes()).hexdigest()
@@ -137,10 +137,10 @@ def test_file_order_is_by_hash_and_says_nothing_about_classes(offered, tmp_path)
     assert labels.tolist() != sorted(labels.tolist())
 
 
-def test_tiny_imagenet_names_and_grey_images(offered, tmp_path):
+def test_tiny_imagenet_names_and_gray_images(offered, tmp_path):
     record, images, _ = make(offered, tmp_path, "tiny-imagenet")
     assert record["classes"] == [f"thing {i}" for i in range(8)]
-    assert sum((image == image[..., :1]).all() for image in images) == 8  # one grey image a class
+    assert sum((image == image[..., :1]).all() for image in images) == 8  # one gray image a class
 
 
 def test_digits_are_the_published_ones(offered, tmp_path):
@@ -154,7 +154,7 @@ def test_digits_are_the_published_ones(offered, tmp_path):
     assert sorted(labels) == sorted(digits.target)
     counts = np.bincount(labels[:901]) - np.bincount(labels[901:])
     assert set(counts) <= {0, 1}
-    assert CATALOGUE["digits"].size == 16
+    assert CATALOG["digits"].size == 16
 
 
 def test_resize_is_antialiased_and_the_size_configured(offered, tmp_path):
@@ -174,7 +174,7 @@ def test_several_processes_write_what_one_does(offered, tmp_path):
 
 def test_subset_is_label_blind_proportional_and_nested(offered, tmp_path):
     record, images, labels = make(offered, tmp_path, "stl10", subset=110)
-    assert record["splits"] == {"train": [0, 30], "test": [30, 90], "unlabelled": [90, 110]}
+    assert record["splits"] == {"train": [0, 30], "test": [30, 90], "unlabeled": [90, 110]}
     assert record["count"] == len(images) == len(labels) == 110 and record["subset"] == 110
     _, whole, whole_labels = make(offered, tmp_path, "stl10")
     rows = {image.tobytes(): row for row, image in enumerate(whole)}
@@ -204,13 +204,13 @@ def test_sources_are_recorded(offered, tmp_path):
 def test_counts_of_an_official_archive_are_enforced(offered, tmp_path, monkeypatch):
     import dataclasses
 
-    from benchmarks.datasets import catalogue
+    from benchmarks.datasets import catalog
 
     folder, checksums = offered
-    (archive,) = CATALOGUE["cifar10"].archives
+    (archive,) = CATALOG["cifar10"].archives
     official = dataclasses.replace(archive, bytes=None, sha256=None, **checksums[archive.file])
-    changed = {**CATALOGUE, "cifar10": dataclasses.replace(CATALOGUE["cifar10"], archives=(official,))}
-    monkeypatch.setattr(catalogue, "CATALOGUE", changed)
+    changed = {**CATALOG, "cifar10": dataclasses.replace(CATALOG["cifar10"], archives=(official,))}
+    monkeypatch.setattr(catalog, "CATALOG", changed)
     with pytest.raises(ValueError, match="'train': 60.*CIFAR-10 has .*50000"):
         make(offered, tmp_path, "cifar10")
     assert not (tmp_path / "data" / "cifar10" / "benchmark.json").exists()
@@ -250,7 +250,7 @@ def test_real_images(tmp_path):
         record, pixels, labels = make((tmp_path, checksums), tmp_path, dataset)
         assert record["count"] == count
         assert np.bincount(labels).min() == np.bincount(labels).max()
-        assert all(pixels[row].std() > 5 for row in range(count))  # pictures, not planes of one colour
+        assert all(pixels[row].std() > 5 for row in range(count))  # pictures, not planes of one color
 
 
 def test_hash_order_does_not_depend_on_the_order_given():

@@ -12,7 +12,7 @@ from archive_server import ArchiveServer
 from PIL import Image
 
 from benchmarks.datasets import transfer
-from benchmarks.datasets.catalogue import Downloads, ImageNetSource
+from benchmarks.datasets.catalog import Downloads, ImageNetSource
 from benchmarks.datasets.prepare import prepare
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]

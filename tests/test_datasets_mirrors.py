@@ -12,7 +12,7 @@ from archive_server import CERTIFICATE, ArchiveServer
 
 from benchmarks.cli import main
 from benchmarks.datasets import transfer
-from benchmarks.datasets.catalogue import Archive, Downloads, ImageNetSource
+from benchmarks.datasets.catalog import Archive, Downloads, ImageNetSource
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.prepare import prepare
 from benchmarks.datasets.remote_tar import members

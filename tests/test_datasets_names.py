@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from archive_server import ArchiveServer
 
-from benchmarks.datasets.catalogue import Downloads, ImageNetSource
+from benchmarks.datasets.catalog import Downloads, ImageNetSource
 from benchmarks.datasets.prepare import prepare
 from benchmarks.datasets.remote_tar import members
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.datasets import pixels
-from benchmarks.datasets.catalogue import Downloads
+from benchmarks.datasets.catalog import Downloads
 from benchmarks.datasets.cifar import load_pickle
 from benchmarks.datasets.pixels import from_bytes
 from benchmarks.datasets.prepare import prepare
@@ -264,11 +264,11 @@ def test_damaged_zip_member_is_named(tmp_path):
 
 
 def test_modes_become_rgb():
-    grey = np.full((8, 8), 100, np.uint8)
+    gray = np.full((8, 8), 100, np.uint8)
     for mode in ("L", "RGB", "RGBA", "LA", "P", "CMYK", "1", "I;16", "YCbCr"):
         for format in ("PNG", "JPEG") if mode == "YCbCr" else ("PNG", "JPEG", "TIFF"):
             image = (
-                Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+                Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(gray).convert(mode)
             )
             buffer = io.BytesIO()
             try:

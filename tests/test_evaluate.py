@@ -78,9 +78,9 @@ def test_evaluation_scores_the_last_epoch_and_keeps_the_best_apart(tmp_path):
     assert metrics["scores"]["acc"] == pytest.approx(7 / 8)
     assert metrics["oracle"] == {"acc": 1.0, "epoch": 1}
     assert [point["epoch"] for point in metrics["per_epoch"]] == [1, 2]
-    assert (metrics["images"], metrics["classes"], metrics["clusters"], metrics["unlabelled"]) == (8, 3, 3, 0)
+    assert (metrics["images"], metrics["classes"], metrics["clusters"], metrics["unlabeled"]) == (8, 3, 3, 0)
     assert metrics["scores"]["mean_confidence"] == 0.5
-    assert metrics["neighbour_purity"] is None
+    assert metrics["neighbor_purity"] is None
     assert metrics["of"]["assignments_sha256"] == sha256(tmp_path / "run" / "assignments.npz")
 
 
@@ -100,11 +100,11 @@ def test_the_curve_has_the_scores_of_each_epoch(tmp_path):
     assert metrics["scores"] == scores | {"mean_confidence": 0.5}
 
 
-def test_confidence_is_that_of_the_labelled_images(tmp_path):
+def test_confidence_is_that_of_the_labeled_images(tmp_path):
     labels = np.where(np.arange(8) < 3, -1, LABELS)
     run = trained(tmp_path / "run", confidence=np.array([0, 0, 0, 1, 1, 1, 1, 0.5]))
     metrics = evaluated(run, prepared(tmp_path / "data", labels))
-    assert metrics["scores"]["mean_confidence"] == pytest.approx(0.9) and metrics["unlabelled"] == 3
+    assert metrics["scores"]["mean_confidence"] == pytest.approx(0.9) and metrics["unlabeled"] == 3
 
 
 def test_heldout_scores_only_the_test_images(tmp_path):
@@ -112,17 +112,17 @@ def test_heldout_scores_only_the_test_images(tmp_path):
     assert metrics["images"] == 2 and metrics["scores"]["acc"] == 1
 
 
-def test_unlabelled_images_are_left_out_and_counted(tmp_path):
+def test_unlabeled_images_are_left_out_and_counted(tmp_path):
     labels = LABELS.copy()
     labels[3] = -1  # the one that the last epoch has wrong
     metrics = evaluated(trained(tmp_path / "run"), prepared(tmp_path / "data", labels))
-    assert (metrics["scores"]["acc"], metrics["unlabelled"]) == (1, 1)
+    assert (metrics["scores"]["acc"], metrics["unlabeled"]) == (1, 1)
 
 
-def test_purity_is_recorded_when_the_run_kept_its_neighbours(tmp_path):
-    kept = {"neighbours": np.array([[0, 1], [3, 0]], dtype=np.int32), "neighbour_rows": np.array([0, 3])}
+def test_purity_is_recorded_when_the_run_kept_its_neighbors(tmp_path):
+    kept = {"neighbors": np.array([[0, 1], [3, 0]], dtype=np.int32), "neighbor_rows": np.array([0, 3])}
     metrics = evaluated(trained(tmp_path / "run", **kept), prepared(tmp_path / "data"))
-    assert metrics["neighbour_purity"] == pytest.approx(0.5)
+    assert metrics["neighbor_purity"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("labels", [None, np.full(8, -1)])

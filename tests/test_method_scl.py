@@ -34,7 +34,7 @@ def build(*, images=IMAGES, clusters=CLUSTERS, epoch=EPOCHS - 1, **options):
     """SCL with a memory of random unit rows and random pseudo classes; weights depend on no option."""
     options = {"prototypes": "random"} | options
     problem = Problem(
-        images=images, unlabelled=0, clusters=clusters, size=8, epochs=EPOCHS, mean=(0.5,) * 3, std=(0.25,) * 3
+        images=images, unlabeled=0, clusters=clusters, size=8, epochs=EPOCHS, mean=(0.5,) * 3, std=(0.25,) * 3
     )
     torch.manual_seed(1)
     method = SCL(Options(projection_hidden=32, projection=8, **options), problem, Network(width=8, layers=[1, 1, 1]))
@@ -146,7 +146,7 @@ def test_warm_up_uses_no_memory(epoch, warm):
     assert all(map(math.isfinite, terms_of(method).values())) == warm
 
 
-def test_prototypes_start_at_the_kmeans_centres_of_the_memory():
+def test_prototypes_start_at_the_kmeans_centers_of_the_memory():
     """[10] Until then only instance contrast learns; the pseudo classes are then those of k-means."""
     method = build(prototypes="kmeans", warm_up=0.125, epoch=4)
     assert terms_of(method).keys() == {"instance"} and not method.placed
@@ -154,15 +154,15 @@ def test_prototypes_start_at_the_kmeans_centres_of_the_memory():
     method.memory.rows.copy_(corners)
     method.epoch = 5
     assert terms_of(method).keys() == {"semantic", "consistency", "balance", "instance"} and method.placed
-    centres = torch.nn.functional.normalize(method.prototypes.weight.detach(), dim=1)  # K x d
-    torch.testing.assert_close(centres.sort(0).values, torch.eye(8)[:CLUSTERS].sort(0).values, atol=1e-5, rtol=0)
-    assert (centres[method.memory.pseudo_classes] * corners).sum(1).min() > 0.999
+    centers = torch.nn.functional.normalize(method.prototypes.weight.detach(), dim=1)  # K x d
+    torch.testing.assert_close(centers.sort(0).values, torch.eye(8)[:CLUSTERS].sort(0).values, atol=1e-5, rtol=0)
+    assert (centers[method.memory.pseudo_classes] * corners).sum(1).min() > 0.999
     placed = method.prototypes.weight.detach().clone()
     method.step(views(), INDEX)
     assert torch.equal(method.prototypes.weight, placed)  # once, not at every step
 
 
-def test_prototypes_are_the_unit_centres_of_sklearns_kmeans(monkeypatch):
+def test_prototypes_are_the_unit_centers_of_sklearns_kmeans(monkeypatch):
     """Of any memory; restarts as the options say, the seed from torch's own stream, over the whole of its range."""
     import sklearn.cluster
 
@@ -186,7 +186,7 @@ def test_prototypes_are_the_unit_centres_of_sklearns_kmeans(monkeypatch):
 
 
 def test_images_not_yet_in_the_memory_do_not_place_prototypes():
-    """After a warm-up of one epoch whose last partial batch was dropped: no centre at the origin."""
+    """After a warm-up of one epoch whose last partial batch was dropped: no center at the origin."""
     from sklearn.cluster import KMeans
 
     method = build(prototypes="kmeans", kmeans_restarts=2)

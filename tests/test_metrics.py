@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.metrics import clustering_scores, matched_accuracy, neighbour_purity
+from benchmarks.evaluation.metrics import clustering_scores, matched_accuracy, neighbor_purity
 
 
 def accuracy_over_all_matchings(labels, assignments, classes, clusters):
@@ -133,21 +133,21 @@ def test_what_cannot_be_scored_is_refused(labels, assignments, options, words):
         clustering_scores(labels, assignments, **options)
 
 
-def test_neighbour_purity_leaves_out_the_image_itself_and_the_unlabelled():
+def test_neighbor_purity_leaves_out_the_image_itself_and_the_unlabeled():
     labels = np.array([0, 0, 1, 1, -1])
     rows = np.array([0, 2, 4])
-    neighbours = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
-    assert neighbour_purity(labels, neighbours, rows) == pytest.approx(2 / 3)
-    assert neighbour_purity(labels, [[4, 2]], [2]) is None
-    for neighbours, rows, words in [
-        ([[5]], [0], "neighbours point outside the 5 images"),
-        ([[-1]], [0], "neighbours point"),
+    neighbors = np.array([[0, 1, 2], [2, 3, 4], [4, 0, 1]])  # counted: 0-1 yes, 0-2 no, 2-3 yes
+    assert neighbor_purity(labels, neighbors, rows) == pytest.approx(2 / 3)
+    assert neighbor_purity(labels, [[4, 2]], [2]) is None
+    for neighbors, rows, words in [
+        ([[5]], [0], "neighbors point outside the 5 images"),
+        ([[-1]], [0], "neighbors point"),
         ([[0]], [-1], "rows point"),
         ([[0]], [5], "rows point outside the 5 images"),
     ]:
         with pytest.raises(ValueError, match=words):
-            neighbour_purity(labels, neighbours, rows)
-    for neighbours in ([[1]], [1, 2], [[[1]], [[2]]]):
+            neighbor_purity(labels, neighbors, rows)
+    for neighbors in ([[1]], [1, 2], [[[1]], [[2]]]):
         with pytest.raises(ValueError, match="2 x k"):
-            neighbour_purity(labels, neighbours, [0, 1])
-    assert neighbour_purity(labels, np.empty((0, 3), int), np.empty(0, int)) is None
+            neighbor_purity(labels, neighbors, [0, 1])
+    assert neighbor_purity(labels, np.empty((0, 3), int), np.empty(0, int)) is None

@@ -41,7 +41,7 @@ def seen_by_backbone(images, network=SMALL):
 # --- what the backbone sees -------------------------------------------------------------------------------------
 
 
-def test_encoder_normalises_each_channel():
+def test_encoder_normalizes_each_channel():
     images = torch.rand(2, 3, 8, 8)
     seen = seen_by_backbone(images)
     for channel in range(3):
@@ -50,7 +50,7 @@ def test_encoder_normalises_each_channel():
     assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_encoder_normalises_in_float32():
+def test_encoder_normalizes_in_float32():
     """Views in bfloat16 too: at 0.5 its steps are 0.004, a fiftieth of the deviation."""
     images = torch.full((1, 3, 8, 8), 0.5, dtype=torch.bfloat16)
     seen = seen_by_backbone(images)
@@ -59,12 +59,12 @@ def test_encoder_normalises_in_float32():
 
 
 def _sobel_reference(images):
-    """Grey is the mean of the channels; outside the image it is 0."""
-    grey = np.pad(images.double().numpy().mean(1), ((0, 0), (1, 1), (1, 1)))
+    """Gray is the mean of the channels; outside the image it is 0."""
+    gray = np.pad(images.double().numpy().mean(1), ((0, 0), (1, 1), (1, 1)))
     out = np.zeros((len(images), 2, *images.shape[2:]))
     for image, channel, y, x in np.ndindex(*out.shape):
         weights = (ACROSS, DOWN)[channel]
-        out[image, channel, y, x] = sum(weights[i][j] * grey[image, y + i, x + j] for i in range(3) for j in range(3))
+        out[image, channel, y, x] = sum(weights[i][j] * gray[image, y + i, x + j] for i in range(3) for j in range(3))
     return out
 
 
@@ -88,7 +88,7 @@ def test_sobel_of_an_edge(turned, channel):
     assert (across[:, [2, 3]] == -2).all() and not across[:, [1, 4]].any() and not found[1 - channel][1:-1, 1:-1].any()
 
 
-def test_encoder_takes_sobel_of_the_normalised_image():
+def test_encoder_takes_sobel_of_the_normalized_image():
     images = torch.rand(2, 3, 8, 8)
     network = Network(width=8, layers=[1, 1, 1], sobel=True)
     plainly = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
@@ -240,10 +240,10 @@ def test_check_asks_timm_only_about_unusual_names(monkeypatch):
 # --- heads ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_projection_head_against_loops(normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_projection_head_against_loops(normalized):
     torch.manual_seed(0)
-    head = projection_head(6, 10, 4, normalised=normalised)
+    head = projection_head(6, 10, 4, normalized=normalized)
     h = torch.randn(7, 6)
     z = nn.functional.normalize(head(h), dim=1).detach().numpy()
     np.testing.assert_allclose(z, plain.projected(h.double().numpy(), head), rtol=1e-4, atol=1e-5)
@@ -254,8 +254,8 @@ def test_projection_head_layers():
         return [(type(layer).__name__, [tuple(p.shape) for p in layer.parameters()]) for layer in head]
 
     linear = [("Linear", [(10, 6), (10,)]), ("ReLU", []), ("Linear", [(4, 10), (4,)])]
-    assert shapes(projection_head(6, 10, 4)) == shapes(projection_head(6, 10, 4, normalised=False)) == linear
-    assert shapes(projection_head(6, 10, 4, normalised=True)) == [
+    assert shapes(projection_head(6, 10, 4)) == shapes(projection_head(6, 10, 4, normalized=False)) == linear
+    assert shapes(projection_head(6, 10, 4, normalized=True)) == [
         ("Linear", [(10, 6)]),
         ("BatchNorm1d", [(10,), (10,)]),
         ("ReLU", []),
@@ -270,10 +270,10 @@ def test_prototypes_are_cosines():
     torch.testing.assert_close(prototypes.weight.detach().norm(dim=1), torch.ones(3))  # K x d
     assert prototypes.weight.shape == (3, 5)
     with torch.no_grad():
-        prototypes.weight.mul_(torch.tensor([[2.0], [0.5], [3.0]]))  # a step of the optimiser leaves the sphere
+        prototypes.weight.mul_(torch.tensor([[2.0], [0.5], [3.0]]))  # a step of the optimizer leaves the sphere
     z = nn.functional.normalize(torch.randn(4, 5), dim=1)
     c = plain.unit(prototypes.weight.detach().double().numpy())
-    expected = [[sum(a * b for a, b in zip(row.tolist(), centre)) for centre in c] for row in z]
+    expected = [[sum(a * b for a, b in zip(row.tolist(), center)) for center in c] for row in z]
     np.testing.assert_allclose(prototypes(z).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
     assert prototypes(z.double()).dtype == torch.float64
 
@@ -311,10 +311,10 @@ def test_sobel_is_the_horizontal_and_vertical_gradient_of_the_mean_of_the_channe
     """PICA's kernels, [1 0 -1; 2 0 -2; 1 0 -1] and its transpose, as cross-correlations with zeros outside."""
     images = torch.rand(2, 3, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = networks.sobel(images)
-    grey = np.pad(images.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)))
+    gray = np.pad(images.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)))
     horizontal = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
     for b, y, x in np.ndindex(2, 5, 6):
-        window = grey[b, y : y + 3, x : x + 3]
+        window = gray[b, y : y + 3, x : x + 3]
         across = sum(horizontal[i][j] * window[i, j] for i in range(3) for j in range(3))
         down = sum(horizontal[j][i] * window[i, j] for i in range(3) for j in range(3))
         assert found[b, :, y, x].tolist() == pytest.approx([across, down], abs=1e-12)

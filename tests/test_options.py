@@ -20,12 +20,7 @@ def test_defaults_of_the_official_codes():
         "layer": "projection",
         "kmeans_restarts": 10,
     }
-    assert vars(SCAN.Options()) == {
-        "neighbours": 20,
-        "entropy_weight": 5.0,
-        "projection_hidden": 512,
-        "projection": 128,
-    }
+    assert vars(SCAN.Options()) == {"neighbors": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
     assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
     assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "resize": None}
     assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
@@ -93,7 +88,7 @@ def test_defaults_of_scl():
         ),
         (SimCLR, {"anchors": "both"}, {"anchors": "second"}, "anchors: must be 'first' or 'both', got 'second'"),
         (SimCLR, {"layer": "encoder"}, {"layer": "head"}, "layer: must be 'projection' or 'encoder', got 'head'"),
-        (SCAN, {"neighbours": 1}, {"neighbours": 0}, "neighbours: must be greater than or equal to 1, got 0"),
+        (SCAN, {"neighbors": 1}, {"neighbors": 0}, "neighbors: must be greater than or equal to 1, got 0"),
         (
             SelfLabel,
             {"threshold": 0.0},

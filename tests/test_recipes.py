@@ -22,12 +22,12 @@ CONTROLS = ("random", "kmeans")  # which have no network
 SIMCLR_VIEW = [
     {"random_resized_crop": {"scale": [0.2, 1.0]}},
     {"flip": {"probability": 0.5}},
-    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
-    {"greyscale": {"probability": 0.2}},
+    {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "probability": 0.8}},
+    {"grayscale": {"probability": 0.2}},
 ]
 PICA_PERTURBED = [  # after the crop
-    {"colour_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "probability": 1.0}},
-    {"greyscale": {"probability": 0.2}},
+    {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "probability": 1.0}},
+    {"grayscale": {"probability": 0.2}},
     {"flip": {"probability": 0.5}},
 ]
 
@@ -61,7 +61,7 @@ def facts(settings, *names):
 
 
 ADAM = ("adam", 1e-4, 1e-4, "constant")
-OPTIMISER = ("optimizer", "learning_rate", "weight_decay", "schedule")
+OPTIMIZER = ("optimizer", "learning_rate", "weight_decay", "schedule")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
@@ -76,7 +76,7 @@ def test_every_committed_configuration_reads(name, monkeypatch):
 def test_simclr(study, benchmark):
     """Official: SCAN's pretext task, the same on CIFAR-10, CIFAR-100-20 and STL-10; used here on all six."""
     s = resolved(study, "simclr", benchmark)
-    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (500, 512, "sgd", 0.4, 1e-4, "cosine")
+    assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (500, 512, "sgd", 0.4, 1e-4, "cosine")
     assert (s.training.momentum, s.training.final_learning_rate) == (0.9, pytest.approx(0.4 * 0.1**3))
     assert s.augment == {"view": SIMCLR_VIEW}
     layer = "encoder" if "imagenet" in benchmark else "projection"  # the authors' answers: CIFAR-10, ImageNet
@@ -103,8 +103,8 @@ def test_simclr(study, benchmark):
 )  # ours
 def test_scan(study, benchmark, epochs, batch, hole):
     s = resolved(study, "scan", benchmark)
-    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, batch, *ADAM)
-    assert s.options == {"neighbours": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
+    assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (epochs, batch, *ADAM)
+    assert s.options == {"neighbors": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
     assert s.augment == {"strong": scan_strong(hole)}
     assert study.methods["scan"].after == "simclr"
 
@@ -122,7 +122,7 @@ def test_scan(study, benchmark, epochs, batch, hole):
 )  # ours
 def test_self_label(study, benchmark, epochs, hole):
     s = resolved(study, "selflabel", benchmark)
-    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (epochs, 1000, *ADAM)
+    assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (epochs, 1000, *ADAM)
     assert s.options == {"threshold": 0.99, "balanced": True}
     assert s.augment == {"weak": [], "strong": scan_strong(hole)}  # the weak view is the image as it is
     assert study.methods["selflabel"].after == "scan"
@@ -142,7 +142,7 @@ def test_self_label(study, benchmark, epochs, hole):
 def test_pica(study, benchmark, batch, overclusters, resized):
     """Windows of the benchmark's size out of the image resized; where that is an ImageNet subset, of stored pixels."""
     s = resolved(study, "pica", benchmark)
-    assert facts(s, "epochs", "batch_size", *OPTIMISER) == (2 * 200, batch, "adam", 1e-4, 0.0, "constant")
+    assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (2 * 200, batch, "adam", 1e-4, 0.0, "constant")
     assert s.options == {"balance_weight": 2.0, "perturbations": 3, "overclusters": overclusters, "resize": resized}
     assert s.augment["original"] == [{"resize": {"size": resized}}, {"random_crop": {"size": SIZES[benchmark]}}]
     crop, *others = s.augment["perturbed"]

@@ -19,7 +19,7 @@ from fake_study import (
     without_figures,
 )
 
-from benchmarks.datasets.catalogue import Downloads
+from benchmarks.datasets.catalog import Downloads
 from benchmarks.report.published import load_published, published_for
 from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect

@@ -39,7 +39,7 @@ def test_what_is_written_is_read_again(study):
     collect(study, study.results)
     first = next(read_runs(study.results).itertuples())
     assert first.dirty is False and isinstance(first.seed, int)
-    assert first.acc == made_up(study.run("cifar10", "joint", "pixels", 0)) and np.isnan(first.neighbour_purity)
+    assert first.acc == made_up(study.run("cifar10", "joint", "pixels", 0)) and np.isnan(first.neighbor_purity)
     (study.results / "runs.csv").write_text("benchmark,acc\n")
     with pytest.raises(ValueError, match="collect the runs again"):
         read_runs(study.results)
@@ -80,8 +80,8 @@ SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it star
         "made with other settings (training.batch_size, training.compile, ",
     ),
     "an option changed": (
-        lambda s: identity(scan(s), "settings", options={"neighbours": 3}),
-        "made with other settings (options.entropy_weight, options.neighbours, ",
+        lambda s: identity(scan(s), "settings", options={"neighbors": 3}),
+        "made with other settings (options.entropy_weight, options.neighbors, ",
     ),
     "another version of the method": (
         lambda s: identity(scan(s), "settings", version=0),

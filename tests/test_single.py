@@ -69,7 +69,7 @@ def test_what_counts_is_kept_and_what_does_not_is_made_again(chain, tmp_path):
     folder = copy_of(chain, tmp_path)
     (run_of(folder, "selflabel") / "metrics.json").unlink()
     assert run_by_hand(folder, "selflabel").stderr == ""  # only evaluated
-    changed = STUDY["methods"]["scan"] | {"options": {"neighbours": 3}}
+    changed = STUDY["methods"]["scan"] | {"options": {"neighbors": 3}}
     write(folder, STUDY | {"methods": STUDY["methods"] | {"scan": changed}})
     done = run_by_hand(folder, "selflabel")
     said = [line for line in done.stderr.splitlines() if line.startswith("train ")]

@@ -10,7 +10,7 @@ import torch
 from conftest import TINY_METHODS
 
 from benchmarks import cli
-from benchmarks.datasets.catalogue import Downloads
+from benchmarks.datasets.catalog import Downloads
 from benchmarks.state import Survey
 from benchmarks.status import describe_state, missing, summarize_study
 from scl.config import complete, digest

@@ -28,7 +28,7 @@ INDEX = torch.arange(BATCH)
 def build(cls, *, network=None, **options):
     torch.manual_seed(0)
     problem = Problem(
-        images=30, unlabelled=0, clusters=CLUSTERS, size=8, epochs=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)
+        images=30, unlabeled=0, clusters=CLUSTERS, size=8, epochs=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)
     )
     method = cls(cls.Options(**options), problem, network or Network(width=8, layers=[1, 1, 1])).train()
     for name, layer in method.named_modules():
@@ -40,10 +40,10 @@ def build(cls, *, network=None, **options):
 
 
 def views(count):
-    """`count` views of images in colours of their own."""
+    """`count` views of images in colors of their own."""
     generator = torch.Generator().manual_seed(3)
-    colours = torch.rand(BATCH, 3, 1, 1, generator=generator)
-    return tuple(colours * torch.rand(count, BATCH, 3, 8, 8, generator=generator))
+    colors = torch.rand(BATCH, 3, 1, 1, generator=generator)
+    return tuple(colors * torch.rand(count, BATCH, 3, 8, 8, generator=generator))
 
 
 def probabilities(method, head, images):
@@ -85,7 +85,7 @@ def test_simclr_step(anchors, temperature):
 
 
 @pytest.mark.parametrize("layer", ["projection", "encoder"])
-def test_simclr_assign_is_normalised(layer):
+def test_simclr_assign_is_normalized(layer):
     method = build(SimCLR, layer=layer, projection=6).eval()
     (images,) = views(1)
     h = plain.features(method, images)
@@ -98,15 +98,15 @@ def test_simclr_assign_is_normalised(layer):
 # --- SCAN -------------------------------------------------------------------------------------------------------
 
 
-def _scan_step_reference(method, anchor, neighbour):
+def _scan_step_reference(method, anchor, neighbor):
     """Equation 2, its two sums apart; a pass for each of the two batches."""
-    p, q = (probabilities(method, method.head, view) for view in (anchor, neighbour))
+    p, q = (probabilities(method, method.head, view) for view in (anchor, neighbor))
     return {"consistency": plain.agreement(p, q), "entropy": -method.options.entropy_weight * plain.entropy_of_mean(p)}
 
 
 @pytest.mark.parametrize("weight", [5.0, 0.5])
 def test_scan_step(weight):
-    method = build(SCAN, neighbours=3, entropy_weight=weight)
+    method = build(SCAN, neighbors=3, entropy_weight=weight)
     expected = _scan_step_reference(method, *views(2))
     terms = method.step(views(2), INDEX)
     assert_terms(terms, expected)
@@ -115,7 +115,7 @@ def test_scan_step(weight):
 
 def test_scan_step_spreads_the_images():
     """What the sign of the entropy is for: the loss is smaller where the clusters are even."""
-    method, losses = build(SCAN, neighbours=3), []
+    method, losses = build(SCAN, neighbors=3), []
     with torch.no_grad():
         method.head.weight.zero_()
         for bias in (0.0, 3.0):
@@ -124,7 +124,7 @@ def test_scan_step_spreads_the_images():
     assert losses[0] == pytest.approx(-5 * math.log(CLUSTERS)) and losses[0] < losses[1]
 
 
-# --- self-labelling ---------------------------------------------------------------------------------------------
+# --- self-labeling ---------------------------------------------------------------------------------------------
 
 
 def _self_label_step_reference(method, weak, strong):
@@ -246,7 +246,7 @@ def test_pica_moves_its_idle_head_on():
 
 
 @pytest.mark.parametrize(
-    "cls, options", [(SCAN, {"neighbours": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"resize": 10})]
+    "cls, options", [(SCAN, {"neighbors": 3}), (SelfLabel, {}), (PICA, {}), (PICA, {"resize": 10})]
 )
 def test_assign_is_the_softmax_of_the_target_head(cls, options):
     method = build(cls, **options).eval()

@@ -4,7 +4,7 @@ The first test goes from download to tables over all six benchmarks, all methods
 processes each on two cores. What such a run costs is its start (torch 1.5 s, timm and torchvision 1.4 s, scikit-learn
 1.5 s), so that was made cheap for everyone who has hundreds of small runs: timm only where a network is built,
 scikit-learn only where k-means runs, no garbage collection while importing, evaluation without either (0.7 s). One
-process for several runs would be faster still, but then a run that crashes takes its neighbours along.
+process for several runs would be faster still, but then a run that crashes takes its neighbors along.
 """
 
 import json
@@ -81,14 +81,14 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
             cells = column(tables, protocol, benchmark)
             assert set(cells) == set(TINY_METHODS)
             assert all(map(is_score, cells.values())), cells
-    cells = column(tables, "joint", "cifar10")  # the made-up pictures have the colours of their class
+    cells = column(tables, "joint", "cifar10")  # the made-up pictures have the colors of their class
     assert float(cells["kmeans"]) > 2 * float(cells["random"])
     with pytest.raises(ValueError):  # one split, one protocol
         column(tables, "heldout", "tiny-imagenet")
     for name in ("claims.md", "tables.tex", "figures/scores.png", "figures/curves.svg", "report/index.html"):
         assert (tmp_path / "results" / name).stat().st_size > 0
-    unlabelled = json.loads((tmp_path / "data" / "stl10" / "benchmark.json").read_text())["protocols"]
-    assert "unlabelled" in unlabelled["joint"]["represent"] and "unlabelled" not in unlabelled["joint"]["fit"]
+    unlabeled = json.loads((tmp_path / "data" / "stl10" / "benchmark.json").read_text())["protocols"]
+    assert "unlabeled" in unlabeled["joint"]["represent"] and "unlabeled" not in unlabeled["joint"]["fit"]
 
 
 # What goes wrong on the way: one study in which much does, and what is left of it.
@@ -290,8 +290,8 @@ class Brightness(Method):
 
     def assign(self, images):
         light = images.mean((1, 2, 3))  # B
-        centres = torch.linspace(0, 1, self.problem.clusters)
-        return torch.softmax(-50 * self.options.darkness * (light[:, None] - centres).abs(), 1)
+        centers = torch.linspace(0, 1, self.problem.clusters)
+        return torch.softmax(-50 * self.options.darkness * (light[:, None] - centers).abs(), 1)
 '''
 
 

@@ -12,7 +12,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.contents import Contents, Sources
 
 MEMBER_LIMIT = 512 << 20  # bytes; the largest, CIFAR-100's `train`, has 155 MB

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Downloads
+from benchmarks.datasets.catalog import Downloads
 from scl.util.text import printable
 
 # (row, name for error messages, an encoded image or uint8 H x W x 3)

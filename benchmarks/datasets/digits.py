@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.contents import Contents, Sources
 
 
 def read(dataset: Dataset, sources: Sources) -> Contents:
-    """1,797 grey images of 8 x 8, as three equal channels; every other image of each class is a test
+    """1,797 gray images of 8 x 8, as three equal channels; every other image of each class is a test
     image."""
     from sklearn.datasets import load_digits
 

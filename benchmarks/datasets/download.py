@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from benchmarks.datasets.catalogue import Archive, Downloads, is_url
+from benchmarks.datasets.catalog import Archive, Downloads, is_url
 from benchmarks.datasets.connection import TransferError, host, plain
 from benchmarks.datasets.transfer import transfer
 from scl.engine.locks import locked

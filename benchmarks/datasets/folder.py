@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.contents import Contents, Sources
 from benchmarks.datasets.pieces import Piece, file_piece, in_hash_order, piece_images
 from scl.util.text import printable, say

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset, missing_source
+from benchmarks.datasets.catalog import Dataset, missing_source
 from benchmarks.datasets.connection import plain
 from benchmarks.datasets.contents import Contents, Sources, refuse_twice
 from benchmarks.datasets.pieces import file_piece, in_hash_order, piece_images, tar_pieces

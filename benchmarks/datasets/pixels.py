@@ -13,12 +13,12 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
 MAX_BYTES = 64 << 20  # encoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # formats that decode pixels and do nothing else
-RESIZE = "the centre square, resized by Pillow's bicubic filter with antialiasing"
+RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the centre square, resized once (= shorter side to `size`, then a centre
+    """uint8 size x size x 3: the center square, resized once (= shorter side to `size`, then a center
     crop)."""
     width, height = image.size
     side = min(width, height)
@@ -61,7 +61,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Grey, palette, CMYK and transparent images as RGB; 16-bit grey by its upper byte, where Pillow would
+    """Gray, palette, CMYK and transparent images as RGB; 16-bit gray by its upper byte, where Pillow would
     clip."""
     if image.mode == "RGB":
         return image

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.arrays import write_images
-from benchmarks.datasets.catalogue import Archive, Dataset, Downloads, archives_of, dataset_named
+from benchmarks.datasets.catalog import Archive, Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.contents import Contents, Sources, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.pixels import RESIZE
@@ -37,7 +37,7 @@ def prepare(
 ) -> Path:
     """Lay down the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
-    dataset: its name in the catalogue. size: pixels a side (default: the data set's); larger and smaller
+    dataset: its name in the catalog. size: pixels a side (default: the data set's); larger and smaller
     images are resized once, see `pixels.RESIZE`. larger_size: the images are kept at this size too, for methods
     that ask for it. subset: so many images, drawn without a look at labels.
     clusters: default the number of classes. path: the user's folder, for the data set `folder`. archives:

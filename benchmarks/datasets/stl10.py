@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.contents import Contents, Sources, ranges
 from scl.util.text import printable
 
@@ -18,13 +18,13 @@ SIDE = 96
 IMAGE_BYTES = 3 * SIDE * SIDE
 CHUNK = 200  # images, 5.5 MB
 FOLDER = "stl10_binary"
-PIXELS = {"train": "train_X.bin", "test": "test_X.bin", "unlabelled": "unlabeled_X.bin"}
+PIXELS = {"train": "train_X.bin", "test": "test_X.bin", "unlabeled": "unlabeled_X.bin"}
 LABELS = {"train": "train_y.bin", "test": "test_y.bin"}
 SMALL = 1 << 20  # bytes; the label files have 8,000 at most
 
 
 def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of stl10_binary.tar.gz, in the official order: train, test, unlabelled (label -1).
+    """Contents of stl10_binary.tar.gz, in the official order: train, test, unlabeled (label -1).
 
     The archive is walked twice, first for labels and lengths: pixels may stand before labels in it.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalogue import Dataset
+from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.contents import Contents, Sources, hash_order, refuse_twice
 from benchmarks.datasets.pixels import MAX_BYTES
 

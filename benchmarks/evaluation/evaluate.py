@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.evaluation.metrics import clustering_scores, neighbour_purity
+from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
 from scl.engine.artifacts import Record, damage, read
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
@@ -22,9 +22,9 @@ def evaluate_run(directory, data_folder) -> Path:
     """Score the run in `directory` with the labels in `data_folder`; write and return its metrics.json.
 
     Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images
-    without a label (-1) are left out and counted as "unlabelled". A data set without labels gets
+    without a label (-1) are left out and counted as "unlabeled". A data set without labels gets
     "scores": null and a "reason". "of" says what was scored by which version, so that a metrics.json left over
-    from an earlier training is recognised (benchmarks.state).
+    from an earlier training is recognized (benchmarks.state).
 
     Raises ValueError if the run was made on other images than those in `data_folder` or evaluated others than its
     protocol says, Damaged (with the file set aside) if a file of the run is not what training wrote.
@@ -109,23 +109,23 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
 
 
 def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
-    labelled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
-    if labels is None or not labelled.any():
+    labeled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
+    if labels is None or not labeled.any():
         return {"scores": None, "reason": "the data set has no labels", "per_epoch": []} | dict.fromkeys(
-            ("oracle", "neighbour_purity", "unlabelled")
+            ("oracle", "neighbor_purity", "unlabeled")
         )
-    truth = labels[arrays["rows"]][labelled]
-    confidence = arrays["confidence"][labelled] if arrays["confidence"].size else None
+    truth = labels[arrays["rows"]][labeled]
+    confidence = arrays["confidence"][labeled] if arrays["confidence"].size else None
     curve = []
     for epoch, assigned in zip(arrays["epochs"], arrays["per_epoch"]):
-        scores = clustering_scores(truth, assigned[labelled], clusters=clusters)
+        scores = clustering_scores(truth, assigned[labeled], clusters=clusters)
         curve.append({"epoch": int(epoch)} | {name: scores[name] for name in ("acc", "nmi", "ari")})
     best = max(curve, key=lambda point: point["acc"], default=None)
-    mined = arrays.get("neighbours", np.empty(0)).size
+    mined = arrays.get("neighbors", np.empty(0)).size
     return {
-        "scores": clustering_scores(truth, arrays["assignments"][labelled], confidence=confidence, clusters=clusters),
+        "scores": clustering_scores(truth, arrays["assignments"][labeled], confidence=confidence, clusters=clusters),
         "per_epoch": curve,
         "oracle": best and {"acc": best["acc"], "epoch": best["epoch"]},
-        "neighbour_purity": neighbour_purity(labels, arrays["neighbours"], arrays["neighbour_rows"]) if mined else None,
-        "unlabelled": int((~labelled).sum()),
+        "neighbor_purity": neighbor_purity(labels, arrays["neighbors"], arrays["neighbor_rows"]) if mined else None,
+        "unlabeled": int((~labeled).sum()),
     }

@@ -50,22 +50,22 @@ def matched_accuracy(labels: np.ndarray, assignments: np.ndarray) -> float:
     return float(table[rows, columns].sum() / len(labels))
 
 
-def neighbour_purity(labels, neighbours, rows) -> float | None:
-    """Share of mined neighbours that have their image's label.
+def neighbor_purity(labels, neighbors, rows) -> float | None:
+    """Share of mined neighbors that have their image's label.
 
-    `labels` (N) of the whole data set, `rows` (m) the images whose neighbours were mined, as rows of the
-    data set, `neighbours` (m x k) also rows of the data set. An image listed as its own neighbour does not
-    count, nor does a pair with an unlabelled (-1) end. None if no pair is left.
+    `labels` (N) of the whole data set, `rows` (m) the images whose neighbors were mined, as rows of the
+    data set, `neighbors` (m x k) also rows of the data set. An image listed as its own neighbor does not
+    count, nor does a pair with an unlabeled (-1) end. None if no pair is left.
     """
     labels, rows = np.asarray(labels), np.asarray(rows)
-    neighbours = np.asarray(neighbours)  # m x k
-    if neighbours.ndim != 2 or len(neighbours) != len(rows):
-        raise ValueError(f"neighbours must be {len(rows)} x k, one row per image; their shape is {neighbours.shape}")
-    for name, index in (("rows", rows), ("neighbours", neighbours)):
+    neighbors = np.asarray(neighbors)  # m x k
+    if neighbors.ndim != 2 or len(neighbors) != len(rows):
+        raise ValueError(f"neighbors must be {len(rows)} x k, one row per image; their shape is {neighbors.shape}")
+    for name, index in (("rows", rows), ("neighbors", neighbors)):
         if index.size and (index.min() < 0 or index.max() >= len(labels)):
             raise ValueError(f"{name} point outside the {len(labels)} images of the data set")
-    own, other = labels[rows][:, None], labels[neighbours]  # m x 1, m x k
-    counted = (neighbours != rows[:, None]) & (own >= 0) & (other >= 0)
+    own, other = labels[rows][:, None], labels[neighbors]  # m x 1, m x k
+    counted = (neighbors != rows[:, None]) & (own >= 0) & (other >= 0)
     return float((own == other)[counted].mean()) if counted.any() else None
 
 

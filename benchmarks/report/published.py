@@ -11,7 +11,7 @@ from importlib import resources
 
 import pandas as pd
 
-from benchmarks.datasets.catalogue import dataset_named
+from benchmarks.datasets.catalog import dataset_named
 
 RECONSTRUCTED = {
     "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "

@@ -35,7 +35,7 @@ COLUMNS = {  # of runs.csv. Shares and scores are fractions, times seconds, memo
     "largest_share": NUMBER,
     "smallest_share": NUMBER,
     "mean_confidence": NUMBER,
-    "neighbour_purity": NUMBER,
+    "neighbor_purity": NUMBER,
     "oracle_acc": NUMBER,  # best kept epoch by labels: for display only
     "oracle_epoch": COUNT,
     "epochs": COUNT,
@@ -122,7 +122,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
         | (metrics.scores.model_dump() if metrics.scores else {})
         | {f"oracle_{name}": value for name, value in (metrics.oracle.model_dump() if metrics.oracle else {}).items()}
         | {
-            "neighbour_purity": metrics.neighbour_purity,
+            "neighbor_purity": metrics.neighbor_purity,
             "chain_seconds": record.seconds + sum(earlier.seconds for earlier in before),
             "peak_memory_mb": record.peak_memory_bytes / 1e6,
             "torch": record.versions.get("torch") or "",

@@ -29,8 +29,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
         operations.resize,
         operations.flip,
         operations.affine,
-        operations.colour_jitter,
-        operations.greyscale,
+        operations.color_jitter,
+        operations.grayscale,
         operations.blur,
         operations.noise,
         operations.scan_strong,
@@ -55,7 +55,7 @@ def build(spec: Any, size: int | None = None) -> Callable[[Tensor, torch.Generat
     @torch.no_grad()
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            result = images.float().contiguous()  # colour works on planes, and bfloat16 is too coarse for hue
+            result = images.float().contiguous()  # color works on planes, and bfloat16 is too coarse for hue
             for function, parameters in steps:
                 result = function(result, generator, **parameters)
         return result.to(images.dtype)

@@ -1,4 +1,4 @@
-"""Colour of a batch in [0, 1]. Parameters are tensors, a row an image; no randomness, inputs stay unchanged.
+"""Color of a batch in [0, 1]. Parameters are tensors, a row an image; no randomness, inputs stay unchanged.
 
 The meaning of every parameter is torchvision's (transforms.v2.functional), against which the tests compare.
 """
@@ -12,12 +12,12 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # rows of `factors`, entries o
 
 
 def luminance(images: Tensor) -> Tensor:
-    """B x 3 x H x W -> B x H x W, the grey of ITU-R 601."""
+    """B x 3 x H x W -> B x H x W, the gray of ITU-R 601."""
     red, green, blue = images.unbind(1)
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def grey(images: Tensor) -> Tensor:
+def gray(images: Tensor) -> Tensor:
     """Three equal channels."""
     return luminance(images)[:, None].expand(images.shape)
 
@@ -57,7 +57,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     low, high = images.amin(1), images.amax(1)
     chroma = high - low
     is_red, is_green = (high.clone().eq_(red), high.eq_(green))  # 0 or 1: on a CPU torch.where costs five times lerp
-    # hue in sixths of the circle, times chroma; grey pixels have chroma 0 and no hue
+    # hue in sixths of the circle, times chroma; gray pixels have chroma 0 and no hue
     hue = torch.lerp((red - green).add_(chroma, alpha=4), (blue - red).add_(chroma, alpha=2), is_green)
     hue = hue.lerp_(green - blue, is_red).div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)
     hue = hue.sub_((hue / 6).floor_(), alpha=6)  # into [0, 6)
@@ -68,17 +68,17 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _weights(kind: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The shares of the image, its grey and its mean grey in a blend (the rest is black); shapes as kind."""
+    """The shares of the image, its gray and its mean gray in a blend (the rest is black); shapes as kind."""
     rest = 1 - factor
     return factor, rest * (kind == SATURATION), rest * (kind == CONTRAST)
 
 
 def _blend_(images: Tensor, weights: Iterable[Tensor]) -> Tensor:
     """In place: the blend by three weights of B each, clamped to [0, 1]."""
-    own, to_grey, to_mean = (weight[:, None, None] for weight in weights)
-    grey_plane = luminance(images)
-    mean = grey_plane.mean((1, 2), keepdim=True)
-    added = torch.addcmul(mean * to_mean, grey_plane, to_grey)  # B x H x W
+    own, to_gray, to_mean = (weight[:, None, None] for weight in weights)
+    gray_plane = luminance(images)
+    mean = gray_plane.mean((1, 2), keepdim=True)
+    added = torch.addcmul(mean * to_mean, gray_plane, to_gray)  # B x H x W
     return images.mul_(own[:, None]).add_(added[:, None]).clamp_(0, 1)
 
 

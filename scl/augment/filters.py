@@ -33,7 +33,7 @@ def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     inner = images[:, :, 1:-1, 1:-1]
     smooth = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     smooth = smooth[..., :-2] + smooth[..., 1:-1] + smooth[..., 2:]
-    smooth = smooth.add_(inner, alpha=4).div_(13)  # the centre weighs 5, its neighbours 1
+    smooth = smooth.add_(inner, alpha=4).div_(13)  # the center weighs 5, its neighbors 1
     result = images.clone()
     result[:, :, 1:-1, 1:-1] += (inner - smooth).mul_((factor - 1)[:, None, None, None])
     return result.clamp_(0, 1)

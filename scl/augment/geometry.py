@@ -42,7 +42,7 @@ def mirror(images: Tensor) -> Tensor:
 def inverse_matrices(
     angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor
 ) -> Tensor:
-    """B x 2 x 3: from output to input pixels relative to the centre. Six tensors of B.
+    """B x 2 x 3: from output to input pixels relative to the center. Six tensors of B.
 
     Angles and shears in degrees, shifts in pixels, with torchvision's meaning and signs (RandomAffine).
     """
@@ -70,8 +70,8 @@ def warp(images: Tensor, matrices: Tensor, *, mode: str = "bilinear") -> Tensor:
     return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def spans(centre: Tensor, reach: Tensor, *, length: int) -> Tensor:
-    """B x length booleans: [c - reach, c + reach), where c is the pixel at the share `centre` in [0, 1)."""
-    pixels = torch.arange(length, device=centre.device)
-    centre, reach = (centre * length).floor()[:, None], reach[:, None]
-    return (pixels >= centre - reach) & (pixels < centre + reach)
+def spans(center: Tensor, reach: Tensor, *, length: int) -> Tensor:
+    """B x length booleans: [c - reach, c + reach), where c is the pixel at the share `center` in [0, 1)."""
+    pixels = torch.arange(length, device=center.device)
+    center, reach = (center * length).floor()[:, None], reach[:, None]
+    return (pixels >= center - reach) & (pixels < center + reach)

@@ -65,7 +65,7 @@ def crop_boxes(
 ) -> Tensor:
     """B x 4 whole numbers (top, left, height, width), drawn as torchvision's RandomResizedCrop draws them.
 
-    Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centred box
+    Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centered box
     whose ratio is allowed.
     """
     batch, _, height, width = shape
@@ -144,7 +144,7 @@ def affine(
     return geometry.warp(images.float(), matrices).to(images.dtype)
 
 
-def colour_jitter(
+def color_jitter(
     images: Tensor,
     generator: torch.Generator,
     *,
@@ -164,9 +164,9 @@ def colour_jitter(
     return color.where(chosen, color.jitter, images.float(), factors, order).to(images.dtype)
 
 
-def greyscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
+def grayscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
     """Three equal channels."""
-    return color.where(chance(generator, probability, len(images)), color.grey, images)
+    return color.where(chance(generator, probability, len(images)), color.gray, images)
 
 
 def noise(images: Tensor, generator: torch.Generator, *, std: Strength = 0.05) -> Tensor:
@@ -207,10 +207,10 @@ def scan_strong(
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fill: Chance = 0.45) -> Tensor:
-    """One square hole an image, its side drawn from 1..largest, its centre anywhere; `fill` is its grey.
+    """One square hole an image, its side drawn from 1..largest, its center anywhere; `fill` is its gray.
 
-    As in SCAN, whose holes reach side // 2 to each side of the centre (so a side of 1 is no hole at all) and
-    are the mean colour; 0.45 is the grey of natural images.
+    As in SCAN, whose holes reach side // 2 to each side of the center (so a side of 1 is no hole at all) and
+    are the mean color; 0.45 is the gray of natural images.
     """
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)

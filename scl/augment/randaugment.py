@@ -2,7 +2,7 @@
 
 Fourteen functions over a batch would mostly compute what nobody asked for. They are four families, and within
 a family the operation is only a parameter: geometry is one affine resampling (nearest, as PIL's default,
-black outside), colour is one blend, sharpness one filter, and the rest are tables of 256 entries a channel,
+black outside), color is one blend, sharpness one filter, and the rest are tables of 256 entries a channel,
 computed on 8-bit values as in PIL. Names, order and ranges: data/augment.py of SCAN (van Gansbeke et al.,
 ECCV 2020).
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from scl.augment import color, filters, geometry
 
-RANGES = {  # neighbours belong to one family
+RANGES = {  # neighbors belong to one family
     "identity": (0.0, 0.0),
     "rotate": (-30.0, 30.0),  # degrees, counter-clockwise
     "shear_x": (-0.1, 0.1),
     "shear_y": (-0.1, 0.1),
     "translate_x": (-0.1, 0.1),  # share of the side
     "translate_y": (-0.1, 0.1),
-    "colour": (0.05, 0.95),  # 1 is the image
+    "color": (0.05, 0.95),  # 1 is the image
     "contrast": (0.05, 0.95),
     "brightness": (0.05, 0.95),
     "sharpness": (0.05, 0.95),
@@ -50,7 +50,7 @@ def apply(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     images = images.clone()
     for first, last, function in (
         ("rotate", "translate_y", _move),
-        ("colour", "brightness", _tint),
+        ("color", "brightness", _tint),
         ("sharpness", "sharpness", _sharpen),
         ("autocontrast", "posterize", _look_up),
     ):
@@ -64,7 +64,7 @@ def _move(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     amount = {name: torch.where(kind == KINDS[name], value, 0.0) for name in list(KINDS)[1:6]}
     angle = amount["rotate"] * (math.pi / 180)
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    # from output to input, about the centre; PIL's shears leave the top left corner in place
+    # from output to input, about the center; PIL's shears leave the top left corner in place
     shift_x = amount["shear_x"] * (height / 2) + amount["translate_x"] * width
     shift_y = amount["shear_y"] * (width / 2) + amount["translate_y"] * height
     first = torch.stack([cosine, amount["shear_x"] - sine, shift_x], dim=1)
@@ -74,7 +74,7 @@ def _move(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
 
 def _tint(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     blend = torch.where(kind == KINDS["contrast"], color.CONTRAST, color.BRIGHTNESS)
-    return color.adjust(images, torch.where(kind == KINDS["colour"], color.SATURATION, blend), value)
+    return color.adjust(images, torch.where(kind == KINDS["color"], color.SATURATION, blend), value)
 
 
 def _sharpen(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:

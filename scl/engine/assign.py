@@ -48,7 +48,7 @@ def assignments(
     if not method.clusters_by_kmeans:
         return result.argmax(1).astype(np.int64), result.max(1).astype(np.float32)
     same = evaluated is fit
-    fitted = result if same else outputs(method, fit, autocast=autocast, first=fit.fit)  # unlabelled ones come after
+    fitted = result if same else outputs(method, fit, autocast=autocast, first=fit.fit)  # unlabeled ones come after
     found = kmeans(fitted, result, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=seed)
     return found, np.empty(0, np.float32)
 

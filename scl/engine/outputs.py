@@ -55,10 +55,10 @@ def _write_assignments(trainer: "Trainer", final: np.ndarray, confidence: np.nda
         if trainer.curve
         else np.empty((0, len(final)), np.int16),
     }
-    neighbours = getattr(trainer.method, "neighbours", None)
-    if neighbours is not None:  # evaluation reports their purity
-        arrays["neighbours"] = trainer.images.rows[neighbours.cpu().numpy()].astype(np.int32)
-        arrays["neighbour_rows"] = trainer.images.rows[: len(neighbours)]
+    neighbors = getattr(trainer.method, "neighbors", None)
+    if neighbors is not None:  # evaluation reports their purity
+        arrays["neighbors"] = trainer.images.rows[neighbors.cpu().numpy()].astype(np.int32)
+        arrays["neighbor_rows"] = trainer.images.rows[: len(neighbors)]
     with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 

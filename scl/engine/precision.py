@@ -26,7 +26,7 @@ def _cpu_multiplies_bf16() -> bool:
 
 def compute_in(dtype: torch.dtype) -> None:
     """fp32 means fp32: torch lets convolutions on a GPU from Ampere on round their inputs to TF32. Products in float32
-    (neighbours, decisions) are never rounded, whatever the networks compute in."""
+    (neighbors, decisions) are never rounded, whatever the networks compute in."""
     torch.backends.cudnn.allow_tf32 = dtype != torch.float32
     torch.backends.cuda.matmul.allow_tf32 = False
 

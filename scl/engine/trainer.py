@@ -79,7 +79,7 @@ class Trainer:
         self.seeds = Seeds(run.benchmark, run.stage, run.seed)
         method_class = find_class(run.method)
         self.facts = describe(run.data)  # once: the benchmark may be prepared again while the run trains
-        use = "represent" if method_class.uses_unlabelled else "fit"
+        use = "represent" if method_class.uses_unlabeled else "fit"
         self.images = images.load(run.data, run.protocol, use, size=run.image_size, facts=self.facts, device=device)
         self.evaluated = self._evaluated_images()
         weights, checksum = artifacts.weights_of(Path(run.after)) if run.after else (None, None)
@@ -115,7 +115,7 @@ class Trainer:
         mean, std = self.images.statistics()
         problem = Problem(
             images=self.images.fit,
-            unlabelled=len(self.images) - self.images.fit,
+            unlabeled=len(self.images) - self.images.fit,
             clusters=clusters,
             size=self.facts["size"][0],
             epochs=self.run.training.epochs,
@@ -203,7 +203,7 @@ class Trainer:
         return self.method.draw(self.images, index, self.augment, generator)
 
     def learn(self, views: tuple[Tensor, ...], index: Tensor) -> None:
-        """Forward, backward, optimiser and memory; waits for nothing on the device."""
+        """Forward, backward, optimizer and memory; waits for nothing on the device."""
         torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers of a method
         with self.autocast():
             terms = self.method.step(views, index)
@@ -221,7 +221,7 @@ class Trainer:
         self.epoch_losses.append(values.detach())
 
     def _check_losses(self) -> None:
-        """One synchronisation for many steps; names the first term that is not finite."""
+        """One synchronization for many steps; names the first term that is not finite."""
         fresh = self.epoch_losses[self.losses_checked :]
         if fresh:
             values = torch.stack(fresh).cpu()  # steps x terms

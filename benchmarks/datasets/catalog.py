@@ -1,7 +1,7 @@
 """The data sets as data: archives and their checksums, counts, classes, protocols, who reads them.
 
 Nothing here opens a file or the network, and nothing here imports torch: the Snakefile reads this module
-before any job starts. A data set is one `Dataset` in `CATALOGUE`; nothing else in the project knows its name.
+before any job starts. A data set is one `Dataset` in `CATALOG`; nothing else in the project knows its name.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class ImageNetSource(Settings):
 
 def _known_file(file: str) -> str:
     if file not in known_files():
-        raise ValueError(f"no file of the catalogue{did_you_mean(file, known_files())}")
+        raise ValueError(f"no file of the catalog{did_you_mean(file, known_files())}")
     return file
 
 
@@ -95,14 +95,14 @@ def is_url(text: str) -> bool:
 
 
 def known_files() -> list[str]:
-    return sorted({archive.file for dataset in CATALOGUE.values() for archive in dataset.archives})
+    return sorted({archive.file for dataset in CATALOG.values() for archive in dataset.archives})
 
 
 def dataset_named(name: str) -> Dataset:
     """The data set of this name; ValueError with the nearest known one."""
-    if name not in CATALOGUE:
-        raise ValueError(f"no data set is called {name!r}{did_you_mean(name, CATALOGUE)}")
-    return CATALOGUE[name]
+    if name not in CATALOG:
+        raise ValueError(f"no data set is called {name!r}{did_you_mean(name, CATALOG)}")
+    return CATALOG[name]
 
 
 def archives_of(dataset: Dataset, downloads: Downloads) -> list[Archive]:
@@ -144,9 +144,9 @@ TWO_SPLITS: Protocols = {
     "joint": {"fit": ("train", "test"), "represent": ("train", "test"), "assign": ("train", "test")},
     "heldout": {"fit": ("train",), "represent": ("train",), "assign": ("test",)},
 }
-WITH_UNLABELLED: Protocols = {
-    "joint": {**TWO_SPLITS["joint"], "represent": ("train", "test", "unlabelled")},
-    "heldout": {**TWO_SPLITS["heldout"], "represent": ("train", "unlabelled")},
+WITH_UNLABELED: Protocols = {
+    "joint": {**TWO_SPLITS["joint"], "represent": ("train", "test", "unlabeled")},
+    "heldout": {**TWO_SPLITS["heldout"], "represent": ("train", "unlabeled")},
 }
 
 # The last source of each is the official address. A mirror stands before it where that host is slow:
@@ -213,8 +213,8 @@ _ALL = (
         clusters=10,
         size=96,
         read="benchmarks.datasets.stl10:read",
-        counts={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
-        protocols=WITH_UNLABELLED,
+        counts={"train": 5_000, "test": 8_000, "unlabeled": 100_000},
+        protocols=WITH_UNLABELED,
         archives=(
             Archive(
                 file="stl10_binary.tar.gz",
@@ -284,4 +284,4 @@ _ALL = (
         user_path=True,
     ),
 )
-CATALOGUE: Mapping[str, Dataset] = MappingProxyType({dataset.name: dataset for dataset in _ALL})
+CATALOG: Mapping[str, Dataset] = MappingProxyType({dataset.name: dataset for dataset in _ALL})
