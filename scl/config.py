@@ -30,7 +30,14 @@ PLAIN = {
 class Settings(BaseModel):
     """Base of all settings: other types and unknown keys are refused, and nothing changes once it is read."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # the string below a field is its entry in the page of configuration keys
+    )
 
     @model_validator(mode="before")
     @classmethod
