@@ -29,7 +29,6 @@ from benchmarks.torchvision_pipeline import OrdinaryTraining
 from scl import config
 from scl.engine import gpu_lease
 from scl.engine.io import sha256, write_json
-from scl.engine.outputs import CODE_ROOT
 from scl.engine.provenance import cores, provenance
 from scl.engine.train import Trainer
 
@@ -94,7 +93,7 @@ def bench(study: Study, plan: Plan, *, gpus: int = 1, threads: int = 1, report=p
         return {
             "method": plan.stage,
             **dataclasses.asdict(plan),
-            **provenance(CODE_ROOT, device=device),
+            **provenance(device=device),
             "precision": subject.precision,
             "views": subject.views,
             "parts": parts,

@@ -10,11 +10,11 @@ from benchmarks.datasets.contents import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import config
-from scl.util.classes import FAILURES, described, find_class
-from scl.util.imports import uncollected
+from scl.util.classes import FAILURES, describe_error, find_class
+from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, shown
 
-with uncollected():
+with gc_paused():
     from scl import augment, networks
     from scl.method import Method
 
@@ -54,7 +54,7 @@ def _class_of(dotted: str, where: str) -> type[Method]:
         try:
             names = getattr(found, name)
         except FAILURES as error:
-            raise ValueError(f"{where}: {dotted}.{name}: {described(error)}") from None
+            raise ValueError(f"{where}: {dotted}.{name}: {describe_error(error)}") from None
         if not isinstance(names, (tuple, list)) or not all(isinstance(one, str) for one in names):
             raise ValueError(f"{where}: {dotted}.{name}: expected names, such as ('view',), got {shown(names)}")
     if found.assign is Method.assign or not callable(found.assign):

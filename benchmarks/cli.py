@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.datasets.connection import plain_text
 from scl import config
 from scl.engine.io import RunFailed
-from scl.util.imports import uncollected
+from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, printable
 
 
@@ -201,7 +201,7 @@ def prepare(options):
 
 def train(options):
     """Train one run, or go on with it; what it is stands in its run.yaml."""
-    with uncollected():
+    with gc_paused():
         from scl.engine.train import train as train_run
 
     print(
@@ -233,7 +233,7 @@ def run(options):
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    with uncollected():
+    with gc_paused():
         from benchmarks.single import find_run, run_single
     planned = find_run(study, options.run)
     check_study(study)
@@ -289,7 +289,7 @@ def bench(options):
     from benchmarks.study import load_study
 
     study = load_study(options.study)
-    with uncollected():
+    with gc_paused():
         from benchmarks import bench as benching
         from benchmarks.check import check_methods
     check_methods(study)

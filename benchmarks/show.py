@@ -29,7 +29,7 @@ def describe_settings(source, study: Study, wanted: str) -> str:
         )
     run, files = planned[wanted], files_of(source)
     lines = []
-    for key, value in config.as_mapping(config.complete(study.settings(run))).items():
+    for key, value in config.complete(study.settings(run)).model_dump().items():
         if key not in SETTINGS:
             lines.append(_line(f"{key}: {_yaml(value)}", OF_THE_REST.get(key, "this run")))
             continue

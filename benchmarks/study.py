@@ -212,7 +212,7 @@ def write_plan(study: Study, resolved: dict) -> None:
 
 def write_run(study: Study, run: Run) -> None:
     """The complete run.yaml of one run, rewritten only if its content changes."""
-    write_yaml_if_changed(run.directory / "run.yaml", config.as_mapping(config.complete(study.settings(run))))
+    write_yaml_if_changed(run.directory / "run.yaml", config.complete(study.settings(run)).model_dump())
 
 
 def plan_is_written(study: Study, resolved: dict) -> bool:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scl.config import Network
-from scl.util.imports import uncollected
+from scl.util.imports import gc_paused
 from scl.util.text import shown
 
 USUAL = ("resnet18", "resnet34", "resnet50")
@@ -115,7 +115,7 @@ def _create(network: Network, channels_in: int, **stem: Any) -> nn.Module:
 
 def _timm() -> Any:
     """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
-    with uncollected():
+    with gc_paused():
         from scl.util.shim import torchvision  # noqa: F401  before timm, which imports it
 
         import timm  # isort: skip

@@ -53,5 +53,5 @@ def test_it_is_named_where_it_stands(own):
     _, plan = own
     with pytest.raises(ValueError, match="'own_method.Random' stands elsewhere: name it 'baselines.controls.Random'"):
         check_methods(plan(own={"method": "own_method.Random"}))
-    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: no such file"):
+    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: No module"):
         plan(own={"method": "nowhere.at_all.Own"})

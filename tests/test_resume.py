@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(digits, tmp_path, undisturbed
     damage(run / "checkpoint.pt")
     assert status_of(start([run], tmp_path / "log")) == 0
     said = (tmp_path / "log").read_text()
-    assert "its checksum differs" in said and "going on from the previous checkpoint" in said
+    assert "its checksum differs" in said and "resuming from the previous checkpoint" in said
     assert_equal(run, undisturbed["scl"])
 
 

@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_run_yaml_will_hold(scl):
     assert (status, error) == (0, "")
     study = load_study("mine.yaml")
     planned = config.complete(study.settings(study.run("tiny", "joint", "again", 4)))
-    assert yaml.safe_load(shown) == config.as_mapping(planned)
+    assert yaml.safe_load(shown) == planned.model_dump()
     assert planned.training.epochs == 2 and planned.options["temperature"] == 0.2
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
-from scl.engine.artifacts import Record, damage, read
+from scl.engine.artifacts import damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
 
@@ -53,18 +53,6 @@ def evaluate_run(directory, data_folder) -> Path:
     scored = _scores(_labels(data_folder, benchmark), arrays, benchmark["clusters"])
     write_json(directory / "metrics.json", scored | metrics)
     return directory / "metrics.json"
-
-
-def read_record(directory: Path) -> Record:
-    """The record of a finished run; Damaged (set aside, where it is there) if there is none."""
-    path = directory / "record.json"
-    try:
-        record = read(path, Record)
-    except Damaged as error:
-        raise set_aside(path, error) from None
-    if record is None:
-        raise Damaged(f"{path} is missing: the run is not finished: train it first")
-    return record
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
