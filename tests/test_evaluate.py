@@ -218,6 +218,6 @@ def test_a_description_that_is_cut_off_is_named_with_the_way_out(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (data / "benchmark.json").write_text('{"prot')
     with pytest.raises(
-        ValueError, match="benchmark.json: damaged .not JSON.; rerun the study to prepare the benchmark again"
+        ValueError, match="benchmark.json: damaged .not JSON.; rerun the study to prepare"
     ):
         evaluate_run(run, data)

@@ -55,3 +55,11 @@ def test_it_is_named_where_it_stands(own):
         check_methods(plan(own={"method": "own_method.Random"}))
     with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: No module"):
         plan(own={"method": "nowhere.at_all.Own"})
+
+
+def test_an_error_names_the_line_of_the_custom_file(own):
+    """Not the line of this project in which it was raised."""
+    path, plan = own
+    path.write_text("from scl.util.yaml_file import load_yaml\n\nload_yaml('missing.yaml')\n")
+    with pytest.raises(ValueError, match="own_method.py line 3: ValueError: missing.yaml: cannot be read"):
+        plan()

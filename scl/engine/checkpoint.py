@@ -53,7 +53,7 @@ def previous(path: str | Path) -> Path:
 
 
 def load(path: str | Path, *, fingerprint: str, report: Report = say) -> dict[str, Any] | None:
-    """The newest valid state with this fingerprint, on the CPU, from `path` or the previous checkpoint; None if there is none.
+    """The newest valid state with this fingerprint, from `path` or the previous checkpoint, on the CPU; None if none.
 
     A damaged file is renamed to `<name>.damaged`, a state with another fingerprint is left alone; `report`
     gets a line on each, and one if the previous checkpoint is used. OSError if a file cannot be read.

@@ -168,21 +168,16 @@ class Trainer:
                     raise SystemExit(stop.status)
             self._end_epoch()
 
-    def steps_per_epoch(self) -> tuple[int, int]:
-        """(steps, batch size) of this epoch; `Method.keeps_last_batch` decides whether a partial last batch counts."""
-        pool = self.method.pool(self.epoch)
-        batch = min(self.run.training.batch_size, pool)
-        return math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch, batch
-
     def steps_of_epoch(self) -> Iterator[None]:
         """Train the remaining steps of this epoch; yields after each."""
         self.method.epoch = self.epoch
         assert self.optimizer is not None  # there are epochs
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.run.training, self.epoch)
-        steps, batch = self.steps_per_epoch()
-        order = torch.randperm(self.method.pool(self.epoch), generator=self.seeds.generator("order", self.epoch))
-        order = order.to(self.device)
+        pool = self.method.pool(self.epoch)
+        batch = min(self.run.training.batch_size, pool)
+        steps = math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch
+        order = torch.randperm(pool, generator=self.seeds.generator("order", self.epoch)).to(self.device)
         while self.step_in_epoch < steps:
             index = order[self.step_in_epoch * batch : (self.step_in_epoch + 1) * batch]  # B
             self.learn(self.draw(index), index)
