@@ -61,5 +61,5 @@ def test_an_error_names_the_line_of_the_custom_file(own):
     """Not the line of this project in which it was raised."""
     path, plan = own
     path.write_text("from scl.util.yaml_file import load_yaml\n\nload_yaml('missing.yaml')\n")
-    with pytest.raises(ValueError, match="own_method.py line 3: ValueError: missing.yaml: cannot be read"):
+    with pytest.raises(ValueError, match="own_method.py line 3: ValueError: missing.yaml: cannot read the file"):
         plan()

@@ -76,4 +76,4 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise ValueError(f"{path}: cannot read the file: {getattr(error, 'strerror', error)}") from None
