@@ -61,7 +61,6 @@ class Network(Settings):
     layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None  # blocks a stage; None = the backbone's own
     pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
     pool_padding: int = Field(default=0, ge=0, le=1)  # of that max-pool; 1 in the official codes of SCAN and PICA
-    sobel: bool = False  # PICA's official input: gray, two fixed Sobel channels
     initialization: Literal["timm", "torch"] = "timm"  # convolutions N(0, sqrt(2 / fan out)) | as PICA's official code
 
     @field_validator("layers")

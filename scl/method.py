@@ -1,14 +1,15 @@
-"""What a method is: two verbs, `step` and `assign`, and a word on what it draws and what it prepares.
+"""Base class of all methods: turns images into cluster assignments and is never given a label.
 
-A method turns images into cluster assignments and is given no label. To add one, write a class like those in
-`baselines/` anywhere on the Python path and name it by its dotted path in a configuration; the conformance tests
-(`pytest tests/test_conformance.py --method my_file.MyMethod`) check it against everything the harness relies on.
+To add a method, write a class like those in `baselines/` anywhere on the Python path and name it by its dotted path in
+a configuration. `pytest tests/test_conformance.py --method my_file.MyMethod` checks it against everything that the
+harness relies on.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,94 +20,144 @@ from scl.networks import Encoder
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method may know: how many images (those to cluster come first), how many clusters, how long."""
+    """What a method may know of its task."""
 
-    images: int  # images to cluster while training
+    images: int  # to cluster while training; they come first
     unlabeled: int  # further images, allowed for representation learning only (STL-10)
     clusters: int
     size: int  # pixels a side
     epochs: int
-    mean: tuple[float, ...]  # of the training images, by channel
+    mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
 
 
 class Method(nn.Module):
-    """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
+    """A clustering method; its modules, parameters and buffers are saved, restored and moved to the device.
 
-    version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
-    Options: ClassVar[type[MethodOptions]] = MethodOptions  # a class of your own derived from it: hyper-parameters
-    augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
-    follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
+    Required: `step`, unless the method does not train, and `assign`. Optional, with a default: the class attributes
+    and all other hooks, listed in the order in which the training loop (scl/engine/trainer.py) calls them.
+    Shapes: B images of a batch, N images in all, K clusters, D features; images are B x 3 x H x W in [0, 1].
+    """
+
+    version: ClassVar[int] = 1
+    """Raise when the mathematics changes: finished runs are then trained again."""
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    """Hyper-parameters, a subclass of MethodOptions; `self.options` is an instance."""
+    augmentations: ClassVar[tuple[str, ...]] = ()
+    """Names of the augmentations that a configuration must define for `draw`."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Names of the sub-modules whose weights are taken from the run named by `after`."""
     uses_unlabeled: ClassVar[bool] = False
-    keeps_last_batch: ClassVar[bool] = False  # train on a last batch that is not full, or drop it
-    zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.trainer.fill_idle_gradients
+    """Whether the images given include those allowed for representation learning only."""
+    keeps_last_batch: ClassVar[bool] = False
+    """Whether the last batch of an epoch is used even if it is not full."""
+    zero_idle_gradients: ClassVar[bool] = False
+    """Whether trained parameters without a gradient get one of zero, see scl.engine.trainer.fill_idle_gradients."""
 
     def __init__(self, options: Any, problem: Problem, network: Network):
+        """Build the modules: on the CPU, before weights are loaded, with torch's global generator seeded for it."""
         super().__init__()
         self.options, self.problem = options, problem
-        self.epoch = 0
-        self.counts: dict[str, int] = {}  # events worth reporting; saved in checkpoints, shown in the record
+        self.epoch = 0  # set by the training loop, from 0
+        self.counts: dict[str, int] = {}  # see `count`
 
-    def encoder_for(self, network: Network) -> Encoder:
-        return Encoder(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
+    # --- required ------------------------------------------------------------------------------------------------
+
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name, scalars; called for every batch, under autocast.
+
+        views: of `draw`, B x 3 x H x W each; index: B positions. The loop minimizes the sum of the terms.
+        """
+        raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
+
+    def assign(self, images: Tensor) -> Tensor:
+        """B x K probabilities or, if `clusters_by_kmeans`, B x D features, of unaugmented images.
+
+        Called in evaluation mode, without gradients and under autocast, after epochs of the curve and at the end.
+        """
+        raise NotImplementedError
+
+    # --- optional: before training -------------------------------------------------------------------------------
 
     @staticmethod
     def image_size(options: Any) -> int | None:
-        """Pixels a side of the images that `draw` and `assign` want, where the benchmark is stored at them (its
-        larger_size); else they get the benchmark's usual size, `problem.size`, as do all methods that return None."""
+        """Pixels a side of the images for `draw` and `assign`; None: the usual ones, `problem.size`.
+
+        Called when a run is planned. Has an effect on benchmarks that are stored at this size too (`larger_size`).
+        """
         return None
 
-    # --- before and while training ---------------------------------------------------------------------------
-
-    def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """Once before the first epoch, with the weights of the preceding stage loaded: neighbors, memory."""
-
-    def pool(self, epoch: int) -> int:
-        """How many images this epoch visits, counted from the first: by default those to cluster."""
-        return self.problem.images
-
-    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The views of the images at positions `index` (B): by default two under the first augmentation."""
-        batch = images.batch(index)  # B x 3 x H x W
-        return augmented(augment[self.augmentations[0]], (batch, batch), generator)
-
-    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss, scalars; the loop minimizes their sum."""
-        raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
-
-    def after_step(self) -> None:
-        """Once the optimizer has used the gradients of a step: memories, averages of weights."""
-
-    # --- after training --------------------------------------------------------------------------------------
-
-    def assign(self, images: Tensor) -> Tensor:
-        """B x K probabilities or, where `clusters_by_kmeans`, B x D features of un-augmented images."""
-        raise NotImplementedError
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        """Whether `assign` gives features, clustered by k-means fitted on the training images."""
-        return False
-
-    # --- chain of stages -------------------------------------------------------------------------------------
-
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Load the parts named in `follows` from the weights of the preceding stage. Raises ValueError."""
+        """Load the sub-modules in `follows`; called once, on the CPU, if the run has an `after`.
+
+        weights: state_dict of that run. Raises ValueError for weights that are missing or of other shapes.
+        """
         for part in self.follows:
-            own = {k: v for k, v in weights.items() if k.startswith(part + ".")}
-            if not own:
+            taken = {k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")}
+            if not taken:
                 raise ValueError(
                     f"{type(self).__name__} starts from a run that has '{part}'; the run named by "
                     f"'after' has only: {', '.join(sorted({k.split('.')[0] for k in weights}))}"
                 )
-            module = getattr(self, part)
             try:
-                module.load_state_dict({k.removeprefix(part + "."): v for k, v in own.items()})
+                getattr(self, part).load_state_dict(taken)
             except RuntimeError as error:
                 raise ValueError(
                     f"{type(self).__name__}: '{part}' of the preceding stage does not fit; give both "
                     f"stages the same network ({str(error).splitlines()[-1].strip()})"
                 ) from None
+
+    def prepare(self, images: Images, generator: torch.Generator) -> None:
+        """Called once before the first epoch, not on resume, on the device, e.g. to find neighbors.
+
+        images: all N training images; generator: on their device.
+        """
+
+    # --- optional: in each epoch and step ------------------------------------------------------------------------
+
+    def pool(self, epoch: int) -> int:
+        """Number of images that an epoch visits, counted from the first; the default is those to cluster."""
+        return self.problem.images
+
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The views of a batch for `step`; by default two under the first of `augmentations`.
+
+        index: B positions in `images`; augment: {name: callable (images, generator) -> images}; generator: the only
+        source of randomness, seeded per step.
+        """
+        batch = images.batch(index)  # B x 3 x H x W
+        return augmented(augment[self.augmentations[0]], (batch, batch), generator)
+
+    def after_step(self) -> None:
+        """Called after the optimizer's step, e.g. to update a memory or an average of weights."""
+
+    # --- optional: results ---------------------------------------------------------------------------------------
+
+    @property
+    def clusters_by_kmeans(self) -> bool:
+        """Whether `assign` returns features, to be clustered by k-means fitted on the training images.
+
+        The method then needs an option `kmeans_restarts`.
+        """
+        return False
+
+    def arrays(self, images: Images) -> dict[str, np.ndarray]:
+        """Further arrays to keep in assignments.npz by name; called once, after training.
+
+        images: all N training images; positions in a data set are their `rows`. Evaluation reports the purity of
+        `neighbors` (n x k rows) of the images `neighbor_rows` (n rows).
+        """
+        return {}
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def encoder_for(self, network: Network, kind: type[Encoder] = Encoder) -> Encoder:
+        """An encoder for the images of this task."""
+        return kind(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
+
+    def count(self, event: str) -> None:
+        """Count an event worth reporting; counts are saved in checkpoints and in the record."""
+        self.counts[event] = self.counts.get(event, 0) + 1
 
     def get_extra_state(self) -> dict:
         return {"counts": dict(self.counts)}
@@ -114,17 +165,14 @@ class Method(nn.Module):
     def set_extra_state(self, state: dict) -> None:
         self.counts = dict(state["counts"])
 
-    def count(self, event: str) -> None:
-        self.counts[event] = self.counts.get(event, 0) + 1
-
 
 def augmented(
     augment: Callable[..., Tensor], batches: tuple[Tensor, ...], generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Each batch (B x 3 x H x W) under the augmentation, every image with parameters of its own.
+    """Augment each batch (B x 3 x H x W), every image with its own parameters.
 
-    On a GPU in one call, for a view is hundreds of small kernels whose launches take longer than their work; on a
-    CPU one after the other, so that a batch stays in its cache.
+    On a GPU in one call, since launches of small kernels take longer than their work; on a CPU one after the other, so
+    that a batch stays in cache.
     """
     if generator.device.type == "cpu":
         return tuple(augment(batch, generator) for batch in batches)
