@@ -27,8 +27,7 @@ class Options(MethodOptions):
     overclusters: int = Field(70, ge=2, le=100_000)
     """Clusters of the over-clustering head; official (the paper has 700 on Tiny-ImageNet)."""
     resize: int | None = Field(None, ge=8, le=2048)
-    """Pixels a side to which images are resized, of which windows of the benchmark's size are seen; official: 40 at 32
-    px, 112 at 96 px; null: no resizing."""
+    """Pixels a side of the resized images of which windows are seen; official: 40 (32 px), 112 (96 px); null: none."""
     sobel: bool = False
     """Whether the network sees Sobel responses of the gray image; official: true; false: the input of all methods."""
 

@@ -128,10 +128,6 @@ class SelfLabel(Method):
         self.encoder = self.encoder_for(network)
         self.head = nn.Linear(self.encoder.dimensions, problem.clusters)
 
-    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        batch = images.batch(index)
-        return augment["weak"](batch, generator), augment["strong"](batch, generator)
-
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         weak, strong = views
         with torch.no_grad():

@@ -47,9 +47,6 @@ class SimCLR(Method):
         self.encoder = self.encoder_for(network)
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
 
-    def pool(self, epoch: int) -> int:
-        return self.problem.images + self.problem.unlabeled
-
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         z1, z2 = F.normalize(self.projection(self.encoder(torch.cat(views))).float(), dim=1).chunk(2)
         return {"instance": nt_xent(z1, z2, self.options.temperature, anchors=self.options.anchors)}

@@ -34,63 +34,57 @@ class Problem:
 class Method(nn.Module):
     """A clustering method; its modules, parameters and buffers are saved, restored and moved to the device.
 
-    Required: `step`, unless the method does not train, and `assign`. Optional, with a default: the class attributes
-    and all other hooks, listed in the order in which the training loop (scl/engine/trainer.py) calls them.
+    Required: `assign` and, if the method trains, `step`. All other hooks and the class attributes have defaults. The
+    training loop (scl/engine/trainer.py) calls the hooks in this order: `start_from`, `prepare`; `pool` in every epoch;
+    `draw`, `step`, `after_step` for every batch; `assign` at the epochs of the curve and at the end; `arrays`.
     Shapes: B images of a batch, N images in all, K clusters, D features; images are B x 3 x H x W in [0, 1].
     """
 
-    version: ClassVar[int] = 1
-    """Raise when the mathematics changes: finished runs are then trained again."""
-    Options: ClassVar[type[MethodOptions]] = MethodOptions
-    """Hyper-parameters, a subclass of MethodOptions; `self.options` is an instance."""
-    augmentations: ClassVar[tuple[str, ...]] = ()
-    """Names of the augmentations that a configuration must define for `draw`."""
-    follows: ClassVar[tuple[str, ...]] = ()
-    """Names of the sub-modules whose weights are taken from the run named by `after`."""
-    uses_unlabeled: ClassVar[bool] = False
-    """Whether the images given include those allowed for representation learning only."""
-    keeps_last_batch: ClassVar[bool] = False
-    """Whether the last batch of an epoch is used even if it is not full."""
-    zero_idle_gradients: ClassVar[bool] = False
-    """Whether trained parameters without a gradient get one of zero, see scl.engine.trainer.fill_idle_gradients."""
+    version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
+    Options: ClassVar[type[MethodOptions]] = MethodOptions  # hyper-parameters; `self.options` is an instance
+    augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations that a configuration must define
+    follows: ClassVar[tuple[str, ...]] = ()  # sub-modules whose weights come from the run named by `after`
+    uses_unlabeled: ClassVar[bool] = False  # train on images allowed for representation learning only, too
+    keeps_last_batch: ClassVar[bool] = False  # train on the last batch of an epoch even if it is not full
+    zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.trainer.fill_idle_gradients
 
     def __init__(self, options: Any, problem: Problem, network: Network):
-        """Build the modules: on the CPU, before weights are loaded, with torch's global generator seeded for it."""
+        """Build the modules: on the CPU, with torch's global generator seeded."""
         super().__init__()
         self.options, self.problem = options, problem
-        self.epoch = 0  # set by the training loop, from 0
+        self.epoch = 0  # set by the training loop, counted from 0
         self.counts: dict[str, int] = {}  # see `count`
 
     # --- required ------------------------------------------------------------------------------------------------
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss by name, scalars; called for every batch, under autocast.
+        """The weighted terms of the loss by name, scalars, whose sum is minimized; called under autocast.
 
-        views: of `draw`, B x 3 x H x W each; index: B positions. The loop minimizes the sum of the terms.
+        views: results of `draw`, B x 3 x H x W each; index: the B positions of their images.
         """
         raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
 
     def assign(self, images: Tensor) -> Tensor:
         """B x K probabilities or, if `clusters_by_kmeans`, B x D features, of unaugmented images.
 
-        Called in evaluation mode, without gradients and under autocast, after epochs of the curve and at the end.
+        Called in evaluation mode, without gradients, under autocast.
         """
         raise NotImplementedError
 
-    # --- optional: before training -------------------------------------------------------------------------------
+    # --- optional ------------------------------------------------------------------------------------------------
 
     @staticmethod
     def image_size(options: Any) -> int | None:
         """Pixels a side of the images for `draw` and `assign`; None: the usual ones, `problem.size`.
 
-        Called when a run is planned. Has an effect on benchmarks that are stored at this size too (`larger_size`).
+        Called when a run is planned; has an effect on benchmarks stored at this size too (their `larger_size`).
         """
         return None
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Load the sub-modules in `follows`; called once, on the CPU, if the run has an `after`.
+        """Load the sub-modules in `follows` from the weights of the run named by `after`; called on the CPU.
 
-        weights: state_dict of that run. Raises ValueError for weights that are missing or of other shapes.
+        Raises ValueError for weights that are missing or of other shapes.
         """
         for part in self.follows:
             taken = {k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")}
@@ -108,43 +102,38 @@ class Method(nn.Module):
                 ) from None
 
     def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """Called once before the first epoch, not on resume, on the device, e.g. to find neighbors.
+        """Called on the device before the first epoch, not on resume, e.g. to find neighbors.
 
-        images: all N training images; generator: on their device.
+        images: all N for training; generator: on their device.
         """
-
-    # --- optional: in each epoch and step ------------------------------------------------------------------------
 
     def pool(self, epoch: int) -> int:
-        """Number of images that an epoch visits, counted from the first; the default is those to cluster."""
-        return self.problem.images
+        """Number of images that the epoch visits, counted from the first; by default all that the method may use."""
+        return self.problem.images + (self.problem.unlabeled if self.uses_unlabeled else 0)
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The views of a batch for `step`; by default two under the first of `augmentations`.
+        """The views of the images at the B positions `index`; by default one under each of `augmentations`, or two if
+        there is only one.
 
-        index: B positions in `images`; augment: {name: callable (images, generator) -> images}; generator: the only
-        source of randomness, seeded per step.
+        augment: {name: callable (images, generator) -> images}; generator: the only source of randomness.
         """
         batch = images.batch(index)  # B x 3 x H x W
-        return augmented(augment[self.augmentations[0]], (batch, batch), generator)
+        if len(self.augmentations) == 1:
+            return augmented(augment[self.augmentations[0]], (batch, batch), generator)
+        return tuple(augment[name](batch, generator) for name in self.augmentations)
 
     def after_step(self) -> None:
         """Called after the optimizer's step, e.g. to update a memory or an average of weights."""
 
-    # --- optional: results ---------------------------------------------------------------------------------------
-
     @property
     def clusters_by_kmeans(self) -> bool:
-        """Whether `assign` returns features, to be clustered by k-means fitted on the training images.
-
-        The method then needs an option `kmeans_restarts`.
-        """
+        """Whether `assign` returns features, for k-means fitted on the training images (option `kmeans_restarts`)."""
         return False
 
     def arrays(self, images: Images) -> dict[str, np.ndarray]:
-        """Further arrays to keep in assignments.npz by name; called once, after training.
+        """Further arrays to keep in assignments.npz, by name; called once, after training.
 
-        images: all N training images; positions in a data set are their `rows`. Evaluation reports the purity of
+        images: all N for training, whose `rows` are positions in the data set. Evaluation reports the purity of
         `neighbors` (n x k rows) of the images `neighbor_rows` (n rows).
         """
         return {}
@@ -152,11 +141,11 @@ class Method(nn.Module):
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def encoder_for(self, network: Network, kind: type[Encoder] = Encoder) -> Encoder:
-        """An encoder for the images of this task."""
+        """An encoder for the images of this problem."""
         return kind(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
 
     def count(self, event: str) -> None:
-        """Count an event worth reporting; counts are saved in checkpoints and in the record."""
+        """Count an event worth reporting; counts are kept in checkpoints and shown in the record."""
         self.counts[event] = self.counts.get(event, 0) + 1
 
     def get_extra_state(self) -> dict:

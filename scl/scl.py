@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scl import losses
 from scl.config import MethodOptions, Network
-from scl.images import Images
 from scl.memory import InstanceMemory
 from scl.method import Method, Problem
 from scl.networks import Prototypes, projection_head
@@ -71,7 +70,7 @@ class SCL(Method):
 
     version = 2
     Options = Options
-    augmentations = ("view", "strong")
+    augmentations = ("view", "strong")  # of v1, as SimCLR's, and of v2, as SCAN's: clusters are to be invariant to both
     follows = ("encoder",)
 
     def __init__(self, options: Any, problem: Problem, network: Network):
@@ -90,11 +89,6 @@ class SCL(Method):
     @property
     def warming_up(self) -> bool:
         return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
-
-    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """v1 under SimCLR's augmentation, v2 under SCAN's strong one: clusters should be invariant to both."""
-        batch = images.batch(index)  # B x 3 x H x W
-        return augment["view"](batch, generator), augment["strong"](batch, generator)
 
     def embed(self, images: Tensor) -> Tensor:
         """z = g(h) / |g(h)| on the unit sphere: B x d."""

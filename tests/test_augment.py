@@ -98,7 +98,7 @@ def test_computing_all_rows_and_selecting_gives_the_same(name, monkeypatch):
     """The way of a GPU, taken on the CPU with the same random numbers."""
     images, chain = random_images(), augment.build(CHAINS[name])
     expected = chain(images, seeded())
-    monkeypatch.setattr(operations.color, "counts_freely", lambda images: False)
+    monkeypatch.setattr(operations.color, "can_sync", lambda images: False)
     torch.testing.assert_close(chain(images, seeded()), expected, atol=1e-5, rtol=0)
 
 
