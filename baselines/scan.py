@@ -52,7 +52,7 @@ class SCAN(Method):
         """Mine the neighbors, N x 21, by SimCLR's outputs in float32; each row begins with the image itself, as in the
         official code."""
         if self.options.neighbors >= images.fit:
-            raise ValueError(f"neighbors: {self.options.neighbors} of {images.fit} images cannot be found")
+            raise ValueError(f"options.neighbors: must be less than the number of images, {images.fit}; lower it")
         self.eval()
         device = images.pixels.device
         with torch.autocast(device.type, enabled=False):

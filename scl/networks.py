@@ -61,9 +61,9 @@ def check(network: Network, size: int) -> None:
         try:
             features = net(torch.zeros(2, 3, size, size))
         except RuntimeError as error:
-            raise ValueError(f"network.backbone: '{name}' does not take such images ({error})") from None
+            raise ValueError(f"network.backbone: '{name}' fails on images of {size} px ({error})") from None
     if features.shape != (2, net.num_features):
-        raise ValueError(f"network.backbone: '{name}' gives no features of its own number; try {USUAL[0]}")
+        raise ValueError(f"network.backbone: '{name}' does not return {net.num_features} features; try {USUAL[0]}")
 
 
 def _check_keys(network: Network, size: int) -> None:

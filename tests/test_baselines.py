@@ -142,7 +142,7 @@ def test_scan_starts_from_the_outputs_of_simclr():
 def test_scan_asks_for_no_more_neighbors_than_there_are():
     images = stored.Images(torch.zeros(12, 8, 8, 3, dtype=torch.uint8), np.arange(12), 12)
     build(SCAN, neighbors=11).prepare(images, torch.Generator())
-    with pytest.raises(ValueError, match="neighbors: 12 of 12 images cannot be found"):
+    with pytest.raises(ValueError, match="options.neighbors: must be less than the number of images, 12; lower it"):
         build(SCAN, neighbors=12).prepare(images, torch.Generator())
 
 

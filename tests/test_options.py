@@ -55,6 +55,12 @@ def test_defaults_of_scl():
     }
 
 
+@pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
+def test_every_option_has_a_description(cls):
+    """The page of configuration keys is made of them."""
+    assert [name for name, field in cls.Options.model_fields.items() if not field.description] == []
+
+
 @pytest.mark.parametrize(
     "cls, allowed, refused, words",
     [

@@ -70,7 +70,7 @@ def _step(entry: Any) -> tuple[Callable[..., Tensor], dict[str, Any]]:
         raise ValueError(f"must be one operation and its parameters, such as {{flip: {{}}}}, got {shown(entry)}")
     ((name, given),) = entry.items()
     if name not in OPERATIONS:
-        raise ValueError(f"{shown(name)} is no operation{did_you_mean(name, OPERATIONS)}")
+        raise ValueError(f"unknown operation {shown(name)}{did_you_mean(name, OPERATIONS)}")
     function = OPERATIONS[name]
     return function, dict(read(parameters_of(function), {} if given is None else given, name))
 

@@ -34,11 +34,6 @@ def _tents(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tensor:
     return weights.div_(weights.sum(3, keepdim=True))
 
 
-def mirror(images: Tensor) -> Tensor:
-    """Flip left and right."""
-    return images.flip(3)
-
-
 def inverse_matrices(
     angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor
 ) -> Tensor:

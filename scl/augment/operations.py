@@ -30,7 +30,7 @@ def rising(least: float, most: float) -> AfterValidator:
 
     def check(pair: tuple[float, float]) -> tuple[float, float]:
         if not least <= pair[0] <= pair[1] <= most:
-            raise ValueError(f"{list(pair)} must be two rising numbers within {least} .. {most}")
+            raise ValueError(f"must be two increasing numbers within {least} .. {most}, got {list(pair)}")
         return pair
 
     return AfterValidator(check)
@@ -121,7 +121,7 @@ def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = No
 
 def flip(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.5) -> Tensor:
     """Mirror images horizontally. `probability`: of each image."""
-    return color.where(chance(generator, probability, len(images)), geometry.mirror, images)
+    return color.where(chance(generator, probability, len(images)), lambda chosen: chosen.flip(3), images)
 
 
 def affine(
