@@ -9,11 +9,12 @@ from it. Why this is not a library's code: docs/decisions/augmentation.md.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import create_model
+from pydantic import Field, create_model
 from torch import Tensor
 
 from scl.augment import operations
@@ -77,7 +78,10 @@ def _step(entry: Any) -> tuple[Callable[..., Tensor], dict[str, Any]]:
 
 @functools.cache
 def parameters_of(function: Callable[..., Tensor]) -> type[Settings]:
-    """The parameters of an operation as a model: names, types, ranges and defaults from its signature."""
-    parameters = inspect.signature(function).parameters.values()
-    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters if p.kind == p.KEYWORD_ONLY}
+    """The parameters of an operation as a model, from its signature and the lines `name: text` of its docstring."""
+    text = dict(re.findall(r"^(\w+): (.+)$", inspect.getdoc(function) or "", re.MULTILINE))
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, Field(p.default, description=text.get(p.name))) for p in parameters
+    }
     return create_model(function.__name__, __base__=Settings, **fields)

@@ -3,8 +3,8 @@
 `operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16, on any
 device; the result has the same type, the input is not changed. All randomness comes from `generator`, on the same
 device; nothing waits for the device. Types and ranges are checked by scl.augment.build; an operation raises ValueError
-for a parameter that does not fit the images. The page of augmentations in the docs is generated from the signatures and
-docstrings. Defaults are torchvision's where it has the operation.
+for a parameter that does not fit the images. Parameters are described by the lines `name: text` of a docstring.
+Defaults are torchvision's where it has the operation.
 """
 
 import functools
@@ -54,9 +54,12 @@ def random_resized_crop(
     ratio: Annotated[Pair, rising(0.01, 100)] = (3 / 4, 4 / 3),
     size: Side | None = None,
 ) -> Tensor:
-    """Crop a random box and resize it to a square, as torchvision's RandomResizedCrop. `scale`: range of the area of
-    the box, as a fraction of the image; `ratio`: range of its width / height; `size`: pixels a side of the result
-    (default: the height of the image)."""
+    """Crop a random box and resize it to a square, as torchvision's RandomResizedCrop.
+
+    scale: range of the area of the box, as a fraction of the image
+    ratio: range of the width of the box divided by its height
+    size: pixels a side of the result; null: the height of the image
+    """
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
     return geometry.crop_resize(images.float(), boxes, size=size).to(images.dtype)
@@ -95,8 +98,11 @@ def random_crop(
     padding: Annotated[int, Field(ge=0, le=1024)] = 0,
     size: Side | None = None,
 ) -> Tensor:
-    """Crop a random square window. `padding`: black pixels added on each side before; `size`: pixels a side of the
-    window (default: the height of the image)."""
+    """Crop a random square window.
+
+    padding: black pixels added on each side before
+    size: pixels a side of the window; null: the height of the image
+    """
     batch, _, height, width = images.shape
     size = height if size is None else size
     spare = min(height, width) + 2 * padding - size
@@ -112,7 +118,10 @@ def random_crop(
 
 
 def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = None) -> Tensor:
-    """Resize to a square, bilinear and antialiased. `size`: pixels a side (default: the height of the image)."""
+    """Resize to a square, bilinear and antialiased.
+
+    size: pixels a side; null: the height of the image
+    """
     size = images.shape[2] if size is None else size
     if images.shape[2] == images.shape[3] == size:
         return images
@@ -120,7 +129,10 @@ def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = No
 
 
 def flip(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.5) -> Tensor:
-    """Mirror images horizontally. `probability`: of each image."""
+    """Mirror images horizontally.
+
+    probability: chance that an image is mirrored
+    """
     return color.where(chance(generator, probability, len(images)), lambda chosen: chosen.flip(3), images)
 
 
@@ -133,11 +145,12 @@ def affine(
     scale: Annotated[Pair, rising(0.01, 100)] = (1.0, 1.0),
     shear: Annotated[float, Field(ge=0, le=89)] = 0.0,
 ) -> Tensor:
-    """Rotate, shift, zoom and shear, bilinear, black outside. `degrees`: largest rotation to either side; `translate`:
-    largest shift in each direction, as a fraction of the side; `scale`: range of the zoom; `shear`: largest shear along
-    x to either side, in degrees.
+    """Rotate, shift, zoom and shear, bilinear, black outside.
 
-    Unlike in torchvision's RandomAffine the shift is not rounded to whole pixels.
+    degrees: largest rotation to either side
+    translate: largest shift along x and along y, as a fraction of the side; not rounded to pixels, unlike torchvision's
+    scale: range of the zoom
+    shear: largest shear along x to either side, in degrees
     """
     batch, _, height, width = images.shape
     angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
@@ -159,8 +172,14 @@ def color_jitter(
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
     probability: Chance = 1.0,
 ) -> Tensor:
-    """Change colors in a random order, as torchvision's ColorJitter. `brightness`, `contrast`, `saturation`: factors
-    are within 1 +- this; `hue`: turns are within +- this, as a fraction of the circle; `probability`: of each image."""
+    """Change colors in a random order, as torchvision's ColorJitter.
+
+    brightness: its factor is within 1 +- this
+    contrast: its factor is within 1 +- this
+    saturation: its factor is within 1 +- this
+    hue: the hue is turned by at most this to either side, as a fraction of the circle
+    probability: chance that an image is changed
+    """
     batch = len(images)
     strengths = (brightness, contrast, saturation)
     blends = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
@@ -171,12 +190,18 @@ def color_jitter(
 
 
 def grayscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
-    """Replace colors by their gray. `probability`: of each image."""
+    """Replace colors by their gray.
+
+    probability: chance that an image is changed
+    """
     return color.where(chance(generator, probability, len(images)), color.gray, images)
 
 
 def noise(images: Tensor, generator: torch.Generator, *, std: Strength = 0.05) -> Tensor:
-    """Add normal noise to every value, clamped to [0, 1]. `std`: its standard deviation."""
+    """Add normal noise to every value, clamped to [0, 1].
+
+    std: standard deviation of the noise
+    """
     values = torch.randn(images.shape, generator=generator, device=images.device)
     return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
 
@@ -189,8 +214,12 @@ def blur(
     kernel: int = 3,
     probability: Chance = 0.5,
 ) -> Tensor:
-    """Blur by a Gaussian of random width. `sigma`: range of the width in pixels; `kernel`: odd number of pixels a side
-    to which it is cut (SimCLR: a tenth of the image's side); `probability`: of each image."""
+    """Blur by a Gaussian of random width.
+
+    sigma: range of the width, in pixels
+    kernel: pixels a side to which the Gaussian is cut, an odd number; SimCLR: a tenth of the image's side
+    probability: chance that an image is blurred
+    """
     smallest = min(images.shape[2:])
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
         raise ValueError(f"kernel: {kernel} must be odd and less than twice the side, {smallest}")
@@ -204,7 +233,9 @@ def scan_strong(
     images: Tensor, generator: torch.Generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4
 ) -> Tensor:
     """SCAN's strong augmentation: random operations out of fourteen, with replacement, of random strength.
-    `operations`: how many per image."""
+
+    operations: number of operations per image
+    """
     batch, device = len(images), images.device
     kinds = torch.randint(len(randaugment.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
@@ -215,11 +246,10 @@ def scan_strong(
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fill: Chance = 0.45) -> Tensor:
-    """Cut out one square hole per image, centered anywhere. `largest`: pixels; the side is uniform in 1..largest;
-    `fill`: gray of the hole (0.45: the mean of natural images).
+    """Cut out one square hole per image, centered anywhere, as in SCAN.
 
-    As in SCAN, holes reach side // 2 to each side of the center, so a side of 1 is no hole; SCAN fills with the mean
-    color.
+    largest: pixels; a side is uniform in 1 .. largest, but reaches side // 2 to each side of the center (1: no hole)
+    fill: gray of the hole; 0.45 is the mean of natural images (SCAN: their mean color)
     """
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)
