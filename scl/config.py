@@ -64,7 +64,6 @@ class Network(Settings):
     """Whether the stem has a 2x2 max-pool; null decides by image size: from 33 px on."""
     pool_padding: int = Field(default=0, ge=0, le=1)
     """Padding of that max-pool in pixels; 1 in the official codes of SCAN and PICA."""
-    sobel: bool = False  # PICA's official input: gray, two fixed Sobel channels
     initialization: Literal["timm", "torch"] = "timm"
     """Initial weights of convolutions: timm's N(0, sqrt(2 / fan out)), or torch's as in PICA's official code."""
 

@@ -126,7 +126,6 @@ TYPES = {  # dotted path: values that are refused there
     "methods.scl.network.width": (None, *INTEGER),
     "methods.scl.network.layers": (*LIST, [1.5, 1, 1], [True, 1, 1], [[1], 1, 1], ["1", 1, 1], [None, 1, 1]),
     "methods.scl.network.pool": FLAG,
-    "methods.scl.network.sobel": (None, *FLAG),
     "methods.scl.network.initialization": (None, *TEXT, "pica"),
     "methods.scl.network.pool_padding": (None, *INTEGER),
     "methods.scl.training.epochs": (None, *INTEGER),

@@ -143,7 +143,8 @@ def test_pica(study, benchmark, batch, overclusters, resized):
     """Windows of the benchmark's size out of the image resized; where that is an ImageNet subset, of stored pixels."""
     s = resolved(study, "pica", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (2 * 200, batch, "adam", 1e-4, 0.0, "constant")
-    assert s.options == {"balance_weight": 2.0, "perturbations": 3, "overclusters": overclusters, "resize": resized}
+    options = {"balance_weight": 2.0, "perturbations": 3, "overclusters": overclusters, "resize": resized}
+    assert s.options == options | ({"sobel": True} if is_official(study) else {})
     assert s.augment["original"] == [{"resize": {"size": resized}}, {"random_crop": {"size": SIZES[benchmark]}}]
     crop, *others = s.augment["perturbed"]
     stored = study.benchmarks[benchmark].larger_size
@@ -160,10 +161,10 @@ def test_networks(study, benchmark):
     pica = networks.pop("pica")
     (common,) = set(map(repr, networks.values()))
     one = networks["scl"]
-    assert (one.backbone, one.width, one.layers, one.pool, one.sobel) == ("resnet18", 64, None, None, False)
+    assert (one.backbone, one.width, one.layers, one.pool) == ("resnet18", 64, None, None)
     assert (one.initialization, one.pool_padding) == ("timm", int(is_official(study) and SIZES[benchmark] == 96))
     if is_official(study):
-        assert (pica.backbone, pica.pool, pica.pool_padding, pica.sobel) == ("resnet34", True, 1, True)
+        assert (pica.backbone, pica.pool, pica.pool_padding) == ("resnet34", True, 1)
         assert pica.initialization == "torch"
     else:
         assert repr(pica) == common
@@ -212,6 +213,7 @@ def test_absence_of_official_settings_is_said(study):
 
 
 def test_the_official_comparison_changes_networks_alone(monkeypatch):
+    """And the Sobel filters in front of PICA's."""
     monkeypatch.chdir(ROOT)
     paper, official = load_study("config/paper.yaml"), load_study("config/official.yaml")
     assert official.results != paper.results and official.title != paper.title
@@ -221,9 +223,9 @@ def test_the_official_comparison_changes_networks_alone(monkeypatch):
         one, other = (
             study.settings(study.run(run.benchmark, run.protocol, run.stage, run.seed)) for study in (paper, official)
         )
-        same = {"network": one.network, "after": one.after and one.after.replace("results/", "results/official/", 1)}
-        assert one.model_copy(update=same | {"after": other.after}) == other.model_copy(update={"network": one.network})
-        assert other.after == same["after"]
+        after = one.after and one.after.replace("results/", "results/official/", 1)
+        options = one.options | ({"sobel": True} if run.stage == "pica" else {})
+        assert other == one.model_copy(update={"network": other.network, "options": options, "after": after})
 
 
 def test_the_ablation_changes_one_thing_a_row(monkeypatch):

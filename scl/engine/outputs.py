@@ -49,10 +49,10 @@ def _write_assignments(trainer: "Trainer", final: np.ndarray, confidence: np.nda
         if trainer.curve
         else np.empty((0, len(final)), np.int16),
     }
-    neighbors = getattr(trainer.method, "neighbors", None)
-    if neighbors is not None:  # evaluation reports their purity
-        arrays["neighbors"] = trainer.images.rows[neighbors.cpu().numpy()].astype(np.int32)
-        arrays["neighbor_rows"] = trainer.images.rows[: len(neighbors)]
+    further = trainer.method.arrays(trainer.images)
+    if taken := sorted(arrays.keys() & further.keys()):
+        raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
+    arrays |= further
     with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 
