@@ -14,22 +14,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
 from scl import config
-from scl.engine.artifacts import Failure, Record, damage, read
+from scl.engine.artifacts import Failure, Record, Strict, damage, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
 
 SMALL = ("assignments.npz", "history.csv")  # files whose checksums are looked at whenever a study is
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
 
 
 class Scores(Strict):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.io import ancient
 
-from benchmarks.compose import found_base, resolve
+from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.study import Study, load_study, plan_is_written, write_plan
 from scl.engine import gpu_lease
@@ -110,7 +110,7 @@ def _source(config: dict, files):
         return files[0]
     for file, one in zip(files, read):  # several files, or --config beside
         if "extends" in one and one["extends"] == config.get("extends"):
-            config = config | {"extends": found_base(one["extends"], file.parent)}
+            config = config | {"extends": find_base(one["extends"], file.parent)}
     return config
 
 
