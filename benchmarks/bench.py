@@ -11,7 +11,6 @@ c / b is the goodput, c / d the gain over the standard pipeline. Images are rand
 
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -170,13 +169,12 @@ def _measure(subject: Subject, report):
     fp32 = subject.trainer(**base, precision="fp32", compile=False)
     ordinary = OrdinaryTraining(fp32, subject.views, workers=plan.workers)
     variants = list(_variants(base, plan))
-    loops = [endless(subject.trainer(**variant)) for variant in variants]
     works: dict[Any, Any] = {
         "augment": lambda: trainer.draw(index),
         "learn": lambda: trainer.learn(views, index),
         "step": lambda: next(loop),
     }
-    variant_works = {position: partial(next, other) for position, other in enumerate(loops)}
+    variant_works = {i: partial(next, endless(subject.trainer(**variant))) for i, variant in enumerate(variants)}
     for work in (*works.values(), *variant_works.values()):
         work()  # untimed: allocates memory and chooses kernels
     times: dict[Any, list[dict]] = {name: [] for name in (*PARTS, *variant_works)}
@@ -191,7 +189,7 @@ def _measure(subject: Subject, report):
     parts = {name: _summary(times[name], plan.batch_size) for name in PARTS}
     parts["step"]["first_step_seconds"] = first
     growth = [{**base, **_summary(times["step"], plan.batch_size)}]
-    growth += [{**v, **_summary(times[position], v["batch_size"])} for position, v in enumerate(variants)]
+    growth += [{**variant, **_summary(times[i], variant["batch_size"])} for i, variant in enumerate(variants)]
     for row in growth:
         row["relative"] = row["seconds_per_step"] / growth[0]["seconds_per_step"]
     return parts, peak, growth
@@ -295,9 +293,3 @@ def table(result: dict) -> str:
             ),
         ]
     )
-
-
-def write(result: dict, path: Path) -> Path:
-    """Write the result as JSON, atomically."""
-    write_json(path, json.loads(json.dumps(result)))
-    return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.datasets.connection import plain_text
 from benchmarks.study import find_run, load_study
 from scl import config
-from scl.engine.io import RunFailed
+from scl.engine.io import RunFailed, write_json
 from scl.util.imports import uncollected
 from scl.util.text import did_you_mean, printable
 
@@ -175,7 +175,8 @@ def bench(study, out, gpus, threads, **options):
     result = benching.bench(study, measured, gpus=gpus, threads=threads or benching.cores())
     print(benching.table(result))
     if out:
-        print(benching.write(result, out))
+        write_json(out, result)
+        print(out)
 
 
 # --- command line --------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 `extends: FILE` is relative to the file that contains it, else to the working directory.
 """
 
-import copy
 from pathlib import Path
 
 from scl.util.text import did_you_mean, shown
@@ -35,23 +34,19 @@ def resolve(source) -> dict:
     return mapping
 
 
-def files_of(source) -> list[tuple[str, dict]]:
-    """(name, mapping) of `source` and of the files it extends, the base first."""
-    files: list[tuple[str, dict]] = []
-    seen: list[Path] = []
-    while source is not None:
-        if isinstance(source, dict):
-            mapping, name, folder = copy.deepcopy(source), "the configuration", Path()
-        else:
-            mapping, folder = load_yaml(source), Path(source).parent
-            name = Path(source).name if Path(source).is_absolute() else str(source)
-            seen.append(Path(source).resolve())
-            if seen[-1] in seen[:-1]:
-                raise ValueError(f"extends: a circle: {' -> '.join(one.name for one in seen)}")
-        base = mapping.pop("extends", None)
-        files.insert(0, (name, mapping))
-        source = None if base is None else find_base(base, folder)
-    return files
+def files_of(source, above: tuple[Path, ...] = ()) -> list[tuple[str, dict]]:
+    """(name, mapping) of `source` and of the files it extends, the base first. above: files that extend `source`."""
+    if isinstance(source, dict):
+        mapping, name, folder = dict(source), "the configuration", Path()
+    else:
+        path = Path(source)
+        mapping, name, folder = load_yaml(path), path.name if path.is_absolute() else str(path), path.parent
+        if path.resolve() in above:
+            raise ValueError(f"extends: a circle: {' -> '.join(one.name for one in (*above, path))}")
+        above = (*above, path.resolve())
+    base = mapping.pop("extends", None)
+    bases = [] if base is None else files_of(find_base(base, folder), above)
+    return [*bases, (name, mapping)]
 
 
 def find_base(base, folder: Path) -> Path:

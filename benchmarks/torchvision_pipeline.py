@@ -16,27 +16,19 @@ from scl.util.shim import torchvision
 T = torchvision.transforms
 
 
-def _jitter(probability=1.0, **strengths):
-    return T.RandomApply([T.ColorJitter(**strengths)], p=probability)
-
-
-def _affine(side, degrees=0.0, translate=0.0, scale=None, shear=0.0):
-    return T.RandomAffine(degrees, (translate, translate), scale, shear or None)
-
-
-def _blur(kernel=3, sigma=(0.1, 2.0), probability=0.5):
-    return T.RandomApply([T.GaussianBlur(kernel, tuple(sigma))], p=probability)
-
-
 COUNTERPARTS: dict[str, Callable[..., Any]] = {  # operation of scl.augment: transform for side and parameters
     "random_resized_crop": lambda side, size=None, **given: T.RandomResizedCrop(size or side, **given),
     "random_crop": lambda side, size=None, padding=0: T.RandomCrop(size or side, padding),
     "resize": lambda side, size=None: T.Resize((size or side,) * 2),
     "flip": lambda side, probability=0.5: T.RandomHorizontalFlip(probability),
-    "affine": _affine,
-    "color_jitter": lambda side, **given: _jitter(**given),
+    "affine": lambda side, degrees=0.0, translate=0.0, scale=None, shear=0.0: T.RandomAffine(
+        degrees, (translate, translate), scale, shear or None
+    ),
+    "color_jitter": lambda side, probability=1.0, **strengths: T.RandomApply([T.ColorJitter(**strengths)], probability),
     "grayscale": lambda side, probability=0.2: T.RandomGrayscale(probability),
-    "blur": lambda side, **given: _blur(**given),
+    "blur": lambda side, kernel=3, sigma=(0.1, 2.0), probability=0.5: T.RandomApply(
+        [T.GaussianBlur(kernel, tuple(sigma))], probability
+    ),
     "scan_strong": lambda side, operations=4: T.RandAugment(operations),
 }
 AFTERWARDS: dict[str, Callable[..., Any]] = {  # of tensors
