@@ -1,11 +1,11 @@
 # From the download to the tables. Every rule calls the `scl` command, so that each step can be run by hand.
 #
-#   download   archives of the data sets                       -> data/archives/
-#   prepare    one benchmark                                   -> data/<benchmark>/
-#   train      one run; on a GPU if there is one               -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
-#   evaluate   the scores of one run; the only step with labels -> metrics.json of the run
-#   collect    all runs                                        -> results/runs.csv
-#   report     tables, figures, claims, web page               -> results/
+#   download   archives of the data sets            -> data/archives/
+#   prepare    one benchmark                        -> data/<benchmark>/
+#   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
+#   evaluate   scores of one run, with the labels   -> metrics.json of the run
+#   collect    all runs in one table                -> results/runs.csv
+#   report     tables, figures, claims, web page    -> results/
 #
 #   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from benchmarks.datasets.connection import plain_text
-from benchmarks.study import find_run, load_study
 from scl import config
 from scl.engine.io import RunFailed, write_json
 from scl.util.imports import uncollected
@@ -47,6 +46,12 @@ def in_one_line(error: Exception) -> str:
 def show(text: str) -> None:
     """Print lines that may contain text from a configuration or another file."""
     print(printable(text, keep="\n"))
+
+
+def load_study(path):
+    from benchmarks.study import load_study
+
+    return load_study(path)
 
 
 # --- subcommands ---------------------------------------------------------------------------------------------------
@@ -105,6 +110,7 @@ def run(run, study, gpus, threads):
     Steps that are done are skipped, and the same command resumes.
     """
     from benchmarks.check import check_study
+    from benchmarks.study import find_run
 
     study = load_study(study)
     with uncollected():

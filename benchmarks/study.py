@@ -114,7 +114,7 @@ class Study(Settings):
     """The whole configuration, checked."""
 
     results: Folder
-    """Folder of everything that is made but the data."""
+    """Folder of all outputs except the data."""
     benchmarks: dict[Name, Benchmark] = Field(min_length=1)
     """Benchmarks by name; null drops one of an extended file."""
     methods: dict[Name, MethodBlock] = Field(min_length=1)
