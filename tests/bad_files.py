@@ -283,7 +283,7 @@ def of_runs():
 # --- arguments ---------------------------------------------------------------------------------------------------
 
 ARGUMENTS = {  # command line: words of the message
-    "": "VERB",
+    "": "COMMAND",
     "plna": "plna",
     "plan a b": "b",
     "plan --what": "--what",

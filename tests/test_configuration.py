@@ -85,7 +85,7 @@ def test_what_makes_no_sense_is_refused(path, value, told):
         (
             "methods.scan.training.epochs",
             0,
-            "methods.scan.training.epochs on digits: none given, but SCAN trains; say how",
+            "methods.scan.training.epochs on digits: none given, but SCAN trains; give",
         ),
         ("methods.scan.training", {}, "methods.scan.training.epochs on digits: none given, but SCAN trains"),
         (

@@ -51,7 +51,7 @@ def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
 
 def test_it_is_named_where_it_stands(own):
     _, plan = own
-    with pytest.raises(ValueError, match="'own_method.Random' stands elsewhere: name it 'baselines.controls.Random'"):
+    with pytest.raises(ValueError, match="'own_method.Random' is defined elsewhere; write 'baselines.controls.Random'"):
         check_methods(plan(own={"method": "own_method.Random"}))
     with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: No module"):
         plan(own={"method": "nowhere.at_all.Own"})

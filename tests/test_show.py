@@ -85,6 +85,5 @@ def test_a_run_that_is_not_planned_is_refused(scl):
     status, shown, error = scl("plan", "mine.yaml", "--show", "tiny/joint/agian")
     assert (status, shown) == (2, "")
     assert error.startswith(
-        "scl: error: --show: 'tiny/joint/agian' is no BENCHMARK/PROTOCOL/STAGE of this study "
-        "(did you mean 'tiny/joint/again'"
+        "scl: error: tiny/joint/agian: not a run of this study; give BENCHMARK/PROTOCOL/STAGE, such as tiny/joint/again"
     )

@@ -12,7 +12,7 @@ from conftest import TINY_METHODS
 from flow import TINY, planned, scl, snakemake
 
 from benchmarks import single
-from benchmarks.study import load_study
+from benchmarks.study import find_run, load_study
 from scl.engine import gpu_lease
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
@@ -144,7 +144,7 @@ def test_a_run_that_fails_says_why(tmp_path):
 def test_a_benchmark_without_a_source_is_refused(tmp_path):
     study = load_study(STUDY | {"benchmarks": {"imagenet10": {}}, "results": str(tmp_path / "results")})
     with pytest.raises(ValueError, match="imagenet10: no ImageNet source"):
-        single.run_single(study, single.find_run(study, "imagenet10/joint/random/0"))
+        single.run_single(study, find_run(study, "imagenet10/joint/random/0"))
 
 
 def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
