@@ -84,7 +84,7 @@ def test_clusters_may_differ_from_classes_and_subset_works(tmp_path):
 
 @pytest.mark.parametrize(
     "names, words",
-    [([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
+    [([], "is not a folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
 )
 def test_what_cannot_be_is_refused(tmp_path, names, words):
     (tmp_path / "images").mkdir()
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused(tmp_path, names, words):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match="images: is no folder of images"):
+    with pytest.raises(ValueError, match="images: is not a folder of images"):
         make(tmp_path)
 
 
