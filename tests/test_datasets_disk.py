@@ -116,7 +116,7 @@ def test_kill_leaves_no_final_name_no_process_and_the_next_run_does_it(tmp_path)
     prepare(
         "d", dataset="folder", path=tmp_path / "images", clusters=2, folder=tmp_path / "data", archives=tmp_path / "x"
     )
-    assert files_under(tmp_path / "data") == {"images.npy", "benchmark.json"}
+    assert files_under(tmp_path / "data") == {"images.npy", "image_names.json", "benchmark.json"}
 
 
 def wait_for(condition, seconds=20):

@@ -7,7 +7,10 @@ import pytest
 from fake_archives import encoded, picture
 from PIL import Image
 
-from benchmarks.datasets.prepare import prepare
+from benchmarks.datasets.catalog import Downloads, dataset_named
+from benchmarks.datasets.pixels import to_square
+from benchmarks.datasets.prepare import prepare, unlike
+from benchmarks.study import Benchmark
 
 
 def write(root, names):
@@ -50,6 +53,25 @@ def test_sub_folders_are_classes(tmp_path):
     assert record["classes"] == ["ant", "cat", "übel"] and record["clusters"] == 3
     assert record["protocols"] == {"joint": {"fit": ["all"], "represent": ["all"], "assign": ["all"]}}
     assert record["splits"] == {"all": [0, 15]} and record["sources"] == []
+
+
+def test_images_are_named_by_their_relative_paths(tmp_path):
+    write(tmp_path / "images", ["ant/a\nb.png", "cat/deep/0.png"])
+    make(tmp_path, size=20)
+    names = json.loads((tmp_path / "data" / "mine" / "image_names.json").read_text())
+    assert sorted(names) == ["ant/a\nb.png", "cat/deep/0.png"]
+    for name, image in zip(names, np.load(tmp_path / "data" / "mine" / "images.npy")):
+        assert np.array_equal(image, to_square(Image.open(tmp_path / "images" / name).convert("RGB"), 20))
+
+
+def test_a_benchmark_prepared_without_names_is_still_valid(tmp_path):
+    """Benchmarks prepared by earlier versions have no image_names.json."""
+    images = tmp_path / "images"
+    write(images, ["a/0.png", "b/1.png"])
+    block = Benchmark(dataset="folder", path=str(images), size=24)
+    record, *_ = make(tmp_path)
+    (tmp_path / "data" / "mine" / "image_names.json").unlink()
+    assert unlike(record, block, dataset_named("folder"), Downloads()) == ""
 
 
 def test_without_classes_there_are_no_labels(tmp_path):

@@ -35,7 +35,7 @@ def make(offered, tmp_path, dataset, **changes):
     out = tmp_path / "data" / dataset
     mark = prepare("mine", dataset=dataset, folder=out, archives=tmp_path / "archives", downloads=downloads, **changes)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["benchmark.json", "images.npy"] + ["labels.npy"] * (out / "labels.npy").exists()
+        ["benchmark.json", "image_names.json", "images.npy"] + ["labels.npy"] * (out / "labels.npy").exists()
     )
     labels = np.load(out / "labels.npy") if (out / "labels.npy").exists() else None
     return json.loads(mark.read_text()), np.load(out / "images.npy", mmap_mode="r"), labels
@@ -185,6 +185,49 @@ def test_subset_is_label_blind_proportional_and_nested(offered, tmp_path):
     for bad in (221, 2, -1):
         with pytest.raises(ValueError, match=f"subset: {bad} images cannot be drawn"):
             make(offered, tmp_path, "stl10", subset=bad)
+
+
+@pytest.mark.parametrize(
+    "dataset, first, last",
+    [
+        ("stl10", "train_X.bin[0]", "unlabeled_X.bin[39]"),
+        ("digits", "digits[0]", "digits[1796]"),
+        ("imagenet10", None, None),
+        ("tiny-imagenet", None, None),
+        ("cifar10", None, None),
+    ],
+)
+def test_each_image_has_its_name(offered, tmp_path, dataset, first, last):
+    """Names follow the rows, also of a subset: the image of a name is the same in both."""
+    _, images, labels = make(offered, tmp_path, dataset)
+    names = json.loads((tmp_path / "data" / dataset / "image_names.json").read_text())
+    assert len(names) == len(images)
+    if first:
+        assert len(set(names)) == len(names) and (names[0], names[-1]) == (first, last)
+    if dataset in ("imagenet10", "tiny-imagenet"):
+        synsets = sorted({name.partition("/")[0] for name in names})
+        assert [synsets.index(name.partition("/")[0]) for name in names] == labels.tolist()
+    pairs = {(name, image.tobytes()) for name, image in zip(names, images)}
+    _, fewer, _ = make(offered, tmp_path, dataset, subset=40)
+    chosen = json.loads((tmp_path / "data" / dataset / "image_names.json").read_text())
+    assert len(chosen) == 40 and {(name, image.tobytes()) for name, image in zip(chosen, fewer)} <= pairs
+
+
+def test_cifar_images_have_the_names_of_their_batches(tmp_path):
+    def nameless(batch):
+        return fake_archives.python2_pickle({key: value for key, value in batch.items() if key != "filenames"})
+
+    path = tmp_path / "cifar-10-python.tar.gz"
+    for pickler in (fake_archives.python2_pickle, nameless):
+        fake_archives.cifar10(path, 2, pickler=pickler)
+        checksums = {path.name: {"md5": hashlib.md5(path.read_bytes()).hexdigest()}}
+        make((tmp_path, checksums), tmp_path / pickler.__name__, "cifar10")
+        names = json.loads((tmp_path / pickler.__name__ / "data" / "cifar10" / "image_names.json").read_text())
+        order = [int(i) for i in np.random.default_rng(0).permutation(20)]
+        if pickler is nameless:
+            assert names[:5] == [*(f"data_batch_1[{i}]" for i in range(4)), "data_batch_2[0]"]
+        else:
+            assert names[:20] == [f"{i}.png" for i in order]
 
 
 def test_preparing_twice_gives_the_same_bytes(offered, tmp_path):

@@ -6,7 +6,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeGuard, cast
 
 import numpy as np
 
@@ -26,25 +26,24 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     wanted = [name for names in options["members"].values() for name in names] + [options["meta"]]
     batches = _load(path, options["folder"], wanted)
     classes = batches[options["meta"]].get(options["classes"])
-    if (
-        not isinstance(classes, list)
-        or not classes
-        or not all(isinstance(name, str) and name.isprintable() for name in classes)
-    ):
+    if not _are_names(classes) or not classes:
         raise ValueError(f"{path}: {options['meta']}: `{options['classes']}` is not a list of printable names")
-    arrays, labels, splits = [], [], {}
-    for split, names in options["members"].items():
-        parts = [_batch(path, name, batches[name], options["labels"], len(classes)) for name in names]
-        arrays += [part[0] for part in parts]
-        labels += [part[1] for part in parts]
-        splits[split] = sum(len(part[1]) for part in parts)
+    arrays, labels, names, splits = [], [], list[str](), {}
+    for split, members in options["members"].items():
+        before = len(names)
+        for member in members:
+            data, targets = _batch(path, member, batches[member], options["labels"], len(classes))
+            arrays.append(data)
+            labels.append(targets)
+            names += _names(member, batches[member].get("filenames"), len(targets))
+        splits[split] = len(names) - before
     pixels = np.concatenate(arrays)
 
     def images(rows):
         for row in rows:
             yield int(row), f"{path.name}, image {row}", pixels[row].transpose(1, 2, 0)  # C x H x W -> H x W x C
 
-    return RawDataset(splits, np.concatenate(labels), classes, images)
+    return RawDataset(splits, np.concatenate(labels), classes, images, names)
 
 
 def _load(path: Path, folder: str, wanted: list[str]) -> dict[str, dict]:
@@ -79,6 +78,17 @@ def _batch(path: Path, name: str, batch: dict, key: str, classes: int) -> tuple[
     if labels and not 0 <= min(labels) <= max(labels) < classes:
         raise ValueError(f"{path}: {name}: `{key}` has values beyond the {classes} classes")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
+
+
+def _names(member: str, filenames: object, count: int) -> list[str]:
+    """The file names that the pickle gives, or member[i] if it gives none."""
+    if _are_names(filenames) and len(filenames) == count:
+        return filenames
+    return [f"{member}[{i}]" for i in range(count)]
+
+
+def _are_names(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(name, str) and name.isprintable() for name in value)
 
 
 class _Bytes:

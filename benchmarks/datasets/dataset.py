@@ -30,14 +30,16 @@ class RawDataset:
     """A data set as found.
 
     splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes. images:
-    called with the wanted rows (sorted int64), yields them in any order. sources: for benchmark.json. official:
-    whether it is the published data set. upright: whether to apply EXIF orientation.
+    called with the wanted rows (sorted int64), yields them in any order. names: of the images in the archive or folder,
+    one per row. sources: for benchmark.json. official: whether it is the published data set. upright: whether to apply
+    EXIF orientation.
     """
 
     splits: dict[str, int]
     labels: np.ndarray | None
     classes: list[str]
     images: Callable[[np.ndarray], Iterator[Image]]
+    names: Sequence[str]
     sources: list[dict] = field(default_factory=list)
     official: bool = True
     upright: bool = False

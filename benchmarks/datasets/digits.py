@@ -18,9 +18,11 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         test[np.flatnonzero(labels == label)[1::2]] = True
     order = np.argsort(test, kind="stable")
 
+    names = [f"digits[{i}]" for i in order]
+    splits = {"train": int((~test).sum()), "test": int(test.sum())}
+
     def images(rows):
         for row in rows:
-            yield int(row), f"digits, image {order[row]}", np.repeat(pixels[order[row]][:, :, None], 3, axis=2)
+            yield int(row), names[row], np.repeat(pixels[order[row]][:, :, None], 3, axis=2)
 
-    splits = {"train": int((~test).sum()), "test": int(test.sum())}
-    return RawDataset(splits, labels[order], [str(digit) for digit in range(10)], images)
+    return RawDataset(splits, labels[order], [str(digit) for digit in range(10)], images, names)

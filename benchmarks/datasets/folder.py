@@ -37,7 +37,9 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     for name in sorted(folders.difference(classes)) if classes else []:
         say(f"{root / name}: holds no images, so it is not a class")
     labels = labels_by_folder(names, classes) if classes else None
-    return RawDataset({"all": len(slices)}, labels, classes, lambda rows: slice_images(slices, rows), upright=True)
+    return RawDataset(
+        {"all": len(slices)}, labels, classes, lambda rows: slice_images(slices, rows), names, upright=True
+    )
 
 
 def _find(root: Path) -> tuple[list[FileSlice], set[str]]:

@@ -35,11 +35,13 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     for synset, images in found.items():
         _check(dataset.title, synset, [image.name.partition("/")[2] for image in images], source.images_per_class)
     slices = in_hash_order([image for synset in synsets for image in found[synset]])
+    names = [image.name for image in slices]
     return RawDataset(
         {"train": len(slices)},
-        labels_by_folder([image.name for image in slices], synsets),
+        labels_by_folder(names, synsets),
         list(synsets.values()),
         lambda rows: slice_images(slices, rows),
+        names,
         sources=records,
         official=source.images_per_class == IMAGES_PER_CLASS,
     )

@@ -1,4 +1,5 @@
-"""From archives to data/<benchmark>/: images.npy, labels.npy, and benchmark.json, which marks that all is there."""
+"""From archives to data/<benchmark>/: images.npy, labels.npy, image_names.json (a list, one name per image), and
+benchmark.json, which marks that all is there."""
 
 import importlib
 import platform
@@ -138,9 +139,10 @@ def _write(
     folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
 ) -> Path:
     """Write arrays of the chosen rows, then `record` with their checksums as benchmark.json."""
-    marker, labels = folder / "benchmark.json", folder / "labels.npy"
+    marker, labels, names = folder / "benchmark.json", folder / "labels.npy", folder / "image_names.json"
     folder.mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)  # from here on the folder is incomplete
+    names.unlink(missing_ok=True)
     labels.unlink(missing_ok=True)
     position = np.full(sum(raw.splits.values()), -1)
     position[rows] = np.arange(len(rows))
@@ -161,6 +163,7 @@ def _write(
         with atomic(labels) as temporary:
             np.save(temporary, raw.labels[rows])
         record["labels_sha256"] = sha256(labels)
+    write_json(names, [raw.names[row] for row in rows])
     packages = {package: version(package) for package in ("numpy", "pillow", "scikit-learn")}
     record["versions"] = {"python": platform.python_version(), **packages}
     write_json(marker, record)

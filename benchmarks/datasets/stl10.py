@@ -42,7 +42,8 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         if rest:
             raise ValueError(f"{path}: {name} does not hold a whole number of 3 x 96 x 96 images")
         labels.append(_labels(path, small, split, splits[split], len(classes)))
-    return RawDataset(splits, np.concatenate(labels), classes, lambda rows: _images(path, splits, rows))
+    names = [f"{PIXELS[split]}[{i}]" for split, count in splits.items() for i in range(count)]
+    return RawDataset(splits, np.concatenate(labels), classes, lambda rows: _images(path, splits, rows), names)
 
 
 def to_images(raw: bytes) -> np.ndarray:

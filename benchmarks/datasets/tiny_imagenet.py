@@ -36,6 +36,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         labels_by_folder(names, synsets),
         [words.get(synset, synset) for synset in synsets],
         lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]),
+        names,
     )
 
 
