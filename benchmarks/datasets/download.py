@@ -119,7 +119,7 @@ def _from_sources(archive: Archive, target: Path, downloads: Downloads) -> Path:
 def _from_source(url: str, archive: Archive, part: Path, timeout: float) -> None:
     """Transfer and verify; a resumed file that fails the check is downloaded once more from its first byte."""
     for resumed in (True, False) if part.exists() else (False,):
-        transfer(url, part, size=archive.bytes, timeout=timeout, label=archive.file)
+        transfer(url, part, size=archive.bytes, timeout=timeout)
         wrong = mismatch(part, archive)
         if not wrong:
             return

@@ -1,5 +1,6 @@
 """A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
 
+import contextlib
 import io
 import json
 import tarfile
@@ -39,7 +40,7 @@ def download_range(url: str, target: Path, offset: int, size: int, *, timeout: f
         if target.exists():
             return
         try:
-            transfer(url, part_of(target), size=size, timeout=timeout, start=offset, header=header, label=target.name)
+            transfer(url, part_of(target), size=size, timeout=timeout, start=offset, header=header)
         except TransferError as error:
             raise _refusal(url, error) from error
         settle(target)
@@ -47,12 +48,10 @@ def download_range(url: str, target: Path, offset: int, size: int, *, timeout: f
 
 def _cached(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | None:
     """The index if it is of this very file; None if it is of another, or damaged."""
-    try:
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         cached = json.loads(index.read_text())
         if (cached["url"], cached["bytes"]) == (plain(url), total):
             return {name: (int(offset), int(size)) for name, (offset, size) in cached["members"].items()}
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-        pass
     return None
 
 

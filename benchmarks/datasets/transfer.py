@@ -21,14 +21,7 @@ NUMBER = "[0-9]{1,18}"
 
 
 def transfer(
-    url: str,
-    part: Path,
-    *,
-    size: int | None,
-    timeout: float,
-    start: int | None = None,
-    header: str | None = None,
-    label: str | None = None,
+    url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None, header: str | None = None
 ) -> None:
     """Download `url` to `part`, resuming from what `part` holds. Raises TransferError if that fails.
 
@@ -39,21 +32,21 @@ def transfer(
 
     def attempt() -> None:
         try:
-            _stream(url, part, size, pace, start, header, label or part.name)
+            _stream(url, part, size, pace, start, header)
         except TransferError as error:
             if error.status == 416:  # `part` is longer than the file of this source: it is from another file
                 part.unlink(missing_ok=True)
             raise
 
-    _with_retries(url, attempt, pace, lambda: size_of(part))
+    _with_retries(url, attempt, lambda: size_of(part), pace)
 
 
 def read_range(url: str, start: int, count: int, *, timeout: float, header: str | None = None) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
-    pace, headers = Pace(MINIMUM_RATE, WINDOW, timeout), {"Range": f"bytes={start}-{start + count - 1}"}
+    headers = {"Range": f"bytes={start}-{start + count - 1}"}
 
     def attempt() -> tuple[bytes, int]:
-        with request(url, pace, headers=headers, secret=header) as response:
+        with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), headers=headers, secret=header) as response:
             _, total = _content_range(response, url)
             with network_errors():
                 data = response.read(count)
@@ -61,10 +54,10 @@ def read_range(url: str, start: int, count: int, *, timeout: float, header: str 
             raise TransferError(f"sent {len(data)} of {count} bytes", retry=True)
         return data, total
 
-    return _with_retries(url, attempt, pace)
+    return _with_retries(url, attempt)
 
 
-def _with_retries(url: str, attempt, pace: Pace, position=lambda: 0):
+def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
     """The result of `attempt()`. Raises TransferError if trying again cannot help, or after ATTEMPTS in a row without a
     new byte. position: the number of bytes so far."""
     longest, failures = position(), 0
@@ -79,10 +72,11 @@ def _with_retries(url: str, attempt, pace: Pace, position=lambda: 0):
             pause = PAUSE * 2 ** max(failures - 1, 0)
             say(f"{plain(url)}: {error}; trying again in {pause:g} s, from byte {position():,}")
             time.sleep(pause)
-            pace.waited += pause
+            if pace:
+                pace.waited += pause
 
 
-def _stream(url, part, size, pace, start, header, label) -> None:
+def _stream(url, part, size, pace, start, header) -> None:
     have = size_of(part)
     if size is not None and have > size:
         part.unlink()
@@ -107,7 +101,7 @@ def _stream(url, part, size, pace, start, header, label) -> None:
             have, expected = 0, _whole_length(response, size)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(f"{plain(url)}\n{tag}\n", encoding="utf-8")
-        with progress(f"{label} from {host(url)}", expected, unit="B", start=have) as bar:
+        with progress(f"{part.stem} from {host(url)}", expected, unit="B", start=have) as bar:
             _receive(response, part, have, expected, bar, pace)
 
 
