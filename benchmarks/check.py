@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of
-from benchmarks.datasets.contents import Sources, subset_rows
+from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import config

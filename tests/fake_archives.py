@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
+from benchmarks.datasets.catalog import CATALOG
 
 CIFAR_10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 STL_10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
@@ -43,6 +43,7 @@ SUPERCLASSES = {  # of CIFAR-100, in the order of their numbers, with their clas
     "vehicles_1": "bicycle bus motorcycle pickup_truck train",
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
+IMAGENET_10, IMAGENET_DOGS = (CATALOG[name].options["synsets"] for name in ("imagenet10", "imagenet-dogs"))
 SYNSETS = sorted({**IMAGENET_10, **IMAGENET_DOGS})
 
 
@@ -64,7 +65,7 @@ def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, 
 
 
 def picture(label, number, height, width=None):
-    """uint8 H x W x 3: a disc or a bar on a ground, both in colors of the class, with noise."""
+    """uint8 H x W x 3: a disc or a bar on a background, both in colors of the class, with noise."""
     width = width or height
     rng = np.random.default_rng([label, number])
     colors = np.random.default_rng(label).integers(0, 256, (2, 3))

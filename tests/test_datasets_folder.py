@@ -7,7 +7,10 @@ import pytest
 from fake_archives import encoded, picture
 from PIL import Image
 
-from benchmarks.datasets.prepare import prepare
+from benchmarks.datasets.catalog import Downloads, dataset_named
+from benchmarks.datasets.pixels import to_square
+from benchmarks.datasets.prepare import prepare, unlike
+from benchmarks.study import Benchmark
 
 
 def write(root, names):
@@ -52,6 +55,25 @@ def test_sub_folders_are_classes(tmp_path):
     assert record["splits"] == {"all": [0, 15]} and record["sources"] == []
 
 
+def test_images_are_named_by_their_relative_paths(tmp_path):
+    write(tmp_path / "images", ["ant/a\nb.png", "cat/deep/0.png"])
+    make(tmp_path, size=20)
+    names = json.loads((tmp_path / "data" / "mine" / "image_names.json").read_text())
+    assert sorted(names) == ["ant/a\nb.png", "cat/deep/0.png"]
+    for name, image in zip(names, np.load(tmp_path / "data" / "mine" / "images.npy")):
+        assert np.array_equal(image, to_square(Image.open(tmp_path / "images" / name).convert("RGB"), 20))
+
+
+def test_a_benchmark_prepared_without_names_is_still_valid(tmp_path):
+    """Benchmarks prepared by earlier versions have no image_names.json."""
+    images = tmp_path / "images"
+    write(images, ["a/0.png", "b/1.png"])
+    block = Benchmark(dataset="folder", path=str(images), size=24)
+    record, *_ = make(tmp_path)
+    (tmp_path / "data" / "mine" / "image_names.json").unlink()
+    assert unlike(record, block, dataset_named("folder"), Downloads()) == ""
+
+
 def test_without_classes_there_are_no_labels(tmp_path):
     write(tmp_path / "images", [f"{i}.png" for i in range(9)])
     with pytest.raises(ValueError, match="mine: clusters: is needed"):
@@ -84,7 +106,7 @@ def test_clusters_may_differ_from_classes_and_subset_works(tmp_path):
 
 @pytest.mark.parametrize(
     "names, words",
-    [([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
+    [([], "is not a folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
 )
 def test_what_cannot_be_is_refused(tmp_path, names, words):
     (tmp_path / "images").mkdir()
@@ -94,7 +116,7 @@ def test_what_cannot_be_is_refused(tmp_path, names, words):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match="images: is no folder of images"):
+    with pytest.raises(ValueError, match="images: is not a folder of images"):
         make(tmp_path)
 
 

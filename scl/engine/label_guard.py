@@ -17,6 +17,7 @@ from typing import Any
 NAMES = re.compile(
     r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # source files may have such a name
     r"|metrics\.json"  # scores of a run
+    r"|image_names\.json"  # file names often contain the class
     r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives contain labels
     re.IGNORECASE | re.DOTALL,
 )
