@@ -125,7 +125,7 @@ def test_scores_show_every_seed_and_the_published_value(study):
     assert any(np.isclose(values, 64.5))  # PICA's
 
 
-def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
+def test_incomplete_seeds_are_named_not_drawn(tmp_path):
     study = troubled(tmp_path)
     groups = groups_of(study)
     panel = next(axes for axes in draw_scores(study, groups).axes if axes.get_title() == "digits (joint)")
@@ -137,7 +137,7 @@ def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
     assert [line.get_label() for line in panel.lines] == names
 
 
-def test_what_lies_far_below_all_others_is_an_arrow_at_the_edge(tmp_path):
+def test_an_outlier_far_below_is_an_arrow_at_the_edge(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     panel = draw_scores(study, groups_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
     mean = 100 * np.mean([made_up(study.run("digits", "joint", "pixels", seed)) for seed in study.seeds])
@@ -156,12 +156,12 @@ def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_publish
         assert off_axis(groups.assign(published=published.where(published.notna(), None))) is None
 
 
-def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
-    for count, said in ((4, True), (5, False)):
+def test_too_few_seeds_for_an_interval_draw_none_and_say_so(tmp_path):
+    for count, stated in ((4, True), (5, False)):
         study = Study(tmp_path / str(count), benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
         figure = draw_scores(finish_all(study), groups_of(study))
-        assert ("too few for an interval" in figure.get_supxlabel()) == said
-        assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != said
+        assert ("too few for an interval" in figure.get_supxlabel()) == stated
+        assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != stated
 
 
 def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ class Noted(Study):
         return "no official settings" if (stage, benchmark) == ("scan", "digits") else ""
 
 
-def test_a_note_on_settings_stands_below_the_table_of_its_benchmark(tmp_path):
+def test_a_note_on_settings_is_below_the_table_of_its_benchmark(tmp_path):
     page = tables(finish_all(Noted(tmp_path / "noted")))[0]
     assert page.count("- SCAN (clustering step): no official settings") == 1
     digits = page[page.index("**digits (joint)**") :]
@@ -78,7 +78,7 @@ def test_the_mean_and_spread_are_those_of_the_seeds(study):
     assert re.search(r"\| 3 +\|", line)
 
 
-def test_a_part_of_the_seeds_is_never_averaged(study):
+def test_incomplete_seeds_are_never_averaged(study):
     for seed in (0, 1):
         (study.run("digits", "joint", "scl", seed).directory / "metrics.json").unlink()
     survivor = f"{made_up(study.run('digits', 'joint', 'scl', 2)) * 100:.1f}"
@@ -97,7 +97,7 @@ def test_a_part_of_the_seeds_is_never_averaged(study):
         ({"versions": {"torch": "2.9.1"}}, "ᵈ"),
     ],
 )
-def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
+def test_mixed_runs_get_a_footnote(study, changed, letter):
     assert not re.search("[ᵃᵇᶜᵈᵉ]", tables(study)[0])
     finish(study.run("digits", "joint", "pica", 1), **changed)
     text = tables(study)[0]
@@ -106,7 +106,7 @@ def test_runs_that_do_not_belong_together_are_marked(study, changed, letter):
 
 
 @pytest.mark.parametrize("device, marked", [("CPU: AMD EPYC, AVX512", True), ("NVIDIA H200", False)])
-def test_threads_are_marked_where_they_change_a_result(study, device, marked):
+def test_threads_get_a_footnote_on_a_cpu_only(study, device, marked):
     for seed in study.seeds:
         finish(study.run("digits", "joint", "pica", seed), device=device, threads=1 + (seed == 2))
     text = tables(study)[0]
@@ -118,7 +118,7 @@ def test_threads_are_marked_where_they_change_a_result(study, device, marked):
 ATTEMPT = {"started": "now", "commit": "0123456789abcdef", "device": "NVIDIA H200", "precision": "bf16"}
 
 
-def test_a_stage_or_an_attempt_of_another_commit_is_marked(study):
+def test_a_stage_or_an_attempt_at_another_commit_gets_a_footnote(study):
     for seed in study.seeds:
         change(study.run("digits", "joint", "simclr", seed), "record.json", commit="older")
         change(study.run("digits", "joint", "scl", seed), "record.json", attempts=[ATTEMPT | {"commit": "older"}])
@@ -126,7 +126,7 @@ def test_a_stage_or_an_attempt_of_another_commit_is_marked(study):
     assert [line.split()[1] for line in lines] == ["SCAN", "SCL", "SCAN", "SCL"]  # overview, digits
 
 
-def test_a_run_begun_on_another_device_is_marked(study):
+def test_a_run_started_on_another_device_gets_a_footnote(study):
     for seed in study.seeds:
         attempts = [ATTEMPT | {"device": "NVIDIA A100"}]
         change(study.run("digits", "joint", "pica", seed), "record.json", attempts=attempts)
@@ -134,7 +134,7 @@ def test_a_run_begun_on_another_device_is_marked(study):
     assert lines_of(partial(study) / "runs.csv")["digits", "joint", "pica", 0]["other_devices"] == "NVIDIA A100 bf16"
 
 
-def test_empty_clusters_and_counted_events_are_told(study):
+def test_empty_clusters_and_counted_events_are_reported(study):
     change(study.run("digits", "joint", "scan", 1), "record.json", counts={"empty_mask_steps": 3})
     run = study.run("digits", "joint", "pica", 2)
     scores = json.loads((run.directory / "metrics.json").read_text())["scores"]
@@ -168,7 +168,7 @@ def test_nothing_done_and_nothing_planned_still_say_so(tmp_path):
 # ---- published values ------------------------------------------------------------------------------------
 
 
-def test_published_values_stand_beside_the_same_protocol_clusters_and_whole_data_set_only(tmp_path):
+def test_published_results_need_the_same_protocol_clusters_and_complete_data_set(tmp_path):
     study = Study(
         tmp_path,
         benchmarks={

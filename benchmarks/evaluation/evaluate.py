@@ -91,9 +91,9 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
     """The labels as prepared, None if there are none. Raises Damaged if they are missing or changed, with
     benchmark.json set aside, so that the benchmark is prepared again."""
     path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
-    if not path.exists() and not listed:
-        return None
     if not path.exists():
+        if not listed:
+            return None
         set_aside(data_folder / "benchmark.json", "its labels are missing")
         raise Damaged(f"{path} is missing though benchmark.json lists it; the same command prepares it again")
     if listed and sha256(path) != listed:

@@ -26,11 +26,11 @@ def clustering_scores(labels, assignments, *, confidence=None, clusters: int | N
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second to import
 
-    labels, assignments = _integers("labels", labels), _integers("assignments", assignments)
+    labels, assignments = np.asarray(labels), np.asarray(assignments)
     clusters = _check(labels, assignments, clusters)
     if confidence is not None and np.shape(confidence) != labels.shape:
         raise ValueError(f"confidence must be {len(labels)} values, one per image, not {np.shape(confidence)}")
-    sizes = np.bincount(assignments, minlength=clusters)
+    sizes = np.bincount(assignments.astype(np.int64), minlength=clusters)
     return {
         "acc": matched_accuracy(labels, assignments),
         "nmi": float(normalized_mutual_info_score(labels, assignments)),
@@ -69,17 +69,13 @@ def neighbor_purity(labels, neighbors, rows) -> float | None:
     return float((own == other)[counted].mean()) if counted.any() else None
 
 
-def _integers(name: str, values) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"{name} must be one number per image; their shape is {values.shape}")
-    if values.size and values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, not {values.dtype}")
-    return values.astype(np.int64)
-
-
 def _check(labels: np.ndarray, assignments: np.ndarray, clusters: int | None) -> int:
     """The number of clusters."""
+    for name, values in (("labels", labels), ("assignments", assignments)):
+        if values.ndim != 1:
+            raise ValueError(f"{name} must be one number per image; their shape is {values.shape}")
+        if values.size and values.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be integers, not {values.dtype}")
     if len(labels) != len(assignments):
         raise ValueError(f"{len(labels)} labels for {len(assignments)} assignments")
     if len(labels) == 0:

@@ -50,10 +50,11 @@ def collect(study, folder: Path) -> Path:
     runs, path = runs_of(study), Path(folder) / "runs.csv"
     if path.parent == study.results:
         unfinished = runs[~runs.status.isin(["done", "skipped"])]
-        for run in unfinished[:1].itertuples():
+        if len(unfinished):
+            first = unfinished.iloc[0]
             raise Unfinished(
-                f"{len(unfinished)} of {len(runs)} runs are not done, such as {run.benchmark} {run.protocol} "
-                f"{run.stage} seed {run.seed} ({run.reason}); run the study to finish them"
+                f"{len(unfinished)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} "
+                f"{first.stage} seed {first.seed} ({first.reason}); run the study to finish them"
             )
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     with atomic(path) as temporary:

@@ -16,21 +16,6 @@ from benchmarks.report.formats import memory, number, p_value
 from benchmarks.report.published import RECONSTRUCTED, STATISTICS
 from scl.util.text import duration
 
-PROTOCOLS = {
-    "joint": "joint: trained and evaluated on the same images; not comparable with other protocols.",
-    "heldout": "heldout: trained on the training images, evaluated on the test images; not comparable with other "
-    "protocols.",
-}
-ABBREVIATIONS = (
-    "Scores in percent, mean ± standard deviation (n − 1) over n seeds. Incomplete sets of seeds are not averaged.",
-    "ACC: clustering accuracy under the optimal one-to-one matching of clusters and classes. NMI: normalized mutual "
-    "information, with the arithmetic mean of the entropies. ARI: adjusted Rand index.",
-    "All scores are of the last epoch; training uses no labels. oracle: ACC of the best of the few evaluated epochs, "
-    "whose choice requires labels; for context only.",
-    "time / run: training and assignment of one seed, upstream stages included. time / epoch: time of the stage "
-    "alone, setup included, divided by its epochs. Both are means over seeds. memory: highest peak of all seeds, of "
-    "the device on a GPU, of the process on a CPU.",
-)
 DIFFERENCES = (
     "Mean ± standard deviation (n − 1) of the differences per seed; p: two-sided paired t-test, Holm-corrected over "
     f"all comparisons of the study. Intervals are in claims.md, from {MINIMUM_FOR_INTERVAL} seeds on."
@@ -95,12 +80,8 @@ def origins(study) -> list[str]:
 
 
 def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, list[Table]]:
-    """For each protocol: ACC on all benchmarks, one table per benchmark, and the differences to the reference.
-
-    The abbreviations are explained below the first table, the protocols below the first table of each.
-    """
+    """For each protocol: ACC on all benchmarks, one table per benchmark, and the differences to the reference."""
     found: dict[str, list[Table]] = {}
-    explained: tuple[str, ...] = ABBREVIATIONS
     runs_by_group = dict(iter(runs.groupby(KEYS)))
     for protocol, part in cast(Any, groups.groupby("protocol", sort=False)):
         ran = part[~part.benchmark.isin(list(study.skipped))]
@@ -113,10 +94,7 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
         if (compared.absence == "").any():
             caption = f"ACC difference to {compared.reference.iloc[0].title} in percentage points ({protocol})"
             tables.append(_by_benchmark(caption, compared, ran, _difference, DIFFERENCES))
-        if tables:
-            tables[0].notes.extend([*explained, *filter(None, [PROTOCOLS.get(protocol)])])
-            explained = ()
-    return found
+    return {protocol: tables for protocol, tables in found.items() if tables}
 
 
 def _by_benchmark(caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
@@ -161,9 +139,8 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
             cells["published ACC / NMI / ARI"] = Cell(f"{scores} ({published.statistic})")
             notes.append(f"Published result for {group.title}: {citation(group)}.")
         rows.append(list(cells.values()))
-        notes += _run_notes(group.title, runs_by_group[protocol, benchmark, group.stage])
+    notes += _notes(study, groups, runs_by_group)
     shown = len(cells) - groups.published.isna().all()
-    notes += _settings_notes(study, benchmark, groups)
     return Table(f"{benchmark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows], notes)
 
 
@@ -184,22 +161,16 @@ def citation(group) -> str:
     return f"{published.source} ({'; '.join(details)})"
 
 
-def _run_notes(title: str, runs: pd.DataFrame) -> list[str]:
-    """Why runs are not done, empty clusters, and counted events; the seeds of identical notes are merged."""
-    seeds: dict[str, list[str]] = {}
-    for run in rows_of(runs):
-        reported = run.status != "done" and run.reason not in ("", "not run")
-        empty = "at least one empty cluster" if run.smallest_share == 0 else ""
-        for text in filter(None, [f"{run.status}: {run.reason}" if reported else "", empty, run.counts]):
-            seeds.setdefault(text, []).append(str(run.seed))
-    return [f"{title}, seed{'s' * (len(of_text) > 1)} {', '.join(of_text)}: {text}." for text, of_text in seeds.items()]
-
-
-def _settings_notes(study, benchmark: str, groups: pd.DataFrame) -> list[str]:
-    """Notes on methods and settings; the methods of identical notes are merged."""
-    titles: dict[str, list[str]] = {}
+def _notes(study, groups: pd.DataFrame, runs_by_group: dict) -> list[str]:
+    """Why runs are not done, empty clusters, counted events, and notes on settings; identical notes are merged."""
+    subjects: dict[str, list[str]] = {}
     for group in rows_of(groups):
-        for note in (RECONSTRUCTED.get(study.methods[group.stage].method), study.note(group.stage, benchmark)):
-            if note:
-                titles.setdefault(" ".join(note.split()), []).append(group.title)
-    return [f"{', '.join(of_note)}: {note}" for note, of_note in titles.items()]
+        for run in rows_of(runs_by_group[group.protocol, group.benchmark, group.stage]):
+            reason = f"{run.status}: {run.reason}" if run.status != "done" and run.reason not in ("", "not run") else ""
+            empty = "at least one empty cluster" if run.smallest_share == 0 else ""
+            for text in filter(None, (reason, empty, run.counts)):
+                subjects.setdefault(f"{text}.", []).append(f"{group.title}, seed {run.seed}")
+        reconstructed = RECONSTRUCTED.get(study.methods[group.stage].method, "")
+        for text in filter(None, (reconstructed, study.note(group.stage, group.benchmark))):
+            subjects.setdefault(" ".join(text.split()), []).append(group.title)
+    return [f"{'; '.join(of_text)}: {text}" for text, of_text in subjects.items()]
