@@ -75,8 +75,8 @@ def _counted(values: pd.Series) -> str:
 
 def origins(study) -> list[str]:
     """Where the settings of each method come from, as the configuration states it."""
-    texts = {block.title or stage: " ".join(study.origin(stage).split()) for stage, block in study.methods.items()}
-    return [f"{title}: {text}" for title, text in texts.items() if text]
+    texts = [(block.title or stage, " ".join(study.origin(stage).split())) for stage, block in study.methods.items()]
+    return [f"{title}: {text}" for title, text in texts if text]
 
 
 def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, list[Table]]:
