@@ -214,7 +214,7 @@ def test_an_unfinished_run_is_not_evaluated(tmp_path):
         evaluate_run(run, data)
 
 
-def test_a_description_that_is_cut_off_is_named_with_the_way_out(tmp_path):
+def test_a_truncated_benchmark_json_is_named_with_a_hint(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (data / "benchmark.json").write_text('{"prot')
     with pytest.raises(ValueError, match="benchmark.json: damaged .not JSON.; rerun the study to prepare"):

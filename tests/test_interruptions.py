@@ -121,7 +121,7 @@ def outcome(folder):
         found |= {(stage, name): value.numpy().tobytes() for name, value in weights.items()}
         found[stage, "scores"] = json.loads((run / "metrics.json").read_text())["scores"]
         assert not (run / "failure.json").exists() and not [f for f in run.iterdir() if ".tmp" in f.name]
-    assert "Runs: 2 of 2 planned are done." in (folder / "results" / "tables.md").read_text()
+    assert "Runs: 2 of 2 done." in (folder / "results" / "tables.md").read_text()
     assert not (folder / "results" / "partial").exists()
     return found
 
@@ -316,7 +316,7 @@ def test_a_dead_server_costs_its_benchmark_until_it_is_back(tmp_path, undisturbe
         for folder in (tmp_path, tmp_path / "again"):  # the latter is not disturbed
             status, output = snakemake(folder, study)
             assert status == 0, output
-            assert "Runs: 1 of 1 planned are done." in (folder / "results" / "tables.md").read_text()
+            assert "Runs: 1 of 1 done." in (folder / "results" / "tables.md").read_text()
     shutil.rmtree(tmp_path / "data" / "archives")  # prepared data is enough, for a machine without internet
     assert jobs_of(tmp_path, study) == {}
     assert "download" not in jobs_of(tmp_path, study | {"seeds": 2})
@@ -358,7 +358,7 @@ def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed
     command = [sys.executable, "-m", "benchmarks.cli", "report", "study.yaml"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     partial = (folder / "results" / "partial" / "tables.md").read_text()
-    assert "0 of 2 planned are done" in partial
+    assert "0 of 2 done" in partial
     status, output = snakemake(folder, fewer)
     assert status == 0, output
     clusters = json.loads((run_of(folder, "scan") / "metrics.json").read_text())["clusters"]
