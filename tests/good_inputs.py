@@ -120,7 +120,7 @@ ACCEPTED_METHODS = {
     "a method in a package": case(
         {"methods.mine.method": "my.file.Own"}, files={"my/__init__.py": "", "my/file.py": GOOD_OWN}
     ),
-    "a method in a folder": case({"methods.mine.method": "my.file.Own"}, files={"my/file.py": GOOD_OWN}),
+    "a method in a folder": case({"methods.mine.method": "mine.file.Own"}, files={"mine/file.py": GOOD_OWN}),
 }
 
 
