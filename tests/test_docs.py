@@ -1,6 +1,7 @@
 """The documentation against the code: generated pages, links, names of files, and commands."""
 
 import importlib.util
+import pydoc
 import re
 import shlex
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_links_lead_to_files(page):
 def test_files_named_in_the_text_exist(page):
     named = re.findall(r"`((?:scl|baselines|benchmarks|config|docs|profiles|tests)/[\w./-]+\.\w+)", page.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@ALL_PAGES
+def test_python_names_in_the_text_exist(page):
+    named = re.findall(r"`((?:scl|baselines|benchmarks)(?:\.[a-z]\w*)+(?:\.[A-Z]\w*)?)", page.read_text())
+    assert not [name for name in named if pydoc.locate(name) is None]
 
 
 @ALL_PAGES
