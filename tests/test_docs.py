@@ -39,6 +39,12 @@ def test_committed_reference_page_is_what_the_code_says(name):
     assert (ROOT / "docs" / name).read_text() == written, "run `python docs/reference.py` and commit the result"
 
 
+@pytest.mark.parametrize("title", MODELS)
+def test_every_key_has_a_description(title):
+    missing = [name for name, field in MODELS[title].model_fields.items() if not field.description]
+    assert not missing
+
+
 def test_reference_covers_all_methods_and_shows_ranges():
     text = reference.pages()
     for path in ("scl.scl.SCL", "baselines.simclr.SimCLR", "baselines.scan.SelfLabel", "baselines.controls.Random"):
