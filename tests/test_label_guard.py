@@ -107,7 +107,7 @@ def test_names_of_images_are_refused(data):
     """They often hold the class: train/n01440764/x.JPEG."""
     path = data / "one" / "image_names.json"
     path.write_text("[]")
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         refused(path.read_text)
     assert path.read_text() == "[]"
 
