@@ -20,6 +20,7 @@ from fake_study import (
 )
 
 from benchmarks.datasets.catalog import Downloads
+from benchmarks.report.page import Block, Row
 from benchmarks.report.published import load_published, published_for
 from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect
@@ -207,8 +208,10 @@ def test_a_reconstruction_is_called_one(study):
 def test_what_would_break_a_table_is_escaped():
     table = Table("50 % & more", ["a|b", "n_1"], [[Cell("<x>"), Cell("1 ± 2", "a")]], ["*why*"])
     names = ("name", "title", "header", "origins", "comparisons", "published", "reference", "runs")
-    context = dict.fromkeys(names, "") | {"statuses": {}} | {"images": {"scores": "", "curves": ""}}
-    context |= {"protocols": {"joint": [table]}}
+    context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}}
+    rows = [Row(table.rows[0], "", "done", ["", ""], {})]
+    page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}
+    context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [Block(table, "", rows)]}}
     markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
     assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
     assert (

@@ -35,7 +35,7 @@ def evaluate_run(directory, data_folder) -> Path:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
     for name, problem in damage(directory, record, ("assignments.npz",)).items():
         raise set_aside(directory / name, problem)
-    arrays = _arrays(directory / "assignments.npz")
+    arrays = read_assignments(directory / "assignments.npz")
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
@@ -53,7 +53,7 @@ def evaluate_run(directory, data_folder) -> Path:
     return directory / "metrics.json"
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_assignments(path: Path) -> dict[str, np.ndarray]:
     """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)

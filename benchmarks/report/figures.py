@@ -14,12 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.aggregate import rows_of
 from benchmarks.report.formats import number, one_line
+from benchmarks.report.styles import styles_of
 from scl.engine.io import atomic
 
-# Okabe & Ito's palette without its black and yellow: distinct with every common color blindness.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", (0, (4, 1.2)), (0, (1.5, 1.2)))
 GRAY = "#666666"
 STYLE = Path(__file__).with_name("figures.mplstyle")
 COLUMNS = 3  # panels side by side
@@ -46,7 +43,7 @@ def draw_scores(study, groups: pd.DataFrame) -> Figure:
     if not any(any(part.accuracies) for part in parts):
         return _empty("No completed runs with labels yet.")
     figure, panels = _panels(parts, height=0.9 + 0.3 * max(map(len, parts)))
-    styles = _styles(study)
+    styles = styles_of(study.methods)
     outliers = [off_axis(part) for part in parts]
     for panel, part, outlier in zip(panels, parts, outliers, strict=True):
         for y, group in enumerate(rows_of(part)):
@@ -96,7 +93,7 @@ def _draw_scores(panel, y: int, group, color: str, *, outlier: bool) -> None:
         return
     write(number(group.acc, group.acc_sd), 1.02)
     if outlier:
-        write(f"← {100 * group.acc:.1f}", 0.01, color=color)
+        write(f"← {100 * group.acc:.1f}", 0.01, color=GRAY)
         return
     above, values = y - 0.13, [100 * value for value in group.accuracies.values()]
     if not pd.isna(group.acc_low):
@@ -117,7 +114,7 @@ def draw_curves(study, groups: pd.DataFrame) -> Figure:
         return _empty("No completed runs with learning curves yet.")
     columns = max(1, int(_width(len(parts)) / (0.6 + 0.065 * max(map(len, names.values())))))  # of the legend
     figure, panels = _panels(parts, height=2.9, extra=0.3 + 0.2 * math.ceil(len(names) / columns))
-    styles, lines = _styles(study), {}
+    styles, lines = styles_of(study.methods), {}
     crowded = [len(found) > MOST_BANDS for found in curves]
     for panel, part, found, without_bands in zip(panels, parts, curves, crowded, strict=True):
         for stage, curve in found.items():
@@ -157,13 +154,6 @@ def _name(study, stage: str) -> str:
     before = block.after and (study.methods[block.after].title or block.after)
     name = one_line((block.title or stage) + (f", after {re.split(r' [+(]', before)[0]}" if before else ""))
     return f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of a legend
-
-
-def _styles(study) -> dict[str, tuple]:
-    """(color, dash, marker) of each stage, the same in all figures. Of up to eighteen stages no two share
-    dash and marker, so that they differ in gray too, and none share color and marker."""
-    return {stage: (COLORS[i % 6], DASHES[i // 6 % 3], MARKERS[(i + i // 6) % 6])
-            for i, stage in enumerate(study.methods)}  # fmt: skip
 
 
 def _by_panel(study, groups: pd.DataFrame) -> list[pd.DataFrame]:

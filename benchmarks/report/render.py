@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from benchmarks.report import formats, significance
 from benchmarks.report.aggregate import FOOTNOTES, MINIMUM_FOR_INTERVAL, aggregate
 from benchmarks.report.figures import write_figures
+from benchmarks.report.page import page_context, preformatted
 from benchmarks.report.published import published_scores
 from benchmarks.report.runs import STATUSES, read_runs
 from benchmarks.report.tables import Table, citation, header, origins, tables_by_protocol
@@ -37,12 +37,10 @@ def write_report(study, folder: Path) -> list[Path]:
         "reference": study.reference,
         "comparisons": list(pairs[~pairs.benchmark.isin(list(study.skipped))].itertuples()),
         "published": list(groups[groups.published.notna() & (groups.absence == "")].itertuples()),
-        "images": {
-            path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures if path.suffix == ".svg"
-        },
         "statuses": {status: count for status in STATUSES if (count := (runs.status == status).sum())},
         "runs": list(runs.astype(object).where(runs.notna(), None).itertuples()),
     }
+    context |= page_context(study, runs, groups, context["protocols"], folder, template("run.html"))
     paths = [folder / "tables.md", folder / "tables.tex", folder / "claims.md", folder / "report" / "index.html"]
     for path in paths:
         with atomic(path) as temporary:
@@ -78,6 +76,7 @@ def template(name: str) -> jinja2.Template:
         "one_line": formats.one_line,
         "p_value": formats.p_value,
         "points": formats.points,
+        "preformatted": preformatted,
         "published_scores": published_scores,
         "smallest_p": significance.smallest_p,
         "superscript": lambda letters: letters.translate(SUPERSCRIPT),

@@ -1,0 +1,141 @@
+"""What report/index.html shows beyond the tables: filters, values of single seeds, links to runs, unlabeled data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from benchmarks.report.aggregate import KEYS, rows_of
+from benchmarks.report.charts import inline_figure
+from benchmarks.report.run_page import RunPage, write_run_pages
+from benchmarks.report.runs import STATUSES
+from benchmarks.report.styles import marker_svg, styles_of
+from benchmarks.report.tables import Cell, Table
+
+SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns with a value per seed
+ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
+CAPTIONS = {
+    "scores": "ACC of each method: individual seeds, their mean, and, with enough seeds, its interval.",
+    "curves": "ACC during training. Labels are used for this plot only.",
+}
+
+
+class Row(NamedTuple):
+    """A row of a table: its cells, its stage, and the statuses of its runs; by cell, the values of single seeds."""
+
+    cells: list[Cell]
+    stage: str
+    status: str
+    seeds: list[str]
+    links: dict[int, str]
+
+
+class Block(NamedTuple):
+    """A table of the page; benchmark is "" for a table of several."""
+
+    table: Table
+    benchmark: str
+    rows: list[Row]
+
+
+def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, folder: Path, template) -> dict:
+    """Write the pages of the runs; return what index.html needs besides the context of the other templates."""
+    pages = write_run_pages(study, runs, folder, template)
+    blocks = {
+        protocol: [
+            _block(study, runs, protocol, table, pages) for table in (*found, *_unlabeled(groups, protocol, pages))
+        ]
+        for protocol, found in tables.items()
+    }
+    shown = {"scores": runs.acc.notna().any(), "curves": runs.oracle_epoch.notna().any()}
+    svgs = {
+        name: (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8") for name, show in shown.items() if show
+    }
+    choices = {name: list(dict.fromkeys(runs[name])) for name in ("benchmark", "protocol", "stage")}
+    choices["status"] = [status for status in STATUSES if status in set(runs.status)]
+    return {
+        "blocks": blocks,
+        "labeled": bool(shown["scores"]),
+        "figures": {name: (CAPTIONS[name], inline_figure(svg, name)) for name, svg in svgs.items()},
+        "choices": choices,
+        "titles": dict(zip(runs.stage, runs.method)),
+        "markers": {stage: marker_svg(style) for stage, style in styles_of(study.methods).items()},
+        "pages": {key: page.name for key, page in pages.items()},
+        "megabytes": sum(page.path.stat().st_size for page in pages.values()) / 1e6,
+    }
+
+
+def _block(study, runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, RunPage]) -> Block:
+    benchmark = next((name for name in study.benchmarks if table.caption.startswith(f"{name} ({protocol})")), "")
+    kept = [i for i in range(len(table.columns)) if i == 0 or any(row[i].text not in ABSENT for row in table.rows)]
+    here = runs[(runs.protocol == protocol) & (runs.benchmark.isin([benchmark] if benchmark else study.benchmarks))]
+    stages: dict[str, list[str]] = {}
+    for stage, title in dict(zip(here.stage, here.method)).items():
+        stages.setdefault(title, []).append(stage)
+    rows = []
+    for cells in table.rows:
+        same = stages.get(cells[0].text, [""])
+        stage = same.pop(0) if len(same) > 1 else same[0]
+        mine = here[here.stage == stage]
+        links = {seed: page.name for seed in mine.seed if (page := pages.get((protocol, benchmark, stage, seed)))}
+        seeds = [_seeds(mine, table, table.columns[i]) for i in kept]
+        rows.append(Row([cells[i] for i in kept], stage, " ".join(dict.fromkeys(mine.status)), seeds, links))
+    return Block(replace(table, columns=[table.columns[i] for i in kept]), benchmark, rows)
+
+
+def _seeds(runs: pd.DataFrame, table: Table, column: str) -> str:
+    """'seed 0: 95.3, seed 1: 94.1': what a cell was averaged from; "" for other cells."""
+    score = SCORES.get(column)
+    if table.caption.startswith("ACC on all") and column in set(runs.benchmark):
+        runs, score = runs[runs.benchmark == column], "acc"
+    if not score:
+        return ""
+    values = runs.set_index("seed")[score].dropna()
+    return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
+
+
+def _unlabeled(groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage]) -> list[Table]:
+    """A table per benchmark without labels, of the quantities that need none."""
+    columns = ["Method", "n", "clusters in use", "largest share, %", "smallest share, %", "mean confidence, %"]
+    columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
+    tables, of_protocol = [], groups[(groups.protocol == protocol) & (groups.absence == "no labels")]
+    for benchmark, part in of_protocol.groupby("benchmark", sort=False):
+        rows = []
+        for group in rows_of(part):
+            key = tuple(getattr(group, name) for name in KEYS)
+            data = [page.data for name, page in pages.items() if name[:3] == key and page.data is not None]
+            if data:
+                rows.append([Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data))])
+        note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 is the same clusters."
+        if rows:
+            tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note]))
+    return tables
+
+
+def _without_labels(data: list) -> list[str]:
+    """Cells on the runs of a group: clusters in use, shares, confidence, agreement."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second to import
+
+    summaries = pd.DataFrame([one.summary() for one in data])
+    means = cast(Any, summaries.mean())
+    shares = [100 * means[name] for name in ("largest", "smallest", "confidence")]
+    ordered = [one.assignments[np.argsort(one.rows)] for one in data]
+    agreement = [
+        100 * np.mean([score(a, b) for a, b in combinations(ordered, 2)]) if len(data) > 1 else float("nan")
+        for score in (adjusted_rand_score, normalized_mutual_info_score)
+    ]
+    numbers = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*shares, *agreement)]
+    return [f"{means.used:g} of {data[0].clusters}", *numbers]
+
+
+def preformatted(text: str) -> Markup:
+    """Text of several lines for <pre>, escaped; control characters are visible."""
+    from scl.util.text import printable
+
+    return Markup("{}").format(printable(text, keep="\n"))
