@@ -9,11 +9,11 @@ import pytest
 from fake_study import Study, benchmark
 
 from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.report import run_page
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
 from benchmarks.report.render import write_report
 from benchmarks.report.run_data import RunData
-from benchmarks.report.run_page import write_run_pages
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.styles import styles_of
 
@@ -221,6 +221,18 @@ def unlabeled(tiny_study, train_all, digits, tmp_path):
     return study.results / "report"
 
 
+def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all, monkeypatch):
+    monkeypatch.setattr(run_page, "ALL_GALLERIES", 1)
+    study = tiny_study("kmeans", seeds=(0, 1))
+    for run in train_all(study):
+        evaluate_run(run.directory, study.data / run.benchmark)
+    collect(study, study.results)
+    write_report(study, study.results)
+    pages = [path.read_text() for path in sorted((study.results / "report" / "runs").iterdir())]
+    assert ["data:image/" in page for page in pages] == [True, False]
+    assert "one seed of each method and benchmark" in pages[1]
+
+
 def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabeled):
     text = (unlabeled / "index.html").read_text()
     assert 'class="figure"' not in text and 'id="claims"' not in text
@@ -237,5 +249,5 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     stale.write_text("")
     collect(study, study.results / "partial")
     runs = read_runs(study.results / "partial")
-    assert write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
+    assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
     assert not stale.exists()

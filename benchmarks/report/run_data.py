@@ -76,6 +76,6 @@ def read_run_data(directory: Path, record, folder: Path) -> RunData:
         if facts.get("labels_sha256"):
             found.labels = np.load(folder / "labels.npy", allow_pickle=False)[found.rows]
             found.classes = [str(name) for name in facts.get("classes") or range(int(found.labels.max()) + 1)]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:
         found.absence = str(error)
     return found
