@@ -37,22 +37,25 @@ def write_images(
     workers: int | None = None,
     upright: bool = False,
     label: str = "images",
+    unreadable: dict[int, str] | None = None,
 ) -> None:
     """Fill `path` with a .npy of uint8 count x size x size x 3.
 
     images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; they are
     resized if need be. workers: processes (default: one a core, at most 8; none for a few images). An image
-    that cannot be read is a ValueError with its name. Memory: at most 2 batches of 4 MiB (or one image) a
-    worker are under way.
+    that cannot be read is a ValueError with its name; with `unreadable`, its row is left black and {row: message} is
+    added there. Memory: at most 2 batches of 4 MiB (or one image) a worker are under way.
     """
     if workers is None:
         workers = 1 if count <= FEW else min(8, cores())
     offset = _create(path, (count, size, size, 3))
     bar = progress(label, count, unit="images")
     seen = np.zeros(count, dtype=bool)
-    target = (str(path), offset, size, upright)
+    target = (str(path), offset, size, upright, unreadable is not None)
     written = _by_processes(images, target, workers) if workers > 1 else _by_one(images, target)
-    for rows in written:
+    for rows, failed in written:
+        if unreadable is not None:
+            unreadable |= failed
         assert not seen[rows].any() and len(set(rows)) == len(rows), "a row came twice"
         seen[rows] = True
         bar.update(len(rows))
@@ -86,17 +89,17 @@ def _batches(images: Iterator) -> Iterator[list]:
         yield batch
 
 
-def _by_one(images, target) -> Iterator[list[int]]:
-    path, offset, size, upright = target
+def _by_one(images, target) -> Iterator[tuple[list[int], dict[int, str]]]:
+    path, *rest = target
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for batch in _batches(images):
-            yield _write(batch, descriptor, offset, size, upright)
+            yield _write(batch, descriptor, *rest)
     finally:
         os.close(descriptor)
 
 
-def _by_processes(images, target, workers) -> Iterator[list[int]]:
+def _by_processes(images, target, workers) -> Iterator[tuple[list[int], dict[int, str]]]:
     """As `_by_one`, with the work on pixels done by `workers` processes; arrays of the right size stay here."""
     size = target[2]
     batches = _batches(images)
@@ -122,27 +125,39 @@ def _by_processes(images, target, workers) -> Iterator[list[int]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _write(batch, descriptor, offset, size, upright) -> list[int]:
+def _write(batch, descriptor, offset, size, upright, skip) -> tuple[list[int], dict[int, str]]:
+    """(rows, {row: message} of those that cannot be read). skip: leave these black rather than raise ValueError."""
+    failed = {}
     for row, name, data in batch:
-        if isinstance(data, bytes):
-            pixels = from_bytes(data, size, name=name, upright=upright)
-        else:
-            pixels = data if data.shape == (size, size, 3) else from_array(data, size)
+        try:
+            pixels = _pixels(data, size, name, upright)
+        except ValueError as error:
+            if not skip:
+                raise
+            failed[row] = str(error)
+            continue
         piece = np.ascontiguousarray(pixels).data.cast("B")
         place = offset + row * piece.nbytes
         while piece.nbytes:  # a write may be short on the last free blocks of a disk
             wrote = os.pwrite(descriptor, piece, place)
             piece, place = piece[wrote:], place + wrote
-    return [row for row, _, _ in batch]
+    return [row for row, _, _ in batch], failed
 
 
-_target: tuple[int, int, int, bool]  # of a worker process: (descriptor, offset, size, upright)
+def _pixels(data: bytes | np.ndarray, size: int, name: str, upright: bool) -> np.ndarray:
+    """uint8 size x size x 3"""
+    if isinstance(data, bytes):
+        return from_bytes(data, size, name=name, upright=upright)
+    return data if data.shape == (size, size, 3) else from_array(data, size)
 
 
-def _start(path, offset, size, upright) -> None:
+_target: tuple[int, int, int, bool, bool]  # of a worker process: (descriptor, offset, size, upright, skip)
+
+
+def _start(path, *rest) -> None:
     """A worker opens the file, and ends when its parent does (the pool's own workers would wait for ever)."""
     global _target
-    _target = (os.open(path, os.O_WRONLY), offset, size, upright)
+    _target = (os.open(path, os.O_WRONLY), *rest)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

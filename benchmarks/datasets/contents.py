@@ -36,7 +36,7 @@ class Contents:
     splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes at
     all. images: called with the rows wanted (sorted int64), yields them in any order. sources: for
     benchmark.json. official: whether it is the published data set. upright: whether EXIF orientation is to be
-    applied.
+    applied. names: of the images, by row. unreadable: {name: why} of files that were left out.
     """
 
     splits: dict[str, int]
@@ -46,6 +46,8 @@ class Contents:
     sources: list[dict] = field(default_factory=list)
     official: bool = True
     upright: bool = False
+    names: Sequence[str] | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

@@ -14,6 +14,8 @@ from benchmarks.datasets.arrays import write_images
 from benchmarks.datasets.catalog import Archive, Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.contents import Contents, Sources, subset_rows
 from benchmarks.datasets.download import fetch, source_of
+from benchmarks.datasets.folder import fingerprint
+from benchmarks.datasets.names import write_names
 from benchmarks.datasets.pixels import RESIZE
 from scl.engine.io import atomic, sha256, write_json
 from scl.util.text import printable, say
@@ -64,6 +66,7 @@ def prepare(
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
     sources = Sources(files, Path(path).expanduser() if path else None, Path(archives), downloads)
     module, _, function = described.read.partition(":")
+    seen = fingerprint(sources.path) if sources.path and sources.path.exists() else None  # before the images are read
     contents = getattr(importlib.import_module(module), function)(described, sources)
     _check_classes(name, contents)
     official = _check_counts(name, described, contents, all(archive.official for archive in wanted))
@@ -79,6 +82,8 @@ def prepare(
         "subset": subset,
         "path": None if path is None else str(path),
         "official": official,
+        "fingerprint": seen,
+        "unreadable": dict(contents.unreadable),
         "resize": RESIZE,
         "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)],
     }
@@ -128,7 +133,20 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
         for kind in ("md5", "sha256"):
             if source.get(kind) and getattr(archive, kind) and source[kind] != getattr(archive, kind):
                 return f"{archive.file}: {kind} {source[kind]}, wanted {getattr(archive, kind)}"
+    if block.path and _changed(Path(block.path).expanduser(), facts):
+        return "images were added, removed or changed in its folder"
     return ""
+
+
+def _changed(path: Path, facts: dict) -> bool:
+    """Whether the user's images at `path` are not those that were prepared; not so where they are not here (the
+    prepared ones may have been carried to this machine)."""
+    if not path.exists():
+        return False
+    try:
+        return fingerprint(path) != facts.get("fingerprint")
+    except (ValueError, OSError):  # preparing them says what is wrong
+        return True
 
 
 def _check_classes(name: str, contents: Contents) -> None:
@@ -175,6 +193,37 @@ def _shape(name, dataset, contents, rows, size, clusters) -> dict:
     }
 
 
+def _leave_out(path: Path, contents: Contents, rows: np.ndarray, failed: dict[int, str], record: dict) -> np.ndarray:
+    """The rows that could be read; images.npy without the others, which the record names."""
+    kept = np.setdiff1d(np.arange(len(rows)), list(failed))
+    clusters, names = record["clusters"], contents.names or []
+    record["unreadable"] |= {
+        names[rows[at]]: why.removeprefix(f"{names[rows[at]]}: ") for at, why in sorted(failed.items())
+    }
+    if not len(kept) or clusters > len(kept):
+        first = " ".join(next(iter(record["unreadable"].items())))
+        raise ValueError(
+            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, for {clusters} clusters; such as {first}"
+        )
+    images = np.load(path, mmap_mode="r")
+    with atomic(path) as temporary:
+        shorter = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(kept), *images.shape[1:]))
+        for start in range(0, len(kept), 256):
+            shorter[start : start + 256] = images[kept[start : start + 256]]
+        shorter.flush()
+    record |= {"count": len(kept), "splits": {split: [0, len(kept)] for split in record["splits"]}}
+    return rows[kept]
+
+
+def describe_unreadable(unreadable: dict[str, str], most: int = 10) -> str:
+    """How many files were left out, and a line each for the first of them; "" if none were."""
+    if not unreadable:
+        return ""
+    lines = [f"  {printable(name)}: {printable(why)}" for name, why in sorted(unreadable.items())[:most]]
+    more = [f"  and {len(unreadable) - most} more"] if len(unreadable) > most else []
+    return "\n".join([f"{len(unreadable)} unreadable image(s) left out:", *lines, *more])
+
+
 def _source(archive: Archive, file: Path) -> dict:
     digests = {kind: getattr(archive, kind) for kind in ("md5", "sha256") if getattr(archive, kind)}
     return {"file": archive.file, "bytes": file.stat().st_size, **digests, "url": source_of(file)}
@@ -188,8 +237,9 @@ def _write(
     mark.unlink(missing_ok=True)  # from here on the folder is not whole
     labels.unlink(missing_ok=True)
 
-    def write(size: int, file: str) -> str:
-        """The SHA-256 of the file written."""
+    failed: dict[int, str] | None = {} if record["path"] else None  # of the user's images only
+
+    def write(size: int, file: str) -> None:
         name, count, path = record["name"], len(rows), folder / file
         say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
         position = np.full(contents.count, -1)
@@ -197,13 +247,27 @@ def _write(
         stream = ((int(position[row]), where, data) for row, where, data in contents.images(rows))
         with atomic(path) as temporary:
             write_images(
-                temporary, stream, count=count, size=size, workers=workers, upright=contents.upright, label=name
+                temporary,
+                stream,
+                count=count,
+                size=size,
+                workers=workers,
+                upright=contents.upright,
+                label=name,
+                unreadable=failed,
             )
-        return sha256(path)
 
-    record |= {"images_sha256": write(record["size"][0], "images.npy"), "larger": None, "labels_sha256": None}
+    write(record["size"][0], "images.npy")
+    if failed:
+        rows = _leave_out(folder / "images.npy", contents, rows, failed, record)
+    if record["unreadable"]:
+        say(f"{record['name']}: {describe_unreadable(record['unreadable'])}")
+    record |= {"images_sha256": sha256(folder / "images.npy"), "larger": None, "labels_sha256": None}
     if larger_size:
-        record["larger"] = {"size": larger_size, "sha256": write(larger_size, f"images-{larger_size}.npy")}
+        write(larger_size, f"images-{larger_size}.npy")
+        record["larger"] = {"size": larger_size, "sha256": sha256(folder / f"images-{larger_size}.npy")}
+    if contents.names is not None:
+        write_names(folder, [contents.names[row] for row in rows])
     if contents.labels is not None:
         with atomic(labels) as temporary:
             np.save(temporary, contents.labels[rows])
