@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.datasets.connection import plain_text
 from scl import config
 from scl.engine.io import RunFailed
@@ -118,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
         attempt={**_within(1, 10_000), "default": 1, "help": "above 1: end at once if the run itself failed before"},
     )
     verb(evaluate, folder)
+    verb(cluster, CLUSTER[0], **CLUSTER[1])
+    verb(assign, ASSIGN[0], ASSIGN[1], **ASSIGN[2])
     verb(
         report,
         study,

@@ -124,7 +124,9 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, capsys):
 def test_too_few_readable_images_for_the_clusters(tmp_path):
     write(tmp_path / "images", ["0.png", "1.png"])
     (tmp_path / "images" / "2.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ValueError, match="only 2 of 3 images can be read, for 3 clusters; such as 2.jpg cannot be read"):
+    with pytest.raises(
+        ValueError, match="only 2 of 3 images can be read, too few for 3 clusters .2.jpg: cannot be read"
+    ):
         make(tmp_path, clusters=3)
     assert not (tmp_path / "data" / "mine" / "benchmark.json").exists()
 

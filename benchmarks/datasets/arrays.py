@@ -166,5 +166,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(batch) -> list[int]:
+def _work(batch) -> tuple[list[int], dict[int, str]]:
     return _write(batch, *_target)

@@ -90,7 +90,7 @@ def prepare(
     return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, larger_size, workers)
 
 
-def prepare_for(study, name: str) -> Path:
+def prepare_for(study, name: str, *, workers: int | None = None) -> Path:
     """Prepare the benchmark `name` as the study asks; returns its benchmark.json. Raises as `prepare` does."""
     block = study.benchmarks[name]
     return prepare(
@@ -104,6 +104,7 @@ def prepare_for(study, name: str) -> Path:
         subset=block.subset,
         clusters=block.clusters,
         path=block.path,
+        workers=workers,
     )
 
 
@@ -201,9 +202,10 @@ def _leave_out(path: Path, contents: Contents, rows: np.ndarray, failed: dict[in
         names[rows[at]]: why.removeprefix(f"{names[rows[at]]}: ") for at, why in sorted(failed.items())
     }
     if not len(kept) or clusters > len(kept):
-        first = " ".join(next(iter(record["unreadable"].items())))
+        name, why = next(iter(record["unreadable"].items()))
         raise ValueError(
-            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, for {clusters} clusters; such as {first}"
+            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, too few for {clusters} clusters "
+            f"({name}: {why})"
         )
     images = np.load(path, mmap_mode="r")
     with atomic(path) as temporary:
