@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import rules
 from benchmarks.datasets.catalog import archives_of
-from benchmarks.datasets.contents import Sources, subset_rows
+from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import config

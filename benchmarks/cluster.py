@@ -13,11 +13,10 @@ import numpy as np
 
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
-from benchmarks.datasets.names import read_names
-from benchmarks.datasets.prepare import describe_unreadable, prepare, prepare_for
+from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
 from benchmarks.estimate import estimate
 from benchmarks.evaluation.evaluate import read_record
-from benchmarks.folder_study import BENCHMARK, Request, folder_study, survey
+from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
 from benchmarks.single import run_single, untrained_runs
 from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run, Study
@@ -58,24 +57,19 @@ class Clustering:
 
 
 def cluster_folder(
-    request: Request,
-    *,
-    strict: bool = False,
-    threads: int | None = None,
-    workers: int | None = None,
-    report: Report = say,
+    request: Request, *, strict: bool = False, threads: int | None = None, report: Report = say
 ) -> Clustering:
     """Prepare, train, assign; everything goes into `request.results`. The same call resumes. Raises ValueError for bad
     input, and whatever training raises.
 
-    strict: ValueError, before training, where an image cannot be read. workers: processes that resize images.
+    strict: ValueError, before training, where an image cannot be read.
     """
-    contents, clusters = survey(request)
-    study, mapping, stage = folder_study(request, images=contents.count, clusters=clusters)
+    raw, clusters = survey(request)
+    study, mapping, stage = folder_study(request, images=sum(raw.splits.values()), clusters=clusters)
     check_methods(study)
     request.results.mkdir(parents=True, exist_ok=True)
     write_yaml_if_changed(request.results / "study.yaml", mapping)  # from now on the folder is ours
-    facts = _prepared(study, workers, report)
+    facts = _prepared(study, report)
     if strict and facts["unreadable"]:
         name, why = sorted(facts["unreadable"].items())[0]
         raise ValueError(
@@ -98,16 +92,16 @@ def cluster_folder(
         return _collect(study, run, metrics, facts, device, times)
 
 
-def _prepared(study: Study, workers: int | None, report: Report) -> dict:
+def _prepared(study: Study, report: Report) -> dict:
     """benchmark.json of the folder as it is now."""
     facts, problem = Survey(study).prepared(BENCHMARK)
-    if facts is not None and not problem:
+    if facts is not None and not problem and (study.data / BENCHMARK / NAMES).exists():
         if facts["unreadable"]:
             report(describe_unreadable(facts["unreadable"]))
         return facts
     if problem:
         report(f"{study.benchmarks[BENCHMARK].path}: prepared again ({problem})")
-    prepare_for(study, BENCHMARK, workers=workers)
+    prepare_for(study, BENCHMARK)
     return describe(study.data / BENCHMARK)
 
 
@@ -133,7 +127,7 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
     if not confidence.size:
         found = images.load(data, "joint", "assign", size=assigner.image_size, facts=facts, device=device)
         confidence = assigner(found, assigned)[1]
-    names = read_names(data, facts["count"])
+    names = read_names(data)
     scored = read(metrics, Metrics)
     summary = {
         "folder": study.benchmarks[run.benchmark].path,
@@ -263,6 +257,7 @@ def assign_folder(
 
 def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list[str], images.Images, dict]:
     """(names, images, benchmark.json) of a folder at the size of a run, prepared in `temporary`."""
+    path = images_in(folder)
     larger = assigner.image_size if assigner.image_size and assigner.facts.get("larger") else None
     prepare(
         folder.name or "images",
@@ -272,11 +267,11 @@ def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list
         size=assigner.size,
         larger_size=larger,
         clusters=1,
-        path=folder.expanduser().absolute(),
+        path=path.absolute(),
     )
     facts = describe(temporary)
     found = images.load(temporary, "joint", "assign", size=larger, facts=facts, device=assigner.device)
-    return read_names(temporary, facts["count"]), found, facts
+    return read_names(temporary), found, facts
 
 
 def run_of(place: Path) -> tuple[Path, Path | None]:

@@ -67,10 +67,9 @@ class ImageClustering(ClusterMixin, BaseEstimator):
             out = Path(temporary) / "out" if self.out is None else Path(self.out)
             folder = Path(X) if isinstance(X, str | Path) else _as_file(X, Path(temporary))
             request = self._request(folder, out)
-            workers = None if folder.is_dir() else 1  # a script without a main guard could not start more
             try:
                 with self._quiet():
-                    found = cluster_folder(request, threads=self.threads, workers=workers)
+                    found = cluster_folder(request, threads=self.threads)
             except SystemExit:  # the state is saved, but a session is not to end with it
                 raise KeyboardInterrupt("stopped; with `out`, the same fit resumes") from None
             write_results(found, out)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.compose import merge, resolve
 from benchmarks.datasets.catalog import Downloads, dataset_named
-from benchmarks.datasets.contents import Contents, Sources
+from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
 from benchmarks.study import Study, load_study
 from scl.config import Training
@@ -46,23 +46,31 @@ class Request:
         return self.out or Path(f"{self.folder.resolve().name}-clusters")
 
 
-def survey(request: Request) -> tuple[Contents, int]:
-    """(contents of the folder, number of clusters). Raises ValueError naming the option at fault."""
+def images_in(folder: Path) -> Path:
+    """The folder, or .npy file, with ~ expanded. Raises ValueError if there is none."""
+    path = folder.expanduser()
+    if not (path.is_dir() or (path.is_file() and path.suffix == ".npy")):
+        raise ValueError(f"{folder}: not a folder of images, nor a .npy file; check the name")
+    return path
+
+
+def survey(request: Request) -> tuple[RawDataset, int]:
+    """(images of the folder, number of clusters). Raises ValueError naming the option at fault."""
     if request.method not in METHODS:
         raise ValueError(f"--method: unknown {request.method!r}{did_you_mean(request.method, METHODS)}")
-    root, out = request.folder.expanduser(), request.results
+    root, out = images_in(request.folder), request.results
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"--out: {out} is inside the folder of the images; name a folder outside of {root}")
     if out.is_dir() and any(out.iterdir()) and not (out / "study.yaml").exists():
         raise ValueError(f"--out: {out} holds other files; name another folder")
-    contents = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
-    clusters = request.clusters or len(contents.classes)
+    raw = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
+    clusters = request.clusters or len(raw.classes)
     if clusters < 2:
-        found = f"has {len(contents.classes)} class" if contents.classes else "has no class sub-folders"
+        found = f"has {len(raw.classes)} class" if raw.classes else "has no class sub-folders"
         raise ValueError(f"--clusters: {request.folder} {found}; give the number of clusters, 2 or more")
-    if clusters > contents.count:
-        raise ValueError(f"--clusters: {clusters} clusters cannot be found in {contents.count} images")
-    return contents, clusters
+    if clusters > sum(raw.splits.values()):
+        raise ValueError(f"--clusters: {clusters} clusters cannot be found in {sum(raw.splits.values())} images")
+    return raw, clusters
 
 
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:

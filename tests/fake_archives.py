@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.datasets.synsets import IMAGENET_10, IMAGENET_DOGS
+from benchmarks.datasets.catalog import CATALOG
 
 CIFAR_10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 STL_10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
@@ -43,6 +43,7 @@ SUPERCLASSES = {  # of CIFAR-100, in the order of their numbers, with their clas
     "vehicles_1": "bicycle bus motorcycle pickup_truck train",
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
+IMAGENET_10, IMAGENET_DOGS = (CATALOG[name].options["synsets"] for name in ("imagenet10", "imagenet-dogs"))
 SYNSETS = sorted({**IMAGENET_10, **IMAGENET_DOGS})
 
 

@@ -13,7 +13,7 @@ from flow import planned, scl, snakemake
 from folders import digits, mixed, tiny_settings
 
 from benchmarks.cli import main
-from benchmarks.datasets.names import read_names
+from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_study import Request, folder_study
 
 
@@ -67,7 +67,7 @@ def test_the_assignments_are_those_of_the_run(here):
     digits(here / "photos")
     assert cluster("photos", "--method", "scl") == 0
     out = here / "photos-clusters"
-    names = read_names(out / "data" / "images", 60)
+    names = read_names(out / "data" / "images")
     with np.load(out / "runs" / "images" / "joint" / "scl" / "seed0" / "assignments.npz") as file:
         wanted = {names[row]: int(k) for row, k in zip(file["rows"], file["assignments"])}
     assert {row["file"]: int(row["cluster"]) for row in table(out / "clusters.csv")} == wanted
@@ -208,7 +208,8 @@ def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
 @pytest.mark.parametrize(
     "arguments,told",
     [
-        (["nowhere"], "nowhere: is no folder of images"),
+        (["nowhere"], "nowhere: not a folder of images, nor a .npy file; check the name"),
+        (["tiny.yaml"], "tiny.yaml: not a folder of images"),
         (["empty", "--clusters", "3"], "empty: holds no images"),
         (["flat"], "--clusters: flat has no class sub-folders; give the number of clusters, 2 or more"),
         (["one"], "--clusters: one has 1 class; give the number of clusters, 2 or more"),
@@ -242,6 +243,7 @@ def test_bad_input_is_one_line(here, arguments, told, capsys):
     "arguments,told",
     [
         (["flat", "flat"], "flat: not a folder that scl cluster has finished"),
+        (["flat", "nowhere"], "flat: not a folder that scl cluster has finished"),
         (["nowhere", "flat"], "nowhere: not a folder that scl cluster has finished"),
         (["flat", "flat", "--out", "no/where.csv"], "--out: no/where.csv: its folder does not exist; name a file"),
     ],

@@ -58,7 +58,7 @@ def test_the_superclasses_of_cifar100():
     fine = [name for names in fake_archives.SUPERCLASSES.values() for name in names.split()]
     assert len(fine) == len(set(fine)) == 100
     assert CATALOG["cifar100-20"].options["labels"] == "coarse_labels"
-    assert CATALOG["cifar100-20"].options["names"] == "coarse_label_names"
+    assert CATALOG["cifar100-20"].options["classes"] == "coarse_label_names"
 
 
 def test_missing_source_is_known_without_looking():

@@ -7,8 +7,10 @@ import pytest
 from fake_archives import encoded, picture
 from PIL import Image
 
-from benchmarks.datasets.names import read_names
-from benchmarks.datasets.prepare import prepare
+from benchmarks.datasets.catalog import Downloads, dataset_named
+from benchmarks.datasets.pixels import to_square
+from benchmarks.datasets.prepare import prepare, read_names, unlike
+from benchmarks.study import Benchmark
 from scl.engine.io import Damaged
 
 
@@ -53,6 +55,25 @@ def test_sub_folders_are_classes(tmp_path):
     assert record["splits"] == {"all": [0, 15]} and record["sources"] == []
 
 
+def test_images_are_named_by_their_relative_paths(tmp_path):
+    write(tmp_path / "images", ["ant/a\nb.png", "cat/deep/0.png"])
+    make(tmp_path, size=20)
+    names = json.loads((tmp_path / "data" / "mine" / "image_names.json").read_text())
+    assert sorted(names) == ["ant/a\nb.png", "cat/deep/0.png"]
+    for name, image in zip(names, np.load(tmp_path / "data" / "mine" / "images.npy")):
+        assert np.array_equal(image, to_square(Image.open(tmp_path / "images" / name).convert("RGB"), 20))
+
+
+def test_a_benchmark_prepared_without_names_is_still_valid(tmp_path):
+    """Benchmarks prepared by earlier versions have no image_names.json."""
+    images = tmp_path / "images"
+    write(images, ["a/0.png", "b/1.png"])
+    block = Benchmark(dataset="folder", path=str(images), size=24)
+    record, *_ = make(tmp_path)
+    (tmp_path / "data" / "mine" / "image_names.json").unlink()
+    assert unlike(record, block, dataset_named("folder"), Downloads()) == ""
+
+
 def test_without_classes_there_are_no_labels(tmp_path):
     write(tmp_path / "images", [f"{i}.png" for i in range(9)])
     with pytest.raises(ValueError, match="mine: clusters: is needed"):
@@ -85,7 +106,7 @@ def test_clusters_may_differ_from_classes_and_subset_works(tmp_path):
 
 @pytest.mark.parametrize(
     "names, words",
-    [([], "is no folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
+    [([], "is not a folder|holds no images"), (["a/0.png", "1.png"], "both in sub-folders .* such as 1.png")],
 )
 def test_what_cannot_be_is_refused(tmp_path, names, words):
     (tmp_path / "images").mkdir()
@@ -95,7 +116,7 @@ def test_what_cannot_be_is_refused(tmp_path, names, words):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match="images: is no folder of images"):
+    with pytest.raises(ValueError, match="images: is not a folder of images"):
         make(tmp_path)
 
 
@@ -104,14 +125,14 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, capsys):
     names = [f"{kind}/{i}.png" for kind in "ab" for i in range(8)]
     write(tmp_path / "images", names)
     whole = make(tmp_path, larger_size=32)
-    stored = dict(zip(read_names(tmp_path / "data" / "mine", 16), zip(whole[1], whole[2])))
+    stored = dict(zip(read_names(tmp_path / "data" / "mine"), zip(whole[1], whole[2])))
     for i in range(12):
         (tmp_path / "images" / "b" / f"broken{i:02}.jpg").write_bytes(b"\xff\xd8\xff")
     capsys.readouterr()
     record, images, labels = make(tmp_path, larger_size=32)
     assert record["count"] == 16 and record["splits"] == {"all": [0, 16]} and len(record["unreadable"]) == 12
     assert record["unreadable"]["b/broken00.jpg"] == "cannot be read as an image: no image of a known format"
-    again = read_names(tmp_path / "data" / "mine", 16)
+    again = read_names(tmp_path / "data" / "mine")
     assert sorted(again) == sorted(names) and np.load(tmp_path / "data" / "mine" / "images-32.npy").shape[0] == 16
     for name, image, label in zip(again, images, labels):
         assert np.array_equal(image, stored[name][0]) and label == stored[name][1] == "ab".index(name[0])
@@ -135,9 +156,10 @@ def test_names_survive_line_breaks_and_quotes(tmp_path):
     names = ["a\nb.png", 'quote".png', "back\\slash.png", "übel\u2028.png"]
     write(tmp_path / "images", names)
     record, _, _ = make(tmp_path, clusters=2)
-    assert sorted(read_names(tmp_path / "data" / "mine", 4)) == sorted(names)
-    with pytest.raises(Damaged, match="names.txt: 4 names for 5 images"):
-        read_names(tmp_path / "data" / "mine", 5)
+    assert sorted(read_names(tmp_path / "data" / "mine")) == sorted(names)
+    (tmp_path / "data" / "mine" / "image_names.json").unlink()
+    with pytest.raises(Damaged, match="image_names.json: cannot be read"):
+        read_names(tmp_path / "data" / "mine")
 
 
 def test_an_array_is_a_folder_too(tmp_path):
@@ -145,7 +167,7 @@ def test_an_array_is_a_folder_too(tmp_path):
     np.save(tmp_path / "images.npy", images)
     record, stored, labels = make(tmp_path, clusters=2, path=tmp_path / "images.npy", size=24)
     assert labels is None and np.array_equal(stored, images[:, 3:27])
-    assert read_names(tmp_path / "data" / "mine", 5) == list("01234")
+    assert read_names(tmp_path / "data" / "mine") == list("01234")
     np.save(tmp_path / "images.npy", images.astype(np.float32))
     with pytest.raises(ValueError, match=r"images.npy: float32 \(5, 30, 24, 3\); images are uint8"):
         make(tmp_path, clusters=2, path=tmp_path / "images.npy")

@@ -80,8 +80,6 @@ def test_images_are_kept_at_a_larger_size_too(offered, tmp_path):
     assert both[0]["larger"] == {"size": 48, "sha256": large[0]["images_sha256"]}
     larger = np.load(tmp_path / "b" / "data" / "imagenet10" / "images-48.npy")
     np.testing.assert_array_equal(larger, large[1])
-    with pytest.raises(ValueError, match="larger_size: 32 is not within 33 .. 1024 pixels"):
-        make(tmp_path / "d", sizes={"larger_size": 32}, **source)
 
 
 def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_path, offered):
@@ -116,9 +114,9 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
     make(tmp_path, **way)
     shutil.rmtree(tmp_path / "archives")
     for fault, words in (
-        ("no ranges", "answers no range requests.*set downloads.imagenet.tar to its path"),
+        ("no ranges", "does not answer range requests.*set downloads.imagenet.tar to its path"),
         ("404", "HTTP status 404"),
-        ("login", "19 bytes are no uncompressed tar.*imagenet.header"),
+        ("login", "19 bytes are not an uncompressed tar.*imagenet.header"),
     ):
         server.faults[f"a/{TAR}"] = {fault}
         with pytest.raises(ValueError, match=words):
@@ -127,12 +125,12 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
 
 
 def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
-    from benchmarks.datasets.remote_tar import members, stretch
+    from benchmarks.datasets.remote_tar import download_range, members
 
     index = members(server.url(TAR), tmp_path / "index.json", timeout=1)
     offset, size = index["n02056570.tar"]
     (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset : offset + 700])
-    stretch(server.url(TAR), tmp_path / "n02056570.tar", offset, size, timeout=1)
+    download_range(server.url(TAR), tmp_path / "n02056570.tar", offset, size, timeout=1, header=None)
     assert server.requests[-1][1] == f"bytes={offset + 700}-{offset + size - 1}"
     with tarfile.open(tmp_path / "n02056570.tar") as tar:
         assert len(tar.getnames()) == 6
@@ -205,10 +203,10 @@ def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
     with tarfile.open(tmp_path / "flat.tar", "w") as tar:
         fake_archives.add(tar, "train/a.JPEG", b"x")
     for file, words in (
-        ("text.tar", "no sound tar"),
-        ("half.tar", "no sound tar|lacks"),
+        ("text.tar", "not a valid tar"),
+        ("half.tar", "not a valid tar|lacks"),
         ("flat.tar", "lacks 10 of the 10.*no synsets"),
-        ("gone.tar", "is no file"),
+        ("gone.tar", "is not a file"),
     ):
         with pytest.raises(ValueError, match=words):
             make(tmp_path, tar=str(tmp_path / file))

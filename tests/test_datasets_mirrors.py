@@ -153,7 +153,7 @@ def test_a_url_that_is_none_does_not_stop_the_next_mirror(server, tmp_path, caps
     path = get(archive(with_secrets(url), server.url(FILE)), tmp_path)
     assert path.read_bytes() == DATA
     assert "s3cret" not in capsys.readouterr().err
-    with pytest.raises(ValueError, match="could not be had from") as caught:
+    with pytest.raises(ValueError, match="could not be downloaded from") as caught:
         get(archive(with_secrets(url)), tmp_path / "alone")
     assert "s3cret" not in str(caught.value)
 

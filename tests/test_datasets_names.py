@@ -87,13 +87,13 @@ def test_one_folder_under_two_classes_is_refused(tmp_path):
 def test_a_link_to_nothing_is_refused(tmp_path, name):
     write(tmp_path / "images", "ant/0.png", "cat/1.png")
     (tmp_path / "images" / name).symlink_to(tmp_path / "not mounted")
-    refused(tmp_path, name, "leads nowhere")
+    refused(tmp_path, name, "broken link")
 
 
 def test_a_link_to_itself_is_refused(tmp_path):
     write(tmp_path / "images", "ant/0.png")
     (tmp_path / "images" / "ant" / "x.png").symlink_to("x.png")
-    refused(tmp_path, "ant/x.png", "leads nowhere")
+    refused(tmp_path, "ant/x.png", "broken link")
 
 
 def test_hidden_links_are_passed_over_and_the_rest_is_made(tmp_path):
@@ -229,7 +229,7 @@ def test_cifar_with_a_name_that_cannot_be_written_is_refused(tmp_path):
     fake_archives.cifar10(tmp_path / "sound.tar.gz", 1)
     names = b"\x80\x04}\x8c\x0blabel_names](" + b"\x8c\x03\xed\xa0\x80" * 10 + b"es."  # lone surrogates
     tar_with(tmp_path / "sound.tar.gz", tmp_path / "cifar-10-python.tar.gz", batches=names)
-    with pytest.raises(ValueError, match=r"cifar10: the class name .*\\ud800.* not UTF-8"):
+    with pytest.raises(ValueError, match="batches.meta: `label_names` is not a list of printable names"):
         use(tmp_path, "cifar10", tmp_path / "cifar-10-python.tar.gz")
 
 
@@ -253,7 +253,7 @@ def test_tiny_imagenet_with_a_name_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "tiny-imagenet-200.zip"
     zip_with(path, IMAGE, "tiny-imagenet-200/train/n00000001/images/ä.JPEG")
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
-    with pytest.raises(ValueError, match="tiny-imagenet-200.zip: is no sound zip archive"):
+    with pytest.raises(ValueError, match="tiny-imagenet-200.zip: is not a valid zip archive"):
         use(tmp_path, "tiny-imagenet", path)
 
 
@@ -266,7 +266,7 @@ def test_tiny_imagenet_encrypted_is_refused_though_made(tmp_path, flag, member):
     place = data.rindex(member.encode())  # in the central directory
     data[place - 46 + 8] |= flag
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="tiny-imagenet-200.zip: (.*a.JPEG: cannot be unpacked|is no sound zip)"):
+    with pytest.raises(ValueError, match="tiny-imagenet-200.zip: (.*a.JPEG: cannot be unpacked|is not a valid zip)"):
         use(tmp_path, "tiny-imagenet", path)
 
 

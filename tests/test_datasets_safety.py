@@ -112,9 +112,9 @@ def test_array_of_a_false_shape_is_refused():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"labels": [0] * 5}, "`labels` is no list of 6 integers"),
-        ({"labels": [0] * 5 + [10]}, "beyond the 10 classes"),
-        ({"labels": ["0"] * 6}, "no list of 6 integers"),
+        ({"labels": [0] * 5}, "`labels` is not a list of 6 integers"),
+        ({"labels": [0] * 5 + [10]}, "values beyond the 10 classes"),
+        ({"labels": ["0"] * 6}, "not a list of 6 integers"),
         ({"data": np.zeros((6, 99), np.uint8)}, "N x 3072"),
         ({"data": "text"}, "N x 3072"),
     ],
@@ -203,7 +203,7 @@ def test_archive_that_is_none_is_refused_by_name(tmp_path, file, dataset, damage
         fake_archives.build(tmp_path / "sound", per_class=2)
         whole = (tmp_path / "sound" / file).read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=f"{file}: (is no sound|lacks|holds no)"):
+    with pytest.raises(ValueError, match=f"{file}: (is not a valid|lacks|holds no)"):
         make(tmp_path, dataset, path)
     assert not files_under(tmp_path / "data")
 
@@ -295,5 +295,5 @@ def test_transparent_parts_are_white_and_16_bits_are_not_clipped():
 def test_long_images_are_cropped_before_they_are_resized(monkeypatch):
     pixels_ = np.zeros((2, 4000, 3), np.uint8)
     pixels_[:, 1990:2010] = 200
-    found = pixels.from_array(pixels_, 64)  # 64 x 128,000 if the shorter side were resized first
+    found = pixels.to_square(pixels_, 64)  # 64 x 128,000 if the shorter side were resized first
     assert found.shape == (64, 64, 3) and (found == 200).all()

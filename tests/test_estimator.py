@@ -82,7 +82,7 @@ def test_it_does_what_the_command_does(tiny, tmp_path, monkeypatch):
 
     expected = content("photos-clusters/clusters.csv")
     assert content("out/clusters.csv") == expected
-    assert {name: label for name, label in zip(model.files_, model.labels_)} == {n: k for n, (k, _) in expected.items()}
+    assert dict(zip(model.files_, model.labels_)) == {n: k for n, (k, _) in expected.items()}
     assert np.allclose(model.confidence_, [expected[name][1] for name in model.files_], atol=1e-6)
     assert np.array_equal(model.predict(str(tmp_path / "photos")), model.labels_)
     np.save("array.npy", IMAGES)
@@ -114,7 +114,7 @@ def test_unreadable_images_are_a_warning(tiny, tmp_path):
         ({}, IMAGES.astype(np.float32), r"X: float32 \(40, 12, 8, 3\); images are uint8, N x H x W x 3, or a folder"),
         ({}, IMAGES[..., 0], r"X: uint8 \(40, 12, 8\); images are uint8"),
         ({}, IMAGES[:0], r"X: uint8 \(0, 12, 8, 3\)"),
-        ({}, "nowhere", "nowhere: is no folder of images"),
+        ({}, "nowhere", "nowhere: not a folder of images"),
         ({"n_clusters": None}, IMAGES, "--clusters: .* has no class sub-folders"),
         ({"n_clusters": 41}, IMAGES, "--clusters: 41 clusters cannot be found in 40 images"),
         ({"n_clusters": 2.5}, IMAGES, "n_clusters: 2.5 is not an integer"),

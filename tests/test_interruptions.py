@@ -311,7 +311,7 @@ def test_a_dead_server_costs_its_benchmark_until_it_is_back(tmp_path, undisturbe
         study |= {"downloads": downloads}
         (tmp_path / "again").mkdir()
         status, output = snakemake(tmp_path, study)
-        assert status != 0 and "could not be had from 127.0.0.1" in output and no_target_is_there(tmp_path)
+        assert status != 0 and "could not be downloaded from 127.0.0.1" in output and no_target_is_there(tmp_path)
         server.faults = {}
         for folder in (tmp_path, tmp_path / "again"):  # the latter is not disturbed
             status, output = snakemake(folder, study)

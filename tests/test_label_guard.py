@@ -103,6 +103,15 @@ def test_links_to_labels_are_refused(data, tmp_path):
     assert np.load(tmp_path / "hard.npy").tolist() == [0, 1]
 
 
+def test_names_of_images_are_refused(data):
+    """They often hold the class: train/n01440764/x.JPEG."""
+    path = data / "one" / "image_names.json"
+    path.write_text("[]")
+    with labels_out_of_reach(data / "one"):
+        refused(path.read_text)
+    assert path.read_text() == "[]"
+
+
 def test_archives_are_refused(data, tmp_path):
     downloads = tmp_path / "downloads"
     (tmp_path / "linked").symlink_to(downloads / "tiny-imagenet-200.zip")

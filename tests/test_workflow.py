@@ -158,9 +158,9 @@ def test_the_profile_says_how_often_a_run_is_tried_again(broken):
 def test_a_dead_server_is_named_and_the_other_benchmarks_are_done(broken):
     done, folder, _ = broken
     log = (folder / "results" / "logs" / "download" / f"{CIFAR10}.log").read_text()
-    assert log.count("scl: error:") == 1 and "could not be had from 127.0.0.1" in log
+    assert log.count("scl: error:") == 1 and "could not be downloaded from 127.0.0.1" in log
     assert "put it at data/archives/" in log and "Traceback" not in log
-    assert "could not be had" in done.stdout + done.stderr  # shown without looking for the log
+    assert "could not be downloaded" in done.stdout + done.stderr  # shown without looking for the log
     assert "completed successfully, but some output files are missing" not in done.stdout + done.stderr
     assert not (folder / "data" / "archives" / CIFAR10).exists()
     assert set(column((folder / "results" / "partial" / "tables.md").read_text(), "joint", "cifar10").values()) == {

@@ -1,16 +1,13 @@
-"""scikit-learn's digits: the benchmark that is always there."""
-
-from __future__ import annotations
+"""scikit-learn's digits: needs no download."""
 
 import numpy as np
 
 from benchmarks.datasets.catalog import Dataset
-from benchmarks.datasets.contents import Contents, Sources
+from benchmarks.datasets.dataset import RawDataset, Sources
 
 
-def read(dataset: Dataset, sources: Sources) -> Contents:
-    """1,797 gray images of 8 x 8, as three equal channels; every other image of each class is a test
-    image."""
+def read(dataset: Dataset, sources: Sources) -> RawDataset:
+    """1,797 gray images of 8 x 8, as three equal channels; every second image of each class is a test image."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -21,13 +18,11 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
         test[np.flatnonzero(labels == label)[1::2]] = True
     order = np.argsort(test, kind="stable")
 
+    names = [f"digits[{i}]" for i in order]
+    splits = {"train": int((~test).sum()), "test": int(test.sum())}
+
     def images(rows):
         for row in rows:
-            yield (int(row), f"digits, image {order[row]}", np.repeat(pixels[order[row]][:, :, None], 3, axis=2))
+            yield int(row), names[row], np.repeat(pixels[order[row]][:, :, None], 3, axis=2)
 
-    return Contents(
-        {"train": int((~test).sum()), "test": int(test.sum())},
-        labels[order],
-        [str(digit) for digit in range(10)],
-        images,
-    )
+    return RawDataset(splits, labels[order], [str(digit) for digit in range(10)], images, names)

@@ -1,6 +1,4 @@
-"""Archives: from mirrors tried in turn or from a folder of the user's, and never used unchecked."""
-
-from __future__ import annotations
+"""Archives, from mirrors tried in turn or from a folder of the user, and never used without verification."""
 
 import errno
 import hashlib
@@ -10,27 +8,23 @@ from pathlib import Path
 
 from benchmarks.datasets.catalog import Archive, Downloads, is_url
 from benchmarks.datasets.connection import TransferError, host, plain
-from benchmarks.datasets.transfer import transfer
+from benchmarks.datasets.transfer import note_of, read_note, size_of, transfer
 from scl.engine.locks import locked
 from scl.util.text import say
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
-    """Return `folder`/<file>, present and verified (size and checksum); ValueError says what to do if it
-    cannot be.
+    """Return `folder`/<file>, present and verified (size and checksum). Raises ValueError saying what to do otherwise.
 
-    Looked for in this order: `folder`, the configuration's `archives` folder (a link is made to it), the
-    sources in turn. A killed download goes on from its `.part`; a file that fails its check is set aside as
-    `.corrupt`.
+    Searched in this order: `folder`, the configuration's `archives` folder (a link is made to it), the sources in
+    turn. A killed download resumes from its `.part`; a file that fails its check is renamed to `.corrupt`.
     """
-    if not (archive.md5 or archive.sha256):
+    if not archive.digests:
         raise ValueError(
             f"{archive.file}: no checksum is known, so it is not used; give one under "
             f"downloads.checksums.{archive.file}"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / archive.file
+    target = Path(folder) / archive.file
     with locked(lock_of(target), target.name):
         if target.exists():
             wrong = mismatch(target, archive)
@@ -43,23 +37,15 @@ def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
 
 
 def mismatch(path: Path, archive: Archive) -> str | None:
-    """What is wrong with `path`: its size or its checksum; None if it is the archive."""
-    size = path.stat().st_size
-    if archive.bytes is not None and size != archive.bytes:
+    """How `path` differs from the archive in size or checksum; None if it does not."""
+    if archive.bytes is not None and (size := path.stat().st_size) != archive.bytes:
         return f"{size:,} bytes instead of {archive.bytes:,}"
-    for kind in ("md5", "sha256"):
-        expected = getattr(archive, kind)
-        if expected and (found := digest(path, kind)) != expected:
+    for kind, expected in archive.digests.items():
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected:
             return f"{kind} {found} instead of {expected}"
     return None
-
-
-def digest(path: Path, kind: str) -> str:
-    found = hashlib.new(kind)
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
 
 
 def lock_of(target: Path) -> Path:
@@ -67,22 +53,26 @@ def lock_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
+def part_of(target: Path) -> Path:
+    """What has been downloaded of `target` so far."""
+    return target.with_name(target.name + ".part")
+
+
 def source_of(path: Path) -> str | None:
     """The URL, as `plain` has it, that a downloaded file came from; None if it was placed by hand."""
-    note = path.with_name(path.name + ".url")
-    lines = note.read_text("utf-8", errors="replace").splitlines() if note.exists() else []
+    lines = read_note(note_of(path))
     return plain(lines[0]) if lines and is_url(lines[0]) else None
 
 
-def settle(part: Path, target: Path) -> None:
-    """Give a finished `part` its name, and keep the note of where it came from."""
-    note = part.with_name(part.name + ".url")
-    if note.exists():
-        os.replace(note, target.with_name(target.name + ".url"))
+def settle(target: Path) -> None:
+    """Give the complete `.part` its final name, and keep the note of where it came from."""
+    part = part_of(target)
+    if note_of(part).exists():
+        os.replace(note_of(part), note_of(target))
     os.replace(part, target)
 
 
-def _from_user(archive, target, downloads) -> bool:
+def _from_user(archive: Archive, target: Path, downloads: Downloads) -> bool:
     if not downloads.archives:
         return False
     found = (Path(downloads.archives).expanduser() / archive.file).resolve()
@@ -91,81 +81,74 @@ def _from_user(archive, target, downloads) -> bool:
     wrong = mismatch(found, archive)
     if wrong:
         raise ValueError(
-            f"{found} is not the archive that is expected: {wrong}. Replace or remove it, or give its "
-            f"checksum under downloads.checksums.{archive.file} if another file is meant"
+            f"{found}: is not the expected archive: {wrong}; replace or remove it, or give its checksum under "
+            f"downloads.checksums.{archive.file} if it is meant to be another file"
         )
-    target.unlink(missing_ok=True)  # a link whose file is gone
+    target.unlink(missing_ok=True)  # a broken link
     try:
         target.symlink_to(found)
     except OSError:  # a file system without links
-        shutil.copyfile(found, part := target.with_name(target.name + ".part"))
-        os.replace(part, target)
+        shutil.copyfile(found, part_of(target))
+        os.replace(part_of(target), target)
     return True
 
 
-def _from_sources(archive, target, downloads) -> Path:
-    part = target.with_name(target.name + ".part")
-    _refuse_small_disk(archive, part)
-    target.unlink(missing_ok=True)  # a link whose file is gone
-    failures = []
+def _from_sources(archive: Archive, target: Path, downloads: Downloads) -> Path:
+    _refuse_small_disk(archive, target)
+    target.unlink(missing_ok=True)  # a broken link
+    failures = ""
     for url in archive.urls:
         try:
-            _from_source(url, archive, part, downloads.timeout)
-            settle(part, target)
+            _from_source(url, archive, part_of(target), downloads.timeout)
+            settle(target)
             return target
         except TransferError as error:
             say(f"{archive.file}: {plain(url)}: {error}")
-            failures.append(f"\n  {plain(url)}: {error}")
+            failures += f"\n  {plain(url)}: {error}"
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise OSError(
                 error.errno,
-                f"no room for {archive.file} in {target.parent} ({error.strerror}); make room "
-                "and give the same command again: what has come is kept",
+                f"no room for {archive.file} in {target.parent} ({error.strerror}); make room and run the same command "
+                "again: it resumes",
             ) from error
     raise ValueError(_by_hand(archive, target, failures))
 
 
-def _from_source(url, archive, part, timeout) -> None:
-    """Transfer and verify; a resumed file that fails the check is fetched once more from its first byte."""
-    resumed = part.exists()
-    transfer(url, part, size=archive.bytes, timeout=timeout, label=archive.file)
-    wrong = mismatch(part, archive)
-    if wrong and resumed:
-        _set_aside(part, wrong)
-        transfer(url, part, size=archive.bytes, timeout=timeout, label=archive.file)
+def _from_source(url: str, archive: Archive, part: Path, timeout: float) -> None:
+    """Transfer and verify; a resumed file that fails the check is downloaded once more from its first byte."""
+    for resumed in (True, False) if part.exists() else (False,):
+        transfer(url, part, size=archive.bytes, timeout=timeout)
         wrong = mismatch(part, archive)
-    if wrong:
+        if not wrong:
+            return
         aside = _set_aside(part, wrong)
-        raise TransferError(f"sent another file than expected: {wrong} (kept as {aside.name})", again=False)
+        if not resumed:
+            raise TransferError(f"sent another file than expected: {wrong} (kept as {aside.name})", retry=False)
 
 
 def _set_aside(path: Path, wrong: str) -> Path:
     aside = path.with_name(path.name.removesuffix(".part") + ".corrupt")
     os.replace(path, aside)
-    say(f"{path}: {wrong}; set aside as {aside.name}")
+    say(f"{path}: {wrong}; renamed to {aside.name}")
     return aside
 
 
-def _refuse_small_disk(archive, part) -> None:
-    if archive.bytes is None:
-        return
-    needed = archive.bytes - (part.stat().st_size if part.exists() else 0)
-    free = shutil.disk_usage(part.parent).free
+def _refuse_small_disk(archive: Archive, target: Path) -> None:
+    needed, free = (archive.bytes or 0) - size_of(part_of(target)), shutil.disk_usage(target.parent).free
     if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"{archive.file} needs {needed / 1e6:,.0f} MB and {part.parent} has {free / 1e6:,.0f} MB free"
-        )
+        room = f"{archive.file} needs {needed / 1e6:,.0f} MB and {target.parent} has {free / 1e6:,.0f} MB free"
+        raise OSError(errno.ENOSPC, room)
 
 
-def _by_hand(archive, target, failures) -> str:
+def _by_hand(archive: Archive, target: Path, failures: str) -> str:
     expected = [f"{archive.bytes:,} bytes"] if archive.bytes else []
-    expected += [f"{kind} {getattr(archive, kind)}" for kind in ("md5", "sha256") if getattr(archive, kind)]
+    expected += [f"{kind} {value}" for kind, value in archive.digests.items()]
     hosts = ", ".join(sorted({host(url) for url in archive.urls})) or "no source"
     return (
-        f"{archive.file} could not be had from {hosts}:{''.join(failures)}\n"
+        f"{archive.file} could not be downloaded from {hosts}:{failures}\n"
         f"Get the file ({', '.join(expected)}) in another way and put it at {target} (or in the folder that "
         f"downloads.archives names), or name other sources under downloads.mirrors.{archive.file}; "
-        "then give the same command again."
+        "then run the same command again."
     )

@@ -1,8 +1,6 @@
 """A user's own images: a folder of class sub-folders, or one without classes, of mixed sizes, modes and formats; or one
 .npy file of an array."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator
@@ -11,67 +9,67 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalog import Dataset
-from benchmarks.datasets.contents import Contents, Image, Sources
-from benchmarks.datasets.pieces import Piece, file_piece, in_hash_order, piece_images
+from benchmarks.datasets.dataset import Image, RawDataset, Sources, labels_by_folder
 from benchmarks.datasets.pixels import MAX_BYTES
+from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, whole_file
 from scl.util.text import printable, say
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
 
-def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
+def read(dataset: Dataset, sources: Sources) -> RawDataset:
+    """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image lies directly in the folder, its sub-folders are the classes (images may lie deeper in them);
-    if all do, there are no classes; a mixture is refused. Hidden files and other file types are passed over, links
-    are followed. Whatever would leave it open what belongs to which class is refused by a ValueError: one folder
-    under two names (circles of links, too), links to nowhere, pipes and devices, names that are not UTF-8. Files that
-    are too large or may not be read are left out (`Contents.unreadable`).
+    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); if all are,
+    there are no classes; a mixture is refused. Hidden files and other file types are skipped, links are followed.
+    Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two names
+    (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too large or
+    that may not be read are left out (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
         return _array(root)
     if root is None or not root.is_dir():
-        raise ValueError(f"{root or 'folder'}: is no folder of images; give the benchmark a `path:`")
-    pieces, folders = _find(root)
-    if not pieces:
+        raise ValueError(f"{root or 'folder'}: is not a folder of images; give the benchmark a `path:`")
+    slices, folders = _find(root)
+    if not slices:
         raise ValueError(f"{root}: holds no images ({', '.join(sorted(ENDINGS))})")
-    flat = [piece.name for piece in pieces if "/" not in piece.name]
-    if flat and len(flat) < len(pieces):
+    flat = [image.name for image in slices if "/" not in image.name]
+    if flat and len(flat) < len(slices):
         raise ValueError(
             f"{root}: has images both in sub-folders (classes) and beside them, such as {flat[0]}; "
             "move these into a class, or all images into one folder without classes"
         )
-    pieces = in_hash_order(pieces)
-    unreadable = {piece.name: why for piece in pieces if (why := _problem(piece))}
-    pieces = [piece for piece in pieces if piece.name not in unreadable]
-    if not pieces:
+    slices = in_hash_order(slices)
+    unreadable = {image.name: why for image in slices if (why := _problem(image))}
+    slices = [image for image in slices if image.name not in unreadable]
+    if not slices:
         raise ValueError(f"{root}: none of its {len(unreadable)} images can be read: {next(iter(unreadable.values()))}")
-    classes = sorted({piece.name.partition("/")[0] for piece in pieces}) if not flat else []
+    names = [image.name for image in slices]
+    classes = [] if flat else sorted({name.partition("/")[0] for name in names})
     for name in sorted(folders.difference(classes)) if classes else []:
-        say(f"{root / name}: holds no images, so it is no class")
-    index = {name: label for label, name in enumerate(classes)}
-    labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64) if classes else None
-    return Contents(
-        {"all": len(pieces)},
+        say(f"{root / name}: holds no images, so it is not a class")
+    labels = labels_by_folder(names, classes) if classes else None
+    return RawDataset(
+        {"all": len(slices)},
         labels,
         classes,
-        lambda rows: piece_images(pieces, rows),
+        lambda rows: slice_images(slices, rows),
+        names,
         upright=True,
-        names=[piece.name for piece in pieces],
         unreadable=unreadable,
     )
 
 
 def fingerprint(root: Path) -> str:
-    """SHA-256 of the names, sizes and times of modification of the images in `root`: another one if an image was added,
-    removed or changed. Raises ValueError or OSError as `read` does."""
-    pieces = _find(root)[0] if root.is_dir() else [file_piece(root.name, root)]
-    facts = sorted((piece.name, piece.size, piece.file.stat().st_mtime_ns) for piece in pieces)
+    """SHA-256 of the names, sizes and modification times of the images in `root`, which changes if an image is added,
+    removed or edited. Raises ValueError or OSError as `read` does."""
+    images = _find(root)[0] if root.is_dir() else [whole_file(root.name, root)]
+    facts = sorted((image.name, image.size, image.file.stat().st_mtime_ns) for image in images)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _array(path: Path) -> Contents:
+def _array(path: Path) -> RawDataset:
     """Unlabeled images: uint8 N x H x W x 3. Their names are their rows."""
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -81,21 +79,21 @@ def _array(path: Path) -> Contents:
         raise ValueError(f"{path}: {images.dtype} {images.shape}; images are uint8, N x H x W x 3")
 
     def read_rows(rows: np.ndarray) -> Iterator[Image]:
-        return ((int(row), f"{path.name}: image {row}", np.asarray(images[row])) for row in rows)
+        return ((int(row), f"{path.name}, image {row}", np.asarray(images[row])) for row in rows)
 
-    return Contents({"all": len(images)}, None, [], read_rows, names=[str(row) for row in range(len(images))])
-
-
-def _problem(piece: Piece) -> str:
-    """Why this file is left out before it is opened, "" if it is not."""
-    if piece.size > MAX_BYTES:
-        return f"{piece.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
-    return "" if os.access(piece.file, os.R_OK) else "no permission to read it"
+    return RawDataset({"all": len(images)}, None, [], read_rows, [str(row) for row in range(len(images))])
 
 
-def _find(root: Path) -> tuple[list[Piece], set[str]]:
+def _problem(image: FileSlice) -> str:
+    """Why a file is left out before it is opened, "" if it is not."""
+    if image.size > MAX_BYTES:
+        return f"{image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
+    return "" if os.access(image.file, os.R_OK) else "no permission to read it"
+
+
+def _find(root: Path) -> tuple[list[FileSlice], set[str]]:
     """(images, sub-folders directly below `root`)"""
-    pieces, folders, visited = [], set[str](), dict[tuple[int, int], Path]()
+    slices, folders, visited = [], set[str](), dict[tuple[int, int], Path]()
     for folder, below, files in os.walk(root, followlinks=True, onerror=_fail):
         below[:] = [name for name in below if not name.startswith(".")]
         _refuse_second_visit(Path(folder), visited)
@@ -105,14 +103,14 @@ def _find(root: Path) -> tuple[list[Piece], set[str]]:
             if name.startswith("."):
                 continue
             if path.suffix.lower() in ENDINGS:
-                pieces.append(file_piece(_utf8(path.relative_to(root), root), path))
+                slices.append(whole_file(_utf8(path.relative_to(root), root), path))
             elif path.is_symlink() and not path.exists():
-                file_piece(name, path)  # perhaps a class that is not mounted: raises ValueError
-    return pieces, folders
+                whole_file(name, path)  # perhaps a class that is not mounted: raises ValueError
+    return slices, folders
 
 
 def _fail(error: OSError) -> None:
-    """os.walk would pass over a folder that it cannot read."""
+    """os.walk would skip a folder that it cannot read."""
     raise error
 
 

@@ -1,33 +1,26 @@
-"""ImageNet-10 and ImageNet-Dogs: a few synsets out of ILSVRC-2012's training images, however these are at
-hand.
+"""ImageNet-10 and ImageNet-Dogs: a few synsets of ILSVRC-2012's training images, from a tar, a URL or a folder.
 
-ILSVRC2012_img_train.tar (138 GB) is a plain tar of 1,000 plain tars, so a synset is a stretch of it: a local
-file is read by seeking, a URL by range requests (about 140 MB a synset, kept in <archives>/ilsvrc/ and shared
-by both subsets).
+ILSVRC2012_img_train.tar (138 GB) is an uncompressed tar of 1,000 such tars, so a synset is a byte range of it. A local
+file is read by seeking, a URL by range requests (about 140 MB per synset, kept in <archives>/ilsvrc/ for both subsets).
 """
-
-from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-import numpy as np
-
-from benchmarks.datasets.catalog import Dataset, missing_source
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, missing_source
 from benchmarks.datasets.connection import plain
-from benchmarks.datasets.contents import Contents, Sources, refuse_twice
-from benchmarks.datasets.pieces import file_piece, in_hash_order, piece_images, tar_pieces
-from benchmarks.datasets.remote_tar import members, stretch
+from benchmarks.datasets.dataset import RawDataset, Sources, labels_by_folder, refuse_duplicates
+from benchmarks.datasets.remote_tar import download_range, members
+from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, tar_slices, whole_file
 
-PER_CLASS = 1_300
+Found = tuple[dict[str, list[FileSlice]], list[dict]]  # (images of each synset, sources for benchmark.json)
 
 
-def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of the synsets `dataset.options["synsets"]` ({WNID: name}), in the order of the hashes of
-    their names.
+def read(dataset: Dataset, sources: Sources) -> RawDataset:
+    """The synsets `dataset.options["synsets"]` ({WNID: name}), in the order of the hashes of the image names.
 
-    Exactly `images_per_class` images a synset are demanded; the message says what other data set it may be.
+    Raises ValueError unless each has exactly `images_per_class` images, with a guess at what data set it is instead.
     """
     reason = missing_source(dataset, sources.downloads)
     if reason:
@@ -39,46 +32,37 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     source = sources.downloads.imagenet
     find = _in_folder if source.folder else _at_url if source.remote else _in_tar
     found, records = find(sources, list(synsets))
-    for synset, pieces in found.items():
-        _check(dataset.title, synset, [piece.name.partition("/")[2] for piece in pieces], source.images_per_class)
-    pieces = in_hash_order([piece for synset in synsets for piece in found[synset]])
-    index = {synset: label for label, synset in enumerate(synsets)}
-    labels = np.asarray([index[piece.name.partition("/")[0]] for piece in pieces], dtype=np.int64)
-    return Contents(
-        {"train": len(pieces)},
-        labels,
+    for synset, images in found.items():
+        _check(dataset.title, synset, [image.name.partition("/")[2] for image in images], source.images_per_class)
+    slices = in_hash_order([image for synset in synsets for image in found[synset]])
+    names = [image.name for image in slices]
+    return RawDataset(
+        {"train": len(slices)},
+        labels_by_folder(names, synsets),
         list(synsets.values()),
-        lambda rows: piece_images(pieces, rows),
+        lambda rows: slice_images(slices, rows),
+        names,
         sources=records,
-        official=source.images_per_class == PER_CLASS,
+        official=source.images_per_class == IMAGES_PER_CLASS,
     )
 
 
-def _in_tar(sources: Sources, synsets: list[str]):
-    """From a local tar, by seeking."""
+def _in_tar(sources: Sources, synsets: list[str]) -> Found:
     path = Path(cast(str, sources.downloads.imagenet.tar)).expanduser()
     if not path.is_file():
-        raise ValueError(f"downloads.imagenet.tar: {path} is no file")
+        raise ValueError(f"downloads.imagenet.tar: {path} is not a file")
+    tars = [member for member in tar_slices(path) if member.name.endswith(".tar")]
+    refuse_duplicates(path, [tar.name for tar in tars])
+    inner = {tar.name.removesuffix(".tar"): tar for tar in tars}
+    _refuse_missing(str(path), synsets, set(inner))
     found = {}
-    with open(path, "rb") as file:
-        outer_pieces = tar_pieces(file, path)
-        refuse_twice(path, [piece.name for piece in outer_pieces if piece.name.endswith(".tar")])
-        inner = {piece.name: piece for piece in outer_pieces}
-        _refuse_missing(str(path), synsets, {name.removesuffix(".tar") for name in inner})
-        for synset in synsets:
-            outer = inner[f"{synset}.tar"]
-            found[synset] = tar_pieces(
-                cast(BinaryIO, _Window(file, outer.offset, outer.size)),
-                path,
-                base=outer.offset,
-                prefix=f"{synset}/",
-                where=f"{path}: {synset}.tar",
-            )
+    for synset in synsets:
+        _, _, start, size = inner[synset]
+        found[synset] = tar_slices(path, start=start, size=size, prefix=f"{synset}/", where=f"{path}: {synset}.tar")
     return found, [{"file": path.name, "bytes": path.stat().st_size, "url": None}]
 
 
-def _at_url(sources: Sources, synsets: list[str]):
-    """From a URL, by range requests; a synset once fetched is kept."""
+def _at_url(sources: Sources, synsets: list[str]) -> Found:
     tar = cast(str, sources.downloads.imagenet.tar)
     cache = sources.cache / "ilsvrc"
     asked: dict[str, Any] = {"timeout": sources.downloads.timeout, "header": sources.downloads.imagenet.header}
@@ -87,32 +71,28 @@ def _at_url(sources: Sources, synsets: list[str]):
         offered = members(tar, cache / "index.json", **asked)
         _refuse_missing(plain(tar), synsets, {name.removesuffix(".tar") for name in offered})
         for synset in missing:
-            stretch(tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
-    found, records = {}, []
-    for synset in synsets:
-        path = cache / f"{synset}.tar"
-        with open(path, "rb") as file:
-            found[synset] = tar_pieces(file, path, prefix=f"{synset}/")
-        records.append({"file": path.name, "bytes": path.stat().st_size, "url": plain(tar)})
-    return found, records
+            download_range(tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
+    paths = {synset: cache / f"{synset}.tar" for synset in synsets}
+    found = {synset: tar_slices(path, prefix=f"{synset}/") for synset, path in paths.items()}
+    return found, [{"file": p.name, "bytes": p.stat().st_size, "url": plain(tar)} for p in paths.values()]
 
 
-def _in_folder(sources: Sources, synsets: list[str]):
+def _in_folder(sources: Sources, synsets: list[str]) -> Found:
     """From an extracted train/WNID/*.JPEG (or the folder `train` itself)."""
     root = Path(cast(str, sources.downloads.imagenet.folder)).expanduser()
     if not root.is_dir():
-        raise ValueError(f"downloads.imagenet.folder: {root} is no folder")
+        raise ValueError(f"downloads.imagenet.folder: {root} is not a folder")
     train = root / "train" if (root / "train").is_dir() else root
     _refuse_missing(str(train), synsets, {path.name for path in train.iterdir() if path.is_dir()})
     found = {
         synset: [
-            file_piece(f"{synset}/{path.name}", path)
+            whole_file(f"{synset}/{path.name}", path)
             for path in sorted((train / synset).iterdir())
             if not path.is_dir() and path.name[0] != "."
         ]
         for synset in synsets
     }
-    size = sum(piece.size for pieces in found.values() for piece in pieces)
+    size = sum(image.size for images in found.values() for image in images)
     return found, [{"file": "train/", "bytes": size, "url": None}]
 
 
@@ -122,22 +102,22 @@ def _refuse_missing(where: str, synsets: list[str], offered: set[str]) -> None:
         return
     text = f"{where}: lacks {len(missing)} of the {len(synsets)} synsets, such as {missing[0]}"
     if any(re.match(r"n\d{8}-", name) for name in offered) or {"Images", "Annotation"} & offered:
-        text += ". This is the Stanford Dogs data set, whose images are others than ILSVRC-2012's"
+        text += ". This is the Stanford Dogs data set, whose images are not those of ILSVRC-2012"
     elif not any(re.fullmatch(r"n\d{8}", name) for name in offered):
         text += ". It holds no synsets (names such as n02085936) at all"
     raise ValueError(
-        text + ". Wanted are the training images of ILSVRC-2012 (ILSVRC2012_img_train.tar from "
-        "image-net.org, or what it unpacks to)"
+        text + ". Needed are the training images of ILSVRC-2012: ILSVRC2012_img_train.tar from image-net.org, or what "
+        "it unpacks to"
     )
 
 
 def _check(title: str, synset: str, files: list[str], expected: int) -> None:
-    """Refuse a synset that is not ILSVRC-2012's, with a guess at what it is."""
+    """Refuse a synset that differs from ILSVRC-2012's, with a guess at what it is."""
     strange = [name for name in files if not re.fullmatch(rf"{synset}_\d+\.JPEG", name)]
     if len(files) == expected and not strange:
         return
     if strange:
-        text = f"{title}: {synset} holds files that ILSVRC-2012 does not name so, such as {strange[0]!r}"
+        text = f"{title}: {synset} holds files with names that ILSVRC-2012 does not have, such as {strange[0]!r}"
     else:
         text = f"{title}: {synset} has {len(files):,} images where {expected:,} are expected"
     raise ValueError(
@@ -151,31 +131,11 @@ def _guess(count: int, strange: list[str]) -> str:
     if any(name.startswith("ILSVRC2012_val") for name in strange):
         return "Validation images are among them."
     if any(re.fullmatch(r"n\d{8}_\d+\.jpg", name) for name in strange) or 148 <= count <= 252:
-        return "This looks like Stanford Dogs (148 to 252 images a breed, .jpg), which is another data set."
+        return "This looks like Stanford Dogs (148 to 252 images per breed, .jpg), which is another data set."
     if count == 500:
-        return "500 a class is Tiny-ImageNet's count."
+        return "500 per class is Tiny-ImageNet's count."
     if count == 50:
-        return "50 a class is the count of ILSVRC-2012's validation images."
-    if count > PER_CLASS:
-        return "Per-synset archives of the full ImageNet hold more images than ILSVRC-2012's, and others."
-    return "A copy cut short, or another upload of this name, is likely."
-
-
-class _Window:
-    """A stretch of an open file as a file of its own: what tarfile needs of one."""
-
-    def __init__(self, file, start: int, size: int) -> None:
-        self.file, self.start, self.size, self.place = file, start, size, 0
-
-    def seek(self, place: int) -> int:
-        self.place = place
-        return place
-
-    def tell(self) -> int:
-        return self.place
-
-    def read(self, count: int) -> bytes:
-        self.file.seek(self.start + self.place)
-        data = self.file.read(max(0, min(count, self.size - self.place)))
-        self.place += len(data)
-        return data
+        return "50 per class is the count of ILSVRC-2012's validation images."
+    if count > IMAGES_PER_CLASS:
+        return "Per-synset archives of the full ImageNet hold more images than ILSVRC-2012's, and different ones."
+    return "It is probably an incomplete copy, or a different upload of this name."

@@ -1,25 +1,106 @@
-"""One image: from encoded bytes or an array to uint8 size x size x 3, or a refusal that names it."""
-
-from __future__ import annotations
+"""Images as uint8 size x size x 3: one from encoded bytes or an array, or many into one .npy file."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from benchmarks.datasets.progress import progress
+from scl.engine.provenance import cores
+
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
 MAX_BYTES = 64 << 20  # encoded
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # formats that decode pixels and do nothing else
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode pixels and do nothing else
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
+AHEAD = 8  # images per thread that are read before they are needed
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
 
 
-def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the center square, resized once (= shorter side to `size`, then a center
-    crop)."""
+def write_images(
+    path: Path,
+    images: Iterable[tuple[int, str, bytes | np.ndarray]],
+    *,
+    count: int,
+    size: int,
+    workers: int | None = None,
+    upright: bool = False,
+    label: str = "images",
+    unreadable: dict[int, str] | None = None,
+) -> None:
+    """Fill `path` with a .npy of uint8 count x size x size x 3.
+
+    images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; resized if needed.
+    workers: threads that decode and resize (Pillow releases the GIL; default: one per core, at most 8).
+    Raises ValueError naming the image that cannot be read; with `unreadable`, adds {row: message} to it and leaves the
+    row black instead.
+
+    Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message instead
+    of a SIGBUS, and the written pages do not count as memory of the process.
+    """
+    workers = workers or min(8, cores())
+    seen = np.zeros(count, dtype=bool)
+    offset = np.lib.format.open_memmap(path, "w+", np.uint8, shape=(count, size, size, 3)).offset
+    with (
+        open(path, "r+b") as file,
+        warnings.catch_warnings(action="ignore"),  # broken EXIF, palette transparency; bombs are judged in from_bytes
+        ThreadPoolExecutor(workers) as pool,
+        progress(label, count, unit="images") as bar,
+    ):
+        if hasattr(os, "posix_fallocate"):  # a disk that is too small fails now
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+        def write(row: int, name: str, data: bytes | np.ndarray) -> int:
+            if isinstance(data, bytes):
+                try:
+                    data = from_bytes(data, size, name=name, upright=upright)
+                except ValueError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable[row] = str(error)
+                    return row
+            _pwrite(file.fileno(), to_square(data, size), offset + row * size * size * 3)
+            return row
+
+        for row in _in_threads(pool, write, images, ahead=AHEAD * workers):
+            assert not seen[row], "a row came twice"
+            seen[row] = True
+            bar.update()
+    assert seen.all(), f"{(~seen).sum()} rows never came"
+
+
+def _in_threads(pool: ThreadPoolExecutor, function, items: Iterable[tuple], *, ahead: int) -> Iterator:
+    """function(*item) of each item, in order; at most `ahead` of them are under way."""
+    running = deque[Future]()
+    for item in items:
+        if len(running) >= ahead:
+            yield running.popleft().result()
+        running.append(pool.submit(function, *item))
+    for future in running:
+        yield future.result()
+
+
+def _pwrite(descriptor: int, pixels: np.ndarray, offset: int) -> None:
+    left = np.ascontiguousarray(pixels).data.cast("B")
+    while left.nbytes:  # a write may be short on the last free blocks of a disk
+        written = os.pwrite(descriptor, left, offset)
+        left, offset = left[written:], offset + written
+
+
+def to_square(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
+    """An RGB image, or uint8 H x W x 3, as uint8 size x size x 3: the center square, resized once (= shorter side to
+    `size`, then a center crop)."""
+    if isinstance(image, np.ndarray):
+        if image.shape == (size, size, 3):
+            return image
+        image = Image.fromarray(image)
     width, height = image.size
     side = min(width, height)
     if (width, height) != (size, size):
@@ -28,48 +109,36 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def from_array(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 H x W x 3 -> uint8 size x size x 3."""
-    return to_square(Image.fromarray(pixels), size)
-
-
 def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> np.ndarray:
-    """An encoded image -> uint8 size x size x 3, whatever its mode; ValueError naming it if it is no sound
-    image.
+    """An encoded image of any mode as uint8 size x size x 3. Raises ValueError naming an image that cannot be read.
 
-    upright: turn it as its EXIF orientation says (photographs of the user's; no published benchmark does).
+    upright: apply its EXIF orientation (for photographs; no published benchmark does).
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name}: {len(data):,} bytes is too much for one image (at most {MAX_BYTES:,})")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF, palette transparency; bombs are judged below
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                image.load()
-                return to_square(_rgb(ImageOps.exif_transpose(image) if upright else image), size)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return to_square(_rgb(ImageOps.exif_transpose(image) if upright else image), size)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: refused as a decompression bomb: it decodes to more than {MAX_PIXELS // 10**6} million pixels"
         ) from error
     except _BROKEN as error:
-        # Pillow's words on unknown formats hold the address of a buffer, which would differ from run to run
+        # Pillow's message on unknown formats has the address of a buffer, which differs from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Gray, palette, CMYK and transparent images as RGB; 16-bit gray by its upper byte, where Pillow would
-    clip."""
-    if image.mode == "RGB":
-        return image
+    """Convert to RGB: transparent parts become white; of 16-bit gray the upper byte is taken, where Pillow clips."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; convert it to 8 bits first")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data and image.mode != "RGB":
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")

@@ -1,26 +1,24 @@
-"""From archives to data/<benchmark>/: images.npy, labels.npy, and benchmark.json as the mark that all is
-there."""
-
-from __future__ import annotations
+"""From archives to data/<benchmark>/: images.npy, labels.npy, image_names.json (a list, one name per image), and
+benchmark.json, which marks that all is there."""
 
 import importlib
+import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.arrays import write_images
-from benchmarks.datasets.catalog import Archive, Dataset, Downloads, archives_of, dataset_named
-from benchmarks.datasets.contents import Contents, Sources, subset_rows
+from benchmarks.datasets.catalog import Dataset, Downloads, archives_of, dataset_named
+from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint
-from benchmarks.datasets.names import write_names
-from benchmarks.datasets.pixels import RESIZE
-from scl.engine.io import atomic, sha256, write_json
+from benchmarks.datasets.pixels import RESIZE, write_images
+from scl.engine.io import Damaged, atomic, sha256, write_json
 from scl.util.text import printable, say
 
-SIZES = (4, 1024)  # pixels a side
+NAMES = "image_names.json"
 
 
 def prepare(
@@ -37,61 +35,46 @@ def prepare(
     path: str | Path | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Lay down the benchmark `name` in `folder` and return its benchmark.json, which is written last.
+    """Prepare the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
-    dataset: its name in the catalog. size: pixels a side (default: the data set's); larger and smaller
-    images are resized once, see `pixels.RESIZE`. larger_size: the images are kept at this size too, for methods
-    that ask for it. subset: so many images, drawn without a look at labels.
-    clusters: default the number of classes. path: the user's folder, for the data set `folder`. archives:
-    where downloads are kept. workers: processes that resize. ValueError or OSError with a way out; nothing
-    half-written under a final name.
+    dataset: its name in the catalog. archives: where downloads are kept. size: pixels per side (default: the data
+    set's); other images are resized once, see `pixels.RESIZE`. larger_size: store the images at this size too, for
+    methods that ask for it. subset: the number of images, chosen without labels. clusters: default the number of
+    classes. path: the user's folder, for the data set `folder`. workers: threads that resize. Raises ValueError or
+    OSError saying what to do; no incomplete file has a final name.
     """
-    described = dataset_named(dataset)
-    downloads = downloads or Downloads()
-    size = described.size if size is None else size
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise ValueError(f"{name}: size: {size} is not within {SIZES[0]} .. {SIZES[1]} pixels")
-    if larger_size is not None and not size < larger_size <= SIZES[1]:
-        raise ValueError(f"{name}: larger_size: {larger_size} is not within {size + 1} .. {SIZES[1]} pixels")
-    if bool(path) != described.user_path:
-        raise ValueError(
-            f"{name}: path: "
-            + (
-                "is needed: the folder of the images"
-                if described.user_path
-                else f"the data set {dataset!r} comes from an archive and takes none"
-            )
-        )
-    wanted = archives_of(described, downloads)
+    info, downloads = dataset_named(dataset), downloads or Downloads()
+    size = size or info.size
+    wanted = archives_of(info, downloads)
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
-    sources = Sources(files, Path(path).expanduser() if path else None, Path(archives), downloads)
-    module, _, function = described.read.partition(":")
-    seen = fingerprint(sources.path) if sources.path and sources.path.exists() else None  # before the images are read
-    contents = getattr(importlib.import_module(module), function)(described, sources)
-    _check_classes(name, contents)
-    official = _check_counts(name, described, contents, all(archive.official for archive in wanted))
-    rows = (
-        subset_rows(contents.splits, subset)
-        if subset
-        else {split: np.arange(*span) for split, span in contents.ranges().items()}
-    )
+    read = importlib.import_module(f"benchmarks.datasets.{info.reader}").read
+    own = Path(path).expanduser() if path else None
+    seen = fingerprint(own) if own and own.exists() else None  # before the images are read
+    raw = read(info, Sources(files, own, Path(archives), downloads))
+    official = _check_counts(name, info, raw, all(archive.official for archive in wanted))
+    spans = ranges(raw.splits)
+    rows = subset_rows(raw.splits, subset) if subset else {split: np.arange(*span) for split, span in spans.items()}
     record = {
         "name": name,
         "dataset": dataset,
-        **_shape(name, described, contents, rows, size, clusters),
+        **_shape(name, info, raw, rows, size, clusters),
         "subset": subset,
         "path": None if path is None else str(path),
         "official": official,
         "fingerprint": seen,
-        "unreadable": dict(contents.unreadable),
+        "unreadable": dict(raw.unreadable),
         "resize": RESIZE,
-        "sources": contents.sources + [_source(archive, file) for archive, file in zip(wanted, files)],
+        "sources": raw.sources
+        + [
+            {"file": archive.file, "bytes": file.stat().st_size, **archive.digests, "url": source_of(file)}
+            for archive, file in zip(wanted, files)
+        ],
     }
-    return _write(Path(folder), contents, np.concatenate(list(rows.values())), record, larger_size, workers)
+    return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size, workers)
 
 
-def prepare_for(study, name: str, *, workers: int | None = None) -> Path:
-    """Prepare the benchmark `name` as the study asks; returns its benchmark.json. Raises as `prepare` does."""
+def prepare_for(study, name: str) -> Path:
+    """Prepare the benchmark `name` of a study; returns its benchmark.json. Raises as `prepare` does."""
     block = study.benchmarks[name]
     return prepare(
         name,
@@ -99,113 +82,153 @@ def prepare_for(study, name: str, *, workers: int | None = None) -> Path:
         folder=study.data / name,
         archives=study.data / "archives",
         downloads=study.downloads,
-        size=block.size,
-        larger_size=block.larger_size,
-        subset=block.subset,
-        clusters=block.clusters,
-        path=block.path,
-        workers=workers,
+        **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
     )
 
 
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
-    """What of a prepared benchmark is not as the configuration asks, "" if nothing is.
+    """How a prepared benchmark differs from what the configuration asks for; "" if it does not.
 
     facts: its benchmark.json. block: its block in the configuration.
     """
     size = block.size or dataset.size
-    clusters = block.clusters or len(facts.get("classes") or ())
+    found = {**facts, "larger_size": (facts.get("larger") or {}).get("size")}
     wanted = {
         "dataset": dataset.name,
         "size": [size, size],
         "subset": block.subset,
-        "clusters": clusters,
+        "clusters": block.clusters or len(facts.get("classes") or ()),
         "path": block.path,
+        "larger_size": block.larger_size,
     }
     for key, value in wanted.items():
-        if facts.get(key) != value:
-            return f"{key}: {facts.get(key)}, wanted {value}"
-    larger = (facts.get("larger") or {}).get("size")
-    if larger != block.larger_size:
-        return f"larger_size: {larger}, wanted {block.larger_size}"
+        if found.get(key) != value:
+            return f"{key}: {found.get(key)}, wanted {value}"
     sources = {source.get("file"): source for source in facts.get("sources") or ()}
     for archive in archives_of(dataset, downloads):
-        source = sources.get(archive.file, {})
-        for kind in ("md5", "sha256"):
-            if source.get(kind) and getattr(archive, kind) and source[kind] != getattr(archive, kind):
-                return f"{archive.file}: {kind} {source[kind]}, wanted {getattr(archive, kind)}"
+        for kind, digest in archive.digests.items():
+            recorded = sources.get(archive.file, {}).get(kind)
+            if recorded and recorded != digest:
+                return f"{archive.file}: {kind} {recorded}, wanted {digest}"
     if block.path and _changed(Path(block.path).expanduser(), facts):
         return "images were added, removed or changed in its folder"
     return ""
 
 
 def _changed(path: Path, facts: dict) -> bool:
-    """Whether the user's images at `path` are not those that were prepared; not so where they are not here (the
-    prepared ones may have been carried to this machine)."""
+    """Whether the user's images at `path` differ from those that were prepared; False where they are not on this
+    machine (prepared images may have been copied to it)."""
     if not path.exists():
         return False
     try:
         return fingerprint(path) != facts.get("fingerprint")
-    except (ValueError, OSError):  # preparing them says what is wrong
+    except (ValueError, OSError):  # preparing them reports the problem
         return True
 
 
-def _check_classes(name: str, contents: Contents) -> None:
-    """benchmark.json, which is written last, holds their names."""
-    for text in contents.classes:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name}: the class name {printable(text)} is not UTF-8; mend it in the source") from None
-
-
-def _check_counts(name: str, dataset: Dataset, contents: Contents, official: bool) -> bool:
-    """Whether this is the published data set. An archive with the published checksum and other counts is
-    refused."""
-    official = official and contents.official
-    if not dataset.counts or contents.splits == dict(dataset.counts):
+def _check_counts(name: str, info: Dataset, raw: RawDataset, official: bool) -> bool:
+    """Whether this is the published data set. Raises ValueError for the published checksum with other counts."""
+    official = official and raw.official
+    if not info.counts or raw.splits == info.counts:
         return official
-    told = f"{name}: {contents.splits} images where {dataset.title} has {dict(dataset.counts)}"
+    difference = f"{name}: {raw.splits} images where {info.title} has {info.counts}"
     if official:
-        raise ValueError(told)
-    say(f"{told}; the configuration asks for another archive than the published one, so this is only recorded")
+        raise ValueError(difference)
+    say(f"{difference}; recorded as unofficial, since the configuration names another archive than the published one")
     return False
 
 
-def _shape(name, dataset, contents, rows, size, clusters) -> dict:
-    """The part of benchmark.json that consumers go by."""
+def _shape(name, info: Dataset, raw: RawDataset, rows: dict[str, np.ndarray], size: int, clusters: int | None) -> dict:
+    """The part of benchmark.json that describes the arrays."""
+    splits = ranges({split: len(chosen) for split, chosen in rows.items()})
     count = sum(map(len, rows.values()))
-    clusters = clusters or len(contents.classes)
+    clusters = clusters or len(raw.classes)
     if not clusters:
         raise ValueError(f"{name}: clusters: is needed, as the images have no classes")
     if not 1 <= clusters <= count:
         raise ValueError(f"{name}: clusters: {clusters} is not within 1 .. {count}, the number of images")
-    stops = np.cumsum([0, *map(len, rows.values())]).tolist()
     return {
         "count": count,
         "size": [size, size],
         "clusters": clusters,
-        "classes": contents.classes,
-        "splits": {split: [stops[i], stops[i + 1]] for i, split in enumerate(rows)},
-        "protocols": {
-            protocol: {role: list(splits) for role, splits in roles.items()}
-            for protocol, roles in dataset.protocols.items()
-        },
+        "classes": raw.classes,
+        "splits": splits,
+        "protocols": info.protocols,
     }
 
 
-def _leave_out(path: Path, contents: Contents, rows: np.ndarray, failed: dict[int, str], record: dict) -> np.ndarray:
-    """The rows that could be read; images.npy without the others, which the record names."""
+def _write(
+    folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
+) -> Path:
+    """Write arrays of the chosen rows, then `record` with their checksums as benchmark.json."""
+    marker, labels, names = folder / "benchmark.json", folder / "labels.npy", folder / NAMES
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.unlink(missing_ok=True)  # from here on the folder is incomplete
+    names.unlink(missing_ok=True)
+    labels.unlink(missing_ok=True)
+    position = np.full(sum(raw.splits.values()), -1)
+    position[rows] = np.arange(len(rows))
+
+    failed: dict[int, str] | None = {} if record["path"] else None  # of the user's images only
+
+    def write(size: int, file: str) -> None:
+        name, count, path = record["name"], len(rows), folder / file
+        say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
+        images = ((int(position[row]), where, data) for row, where, data in raw.images(rows))
+        with atomic(path) as temporary:
+            write_images(
+                temporary,
+                images,
+                count=count,
+                size=size,
+                workers=workers,
+                upright=raw.upright,
+                label=name,
+                unreadable=failed,
+            )
+
+    write(record["size"][0], "images.npy")
+    if failed:
+        rows = _leave_out(folder / "images.npy", raw.names, rows, failed, record)
+        position[:] = -1
+        position[rows] = np.arange(len(rows))
+    if record["unreadable"]:
+        say(f"{record['name']}: {describe_unreadable(record['unreadable'])}")
+    record |= {"images_sha256": sha256(folder / "images.npy"), "larger": None, "labels_sha256": None}
+    if larger_size:
+        write(larger_size, f"images-{larger_size}.npy")
+        record["larger"] = {"size": larger_size, "sha256": sha256(folder / f"images-{larger_size}.npy")}
+    if raw.labels is not None:
+        with atomic(labels) as temporary:
+            np.save(temporary, raw.labels[rows])
+        record["labels_sha256"] = sha256(labels)
+    write_json(names, [raw.names[row] for row in rows])
+    packages = {package: version(package) for package in ("numpy", "pillow", "scikit-learn")}
+    record["versions"] = {"python": platform.python_version(), **packages}
+    write_json(marker, record)
+    return marker
+
+
+def read_names(folder: Path) -> list[str]:
+    """The name of each image of a prepared benchmark, by row. Raises Damaged."""
+    path = folder / NAMES
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path}: cannot be read ({error}); prepare the benchmark again") from None
+
+
+def _leave_out(path: Path, names: Sequence[str], rows: np.ndarray, failed: dict[int, str], record: dict) -> np.ndarray:
+    """Remove the rows that could not be read from images.npy, list them in the record, and return the others."""
     kept = np.setdiff1d(np.arange(len(rows)), list(failed))
-    clusters, names = record["clusters"], contents.names or []
-    record["unreadable"] |= {
-        names[rows[at]]: why.removeprefix(f"{names[rows[at]]}: ") for at, why in sorted(failed.items())
-    }
-    if not len(kept) or clusters > len(kept):
-        name, why = next(iter(record["unreadable"].items()))
+    for at, why in sorted(failed.items()):
+        name = names[rows[at]]
+        record["unreadable"][name] = why.removeprefix(f"{name}: ")
+    if not len(kept) or record["clusters"] > len(kept):
+        name, why = min(record["unreadable"].items())
         raise ValueError(
-            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, too few for {clusters} clusters "
-            f"({name}: {why})"
+            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, too few for {record['clusters']} "
+            f"clusters ({name}: {why})"
         )
     images = np.load(path, mmap_mode="r")
     with atomic(path) as temporary:
@@ -218,65 +241,7 @@ def _leave_out(path: Path, contents: Contents, rows: np.ndarray, failed: dict[in
 
 
 def describe_unreadable(unreadable: dict[str, str], most: int = 10) -> str:
-    """How many files were left out, and a line each for the first of them; "" if none were."""
-    if not unreadable:
-        return ""
+    """The number of files that were left out, and a line for each of the first `most`."""
     lines = [f"  {printable(name)}: {printable(why)}" for name, why in sorted(unreadable.items())[:most]]
     more = [f"  and {len(unreadable) - most} more"] if len(unreadable) > most else []
     return "\n".join([f"{len(unreadable)} unreadable image(s) left out:", *lines, *more])
-
-
-def _source(archive: Archive, file: Path) -> dict:
-    digests = {kind: getattr(archive, kind) for kind in ("md5", "sha256") if getattr(archive, kind)}
-    return {"file": archive.file, "bytes": file.stat().st_size, **digests, "url": source_of(file)}
-
-
-def _write(
-    folder: Path, contents: Contents, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
-) -> Path:
-    mark, labels = folder / "benchmark.json", folder / "labels.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.unlink(missing_ok=True)  # from here on the folder is not whole
-    labels.unlink(missing_ok=True)
-
-    failed: dict[int, str] | None = {} if record["path"] else None  # of the user's images only
-
-    def write(size: int, file: str) -> None:
-        name, count, path = record["name"], len(rows), folder / file
-        say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
-        position = np.full(contents.count, -1)
-        position[rows] = np.arange(count)
-        stream = ((int(position[row]), where, data) for row, where, data in contents.images(rows))
-        with atomic(path) as temporary:
-            write_images(
-                temporary,
-                stream,
-                count=count,
-                size=size,
-                workers=workers,
-                upright=contents.upright,
-                label=name,
-                unreadable=failed,
-            )
-
-    write(record["size"][0], "images.npy")
-    if failed:
-        rows = _leave_out(folder / "images.npy", contents, rows, failed, record)
-    if record["unreadable"]:
-        say(f"{record['name']}: {describe_unreadable(record['unreadable'])}")
-    record |= {"images_sha256": sha256(folder / "images.npy"), "larger": None, "labels_sha256": None}
-    if larger_size:
-        write(larger_size, f"images-{larger_size}.npy")
-        record["larger"] = {"size": larger_size, "sha256": sha256(folder / f"images-{larger_size}.npy")}
-    if contents.names is not None:
-        write_names(folder, [contents.names[row] for row in rows])
-    if contents.labels is not None:
-        with atomic(labels) as temporary:
-            np.save(temporary, contents.labels[rows])
-        record["labels_sha256"] = sha256(labels)
-    record["versions"] = {
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("numpy", "pillow", "scikit-learn")},
-    }
-    write_json(mark, record)
-    return mark

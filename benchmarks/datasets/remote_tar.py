@@ -1,97 +1,88 @@
 """A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import json
 import tarfile
 from pathlib import Path
 
 from benchmarks.datasets.connection import TransferError, plain
-from benchmarks.datasets.download import lock_of, settle
+from benchmarks.datasets.dataset import refuse_duplicates
+from benchmarks.datasets.download import lock_of, part_of, settle
 from benchmarks.datasets.progress import progress
+from benchmarks.datasets.slices import tar_members
 from benchmarks.datasets.transfer import read_range, transfer
 from scl.engine.io import write_json
 from scl.engine.locks import locked
-from scl.util.text import printable, say
+from scl.util.text import say
 
-READ = 4096  # bytes a request while walking; a header has 512
+READ = 4096  # bytes per request while reading the index; a header has 512
 
 
 def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
-    """{member: (offset, size)} of the tar at `url`, kept in `index` (1,000 requests are some minutes)."""
-    index.parent.mkdir(parents=True, exist_ok=True)
+    """{member: (offset, size)} of the tar at `url`, cached in `index` (1,000 requests take minutes)."""
     with locked(lock_of(index), index.name):
         try:
             _, total = read_range(url, 0, 1, timeout=timeout, header=header)
-            found = _kept(index, url, total)
+            found = _cached(index, url, total)
             if found is None:
                 say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
-                found = _walk(url, total, timeout, header)
+                found = _read_index(_Remote(url, total, timeout, header))
                 write_json(index, {"url": plain(url), "bytes": total, "members": found})
         except TransferError as error:
             raise _refusal(url, error) from error
     return found
 
 
-def stretch(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None = None) -> None:
-    """Bytes offset .. offset + size of `url` as the file `target`; a killed one goes on from its `.part`."""
+def download_range(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None) -> None:
+    """Bytes offset .. offset + size of `url` as the file `target`; a killed download resumes from its `.part`."""
     with locked(lock_of(target), target.name):
         if target.exists():
             return
-        part = target.with_name(target.name + ".part")
         try:
-            transfer(url, part, size=size, timeout=timeout, start=offset, header=header, label=target.name)
+            transfer(url, part_of(target), size=size, timeout=timeout, start=offset, header=header)
         except TransferError as error:
             raise _refusal(url, error) from error
-        settle(part, target)
+        settle(target)
 
 
-def _kept(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | None:
-    """What an earlier walk found in this very file; None if it was another, or what is kept is damaged."""
-    try:
-        kept = json.loads(index.read_text())
-        if (kept["url"], kept["bytes"]) == (plain(url), total):
-            return {name: (int(offset), int(size)) for name, (offset, size) in kept["members"].items()}
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-        pass
+def _cached(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | None:
+    """The index if it is of this very file; None if it is of another, or damaged."""
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        cached = json.loads(index.read_text())
+        if (cached["url"], cached["bytes"]) == (plain(url), total):
+            return {name: (int(offset), int(size)) for name, (offset, size) in cached["members"].items()}
     return None
 
 
-def _walk(url, total, timeout, header) -> dict[str, tuple[int, int]]:
-    bar = progress("index", total, unit="B")
-    found = {}
-    raw = _Remote(url, total, timeout, header)
+def _read_index(remote: "_Remote") -> dict[str, tuple[int, int]]:
+    url, found = plain(remote.url), []
     try:
-        with tarfile.open(fileobj=io.BufferedReader(raw, READ), mode="r:") as tar:
-            for entry in tar:
-                name = entry.name.rpartition("/")[2]
-                if entry.isreg():
-                    if name in found and name.endswith(".tar"):
-                        raise ValueError(f"{plain(url)}: holds {printable(name)} twice")
-                    found[name] = (entry.offset_data, entry.size)
-                bar.update(entry.offset_data + entry.size - bar.n)
+        with progress("index", remote.total, unit="B") as bar:
+            for name, offset, size in tar_members(io.BufferedReader(remote, READ)):
+                found.append((name, (offset, size)))
+                bar.update(offset + size - bar.n)
     except tarfile.TarError as error:
         raise ValueError(
-            f"{plain(url)}: these {total:,} bytes are no uncompressed tar ({error}); if they are a page that "
-            "asks to log in, give downloads.imagenet.header"
+            f"{url}: these {remote.total:,} bytes are not an uncompressed tar ({error}); if they are a login page, "
+            "give downloads.imagenet.header"
         ) from error
-    bar.close()
-    return found
+    refuse_duplicates(url, [name for name, _ in found if name.endswith(".tar")])
+    return dict(found)
 
 
 def _refusal(url: str, error: TransferError) -> ValueError:
     return ValueError(
         f"{plain(url)}: {error}. Check downloads.imagenet (tar, header), or download the "
-        "whole tar and set downloads.imagenet.tar to its path; what has come is kept"
+        "whole tar and set downloads.imagenet.tar to its path; what was downloaded is kept"
     )
 
 
 class _Remote(io.RawIOBase):
     """A file behind a URL, read by range requests."""
 
-    def __init__(self, url, total, timeout, header) -> None:
-        self.url, self.total, self.timeout, self.header, self.place = url, total, timeout, header, 0
+    def __init__(self, url: str, total: int, timeout: float, header: str | None) -> None:
+        self.url, self.total, self.timeout, self.header, self.position = url, total, timeout, header, 0
 
     def readable(self) -> bool:
         return True
@@ -99,14 +90,13 @@ class _Remote(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        self.place = place + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.total}[whence]
-        return self.place
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.total}[whence]
+        return self.position
 
     def readinto(self, buffer) -> int:
-        count = max(0, min(len(buffer), self.total - self.place))
+        count = max(0, min(len(buffer), self.total - self.position))
         if count:
-            data, _ = read_range(self.url, self.place, count, timeout=self.timeout, header=self.header)
-            buffer[:count] = data
-            self.place += count
+            buffer[:count], _ = read_range(self.url, self.position, count, timeout=self.timeout, header=self.header)
+            self.position += count
         return count

@@ -1,6 +1,4 @@
-"""STL-10: 113,000 images of 96 x 96 as raw bytes in a .tar.gz, streamed, never held as a whole."""
-
-from __future__ import annotations
+"""STL-10: 113,000 images of 96 x 96 as raw bytes in a .tar.gz, streamed, never in memory as a whole."""
 
 import tarfile
 import zlib
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.catalog import Dataset
-from benchmarks.datasets.contents import Contents, Sources, ranges
+from benchmarks.datasets.dataset import RawDataset, Sources, ranges
 from scl.util.text import printable
 
 SIDE = 96
@@ -23,10 +21,10 @@ LABELS = {"train": "train_y.bin", "test": "test_y.bin"}
 SMALL = 1 << 20  # bytes; the label files have 8,000 at most
 
 
-def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of stl10_binary.tar.gz, in the official order: train, test, unlabeled (label -1).
+def read(dataset: Dataset, sources: Sources) -> RawDataset:
+    """stl10_binary.tar.gz in the official order: train, test, unlabeled (label -1).
 
-    The archive is walked twice, first for labels and lengths: pixels may stand before labels in it.
+    The archive is read twice, first for labels and lengths: pixels may come before labels in it.
     """
     (path,) = sources.files
     lengths, small = _survey(path)
@@ -42,14 +40,14 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
     for split, name in PIXELS.items():
         splits[split], rest = divmod(lengths[name], IMAGE_BYTES)
         if rest:
-            raise ValueError(f"{path}: {name} holds no whole number of 3 x 96 x 96 images")
+            raise ValueError(f"{path}: {name} does not hold a whole number of 3 x 96 x 96 images")
         labels.append(_labels(path, small, split, splits[split], len(classes)))
-    return Contents(splits, np.concatenate(labels), classes, lambda rows: _images(path, splits, rows))
+    names = [f"{PIXELS[split]}[{i}]" for split, count in splits.items() for i in range(count)]
+    return RawDataset(splits, np.concatenate(labels), classes, lambda rows: _images(path, splits, rows), names)
 
 
 def to_images(raw: bytes) -> np.ndarray:
-    """uint8 N x 96 x 96 x 3 of raw bytes: each image is 3 planes, and each plane is stored column by
-    column."""
+    """uint8 N x 96 x 96 x 3 of raw bytes: each image is 3 planes, and each plane is stored column by column."""
     return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)
 
 
@@ -71,7 +69,7 @@ def _labels(path, small, split, count, classes) -> np.ndarray:
         return np.full(count, -1, dtype=np.int64)
     labels = np.frombuffer(small[LABELS[split]], dtype=np.uint8).astype(np.int64) - 1  # 1 .. 10 in the file
     if len(labels) != count or (count and not 0 <= labels.min() <= labels.max() < classes):
-        raise ValueError(f"{path}: {LABELS[split]} holds no {count} labels of {classes} classes")
+        raise ValueError(f"{path}: {LABELS[split]} does not hold {count} labels of {classes} classes")
     return labels
 
 
@@ -104,4 +102,4 @@ def _members(path: Path) -> Iterator:
         with tarfile.open(path, "r|gz") as tar:
             yield walk(tar)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: is no sound .tar.gz archive: {error}") from error
+        raise ValueError(f"{path}: is not a valid .tar.gz archive: {error}") from error

@@ -1,16 +1,12 @@
-"""Tiny-ImageNet: the training images of tiny-imagenet-200.zip, read in place."""
-
-from __future__ import annotations
+"""Tiny-ImageNet: the training images of tiny-imagenet-200.zip, read without extraction."""
 
 import re
 import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.datasets.catalog import Dataset
-from benchmarks.datasets.contents import Contents, Sources, hash_order, refuse_twice
+from benchmarks.datasets.dataset import RawDataset, Sources, hash_order, labels_by_folder, refuse_duplicates
 from benchmarks.datasets.pixels import MAX_BYTES
 
 MEMBER = re.compile(r"tiny-imagenet-200/train/((n\d{8})/images/[^/]+\.JPEG)")
@@ -18,11 +14,10 @@ BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtime
 WORDS = "tiny-imagenet-200/words.txt"
 
 
-def read(dataset: Dataset, sources: Sources) -> Contents:
-    """Contents of the zip's train/WNID/images/*.JPEG, in the order of the hashes of their names.
+def read(dataset: Dataset, sources: Sources) -> RawDataset:
+    """The zip's train/WNID/images/*.JPEG, in the order of the hashes of their names.
 
-    Classes are the synsets in alphabetical order, by their words where words.txt is there. Members of any
-    other name are not looked at; nothing is extracted.
+    Classes are the synsets in alphabetical order, by their words if words.txt is there. Other members are ignored.
     """
     (path,) = sources.files
     try:
@@ -30,19 +25,18 @@ def read(dataset: Dataset, sources: Sources) -> Contents:
             members = {match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))}
             words, listed = _words(archive), archive.namelist()
     except (*BROKEN, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no sound zip archive: {error}") from error
-    refuse_twice(path, filter(MEMBER.fullmatch, listed))
+        raise ValueError(f"{path}: is not a valid zip archive: {error}") from error
+    refuse_duplicates(path, filter(MEMBER.fullmatch, listed))
     if not members:
         raise ValueError(f"{path}: holds no tiny-imagenet-200/train/WNID/images/*.JPEG")
     names = hash_order(list(members))
     synsets = sorted({name.partition("/")[0] for name in names})
-    index = {synset: label for label, synset in enumerate(synsets)}
-    labels = np.asarray([index[name.partition("/")[0]] for name in names], dtype=np.int64)
-    return Contents(
+    return RawDataset(
         {"train": len(names)},
-        labels,
+        labels_by_folder(names, synsets),
         [words.get(synset, synset) for synset in synsets],
         lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]),
+        names,
     )
 
 
@@ -54,14 +48,13 @@ def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
             if info.file_size > MAX_BYTES:
                 raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
             try:
-                data = archive.read(info)
+                yield row, name, archive.read(info)
             except BROKEN as error:
                 raise ValueError(f"{name}: cannot be unpacked: {error}") from error
-            yield row, name, data
 
 
 def _words(archive: zipfile.ZipFile) -> dict[str, str]:
-    """{synset: its first word}, empty where the archive lacks the list."""
+    """{synset: its first word}, empty if the archive lacks the list."""
     if WORDS not in archive.namelist() or archive.getinfo(WORDS).file_size > MAX_BYTES:
         return {}
     lines = (line.partition("\t") for line in archive.read(WORDS).decode("utf-8", "replace").splitlines())

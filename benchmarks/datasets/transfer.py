@@ -1,11 +1,8 @@
-"""One URL to one file: resumed, timed out, retried. Whether the bytes are the right ones is `download`'s
-matter.
+"""Download one URL to one file with resume, time-out and retries; download.py verifies checksums.
 
-pooch and torchvision's utilities start again from byte 0 when a connection is cut, and torchvision waits for
-ever on a silent one; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
+pooch and torchvision's utilities start again from byte 0 when a connection is cut, and torchvision waits forever for a
+silent server; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
 """
-
-from __future__ import annotations
 
 import re
 import time
@@ -17,60 +14,52 @@ from scl.util.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
-MINIMUM_RATE = 1_000  # bytes a second; www.cs.toronto.edu, throttled, has 50,000
-WINDOW = 60.0  # seconds over which the rate is taken
-PIECE = 1 << 18
+MINIMUM_RATE = 1_000  # bytes per second; www.cs.toronto.edu, throttled, has 50,000
+WINDOW = 60.0  # seconds over which the rate is measured
+CHUNK = 1 << 18
 NUMBER = "[0-9]{1,18}"
 
 
 def transfer(
-    url: str,
-    part: Path,
-    *,
-    size: int | None,
-    timeout: float,
-    start: int | None = None,
-    header: str | None = None,
-    label: str | None = None,
+    url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None, header: str | None = None
 ) -> None:
-    """Bring the bytes of `url` to `part`, going on from what `part` holds; TransferError if that fails.
+    """Download `url` to `part`, resuming from what `part` holds. Raises TransferError if that fails.
 
-    size: the expected number of bytes, None if unknown. start: where in the remote file they begin, for a
-    piece out of a large file (None = the whole file). A server without range requests sends the whole file
-    again.
+    size: the expected number of bytes, None if unknown. start: for a byte range of a large file, its first byte (None =
+    the whole file). A server without range requests sends the whole file again.
     """
     pace = Pace(MINIMUM_RATE, WINDOW, timeout)
 
     def attempt() -> None:
         try:
-            _stream(url, part, size, pace, start, header, label or part.name)
+            _stream(url, part, size, pace, start, header)
         except TransferError as error:
-            if error.status == 416:  # what we hold reaches beyond the source's file: it is another file
+            if error.status == 416:  # `part` is longer than the file of this source: it is from another file
                 part.unlink(missing_ok=True)
             raise
 
-    _with_retries(url, attempt, lambda: _size(part), pace)
+    _with_retries(url, attempt, lambda: size_of(part), pace)
 
 
 def read_range(url: str, start: int, count: int, *, timeout: float, header: str | None = None) -> tuple[bytes, int]:
     """(bytes start .. start+count of `url`, the remote file's size); fewer bytes only at the file's end."""
+    headers = {"Range": f"bytes={start}-{start + count - 1}"}
 
     def attempt() -> tuple[bytes, int]:
-        wanted = f"bytes={start}-{start + count - 1}"
-        with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), header=header, wanted=wanted) as response:
+        with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), headers=headers, secret=header) as response:
             _, total = _content_range(response, url)
             with network_errors():
                 data = response.read(count)
         if len(data) != min(count, total - start):
-            raise TransferError(f"sent {len(data)} of {count} bytes", again=True)
+            raise TransferError(f"sent {len(data)} of {count} bytes", retry=True)
         return data, total
 
     return _with_retries(url, attempt)
 
 
 def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
-    """What `attempt()` returns. Raises TransferError if trying again cannot help, or after ATTEMPTS in a row without a
-    new byte. position: how many there are."""
+    """The result of `attempt()`. Raises TransferError if trying again cannot help, or after ATTEMPTS in a row without a
+    new byte. position: the number of bytes so far."""
     longest, failures = position(), 0
     while True:
         try:
@@ -78,47 +67,42 @@ def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = Non
         except TransferError as error:
             failures = 0 if position() > longest else failures + 1
             longest = max(longest, position())
-            if not error.again or failures >= ATTEMPTS:
+            if not error.retry or failures >= ATTEMPTS:
                 raise
             pause = PAUSE * 2 ** max(failures - 1, 0)
-            say(f"{plain(url)}: {error}; again in {pause:g} s, from byte {position():,}")
+            say(f"{plain(url)}: {error}; trying again in {pause:g} s, from byte {position():,}")
             time.sleep(pause)
             if pace:
                 pace.waited += pause
 
 
-def _stream(url, part, size, pace, start, header, label) -> None:
-    have = _size(part)
+def _stream(url, part, size, pace, start, header) -> None:
+    have = size_of(part)
     if size is not None and have > size:
         part.unlink()
         have = 0
     if have == size:
         return
-    note = part.with_name(part.name + ".url")  # which source the part is from, and that source's version of the file
-    whole = start is None
-    wanted = None
-    if not whole:
-        wanted = f"bytes={start + have}-{start + size - 1}"
-    elif have:
-        wanted = f"bytes={have}-"
-    validator = _validator(note, url) if have else None
-    with request(url, pace, header=header, wanted=wanted, validator=validator) as response:
-        if response.status == 206:
+    first, note, headers = (start or 0) + have, note_of(part), {}
+    if start is not None or have:
+        headers["Range"] = f"bytes={first}-{'' if start is None else start + size - 1}"
+    if have and (validator := _validator(note, url)):
+        headers["If-Range"] = validator
+    with request(url, pace, headers=headers, secret=header) as response:
+        if response.status == 206 or start is not None:
             begin, total = _content_range(response, url)
-            if begin != (start or 0) + have or (whole and size not in (None, total)):
+            if begin != first or (start is None and size not in (None, total)):
                 part.unlink(missing_ok=True)
                 raise TransferError(
-                    f"sent bytes from {begin} of a file of {total}, which is not what was asked for", again=False
+                    f"sent bytes from {begin} of a file of {total}, which is not what was requested", retry=False
                 )
-            expected = total if whole else size
+            expected = total if start is None else size
         else:
-            if not whole:
-                raise _no_ranges(url)
             have, expected = 0, _whole_length(response, size)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(f"{plain(url)}\n{tag}\n", encoding="utf-8")
-        bar = progress(f"{label} from {host(url)}", expected, unit="B", start=have)
-        _receive(response, part, have, expected, bar, pace)
+        with progress(f"{part.stem} from {host(url)}", expected, unit="B", start=have) as bar:
+            _receive(response, part, have, expected, bar, pace)
 
 
 def _receive(response, part, have, expected, bar, pace) -> None:
@@ -126,55 +110,58 @@ def _receive(response, part, have, expected, bar, pace) -> None:
         file.seek(have)
         while True:
             with network_errors():
-                piece = response.read1(PIECE)
-            if not piece:
+                chunk = response.read1(CHUNK)
+            if not chunk:
                 break
-            file.write(piece)
-            have += len(piece)
-            pace.came += len(piece)
-            bar.update(len(piece))
+            file.write(chunk)
+            have += len(chunk)
+            pace.received += len(chunk)
+            bar.update(len(chunk))
             if expected is not None and have > expected:
-                raise TransferError(f"sent more than the {expected:,} bytes expected", again=False)
-    bar.close()
+                raise TransferError(f"sent more than the {expected:,} bytes expected", retry=False)
     if expected is not None and have < expected:
-        raise TransferError(f"the connection ended after {have:,} of {expected:,} bytes", again=True)
+        raise TransferError(f"the connection ended after {have:,} of {expected:,} bytes", retry=True)
 
 
 def _content_range(response, url) -> tuple[int, int]:
+    """(first byte, size of the whole file) of a partial response."""
     match = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER})", response.headers.get("Content-Range", ""))
     if response.status != 206 or not match:
-        raise _no_ranges(url)
+        raise TransferError(
+            f"{host(url)} does not answer range requests, so only the whole file can be downloaded", retry=False
+        )
     return int(match[1]), int(match[2])
 
 
-def _no_ranges(url) -> TransferError:
-    return TransferError(
-        f"{host(url)} answers no range requests, so a piece of the file cannot be had without the whole", again=False
-    )
-
-
 def _whole_length(response, size) -> int | None:
-    """The length of a whole file that is about to come; refused now if it cannot be the right file."""
+    """The length of the whole file that will follow. Raises TransferError now if it cannot be the right file."""
     announced = response.headers.get("Content-Length")
     if announced is None:
         return size
     if not re.fullmatch(NUMBER, announced):
-        raise TransferError("announces a length (Content-Length) that is no number", again=False)
+        raise TransferError("announces a length (Content-Length) that is not a number", retry=False)
     if size is not None and int(announced) != size:
-        raise TransferError(
-            f"offers {int(announced):,} bytes ({response.headers.get_content_type()}) where {size:,} are expected",
-            again=False,
-        )
+        kind = response.headers.get_content_type()
+        raise TransferError(f"offers {int(announced):,} bytes ({kind}) where {size:,} are expected", retry=False)
     return int(announced)
 
 
+def note_of(path: Path) -> Path:
+    """The file that says which source `path` is from, and that source's version of it."""
+    return path.with_name(path.name + ".url")
+
+
+def read_note(note: Path) -> list[str]:
+    return note.read_text("utf-8", errors="replace").splitlines() if note.exists() else []
+
+
 def _validator(note: Path, url: str) -> str | None:
-    """The strong validator that `url` gave with the bytes we hold; None where they came from elsewhere."""
-    lines = note.read_text("utf-8", errors="replace").splitlines() if note.exists() else []
+    """The strong validator that `url` gave with the bytes we hold; None if they came from elsewhere."""
+    lines = read_note(note)
     if len(lines) > 1 and lines[0] == plain(url) and re.fullmatch(r"(?!W/)[\x20-\x7e]+", lines[1]):
         return lines[1]
     return None
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0

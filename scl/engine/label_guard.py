@@ -17,6 +17,7 @@ from typing import Any
 NAMES = re.compile(
     r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # code may be called so
     r"|metrics\.json"  # scores of a run
+    r"|image_names\.json"  # file names often name the class
     r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives, in which there are labels
     re.IGNORECASE | re.DOTALL,
 )
