@@ -109,11 +109,12 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 class Options(MethodOptions):
-    """weights: a name of timm, or a file; sha256: of the file, which has to be this one."""
-
     weights: str
+    """A name of timm, such as `resnet50.a1_in1k`, or a file (.safetensors or .pth)."""
     sha256: str | None = None
+    """SHA-256 of the file; another file is refused. By default it is not checked."""
     kmeans_restarts: int = Field(10, ge=1, le=1000)
+    """Number of k-means runs, of which the best by inertia counts."""
 
 
 class Pretrained(Method):

@@ -238,6 +238,7 @@ def assign_folder(
     """The images in `folder` in the clusters of a finished run. place: the folder of the run, or one that `scl cluster`
     made. Raises ValueError if either is not usable; unreadable images are listed and left out."""
     directory, data = run_of(place)
+    images_in(folder)  # before the run is loaded
     torch.set_num_threads(threads or cores())
     with gpu_lease.lease(gpus, report=report) as leased, tempfile.TemporaryDirectory(prefix="scl-assign-") as temporary:
         assigner = Assigner(directory, data, device=gpu_lease.of_lease(leased, report=report))

@@ -63,6 +63,15 @@ def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
     assert before < trained and done.err.count("\nepoch 1/1") == 2
 
 
+def test_names_of_folders_and_files_with_spaces_and_other_letters(here):
+    digits(here / "my photos é", 20, classes=False)
+    (here / "my photos é" / "000.png").rename(here / "my photos é" / 'a "b",\nc.png')
+    assert cluster("my photos é", "--clusters", 2, "--method", "kmeans", "--sort", "copies") == 0
+    rows = table("my photos é-clusters/clusters.csv")
+    assert 'a "b",\nc.png' in [row["file"] for row in rows] and len(rows) == 20
+    assert len(list(here.glob("my photos é-clusters/sorted/*/*"))) == 20
+
+
 def test_the_assignments_are_those_of_the_run(here):
     digits(here / "photos")
     assert cluster("photos", "--method", "scl") == 0
