@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.folder_study import METHODS, Request
 from scl.util.imports import uncollected
 from scl.util.text import printable
 
@@ -12,6 +11,8 @@ def cluster(options):
     """Cluster a folder of images: prepare, train, assign, and write clusters.csv. The same command resumes."""
     with uncollected():
         from benchmarks.cluster import check_sortable, cluster_folder, summary_lines, write_results
+    from benchmarks.folder_study import Request
+
     fields = ("folder", "clusters", "method", "size", "epochs", "seed", "out", "weights", "config", "gpus")
     request = Request(**{name: getattr(options, name) for name in fields})
     if options.sort:
@@ -55,7 +56,7 @@ CLUSTER = (
     ),
     {
         "clusters": {**_count(2, 10**6), "metavar": "K", "help": "number of clusters (default: of class sub-folders)"},
-        "method": {"default": "scl", "metavar": "|".join(METHODS), "help": "default: %(default)s"},
+        "method": {"default": "scl", "help": "scl (the default), scan, selflabel, simclr, pica, or kmeans"},
         "size": {**_count(8, 1024), "metavar": "PX", "help": "side of the images in pixels (default: by device)"},
         "epochs": {**_count(1, 10**6), "help": "of each stage of the method (default: by the number of images)"},
         "seed": {**_count(0, 2**63 - 1), "default": 0, "metavar": "S", "help": "default: %(default)s"},

@@ -104,7 +104,10 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
 
 
 def _settings_of_device(request: Request) -> Path:
-    name = "folder.yaml" if request.gpus and gpu_lease.visible() else "folder-cpu.yaml"
+    import torch  # only its version is asked for: CUDA is not to be touched before the lease
+
+    gpu = request.gpus and torch.version.cuda and gpu_lease.visible()
+    name = "folder.yaml" if gpu else "folder-cpu.yaml"
     path = ROOT / "config" / name
     if not path.exists():
         raise ValueError(f"{path}: no such file; run scl from a checkout, or give --config FILE")

@@ -272,6 +272,7 @@ def schedule(tmp_path, images, **changes):
 
 def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
     """The same number of steps from 1,000 to a million images, within the bounds on epochs; on any device."""
+    monkeypatch.setattr("torch.version.cuda", "13.0")
     for visible in ("", "0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         reference = {name: s.training.epochs for name, s in schedule(tmp_path, 10_000)[0].items()}
@@ -287,6 +288,7 @@ def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
 
 def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
     sizes = {}
+    monkeypatch.setattr("torch.version.cuda", "13.0")
     for visible in ("", "0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         request = Request(tmp_path, clusters=10)
