@@ -55,7 +55,9 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
         rest = setup + passes * _assignment_seconds(trainer)
         if not training.epochs:
             return Estimate(run.stage, 0, 0, 0.0, rest)
-        steps, _ = trainer.steps_per_epoch()
+        pool = trainer.method.pool(0)
+        full, rest_of_pool = divmod(pool, min(training.batch_size, pool))
+        steps = full + (rest_of_pool > 0 and trainer.method.keeps_last_batch)
         each = _step_seconds(trainer)
         left = training.epochs - _epochs_done(settings, run.directory, steps)
         return Estimate(run.stage, left, steps, each, rest + left * steps * each)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -182,6 +183,8 @@ def test_ctrl_c_and_the_same_command(here):
     assert not (here / "photos-clusters" / "clusters.csv").exists()
     done = scl(here, *command)
     assert done.returncode == 0 and "resumed at epoch" in done.stderr, done.stderr
+    left = int(re.search(r"simclr [^(]*\((\d+) epochs of", done.stderr)[1])
+    assert 0 < left < 100  # the estimate is of what is left
     undisturbed = scl(here, *command, "--out", "undisturbed")
     assert undisturbed.returncode == 0
     assert (here / "photos-clusters/clusters.csv").read_bytes() == (here / "undisturbed/clusters.csv").read_bytes()
