@@ -9,10 +9,10 @@ CORES ?= all
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
 
-test: .venv/ready # Everything that needs no GPU; one file: make test TESTS=tests/test_losses.py
+test: .venv/ready # Everything that needs no GPU, four minutes on two cores; one file: make test TESTS=tests/test_losses.py
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
-test-fast: .venv/ready # A minute and a half on two cores
+test-fast: .venv/ready # A minute on two cores
 	.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow and not workflow" $(TESTS)
 
 lint: .venv/dev

@@ -1,36 +1,29 @@
-# The way of the data, top to bottom: download, prepare, train, evaluate, collect, report.
+# From the download to the tables. Every rule calls the `scl` command, so that each step can be run by hand.
+#
+#   download   archives of the data sets            -> data/archives/
+#   prepare    one benchmark                        -> data/<benchmark>/
+#   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
+#   evaluate   scores of one run, with the labels   -> metrics.json of the run
+#   collect    all runs in one table                -> results/runs.csv
+#   report     tables, figures, claims, web page    -> results/
 #
 #   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
 #
-# Every rule calls the `scl` command, so each step can be tried by hand. A result counts if its record is that of the run
-# as planned (scl/engine/identity.py); what is there and does not count is made again, whatever the times of the files say.
+# A result counts if its record matches the run as planned (scl/engine/identity.py); results that do not count are made
+# again, whatever the times of the files. Setup and input functions are in benchmarks/workflow.py.
 import sys
 
-sys.path[:0] = [workflow.basedir, ""]  # "": a method of the user's own may stand in the working directory
-from benchmarks import slurm
-from benchmarks import workflow as study_files
-from benchmarks.cli import in_one_line
-from benchmarks.status import summarize_study
-from scl.util.text import say
+sys.path[:0] = [workflow.basedir, ""]  # "": custom methods may be in the working directory
+from benchmarks.workflow import Workflow
 
-try:
-    WORK = study_files.Workflow(config, workflow.configfiles, main_process=workflow.is_main_process)
-except (ValueError, OSError) as error:  # not WorkflowError: it would blame a line of this file
-    say(f"snakemake: error: {in_one_line(error)}")
-    raise SystemExit(2) from None
+WORK = Workflow(workflow, config)  # checks the configuration before any job
 STUDY = WORK.study
-THREADS = study_files.share_machine(workflow, STUDY)
-# Neither the interpreter nor $machine nor $plan is a param: they say how to run, not what (on a CPU the threads change
-# the last digits, and stand in the record), so they must not run anything again.
-shell.prefix(study_files.shell_prefix(STUDY))
 RESULTS, DATA = str(STUDY.results), str(STUDY.data)
 RUN = f"{RESULTS}/runs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
 LOG = f"{RESULTS}/logs/{{benchmark}}/{{protocol}}/{{stage}}/seed{{seed}}"
-if workflow.is_main_process:
-    say(summarize_study(STUDY, WORK.survey))
-    if study_files.locked():
-        say(study_files.locked())
+CAPTIONS = "benchmarks/report/captions"
+shell.prefix(WORK.shell_prefix())  # defines scl, $plan and $machine
 
 
 wildcard_constraints:
@@ -41,43 +34,40 @@ wildcard_constraints:
 
 
 localrules:
-    all,  # and downloads: compute nodes of a cluster are often offline
-    download,
+    all,
+    download,  # compute nodes of a cluster are often offline
     prepare,
-    evaluate,  # seconds: less than a job of a cluster waits
+    evaluate,  # takes seconds, less than a job waits in the queue
     collect,
     report,
 
 
 onstart:
-    try:
-        slurm.check(workflow, STUDY)
-    except ValueError as error:
-        say(f"snakemake: error: {error}")
-        raise SystemExit(2) from None
-    WORK.start()
+    WORK.start()  # writes the plan
 
 
-onerror:  # what there is, failed and missing runs printed as such; never under the name of a target
+onerror:  # report what is done; to results/partial, since a target would count as finished
     shell('scl report "$plan" --partial')
 
 
+# The default target. Scores are listed too: Snakemake would not miss one as long as the tables exist.
 rule all:
     default_target: True
     input:
         f"{RESULTS}/tables.md",
         f"{RESULTS}/claims.md",
         f"{RESULTS}/report/index.html",
-        study_files.metrics(STUDY),  # named here, or Snakemake would not miss one as long as there are tables
+        WORK.metrics(),
 
 
+# Fetch an archive and verify its checksum.
 rule download:
     output:
         f"{DATA}/archives/{{file}}",
     log:
         f"{RESULTS}/logs/download/{{file}}.log",
-    priority: study_files.priority(STUDY)
-    retries: 0  # it tries again by itself, from where it was cut
+    priority: WORK.priority
+    retries: 0  # resumes and retries by itself
     conda:
         "environment.yaml"
     message:
@@ -86,16 +76,17 @@ rule download:
         'scl download {wildcards.file} --study "$plan" 2>&1 | tee {log:q}'
 
 
+# Turn a data set into images.npy, labels.npy and benchmark.json.
 rule prepare:
     input:
-        lambda w: WORK.force(workflow) or ancient(study_files.archives(STUDY, w.benchmark)),
+        WORK.prepare_inputs,
     output:
         f"{DATA}/{{benchmark}}/images.npy",
         f"{DATA}/{{benchmark}}/benchmark.json",
     log:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
-    priority: study_files.priority(STUDY)
-    retries: 0  # what fails here fails again
+    priority: WORK.priority
+    retries: 0  # would fail again
     conda:
         "environment.yaml"
     threads: 8
@@ -105,9 +96,10 @@ rule prepare:
         'scl prepare {wildcards.benchmark} --study "$plan" 2>&1 | tee {log:q}'
 
 
+# Train one run. It never sees labels.
 rule train:
     input:
-        unpack(lambda w: WORK.force(workflow) or WORK.train_inputs(w)),
+        unpack(WORK.train_inputs),
     output:
         f"{RUN}/weights.pt",
         f"{RUN}/history.csv",
@@ -115,42 +107,44 @@ rule train:
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
-    priority: lambda w: study_files.priority(STUDY, int(w.seed))
+    priority: WORK.priority
     conda:
         "environment.yaml"
-    threads: THREADS
+    threads: WORK.threads
     resources:
-        gpu=lambda w: int(study_files.trains(STUDY, w)),
+        gpu=lambda w: WORK.gpus(w),
         attempt=lambda w, attempt: attempt,
     params:
-        run=lambda w: str(study_files.run_of(STUDY, w).directory),
+        run=lambda w: str(WORK.run(w).directory),
     message:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
 
 
+# Score the clusters of one run with the labels.
 rule evaluate:
     input:
-        unpack(lambda w: WORK.evaluate_inputs(w)),
+        unpack(WORK.evaluate_inputs),
     output:
         f"{RUN}/metrics.json",
     log:
         f"{LOG}.evaluate.log",
-    priority: lambda w: study_files.priority(STUDY, int(w.seed))
+    priority: WORK.priority
     conda:
         "environment.yaml"
     params:
-        run=lambda w: str(study_files.run_of(STUDY, w).directory),
+        run=lambda w: str(WORK.run(w).directory),
     message:
         "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl evaluate {params.run:q} &> {log:q}"
 
 
+# One row per run.
 rule collect:
     input:
-        lambda w: WORK.force(workflow) or study_files.metrics(STUDY),
+        WORK.collect_inputs,
     output:
         f"{RESULTS}/runs.csv",
     log:
@@ -163,15 +157,16 @@ rule collect:
         'scl report "$plan" --part collect &> {log:q}'
 
 
+# Everything to read, from runs.csv and the files of the runs.
 rule report:
     input:
         f"{RESULTS}/runs.csv",
     output:
-        report(f"{RESULTS}/tables.md"),
+        report(f"{RESULTS}/tables.md", caption=f"{CAPTIONS}/tables.rst"),
         f"{RESULTS}/tables.tex",
         f"{RESULTS}/claims.md",
-        report(f"{RESULTS}/figures/scores.png"),
-        report(f"{RESULTS}/figures/curves.png"),
+        report(f"{RESULTS}/figures/scores.png", caption=f"{CAPTIONS}/scores.rst"),
+        report(f"{RESULTS}/figures/curves.png", caption=f"{CAPTIONS}/curves.rst"),
         f"{RESULTS}/figures/scores.svg",
         f"{RESULTS}/figures/curves.svg",
         f"{RESULTS}/report/index.html",

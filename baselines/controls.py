@@ -1,4 +1,4 @@
-"""Controls that bound the scale: chance below, k-means on raw pixels as the field's floor. Neither trains."""
+"""Controls that bound the scale: chance, and k-means on raw pixels as the usual lower bound. Neither trains."""
 
 import torch
 from pydantic import Field
@@ -9,11 +9,11 @@ from scl.method import Method, Problem
 
 
 class Random(Method):
-    """Every image goes to a cluster at random, evenly: what ACC, NMI and ARI are by chance."""
+    """Random assignments, evenly: ACC, NMI and ARI by chance."""
 
     def __init__(self, options: MethodOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
-        self.stream = torch.Generator().manual_seed(torch.initial_seed())  # the loop seeds it by name
+        self.stream = torch.Generator().manual_seed(torch.initial_seed())  # seeded by the training loop
 
     def assign(self, images: Tensor) -> Tensor:
         uniform = torch.rand(len(images), self.problem.clusters, generator=self.stream)
@@ -21,19 +21,17 @@ class Random(Method):
 
 
 class PixelOptions(MethodOptions):
-    """kmeans_restarts: ours; the published rows do not say (one restart is enough for pixels, see the notes)."""
+    """The default is ours: the published rows do not state it."""
 
     kmeans_restarts: int = Field(10, ge=1, le=1000)
+    """Starts of k-means, the best by inertia counts; ours."""
 
 
 class Pixels(Method):
     """k-means on raw pixels in [0, 1] (published on all six benchmarks, PICA's Table 1)."""
 
     Options = PixelOptions
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        return True
+    clusters_by_kmeans = True
 
     def assign(self, images: Tensor) -> Tensor:
         return images.flatten(1)  # B x 3HW

@@ -1,4 +1,7 @@
-"""SimCLR (Chen et al., ICML 2020) with k-means, in the recipe of SCAN's pretext task (van Gansbeke et al., 2020)."""
+"""SimCLR: A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., ICML 2020), with k-means.
+
+Paper: https://arxiv.org/abs/2002.05709. Settings are those of SCAN's pretext task (https://arxiv.org/abs/2005.12320).
+"""
 
 from typing import Any, Literal
 
@@ -17,11 +20,17 @@ class Options(MethodOptions):
     """Defaults of SCAN's official pretext task, but for kmeans_restarts (ours)."""
 
     temperature: float = Field(0.1, ge=0.001, le=1000)
-    anchors: Literal["first", "both"] = "first"  # official: the first view only | the paper's form
+    """Temperature tau of NT-Xent (equation 1); official."""
+    anchors: Literal["first", "both"] = "first"
+    """Views that serve as anchors of NT-Xent: the first only (official) or both (paper)."""
     projection_hidden: int = Field(512, ge=1, le=65_536)
+    """Hidden units of the projection head; official."""
     projection: int = Field(128, ge=1, le=65_536)
-    layer: Literal["projection", "encoder"] = "projection"  # for k-means: 128-d (CIFAR-10) | 512-d (ImageNet)
+    """Outputs of the projection head; official."""
+    layer: Literal["projection", "encoder"] = "projection"
+    """Features that k-means sees: 128-d outputs (SCAN's authors on CIFAR-10) or those of the encoder (on ImageNet)."""
     kmeans_restarts: int = Field(10, ge=1, le=1000)
+    """Starts of k-means, the best by inertia counts; ours."""
 
 
 class SimCLR(Method):
@@ -35,22 +44,16 @@ class SimCLR(Method):
     augmentations = ("view",)
     follows = ("encoder",)
     uses_unlabeled = True
+    clusters_by_kmeans = True
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
         self.encoder = self.encoder_for(network)
         self.projection = projection_head(self.encoder.dimensions, options.projection_hidden, options.projection)
 
-    def pool(self, epoch: int) -> int:
-        return self.problem.images + self.problem.unlabeled
-
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         z1, z2 = F.normalize(self.projection(self.encoder(torch.cat(views))).float(), dim=1).chunk(2)
         return {"instance": nt_xent(z1, z2, self.options.temperature, anchors=self.options.anchors)}
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        return True
 
     def assign(self, images: Tensor) -> Tensor:
         features = self.encoder(images)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.evaluation.evaluate import read_record
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
@@ -26,7 +25,7 @@ class Assigner:
     def __init__(self, directory: Path, data: Path | None = None, *, device: str = "cpu"):
         """directory: of the run. data: its prepared benchmark (default: where the run found it). Raises ValueError or
         Damaged if either is not whole."""
-        self.device, self.record = device, read_record(directory)
+        self.device, self.record = device, artifacts.read_record(directory)
         run = config.load_run(directory)
         config.check_planned(run)
         run = config.complete(run)

@@ -15,14 +15,13 @@ from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
 from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
 from benchmarks.estimate import estimate
-from benchmarks.evaluation.evaluate import read_record
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
 from benchmarks.single import run_single, untrained_runs
 from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run, Study
 from scl import images
 from scl.engine import gpu_lease
-from scl.engine.artifacts import read
+from scl.engine.artifacts import read, read_record
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
@@ -82,7 +81,7 @@ def cluster_folder(
     torch.set_num_threads(threads)
     times: dict[str, float | None] = {"estimated_seconds": None, "seconds": None}
     with gpu_lease.lease(request.gpus, report=report) as leased:
-        device = gpu_lease.of_lease(leased, report=report)
+        device = gpu_lease.torch_device(leased, report=report)
         if untrained := untrained_runs(Survey(study), run):
             times["estimated_seconds"] = _announce(study, untrained, device, threads, report)
         began = time.perf_counter()
@@ -241,7 +240,7 @@ def assign_folder(
     images_in(folder)  # before the run is loaded
     torch.set_num_threads(threads or cores())
     with gpu_lease.lease(gpus, report=report) as leased, tempfile.TemporaryDirectory(prefix="scl-assign-") as temporary:
-        assigner = Assigner(directory, data, device=gpu_lease.of_lease(leased, report=report))
+        assigner = Assigner(directory, data, device=gpu_lease.torch_device(leased, report=report))
         files, found, facts = load_folder(folder, Path(temporary), assigner)
         assigned, confidence = assigner(found)
     summary = {

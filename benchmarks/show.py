@@ -1,4 +1,4 @@
-"""`scl plan --show`: the settings of a run as YAML, and where each value is set."""
+"""`scl plan --show`: the settings of a run as YAML, with the place that sets each value."""
 
 import operator
 from functools import reduce
@@ -6,11 +6,10 @@ from functools import reduce
 import yaml
 
 from benchmarks.compose import files_of
-from benchmarks.study import SETTINGS, Study
+from benchmarks.study import SETTINGS, Study, find_run
 from scl import config
-from scl.util.text import did_you_mean
 
-OF_THE_REST = {
+PLACES = {  # of single keys; those of SETTINGS are searched for, the others identify the run
     "method": "method block",
     "after": "method block",
     "version": "class of the method",
@@ -19,24 +18,18 @@ OF_THE_REST = {
 }
 
 
-def describe_settings(source, study: Study, wanted: str) -> str:
-    """run.yaml of BENCHMARK/PROTOCOL/STAGE, from the first seed; behind each value the part of the study, and the file,
-    that sets it. source: what the study was read from. Raises ValueError for a run that the study does not plan."""
-    planned = {f"{run.benchmark}/{run.protocol}/{run.stage}": run for run in study.runs() if run.seed == study.seeds[0]}
-    if wanted not in planned:
-        raise ValueError(
-            f"--show: {wanted!r} is no BENCHMARK/PROTOCOL/STAGE of this study{did_you_mean(wanted, planned)}"
-        )
-    run, files = planned[wanted], files_of(source)
+def describe_settings(source, study: Study, name: str) -> str:
+    """run.yaml of the run BENCHMARK/PROTOCOL/STAGE (first seed), with the part of the study and the file that set each
+    value as comments. source: the file of the study. Raises ValueError if the run is not planned."""
+    run, files = find_run(study, name, "BENCHMARK/PROTOCOL/STAGE"), files_of(source)
     lines = []
-    for key, value in config.as_mapping(config.complete(study.settings(run))).items():
+    for key, value in config.complete(study.settings(run)).model_dump().items():
         if key not in SETTINGS:
-            lines.append(_line(f"{key}: {_yaml(value)}", OF_THE_REST.get(key, "this run")))
+            lines.append(f"{f'{key}: {_yaml(value)}':40}  # {PLACES.get(key, 'this run')}")
             continue
         lines.append(f"{key}:" if value else f"{key}: {{}}")
-        lines += [
-            _line(f"  {_yaml(name)}: {_yaml(one)}", _place(files, study, run, key, name)) for name, one in value.items()
-        ]
+        for option, one in value.items():
+            lines.append(f"{f'  {_yaml(option)}: {_yaml(one)}':40}  # {_place(files, study, run, key, option)}")
     return "\n".join(lines)
 
 
@@ -44,34 +37,30 @@ def _yaml(value) -> str:
     return yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=float("inf")).strip()[1:-1]
 
 
-def _line(text: str, where: str) -> str:
-    return f"{text:40}  # {where}"
-
-
-def _place(files, study: Study, run, *keys) -> str:
-    """The part of the study that sets the value at `keys` of a run, and the file it is in."""
-    section, name = keys
-    places = [place for place, part in study.layers(run.stage, run.benchmark) if name in part.get(section, {})]
-    if not places:
+def _place(files, study: Study, run, key: str, option: str) -> str:
+    """The part of the study that sets `option` of `key` for a run, and its file."""
+    parts = [part for part, values in study.layers(run.stage, run.benchmark) if option in values.get(key, {})]
+    if not parts:
         return "default"
     stage = run.stage
     while stage is not None:
         path = {
-            "study": keys,
-            "method block": ("methods", stage, *keys),
-            "per_benchmark": ("methods", stage, "per_benchmark", run.benchmark, *keys),
-        }[places[-1]]
-        for file, mapping in reversed(files):
-            if _at(mapping, path):
-                return f"{places[-1]}, {file}"
-        likes = [_at(mapping, ("methods", stage, "like")) for _, mapping in reversed(files)]
-        stage = next((like[0] for like in likes if like), None)  # what is not set here is set in the block it is like
-    return places[-1]
+            "study": (key, option),
+            "method block": ("methods", stage, key, option),
+            "per_benchmark": ("methods", stage, "per_benchmark", run.benchmark, key, option),
+        }[parts[-1]]
+        if file := _last_file(files, path):
+            return f"{parts[-1]}, {file[0]}"
+        like = _last_file(files, ("methods", stage, "like"))  # what the block does not set, it inherits
+        stage = like[1] if like else None
+    return parts[-1]
 
 
-def _at(mapping: dict, path) -> list:
-    """[the value at a path of keys], or [] if there is none."""
-    try:
-        return [reduce(operator.getitem, path, mapping)]
-    except (KeyError, TypeError):
-        return []
+def _last_file(files, path):
+    """(name, value) of the last of `files` that has a value at the path of keys, or None."""
+    for name, mapping in reversed(files):
+        try:
+            return name, reduce(operator.getitem, path, mapping)
+        except (KeyError, TypeError):
+            pass
+    return None

@@ -1,4 +1,4 @@
-"""Checks before the first job goes to SLURM, so that nothing fails 245 times or is waited for without end."""
+"""Checks before the first job is submitted to SLURM, so that nothing fails 245 times or waits forever."""
 
 import getpass
 import shutil
@@ -9,9 +9,9 @@ from scl.util.text import say
 
 
 def check(workflow, study, report=say) -> None:
-    """Raise ValueError, in one line, for what would fail or never end; without the slurm executor do nothing.
+    """Raise ValueError for what would fail or never end; without the slurm executor do nothing.
 
-    `report` gets a line for what costs without harming: jobs of an earlier start, a setting that does not count.
+    `report` gets a line about wasted resources: jobs of an earlier start, a setting without effect.
     """
     jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
     if workflow.executor_plugin.name != "slurm" or not jobs:
@@ -24,27 +24,25 @@ def check(workflow, study, report=say) -> None:
     if earlier:
         report(
             f"note: {len(earlier)} of these runs are in SLURM's queue from an earlier start; a second job of a run "
-            f"waits for the first, with a GPU that it does not use. If no other snakemake is at work here: Ctrl-C, "
+            f"waits for the first, with an idle GPU. If no other snakemake is running here: Ctrl-C, "
             f"`scancel {' '.join(earlier)}` (running ones save), then the same command"
         )
     if study.machine.runs_per_gpu > 1:
-        report(
-            "note: machine.runs_per_gpu does not count here: SLURM gives every job a GPU of its own (docs/running.md)"
-        )
+        report("note: machine.runs_per_gpu has no effect: SLURM assigns a whole GPU to every job (docs/running.md)")
 
 
 def _check_status_command(command: str) -> None:
-    """How the plugin learns that a job has ended: sacct, which needs an accounting database, or squeue."""
+    """The plugin polls sacct, which needs an accounting database, or squeue."""
     done = _run("sacct", "--noheader", "--allocations")
     if command != "squeue" and done.returncode:
         raise ValueError(
-            f"sacct: {_last_line(done)}, so no job would be seen to end; set `slurm-status-command: squeue` "
-            "in the profile"
+            f"sacct: {_last_line(done)}, so the end of a job would go unnoticed; set `slurm-status-command: squeue` in "
+            "the profile"
         )
 
 
 def _requests(resources) -> list[tuple[str, int]]:
-    """(partition, minutes) of a job; none where SLURM chooses the partition or another cluster is named."""
+    """(partition, minutes) of a job; none if SLURM chooses the partition or another cluster is named."""
     if any(resources.get(key) for key in ("cluster", "clusters", "slurm_cluster")):
         return []
     names = str(resources.get("slurm_partition") or "").split(",")
@@ -52,10 +50,10 @@ def _requests(resources) -> list[tuple[str, int]]:
 
 
 def _partitions() -> dict[str, str]:
-    """{partition: time limit as sinfo writes it}, hidden ones too."""
+    """{partition: time limit as printed by sinfo}, including hidden ones."""
     done = _run("sinfo", "--all", "--noheader", "--format=%R|%l")
     if done.returncode:
-        raise ValueError(f"sinfo: {_last_line(done)}; start where SLURM's commands work, say on a login node")
+        raise ValueError(f"sinfo: {_last_line(done)}; start where SLURM's commands work, such as on a login node")
     return dict(line.strip().split("|", 1) for line in done.stdout.splitlines() if "|" in line)
 
 
@@ -70,7 +68,7 @@ def _check_request(name: str, minutes: int, limits: dict[str, str]) -> None:
 
 
 def _minutes(limit: str) -> int | None:
-    """Of [days-]hours:minutes:seconds or minutes:seconds, as sinfo writes them; None without a limit."""
+    """Minutes of [days-]hours:minutes:seconds or minutes:seconds, as printed by sinfo; None without a limit."""
     days, _, clock = limit.rpartition("-")
     parts = clock.split(":")
     if not all(part.isdigit() for part in (days or "0", *parts)):
@@ -80,11 +78,11 @@ def _minutes(limit: str) -> int | None:
 
 
 def _queued(jobs, folder) -> list[str]:
-    """The numbers of this user's jobs, submitted from `folder`, that run what `jobs` are to run."""
-    wanted = {f"rule_{job.rule.name}_wildcards_{'_'.join(job.wildcards)}" for job in jobs}  # the plugin's comments
+    """IDs of this user's jobs, submitted from `folder`, that run the same as any of `jobs`."""
+    comments = {f"rule_{job.rule.name}_wildcards_{'_'.join(job.wildcards)}" for job in jobs}  # as set by the plugin
     done = _run("squeue", f"--user={getpass.getuser()}", "--noheader", "--sort=i", "--format=%i|%k|%Z")
     rows = [line.strip().split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
-    return [number for number, comment, where in rows if comment in wanted and Path(where) == Path(folder)]
+    return [number for number, comment, where in rows if comment in comments and Path(where) == Path(folder)]
 
 
 def _run(*command) -> subprocess.CompletedProcess:

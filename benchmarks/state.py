@@ -1,11 +1,9 @@
-"""What has become of each planned run: the one place that says whether a result counts.
+"""The status of every planned run: the only place that decides whether a result counts.
 
-A result counts if its record is of the run as planned (scl.engine.identity: settings, versions, images, weights it
-starts from) and its files are those that the record names. Everything else is made again by the command that runs the
-study.
-Nothing is written here, and nothing large is read: images and weights are hashed when a run loads them.
-
-Reasons name files, never folders: they are published in runs.csv.
+A result counts if its record matches the run as planned (scl.engine.identity: settings, versions, images, initial
+weights) and its files match the checksums of the record; all others are made again. Nothing is written, and nothing
+large is read: images and weights are hashed when a run loads them. Reasons name files, not folders, since runs.csv
+publishes them.
 """
 
 from __future__ import annotations
@@ -14,26 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
 from scl import config
-from scl.engine.artifacts import Failure, Record, damage, read
+from scl.engine.artifacts import Failure, Record, Strict, damage, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
 
-SMALL = ("assignments.npz", "history.csv")  # files whose checksums are looked at whenever a study is
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
+SMALL = ("assignments.npz", "history.csv")  # files whose checksums are always compared
 
 
 class Scores(Strict):
-    """Of the last epoch, as benchmarks.evaluation.metrics has them."""
+    """Scores of the last epoch (benchmarks.evaluation.metrics)."""
 
     acc: float
     nmi: float
@@ -46,7 +38,7 @@ class Scores(Strict):
 
 
 class Point(Strict):
-    """Of a curve: the scores after an epoch."""
+    """One point of a curve: the scores after an epoch."""
 
     epoch: int
     acc: float
@@ -62,7 +54,7 @@ class Oracle(Strict):
 
 
 class Scored(Strict):
-    """What was scored, and by which version of the evaluator."""
+    """What was scored, and the version of the evaluator."""
 
     fingerprint: str
     assignments_sha256: str
@@ -83,8 +75,8 @@ class Metrics(Strict):
 
 @dataclass(frozen=True)
 class State:
-    """status: done, trained (not evaluated), failed, stopped (there is a checkpoint), missing, outdated, damaged,
-    waiting (for the stage on which it builds) or skipped. record and metrics only if they count."""
+    """status: done, trained (not evaluated), failed, stopped (has a checkpoint), missing, outdated, damaged, waiting
+    (for an upstream stage) or skipped. record and metrics are set only if they count."""
 
     status: str
     reason: str = ""
@@ -93,7 +85,7 @@ class State:
 
 
 class Survey:
-    """States of the runs of a study, each looked up once."""
+    """States of the runs of a study, each determined once."""
 
     def __init__(self, study):
         self.study = study
@@ -105,7 +97,7 @@ class Survey:
         return {run: self.state(run) for run in self.study.runs()}
 
     def outdated(self) -> list[Path]:
-        """Files that are there and do not count: what Snakemake has to make again."""
+        """Existing files that do not count, which Snakemake must make again."""
         files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
         for run, state in self.states().items():
             if state.status in ("damaged", "outdated", "waiting", "failed"):
@@ -115,7 +107,7 @@ class Survey:
         return [file for file in files if file.exists()]
 
     def _prepared(self, benchmark: str) -> tuple[dict | None, str]:
-        """(contents of benchmark.json, None if there is none; why it has to be prepared again, "" if it has not)."""
+        """(contents of benchmark.json or None, why it must be prepared again or "")."""
         folder = self.study.data / benchmark
         if not (folder / "benchmark.json").exists():
             return None, ""
@@ -175,24 +167,20 @@ class Survey:
         if metrics is None:
             return State("trained", "trained, not evaluated", record)
         facts, _ = self.prepared(run.benchmark)
-        labels = facts.get("labels_sha256") if facts else metrics.of.labels_sha256
         scored = Scored(
             fingerprint=record.fingerprint,
             assignments_sha256=record.files["assignments.npz"],
-            labels_sha256=labels,
+            labels_sha256=facts.get("labels_sha256") if facts else metrics.of.labels_sha256,
             evaluator=VERSION,
         )
-        if metrics.of != scored:
-            return State(
-                "trained",
-                "metrics.json is of another training, other labels or another version: evaluate again",
-                record,
-            )
-        return State("done", "", record, metrics)
+        if metrics.of == scored:
+            return State("done", "", record, metrics)
+        reason = "metrics.json is of another training, other labels or another version: evaluate again"
+        return State("trained", reason, record)
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
-    """What can be known of images that are not there any more: the record's word, and the configuration's clusters."""
+    """Facts on images that no longer exist: from the record, with the clusters of the configuration."""
     recorded, dataset = record.identity.images, study.dataset(benchmark)
     published = all(archive.official for archive in archives_of(dataset, study.downloads))
     clusters = study.benchmarks[benchmark].clusters or (published and dataset.clusters) or recorded.clusters
@@ -200,11 +188,10 @@ def _as_recorded(study, benchmark: str, record: Record) -> dict:
 
 
 def _failure(path: Path, planned) -> str:
-    """Why the last attempt at the run as planned failed, in one line; "" if it did not. Raises Damaged."""
+    """Why the last attempt at the run as planned failed, in one line, or "". Raises Damaged."""
     failure = read(path, Failure)
     if failure is None or failure.config_sha256 != config.digest(planned):
         return ""
-    where = ", ".join(
-        f"{name} {getattr(failure, name)}" for name in ("epoch", "step", "term") if getattr(failure, name) is not None
-    )
+    place = {name: getattr(failure, name) for name in ("epoch", "step", "term")}
+    where = ", ".join(f"{name} {value}" for name, value in place.items() if value is not None)
     return " ".join((f"{failure.error} ({where})" if where else failure.error).split())

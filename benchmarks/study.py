@@ -1,8 +1,9 @@
-"""A study: which benchmarks, methods, protocols and seeds. Read from YAML, checked, and expanded into runs.
+"""A study: benchmarks, methods, protocols and seeds. Loaded from YAML, checked, and expanded into runs.
 
-Nothing here imports torch: the Snakefile reads this module. benchmarks/check.py looks at the classes of the methods.
+Nothing here imports torch, since the Snakefile imports this module. benchmarks/check.py checks the methods' classes.
 """
 
+import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +19,12 @@ from scl.config import Distinct, Network, RunSettings, Settings, Training
 from scl.engine.io import write_yaml_if_changed, yaml_text
 from scl.util.classes import source_of
 
-SETTINGS = {"network", "training", "augment", "options"}  # of a run, which several parts of a study may set
+SETTINGS = {"network", "training", "augment", "options"}  # keys of a run that several parts of a study may set
 MOST_SEEDS = 10_000
 
 
 def _numbered(seeds):
-    """A number of seeds stands for those from 0 on."""
+    """A number n of seeds means 0 to n - 1."""
     return list(range(min(seeds, MOST_SEEDS + 1))) if type(seeds) is int else seeds
 
 
@@ -35,47 +36,65 @@ Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS), Distin
 
 
 class Benchmark(Settings):
-    """One column of the tables. The key in the configuration is its name; `dataset` is that name if left out."""
+    """One column of the tables. Its key in the configuration is its name."""
 
     dataset: str | None = None
-    size: int | None = Field(None, ge=8, le=1024)  # pixels a side; the data set's usual one if left out
-    larger_size: int | None = Field(None, ge=8, le=1024)  # the images are kept at it too, for methods that ask for it
-    subset: int | None = Field(None, ge=2, le=10**9)  # drawn without looking at labels; give it a name of its own
-    clusters: int | None = Field(None, ge=2, le=10**6)  # K; the data set's number of classes if left out
-    path: str | None = None  # of the user's images (dataset: folder)
-    protocols: Protocols | None = None  # of the study's protocols, those to run here
+    """Data set of the catalog; by default the name of the benchmark."""
+    size: int | None = Field(None, ge=8, le=1024)
+    """Side of the images in pixels; by default the usual size of the data set."""
+    larger_size: int | None = Field(None, ge=8, le=1024)
+    """Second side in pixels at which the images are also stored, for methods that ask for it; by default none."""
+    subset: int | None = Field(None, ge=2, le=10**9)
+    """Number of images of a fixed subset, drawn without looking at labels; by default all images."""
+    clusters: int | None = Field(None, ge=2, le=10**6)
+    """Number of clusters K; by default the number of classes of the data set."""
+    path: str | None = None
+    """Folder of your images, or a .npy file of them (uint8, N x H x W x 3), for `dataset: folder` only."""
+    protocols: Protocols | None = None
+    """Protocols to run on this benchmark; by default those of the study that the data set supports."""
 
 
 class Differences(Settings):
-    """Settings of a method, in its block or in its `per_benchmark`; what is left out stays as it was."""
+    """Settings of a method, in its block or in its `per_benchmark`; what is left out is inherited."""
 
-    note: str = ""  # shown below the table of each benchmark; in `per_benchmark`, of that one
+    note: str = ""
+    """Footnote below the table of each benchmark (in `per_benchmark`: of that one); by default none."""
     network: Network = Network()
+    """Encoder; keys left out are those of the study's `network`."""
     training: Training = Training()
+    """Schedule and optimizer; keys left out are those of the study's `training`."""
     augment: dict[str, list] = {}
+    """Augmentations by the names that the method declares, each a list of operations; `[]` changes nothing."""
     options: dict[str, Any] = {}
+    """Hyperparameters of the method's class; those left out have its defaults."""
 
 
 class MethodBlock(Differences):
-    """One stage of a method, and one row of the tables. `per_benchmark` holds what differs on single benchmarks. In a
-    file, `like: other-stage` takes that stage's block as the ground."""
+    """One method or stage of a method, and one row of the tables. In a file, `like: STAGE` inherits another block."""
 
     method: str
+    """Dotted path of the class, such as `scl.scl.SCL` or, for a file in the working directory, `my_file.MyMethod`."""
     title: str | None = None
-    after: str | None = None  # the stage whose weights this one starts from
-    origin: str = ""  # where the settings come from: shown below the tables
+    """Name of the row in tables and figures; by default the name of the block."""
+    after: str | None = None
+    """Stage whose weights this one starts from; by default none."""
+    origin: str = ""
+    """Where the settings come from, shown below the tables; by default nothing."""
     per_benchmark: dict[str, Differences] = {}
+    """Settings that differ on single benchmarks, by the name of the benchmark."""
 
 
 class Machine(Settings):
-    """How runs share a machine. It says how to run, not what, so none of it is part of a run; on a CPU `threads`
-    changes the last digits all the same, and so stands in the record of a run."""
+    """How runs share a machine. None of this is part of a run, although `threads` changes the last digits on a CPU."""
 
-    # of a run without GPU (None: the cores, shared out), and of any on a cluster (None: 8)
     threads: int | None = Field(None, ge=1, le=1024)
+    """Threads of a run without a GPU, or of any run on a cluster; by default the cores, shared out (cluster: 8)."""
     runs_per_gpu: int = Field(1, ge=1, le=100)
+    """Number of runs that share a GPU."""
     checkpoint_seconds: float = Field(300.0, ge=0, le=10**6)
-    require_gpu: bool = False  # an error, not a warning, where no GPU is visible
+    """Seconds between checkpoints."""
+    require_gpu: bool = False
+    """Fail, rather than warn, where no GPU is visible."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +111,32 @@ class Run:
 
 
 class Study(Settings):
-    """The whole configuration, checked. `results`: where everything is made; `data`: prepared benchmarks."""
+    """The whole configuration, checked."""
 
     results: Folder
+    """Folder of all outputs except the data."""
     benchmarks: dict[Name, Benchmark] = Field(min_length=1)
+    """Benchmarks by name; null drops one of an extended file."""
     methods: dict[Name, MethodBlock] = Field(min_length=1)
+    """Methods, or stages of them, by name; null drops one of an extended file."""
     title: str = ""
+    """Heading of the report; by default none."""
     data: Folder = Path("data")
+    """Folder of downloads and prepared benchmarks; studies may share it."""
     seeds: Seeds = [0, 1, 2, 3, 4]
+    """Seeds of the runs: a list, or a number n for 0 to n - 1."""
     protocols: Protocols = ["joint", "heldout"]
-    reference: str | None = None  # the stage that the others are compared with (ablation tables)
+    """Protocols to run; on each benchmark, those that its data set supports."""
+    reference: str | None = None
+    """Stage that the others are compared with; by default none."""
     network: Network = Network()
+    """Encoder of all methods; blocks of methods override single keys."""
     training: Training = Training()
+    """Schedule and optimizer of all methods; blocks of methods override single keys."""
     downloads: Downloads = Downloads()
+    """Sources of the data sets; by default their published addresses."""
     machine: Machine = Machine()
+    """How runs share the machine; not part of any run."""
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -114,20 +145,20 @@ class Study(Settings):
 
     @cached_property
     def skipped(self) -> dict[str, str]:
-        """Benchmarks that cannot be had with this configuration, and why."""
+        """{benchmark: reason} of those that this configuration has no source for."""
         reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def dataset(self, benchmark: str):
-        named = self.benchmarks[benchmark].dataset
-        return dataset_named(benchmark if named is None else named)
+        name = self.benchmarks[benchmark].dataset
+        return dataset_named(benchmark if name is None else name)
 
     def protocols_of(self, benchmark: str) -> list[str]:
         wanted = self.benchmarks[benchmark].protocols or self.protocols
         return [p for p in wanted if p in self.dataset(benchmark).protocols]
 
     def runs(self) -> list[Run]:
-        """Every planned run, those of skipped benchmarks included; a stage comes after the one it starts from."""
+        """Every planned run, skipped benchmarks included, in the order of the configuration."""
         return [
             self.run(b, p, stage, seed)
             for b in self.benchmarks
@@ -143,17 +174,13 @@ class Study(Settings):
         return Run(benchmark, protocol, stage, seed, block.title or stage, folder, after)
 
     def layers(self, stage: str, benchmark: str) -> list[tuple[str, dict]]:
-        """(place, the settings written there) of a stage on a benchmark; the later wins, key by key."""
+        """(part of the study, the settings it sets) for a stage on a benchmark; later ones win, key by key."""
         block = self.methods[stage]
-        places = {"study": self, "method block": block, "per_benchmark": block.per_benchmark.get(benchmark)}
-        return [
-            (place, part.model_dump(include=SETTINGS, exclude_unset=True))
-            for place, part in places.items()
-            if part is not None
-        ]
+        parts = {"study": self, "method block": block, "per_benchmark": block.per_benchmark.get(benchmark)}
+        return [(name, part.model_dump(include=SETTINGS, exclude_unset=True)) for name, part in parts.items() if part]
 
     def settings(self, run: Run) -> RunSettings:
-        """The resolved settings of one run. Raises ValueError naming the place."""
+        """The resolved settings of one run. Raises ValueError naming the key."""
         method = self.methods[run.stage].method
         merged = {
             "benchmark": run.benchmark,
@@ -170,7 +197,7 @@ class Study(Settings):
         return config.read(RunSettings, merged, f"methods.{run.stage}")
 
     def images_note(self, benchmark: str) -> str:
-        """What a reader of this benchmark's table must know of its images; "" if they are the published ones, all."""
+        """Note for the table of a benchmark whose images are not exactly the published ones; otherwise ""."""
         block, dataset = self.benchmarks[benchmark], self.dataset(benchmark)
         notes = [f"a fixed subset of {block.subset:,} images of {dataset.title}"] if block.subset else []
         if not all(archive.official for archive in archives_of(dataset, self.downloads)):
@@ -182,27 +209,34 @@ class Study(Settings):
         return self.methods[stage].origin
 
     def note(self, stage: str, benchmark: str) -> str:
-        """What a reader of this benchmark's table must know of the settings of a stage; "" if nothing."""
+        """Note on the settings of a stage for the table of a benchmark, or ""."""
         block = self.methods[stage]
         return block.per_benchmark.get(benchmark, block).note or block.note
 
 
 def load_study(source) -> Study:
-    """The study in a YAML file, or in a mapping already read. `extends: FILE` takes another file as the ground.
-
-    Raises ValueError naming the key and, for a key unknown, the nearest known one.
-    """
+    """Load the study from a YAML file or a mapping. Raises ValueError naming the key."""
     study = config.read(Study, resolve(source))
-    for stage in study.methods:  # every run's settings must read, before any job starts
+    for stage in study.methods:  # the settings of every run must be valid before any job starts
         for benchmark in study.benchmarks:
             study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
     return study
 
 
-def write_plan(study: Study, resolved: dict) -> None:
-    """`<results>/study.yaml` and every run's complete run.yaml, each rewritten only if its content changes.
+def find_run(study: Study, name: str, form: str = "BENCHMARK/PROTOCOL/STAGE/SEED") -> Run:
+    """The planned run called `name`; without SEED in `form`, the one of the first seed. Raises ValueError."""
+    keys = form.lower().split("/")
+    planned = {"/".join(str(getattr(run, key)) for key in keys): run for run in reversed(study.runs())}
+    if name not in planned:
+        near = "".join(difflib.get_close_matches(name, planned, n=1, cutoff=0))
+        raise ValueError(f"{name}: not a run of this study; give {form}, such as {near}")
+    return planned[name]
 
-    Runs of skipped benchmarks get none. Imports the methods. Raises OSError where the results folder cannot be written.
+
+def write_plan(study: Study, resolved: dict) -> None:
+    """Write `<results>/study.yaml` and the complete run.yaml of every run, each only if its content changes.
+
+    Runs of skipped benchmarks get none. Imports the methods. Raises OSError.
     """
     write_yaml_if_changed(study.results / "study.yaml", resolved)
     for run in study.runs():
@@ -211,8 +245,8 @@ def write_plan(study: Study, resolved: dict) -> None:
 
 
 def write_run(study: Study, run: Run) -> None:
-    """The complete run.yaml of one run, rewritten only if its content changes."""
-    write_yaml_if_changed(run.directory / "run.yaml", config.as_mapping(config.complete(study.settings(run))))
+    """Write the complete run.yaml of one run, only if its content changes."""
+    write_yaml_if_changed(run.directory / "run.yaml", config.complete(study.settings(run)).model_dump())
 
 
 def plan_is_written(study: Study, resolved: dict) -> bool:

@@ -1,5 +1,5 @@
-"""The ordinary pipeline of the field, to compare the engine with: PIL images, torchvision's transforms, loader
-processes, float32 and NCHW. It serves `scl bench` alone; no result of a study comes from it.
+"""The standard pipeline that `scl bench` compares the engine with: PIL, torchvision transforms, loader processes, fp32
+and NCHW. No result of a study comes from it.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,19 @@ from scl.util.shim import torchvision
 T = torchvision.transforms
 
 
-def _jitter(probability=1.0, **strengths):
-    return T.RandomApply([T.ColorJitter(**strengths)], p=probability)
-
-
-def _affine(side, degrees=0.0, translate=0.0, scale=None, shear=0.0):
-    return T.RandomAffine(degrees, (translate, translate), scale, shear or None)
-
-
-def _blur(kernel=3, sigma=(0.1, 2.0), probability=0.5):
-    return T.RandomApply([T.GaussianBlur(kernel, tuple(sigma))], p=probability)
-
-
-COUNTERPARTS: dict[str, Callable[..., Any]] = {  # of scl.augment: (side, parameters) -> torchvision's
+COUNTERPARTS: dict[str, Callable[..., Any]] = {  # operation of scl.augment: transform for side and parameters
     "random_resized_crop": lambda side, size=None, **given: T.RandomResizedCrop(size or side, **given),
     "random_crop": lambda side, size=None, padding=0: T.RandomCrop(size or side, padding),
     "resize": lambda side, size=None: T.Resize((size or side,) * 2),
     "flip": lambda side, probability=0.5: T.RandomHorizontalFlip(probability),
-    "affine": _affine,
-    "color_jitter": lambda side, **given: _jitter(**given),
+    "affine": lambda side, degrees=0.0, translate=0.0, scale=None, shear=0.0: T.RandomAffine(
+        degrees, (translate, translate), scale, shear or None
+    ),
+    "color_jitter": lambda side, probability=1.0, **strengths: T.RandomApply([T.ColorJitter(**strengths)], probability),
     "grayscale": lambda side, probability=0.2: T.RandomGrayscale(probability),
-    "blur": lambda side, **given: _blur(**given),
+    "blur": lambda side, kernel=3, sigma=(0.1, 2.0), probability=0.5: T.RandomApply(
+        [T.GaussianBlur(kernel, tuple(sigma))], probability
+    ),
     "scan_strong": lambda side, operations=4: T.RandAugment(operations),
 }
 AFTERWARDS: dict[str, Callable[..., Any]] = {  # of tensors
@@ -48,17 +40,17 @@ AFTERWARDS: dict[str, Callable[..., Any]] = {  # of tensors
 
 
 def transform(spec, side: int):
-    """torchvision's chain for the operations of a configuration: PIL image -> 3 x side x side tensor in [0, 1]."""
-    named = [next(iter(entry.items())) for entry in spec]
-    chosen = {
-        table_name: [table[name](side, **(given or {})) for name, given in named if name in table]
-        for table_name, table in (("before", COUNTERPARTS), ("after", AFTERWARDS))
-    }
-    return T.Compose([*chosen["before"], T.ToTensor(), *chosen["after"]])
+    """Compose the operations of a configuration: PIL image -> 3 x side x side tensor in [0, 1]."""
+    operations = [next(iter(entry.items())) for entry in spec]
+    before, after = (
+        [table[name](side, **(parameters or {})) for name, parameters in operations if name in table]
+        for table in (COUNTERPARTS, AFTERWARDS)
+    )
+    return T.Compose([*before, T.ToTensor(), *after])
 
 
 class Views(Dataset):
-    """Item i: (i, one view for each name in `names`). pixels: N x H x W x 3 uint8."""
+    """Item i is (i, one view per name in `names`). pixels: uint8, N x H x W x 3."""
 
     def __init__(self, pixels: np.ndarray, transforms: dict, names):
         self.pixels, self.transforms, self.names = pixels, transforms, names
@@ -77,9 +69,9 @@ class _NCHW(nn.Module):
 
 
 class OrdinaryTraining:
-    """The network and loss of `trainer` (made for fp32, not compiled), fed by loader processes.
+    """The network and loss of `trainer` (fp32, not compiled), fed by loader processes.
 
-    trainer: a Trainer of its own, changed here. names: the augmentations of an image's views, in order.
+    trainer: a separate Trainer, modified here. names: augmentations of the views of an image, in order.
     """
 
     def __init__(self, trainer, names, *, workers: int):
@@ -98,7 +90,7 @@ class OrdinaryTraining:
         )
 
     def steps(self):
-        """Trains endlessly, one step each time it is asked for the next. Close it to end the loader processes."""
+        """Train one step per iteration, endlessly. Close the generator to end the loader processes."""
         while True:
             for index, *views in self.loader:
                 index, *views = (tensor.to(self.device, non_blocking=True) for tensor in (index, *views))

@@ -1,4 +1,4 @@
-"""What the Snakefile needs to know: the files of a study and how its runs share this machine. No torch."""
+"""What the Snakefile needs: the files of a study, and how its runs share this machine. No torch at import."""
 
 import os
 import shlex
@@ -7,35 +7,57 @@ import sys
 import threading
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from snakemake.io import ancient
 
-from benchmarks.compose import found_base, resolve
+from benchmarks import slurm
+from benchmarks.cli import in_one_line
+from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
-from benchmarks.study import Study, load_study, plan_is_written, write_plan
+from benchmarks.status import summarize_study
+from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.engine import gpu_lease
+from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
 
 class Workflow:
-    """A study as Snakemake runs it. The main process looks, before any job, at what counts of what is there."""
+    """A study as Snakemake runs it. Before any job, the main process determines which existing results count."""
 
-    def __init__(self, config: dict, files, *, main_process: bool):
-        """The study of the configuration given to Snakemake, or of config/paper.yaml. Raises ValueError or OSError
-        before any job starts."""
-        self.resolved = resolve(_source(config, files) or "config/paper.yaml")
-        self.study = load_study(self.resolved)
-        self.main_process, self.survey = main_process, None
-        if main_process:
-            from benchmarks.check import check_study  # which imports torch
-            from benchmarks.state import Survey
+    def __init__(self, workflow, config: dict):
+        """Load and check the study that Snakemake is given, or config/paper.yaml; exit in one line if it is invalid."""
+        self.workflow, self.survey = workflow, None
+        try:
+            self.resolved = resolve(_source(config, workflow.configfiles) or "config/paper.yaml")
+            self.study = load_study(self.resolved)
+            if workflow.is_main_process:
+                from benchmarks.check import check_study  # imports torch
+                from benchmarks.state import Survey
 
-            check_study(self.study)
-            self.survey = Survey(self.study)
+                check_study(self.study)
+                self.survey = Survey(self.study)
+        except (ValueError, OSError) as error:  # not WorkflowError, which would blame a line of the Snakefile
+            _exit(error)
+        self.threads = share_machine(workflow, self.study)
+        if self.survey:
+            say(summarize_study(self.study, self.survey))
+            if any(Path(".snakemake/locks").glob("*")):
+                say(LOCKED)
+
+    def start(self) -> None:
+        """Before the first job: check SLURM, and write the resolved study and the settings of every run."""
+        try:
+            slurm.check(self.workflow, self.study)
+        except ValueError as error:
+            _exit(error)
+        if self.survey:
+            handle_sigterm_in_a_thread()
+            write_plan(self.study, self.resolved)
 
     @cached_property
     def outdated(self) -> list[str]:
-        """Files that are there and have to be made again: results that do not count, tables of another plan."""
+        """Existing files to make again: results that do not count, tables of another plan."""
         if self.survey is None:
             return []
         files, table = self.survey.outdated(), self.study.results / "runs.csv"
@@ -43,127 +65,123 @@ class Workflow:
             files.append(table)
         return [str(file) for file in files]
 
-    def force(self, workflow) -> None:
-        """Have Snakemake make the outdated files again, as `--forcerun FILE ...` does. Called by input functions, which
-        are evaluated before Snakemake decides what to run; a dry run says the same and changes nothing."""
-        workflow.dag.forcefiles.update(self.outdated)
+    def force(self) -> None:
+        """Have Snakemake make the outdated files again, like `--forcerun FILE ...`. Called by input functions, which
+        Snakemake evaluates before it decides what to run, also in a dry run."""
+        self.workflow.dag.forcefiles.update(self.outdated)
+
+    def run(self, wildcards) -> Run:
+        return self.study.run(wildcards.benchmark, wildcards.protocol, wildcards.stage, int(wildcards.seed))
+
+    def gpus(self, wildcards) -> int:
+        """0 for methods without epochs, such as k-means on pixels."""
+        return int(self.study.settings(self.run(wildcards)).training.epochs > 0)
+
+    def priority(self, wildcards) -> int:
+        """One seed of everything before a second of anything; what all runs of a benchmark need, with the first."""
+        seeds = self.study.seeds
+        return len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0)
+
+    def metrics(self) -> list[str]:
+        runs = [run for run in self.study.runs() if run.benchmark not in self.study.skipped]
+        return [str(run.directory / "metrics.json") for run in runs]
+
+    def prepare_inputs(self, wildcards) -> list:
+        """The downloads that a benchmark is prepared from."""
+        self.force()
+        archives = archives_of(self.study.dataset(wildcards.benchmark), self.study.downloads)
+        return ancient([str(self.study.data / "archives" / archive.file) for archive in archives])
 
     def train_inputs(self, wildcards) -> dict:
-        """The images of a run and the weights it starts from. Where its result counts, Snakemake is not to go by the
-        times of these files; of a run that is made again it must know what comes first."""
-        run = run_of(self.study, wildcards)
+        """The images of a run and the weights it starts from. If its result counts, Snakemake must ignore the times of
+        these files; if it is made again, Snakemake must know what comes first."""
+        self.force()
+        run = self.run(wildcards)
         inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
         if run.after:
             inputs["after"] = str(run.after.directory / "weights.pt")
         return _ancient_if(self.survey and self.survey.state(run).record, inputs)
 
     def evaluate_inputs(self, wildcards) -> dict:
-        """The same of an evaluation."""
-        run = run_of(self.study, wildcards)
+        run = self.run(wildcards)
         inputs = {
-            name: str(run.directory / file)
-            for name, file in (("record", "record.json"), ("assignments", "assignments.npz"))
+            "record": str(run.directory / "record.json"),
+            "assignments": str(run.directory / "assignments.npz"),
+            "benchmark": str(self.study.data / run.benchmark / "benchmark.json"),
         }
-        inputs["benchmark"] = str(self.study.data / run.benchmark / "benchmark.json")
         return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
-    def start(self) -> None:
-        """Write the plan: the study as resolved, and the settings of every run."""
-        if self.main_process:
-            handle_sigterm_in_a_thread()
-            write_plan(self.study, self.resolved)
+    def collect_inputs(self, wildcards) -> list[str]:
+        self.force()
+        return self.metrics()
+
+    def shell_prefix(self) -> str:
+        """Prefix of every shell command: bash's strict mode (which Snakemake's own prefix would have set), `scl` run by
+        the interpreter of Snakemake (so that the environment need not be activated), and the variables $machine (how a
+        run uses this machine) and $plan (the file of the study). As params, these would make runs out of date."""
+        machine = self.study.machine
+        flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
+        flags += " --require-gpu" if machine.require_gpu else ""
+        python, plan = (
+            shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+            for path in (sys.executable, self.study.results / "study.yaml")
+        )
+        scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
+        return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
+
+
+def _exit(error: Exception) -> NoReturn:
+    say(f"snakemake: error: {in_one_line(error)}")
+    raise SystemExit(2) from None
+
+
+LOCKED = (
+    "This folder is locked: another snakemake is running in it, or one was killed. If none is running "
+    "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again."
+)
 
 
 def handle_sigterm_in_a_thread() -> None:
-    """Have Snakemake's handler of SIGTERM run in a thread of its own.
+    """Run Snakemake's SIGTERM handler in a separate thread.
 
     It takes a lock that the interrupted code may hold (Snakemake 9.27.1, JobScheduler.exit_gracefully). In the main
-    thread, where Python runs handlers, it would then wait for itself, and the workflow would hang for ever.
+    thread, where Python runs handlers, it would deadlock.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
         signal.signal(signal.SIGTERM, lambda *arguments: threading.Thread(target=handler, args=arguments).start())
 
 
-def locked() -> str:
-    """What to do about a lock of Snakemake in the working directory, "" if there is none."""
-    if not any(Path(".snakemake/locks").glob("*")):
-        return ""
-    return (
-        "This folder is locked: another snakemake is running in it, or one was killed. If none is running "
-        "(`ps -C snakemake`), run `snakemake --unlock` with the same --configfile, then the same command again."
-    )
-
-
 def _ancient_if(counts, inputs: dict) -> dict:
-    """The inputs of a job, their times ignored if its result counts."""
+    """The inputs of a job; their times are ignored if its result counts."""
     return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
 
 
 def _source(config: dict, files):
-    """What `config` was read from, if from one file alone; else `config`. Snakemake passes over keys given twice, so
-    every file is read once more."""
+    """The file that `config` was read from if it is a single one, else `config`. Every file is read again, since
+    Snakemake ignores duplicate keys."""
     here = Path.cwd()
     files = [file.relative_to(here) if file.is_relative_to(here) else file for file in map(Path, files)]
     read = [load_yaml(file) for file in files]
     if read == [config]:
         return files[0]
-    for file, one in zip(files, read):  # several files, or --config beside
+    for file, one in zip(files, read):  # several files, or --config as well
         if "extends" in one and one["extends"] == config.get("extends"):
-            config = config | {"extends": found_base(one["extends"], file.parent)}
+            config = config | {"extends": find_base(one["extends"], file.parent)}
     return config
 
 
-def archives(study: Study, benchmark: str) -> list[str]:
-    """The downloads that a benchmark is prepared from."""
-    return [str(study.data / "archives" / a.file) for a in archives_of(study.dataset(benchmark), study.downloads)]
-
-
-def run_of(study: Study, wildcards):
-    return study.run(wildcards.benchmark, wildcards.protocol, wildcards.stage, int(wildcards.seed))
-
-
-def metrics(study: Study) -> list[str]:
-    return [str(run.directory / "metrics.json") for run in study.runs() if run.benchmark not in study.skipped]
-
-
-def priority(study: Study, seed: int | None = None) -> int:
-    """One seed of everything comes before a second of anything; what all runs of a benchmark need, with the first."""
-    return len(study.seeds) - (study.seeds.index(seed) if seed is not None else 0)
-
-
-def trains(study: Study, wildcards) -> bool:
-    """Whether the stage has epochs; k-means and chance need no GPU."""
-    return study.settings(run_of(study, wildcards)).training.epochs > 0
-
-
-def shell_prefix(study: Study) -> str:
-    """What every shell command starts with: bash's strict mode, which Snakemake's own prefix would have set (else a
-    failure on the left of `| tee` is lost); `scl` is run by the interpreter that runs Snakemake, so that the workflow
-    works in an environment that is not activated; $machine holds how a run behaves on this machine, $plan the
-    study's file."""
-    machine = study.machine
-    flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
-    flags += " --require-gpu" if machine.require_gpu else ""
-    python, plan = (
-        shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
-        for path in (sys.executable, study.results / "study.yaml")
-    )
-    scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
-    return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
-
-
-CLUSTER_THREADS = 8  # of a run on a cluster where machine.threads says nothing: they feed one GPU
+CLUSTER_THREADS = 8  # of a run on a cluster where machine.threads is not set: enough for one GPU
 
 
 def share_machine(workflow, study: Study) -> int:
-    """Limit concurrent runs to what the machine carries and return the threads of a run.
+    """Limit concurrent runs to the capacity of the machine and return the threads of a run.
 
-    Snakemake counts resources but assumes no limit where none is given: for a local run without `--resources gpu=N`
-    the limit is the GPUs that are there, or as many CPU runs as the cores carry. On a cluster the scheduler limits
-    (login nodes have no GPU), and a run has the threads that its job asked CPUs for.
+    Snakemake does not limit a resource by default. For a local run without `--resources gpu=N` the limit is the number
+    of visible GPUs, or the number of CPU runs that the cores can hold. On a cluster the scheduler sets the limit (login
+    nodes have no GPU), and a run has as many threads as its job requests CPUs.
     """
-    if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is within one
+    if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is inside one
         threads = study.machine.threads or CLUSTER_THREADS
         return min(threads, _allotted_cpus() or threads) if workflow.remote_exec else threads
     limits = workflow.global_resources
@@ -180,6 +198,6 @@ def share_machine(workflow, study: Study) -> int:
 
 
 def _allotted_cpus() -> int | None:
-    """The CPUs of this SLURM job, however they were asked for; None outside of one."""
+    """The CPUs of this SLURM job, however they were requested; None outside a job."""
     allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
     return int(allotted) if allotted else None

@@ -13,7 +13,11 @@ from mkdocs.structure.files import File, InclusionLevel
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")
-PAGES = {ROOT / "CONTRIBUTING.md": "contributing.md", ROOT / "CHANGELOG.md": "changelog.md"}  # named in mkdocs.yml
+PAGES = {  # named in mkdocs.yml
+    ROOT / "CONTRIBUTING.md": "contributing.md",
+    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "config" / "README.md": "configurations.md",
+}
 
 
 def on_files(files, config):

@@ -1,22 +1,20 @@
-"""The settings of one run as pydantic models, and `read`, which fills any of them from YAML.
+"""Settings of one run as pydantic models, and `read`, which validates them with one-line errors.
 
-A run is fully described by its `run.yaml`; `RunSettings` is that file. What a model refuses becomes one line that
-names the place, what was found and what is wanted. Torch is not imported here.
+`RunSettings` is the content of `run.yaml`, which fully describes a run. Torch is not imported here.
 """
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from scl.util.classes import FAILURES, described, find_class, source_of
+from scl.engine.io import json_sha256
+from scl.util.classes import FAILURES, describe_error, find_class, source_of
 from scl.util.text import did_you_mean, shown
 from scl.util.yaml_file import load_yaml
 
-# words of pydantic -> words of YAML
+# pydantic's words -> YAML's words
 PLAIN = {
     "a valid dictionary.*": "keys and values",
     "a valid (number|string|list)": r"a \1",
@@ -28,7 +26,7 @@ PLAIN = {
 
 
 class Settings(BaseModel):
-    """Base of all settings: other types and unknown keys are refused, and nothing changes once it is read."""
+    """Base of all settings: strictly typed, immutable, unknown keys refused."""
 
     model_config = ConfigDict(
         strict=True,
@@ -41,7 +39,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _knows_its_keys(cls, given: Any) -> Any:
+    def _refuse_unknown_keys(cls, given: Any) -> Any:
         for key in given if isinstance(given, dict) else ():
             if key not in cls.model_fields:
                 raise ValueError(f"{key}: unknown key{did_you_mean(key, cls.model_fields)}")
@@ -49,94 +47,122 @@ class Settings(BaseModel):
 
 
 class MethodOptions(Settings):
-    """Base of a method's `Options`, the hyper-parameters of its own: typed fields with defaults and ranges, such as
-    `temperature: float = Field(0.1, gt=0)`."""
+    """Base of a method's `Options`, its hyper-parameters: typed fields with defaults and ranges, such as
+    `temperature: float = Field(0.1, gt=0)`, each with a docstring."""
 
 
 class Network(Settings):
-    """Encoder of every method. backbone: a timm ResNet; width: channels of the stem (64 = the ordinary net)."""
+    """Encoder of every method."""
 
     backbone: str = "resnet18"
-    width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # narrower and odd have crashed convolutions of torch
-    layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None  # blocks a stage; None = the backbone's own
-    pool: bool | None = None  # a 2x2 max-pool in the stem; None = by image size: from 33 px on
-    pool_padding: int = Field(default=0, ge=0, le=1)  # of that max-pool; 1 in the official codes of SCAN and PICA
-    sobel: bool = False  # PICA's official input: gray, two fixed Sobel channels
-    initialization: Literal["timm", "torch"] = "timm"  # convolutions N(0, sqrt(2 / fan out)) | as PICA's official code
+    """Name of a ResNet in timm."""
+    width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # other values have crashed convolutions of torch
+    """Channels of the stem; 64 is the standard network."""
+    layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None
+    """Blocks of each of the three or four stages; null keeps those of the backbone."""
+    pool: bool | None = None
+    """Whether the stem has a 2x2 max-pool; null decides by image size: from 33 px on."""
+    pool_padding: int = Field(default=0, ge=0, le=1)
+    """Padding of that max-pool in pixels; 1 in the official codes of SCAN and PICA."""
+    initialization: Literal["timm", "torch"] = "timm"
+    """Initial weights of convolutions: timm's N(0, sqrt(2 / fan out)), or torch's as in PICA's official code."""
 
     @field_validator("layers")
     @classmethod
-    def _are_of_all_stages(cls, layers: list[int] | None) -> list[int] | None:
+    def _check_stages(cls, layers: list[int] | None) -> list[int] | None:
         if layers is not None and len(layers) not in (3, 4):
-            raise ValueError(f"{shown(layers)} are not the blocks of three or four stages, such as [2, 2, 2, 2]")
+            raise ValueError(f"must be the blocks of three or four stages, such as [2, 2, 2, 2], got {shown(layers)}")
         return layers
 
 
 class Training(Settings):
-    """How long, how large, how fast. Learning-rate schedules step once an epoch, as in the official codes."""
+    """Optimization. The learning rate changes once per epoch, as in the official codes."""
 
     epochs: int = Field(default=0, ge=0, le=1_000_000)
+    """Passes over the training images; 0 for methods that do not train."""
     batch_size: int = Field(default=256, ge=2, le=1_000_000)
+    """Images per step."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(default=0.1, ge=0, le=1e30)  # more is no number of float32
+    """Optimizer, with torch's defaults for what has no key here."""
+    learning_rate: float = Field(default=0.1, ge=0, le=1e30)  # more overflows float32
+    """Learning rate of the first epoch."""
     final_learning_rate: float = Field(default=0.0, ge=0, le=1e30)
+    """Learning rate that the cosine schedule approaches; unused by the constant schedule."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
+    """Learning rate over the epochs: half a cosine from learning_rate to final_learning_rate, or constant."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd; unused by adam."""
     weight_decay: float = Field(default=0.0, ge=0, le=1000)
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # auto: bf16 where the hardware has it, see scl.engine.precision
-    )
-    compile: bool = False  # torch.compile of the encoder
-    curve_points: int = Field(default=10, ge=1, le=1_000_000)  # assignments kept on the way, for the curves
+    """Weight decay (L2 penalty) of all trained parameters."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Data type of the network's arithmetic; auto is bf16 where the hardware has it natively, else fp32."""
+    compile: bool = False
+    """Whether to apply torch.compile to the encoder."""
+    curve_points: int = Field(default=10, ge=1, le=1_000_000)
+    """Number of epochs, evenly spaced, whose assignments are kept for the curves."""
 
 
 class RunSettings(Settings):
     """One run: a stage of a method, on one benchmark under one protocol, from one seed."""
 
     benchmark: str
+    """Name of the benchmark in the study."""
     protocol: str
+    """Protocol: joint (train on and evaluate the same images) or heldout (evaluate images of the test set)."""
     stage: str
+    """Name of the method in the study: a run is one stage of a chain of methods."""
     seed: int = Field(ge=0, lt=2**63)
-    method: str  # dotted path of a scl.method.Method
-    data: str  # folder that holds images.npy and benchmark.json
-    after: str | None = None  # folder of the run whose weights this one starts from
+    """Seed from which all random streams of the run are derived."""
+    method: str
+    """Dotted path of the class, derived from scl.method.Method."""
+    data: str
+    """Folder of the prepared benchmark (images.npy and benchmark.json)."""
+    after: str | None = None
+    """Folder of the upstream run whose weights this one starts from; null for a first stage."""
     network: Network = Network()
+    """The encoder."""
     training: Training = Training()
+    """The optimization."""
     augment: dict[str, list] = {}
+    """Operations of each augmentation, by the names that the method lists in `augmentations`."""
     options: dict[str, Any] = {}
-    version: int | None = None  # of the method: raised when its mathematics changes
-    image_size: int | None = None  # pixels a side that the method asks for, where the benchmark is stored at them too
-    method_source: str | None = None  # SHA-256 of the file of a user's own method: the commit tells only ours
+    """Options of the method; complete, with every default, in run.yaml."""
+    version: int | None = None
+    """Version of the method, raised when its mathematics changes; null before the settings are completed."""
+    image_size: int | None = None
+    """Pixels a side that the method asks for, if the benchmark is stored at this size too; null for the usual size."""
+    method_source: str | None = None
+    """SHA-256 of the file of a custom method; null for a built-in one, which the commit identifies."""
 
 
 def _distinct(values: list) -> list:
     if len(set(values)) != len(values):
-        raise ValueError(f"{shown(values)} names one twice")
+        raise ValueError(f"{shown(values)} has duplicates; list each once")
     return values
 
 
-Distinct = AfterValidator(_distinct)  # of a list: no value twice
+Distinct = AfterValidator(_distinct)  # a list without duplicates
 Model = TypeVar("Model", bound=Settings)
 
 
 def read(model: type[Model], mapping: Any, where: str = "") -> Model:
-    """`mapping` as the model; `where` is the place named in messages. Raises ValueError of one line, also for a class
-    of the user's own that fails in any way."""
+    """Validate `mapping` as the model. Raises ValueError of one line that begins with `where`, also for a custom class
+    that fails in any way."""
     try:
         return model.model_validate(mapping)
     except ValidationError as error:
         raise ValueError(in_one_line(error, where)) from None
     except FAILURES as error:
-        raise ValueError(f"{where}: {model.__qualname__} cannot be made: {described(error)}") from None
+        raise ValueError(f"{where}: {model.__qualname__} failed: {describe_error(error)}") from None
 
 
 def in_one_line(error: ValidationError, where: str = "") -> str:
-    """The first thing that a model refuses: key path, what is wanted, what was found."""
+    """The first error of a model in one line: key path, requirement, value."""
     first = error.errors(include_url=False)[0]
     path, bad_name = first["loc"], first["loc"][-1:] == ("[key]",)
     for key in (*path[:-2], str(first["input"])) if bad_name else path:
         where = f"{where}[{key}]" if isinstance(key, int) else _join(where, key[:80])
-    if first["type"] == "value_error":  # raised by a validator, whose message may begin with a key
+    if first["type"] == "value_error":  # raised by a validator; its message may begin with a key
         message = str(first["ctx"]["error"])
         if re.match(r"[\w.\[\]-]+: ", message):
             return _join(where, message)
@@ -159,24 +185,24 @@ def _join(where: str, key: object) -> str:
 
 
 def load_run(directory: str | Path) -> RunSettings:
-    """The settings of the run that lives in `directory`."""
+    """Settings of the run in `directory`."""
     path = Path(directory) / "run.yaml"
     return read(RunSettings, load_yaml(path), str(path))
 
 
 def options_of(method: type[Any], given: dict, where: str) -> MethodOptions:
-    """The options of a method, with its defaults. Raises ValueError naming the key."""
+    """Options of a method, with its defaults. Raises ValueError naming the key."""
     if not (isinstance(method.Options, type) and issubclass(method.Options, MethodOptions)):
         raise ValueError(
-            f"{where}: {method.__name__}.Options: {shown(method.Options)} is not a class derived from "
-            "scl.config.MethodOptions"
+            f"{where}: {method.__name__}.Options: must be a class derived from scl.config.MethodOptions, "
+            f"got {shown(method.Options)}"
         )
     return read(method.Options, given, where)
 
 
 def complete(run: RunSettings) -> RunSettings:
-    """The settings with every option of the method, its version and the size of image it asks for written out, so that
-    a changed default or a raised version is another run. Imports the method. Raises ValueError for unknown options."""
+    """Settings with every option of the method, its version and its image size filled in, so that a changed default or
+    a raised version makes another run. Imports the method. Raises ValueError for unknown options."""
     method = find_class(run.method)
     if type(method.version) is not int:
         raise ValueError(f"{run.method}.version: must be an integer, got {shown(method.version)}")
@@ -190,23 +216,20 @@ def complete(run: RunSettings) -> RunSettings:
     )
 
 
-def as_mapping(run: RunSettings) -> dict:
-    """What stands in run.yaml."""
-    return run.model_dump()
-
-
 def digest(run: RunSettings) -> str:
-    """SHA-256 of the settings, whatever the order of the keys in the file."""
-    return hashlib.sha256(json.dumps(as_mapping(run), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the settings."""
+    return json_sha256(run.model_dump())
 
 
 def check_planned(run: RunSettings) -> None:
-    """Raises ValueError if the run's method is not the one that the run was planned with: its file or version."""
-    changed = "file" if run.method_source != source_of(run.method) else ""
-    if not changed and run.version not in (None, find_class(run.method).version):
+    """Raise ValueError if the method's file or version has changed since the run was planned."""
+    if run.method_source != source_of(run.method):
+        changed = "file"
+    elif run.version not in (None, find_class(run.method).version):
         changed = "version"
-    if changed:
-        raise ValueError(
-            f"{run.method}: its {changed} has changed since this run was planned; plan again with "
-            f"the same snakemake or scl run command"
-        )
+    else:
+        return
+    raise ValueError(
+        f"{run.method}: its {changed} has changed since this run was planned; plan again with "
+        "the same snakemake or scl run command"
+    )

@@ -18,8 +18,8 @@ CHUNK = 32 * 2**20  # bytes read at a time
 
 @dataclass(frozen=True)
 class Images:
-    """pixels: N x H x W x 3 uint8 on the device; rows: N positions in images.npy; fit: the first `fit` of them are
-    clustered, the others serve representation only."""
+    """pixels: N x H x W x 3 uint8 on the device; rows: their N positions in images.npy; fit: the first `fit` of them
+    are clustered, the others serve representation learning only."""
 
     pixels: Tensor
     rows: np.ndarray
@@ -39,10 +39,10 @@ class Images:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all images, in [0, 1]."""
         total = square = torch.zeros(3, dtype=torch.float64, device=self.pixels.device)
-        count = 0
         for chunk in self.pixels.split(512):
             values = chunk.reshape(-1, 3).double() / 255
-            total, square, count = total + values.sum(0), square + values.square().sum(0), count + len(values)
+            total, square = total + values.sum(0), square + values.square().sum(0)
+        count = self.pixels.numel() // 3
         mean = total / count
         std = (square / count - mean.square()).clamp_min(1e-8).sqrt()
         return tuple(mean.tolist()), tuple(std.tolist())
@@ -59,10 +59,9 @@ def load(
 ) -> Images:
     """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
-    size: pixels a side, where the benchmark is stored at this size too (default: its usual one).
-    facts: benchmark.json as read before (default: as it is now); the bytes are checked against its checksum. Raises
-    ValueError for a protocol that the benchmark lacks, Damaged for images that are missing or not those that were
-    prepared.
+    size: pixels a side, where the benchmark is stored at this size too (default: its usual one). facts: contents of
+    benchmark.json (default: read now), against whose checksum the bytes are verified. Raises ValueError for an unknown
+    protocol, Damaged for images that are missing or not those that were prepared.
     """
     folder = Path(folder)
     facts = facts or describe(folder)
@@ -70,14 +69,13 @@ def load(
         raise ValueError(f"{folder}: no protocol '{protocol}'; it has {', '.join(facts['protocols'])}")
     uses = facts["protocols"][protocol]
     first = uses["fit"] if use == "represent" else uses[use]
-    splits = list(first) + [s for s in uses[use] if s not in first]
-    ranges = [facts["splits"][name] for name in splits]
-    rows = np.concatenate([np.arange(start, stop) for start, stop in ranges])
+    ranges = [facts["splits"][name] for name in dict.fromkeys([*first, *uses[use]])]
+    rows = [np.arange(start, stop) for start, stop in ranges]
     name, checksum = stored_at(facts, size)
     try:
         pixels = _verified(folder / name, ranges, checksum, device)
     except FileNotFoundError:
-        set_aside(folder / "benchmark.json", "its images are missing")  # the mark of being whole: now prepared again
+        set_aside(folder / "benchmark.json", "its images are missing")  # the completion marker: now prepared again
         raise Damaged(f"{folder / name}: missing; the same command prepares it again") from None
     except _Wrong as error:
         if describe(folder) != facts:
@@ -85,8 +83,7 @@ def load(
         damaged = set_aside(folder / name, str(error))
         set_aside(folder / "benchmark.json", "its images are damaged")
         raise damaged from None
-    fit = sum(facts["splits"][s][1] - facts["splits"][s][0] for s in first)
-    return Images(pixels, rows, fit)
+    return Images(pixels, np.concatenate(rows), sum(map(len, rows[: len(first)])))
 
 
 class _Wrong(Exception):
@@ -94,15 +91,16 @@ class _Wrong(Exception):
 
 
 def _verified(path: Path, ranges: Sequence[Sequence[int]], checksum: str, device: str) -> Tensor:
-    """The rows of `ranges` (start, stop), one range after the other, in one pass over the file that checks it whole."""
+    """The images in `ranges` (start, stop), one after the other, in one pass over the file that verifies it whole."""
     try:
         stored = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         raise _Wrong(f"not a readable array ({error})") from None
     if stored.dtype != np.uint8 or stored.ndim != 4 or stored.shape[-1] != 3 or stored.shape[1] != stored.shape[2]:
         raise _Wrong(f"expected uint8 N x H x H x 3, found {stored.dtype} {stored.shape}")
-    if not ranges or len(stored) < max(stop for _, stop in ranges):
-        raise _Wrong(f"{len(stored)} images where {max(stop for _, stop in ranges)} are needed")
+    needed = max(stop for _, stop in ranges)
+    if len(stored) < needed:
+        raise _Wrong(f"{len(stored)} images where {needed} are needed")
     places = np.cumsum([0, *(stop - start for start, stop in ranges)]).tolist()
     pixels = torch.empty((places[-1], *stored.shape[1:]), dtype=torch.uint8, device=device)
     at_a_time = max(1, CHUNK // stored[0].nbytes)
@@ -115,9 +113,7 @@ def _verified(path: Path, ranges: Sequence[Sequence[int]], checksum: str, device
             for place, (start, stop) in zip(places, ranges):
                 a, b = max(start, low), min(stop, low + len(chunk))
                 if a < b:
-                    pixels[place + a - start : place + b - start] = torch.from_numpy(chunk[a - low : b - low]).to(
-                        device
-                    )
+                    pixels[place + a - start : place + b - start] = torch.from_numpy(chunk[a - low : b - low])
         digest.update(file.read())
     if digest.hexdigest() != checksum:
         raise _Wrong("damaged (its checksum is not the one in benchmark.json)")

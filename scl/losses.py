@@ -1,7 +1,7 @@
-"""The losses of Semantic Contrastive Learning, one pure function an equation.
+"""The losses of Semantic Contrastive Learning, one pure function per equation.
 
-Numbers in brackets are the steps of the reconstruction in docs/methods.md. All probabilities are B x K rows that
-sum to one, all embeddings B x d rows of unit length; every function returns a scalar in the dtype float32.
+Numbers in brackets are the equations of docs/methods.md. Probabilities are B x K rows that sum to one, embeddings B x d
+rows of unit length; losses are scalars in float32.
 """
 
 import math
@@ -15,11 +15,11 @@ TINY = 1e-12  # keeps log() finite where a probability underflows; far below any
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both") -> Tensor:
-    """[6] Normalized temperature-scaled cross-entropy of SimCLR (Chen et al., ICML 2020, eq. 1).
+    """[6] Normalized temperature-scaled cross-entropy of SimCLR (Chen et al., ICML 2020, equation 1).
 
-    z1, z2: B x d unit rows, two views of the same B images. Each anchor's positive is the other view of its image,
-    its negatives all other 2B - 2 views. anchors: "both" averages over 2B anchors (the paper); "first" takes only
-    the B anchors of z1 (the form of SCAN's official code). In float32 also under autocast.
+    z1, z2: B x d, two views of the same images. The positive of an anchor is the other view of its image, its negatives
+    are the other 2B - 2 views. anchors: "both" views (paper) or the "first" only (SCAN's official code). In float32
+    also under autocast. Raises ValueError for other anchors.
     """
     if anchors not in ("both", "first"):
         raise ValueError(f"anchors: {anchors!r} is not 'both' or 'first'")
@@ -34,7 +34,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both"
 
 
 def semantic_contrast(p1: Tensor, p2: Tensor, pseudo_classes: Tensor) -> Tensor:
-    """[4] - mean over images and both views of log p_y: members of the pseudo class against all other instances.
+    """[4] - mean over images and views of log p_y: the pseudo class against all other instances.
 
     p1, p2: B x K instance similarities of the two views (see `scl.memory`); pseudo_classes: B integers in 0..K-1.
     An image alone in its pseudo class (p_y = 0) has no positives and adds nothing.
@@ -47,16 +47,13 @@ def semantic_contrast(p1: Tensor, p2: Tensor, pseudo_classes: Tensor) -> Tensor:
 def clustering_consistency(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
     """[5] - 1/2 mean [ log sum_k p_k(v1) q_k(v2) + log sum_k p_k(v2) q_k(v1) ]: similarity and boundary agree.
 
-    p: instance similarities, q: cluster decisions, each B x K, of views 1 and 2.
+    p: instance similarities, q: cluster decisions, B x K, of views 1 and 2.
     """
     return 0.5 * (agreement(p1, q2) + agreement(p2, q1))
 
 
 def agreement(p: Tensor, q: Tensor) -> Tensor:
-    """- mean log sum_k p_k q_k: the log-probability that two B x K decisions fall on the same cluster.
-
-    With q of both views it is the view consistency of the warm-up [10].
-    """
+    """- mean log sum_k p_k q_k, p and q B x K; with q of both views the consistency of the warm-up [10]."""
     return -(p.float() * q.float()).sum(1).clamp_min(TINY).log().mean()
 
 
@@ -67,12 +64,12 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def balance(q: Tensor) -> Tensor:
-    """[7] log K - H(batch mean of q): zero where the batch spreads evenly over the clusters. q: B x K."""
+    """[7] log K - H(batch mean of q): zero if the batch spreads evenly over the clusters. q: B x K."""
     return math.log(q.shape[1]) - entropy(q.float().mean(0))
 
 
+@torch.no_grad()
 def consensus(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
     """[3] r_k ~ (product over both views of p_k q_k)^(1/2), normalized over k: B x K, no gradient."""
-    with torch.no_grad():
-        product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2)))  # B x K
-        return torch.softmax(product / 2, dim=1)
+    product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2)))  # B x K
+    return torch.softmax(product / 2, dim=1)

@@ -1,6 +1,6 @@
-"""Instance memory: one unit row and one pseudo class an image; similarities of a batch to all of them.
+"""Instance memory: a unit row and a pseudo class per image; similarities of a batch to all of them.
 
-What it costs, and what else was tried: docs/decisions/engine.md.
+Costs and alternatives: docs/decisions/engine.md. Numbers in brackets are the equations of docs/methods.md.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class InstanceMemory(nn.Module):
     """rows: N x d unit rows; pseudo_classes: N integers in 0..K-1, or K for an image that has not been seen yet.
 
-    Saved with the weights, so a run resumes exactly.
+    Buffers, so that a resumed run has them.
     """
 
     rows: Tensor
@@ -33,10 +33,9 @@ class InstanceMemory(nn.Module):
     def similarity(self, z: Tensor, index: Tensor) -> Tensor:
         """[2] p_k(x_i) = sum_{j != i, a_j = k} exp(z_i . m_j / tau) / sum_{j != i} exp(z_i . m_j / tau).
 
-        z: M x d unit rows, index: their M positions in memory. Both views at once cost less than one after the
-        other: similarity(torch.cat([z1, z2]), index.repeat(2)). Images not seen yet are left out. Returns M x K,
-        float32 (float64 for such z), also under autocast: exponentials of logits in bfloat16 are off by percents.
-        Nothing larger than N x M is built.
+        z: M x d unit rows; index: their M positions in memory. Both views in one call are cheaper than two calls.
+        Returns M x K in float32 (float64 for such z) also under autocast, since exponentials of logits in bfloat16 are
+        off by percents. Images not seen yet are left out. Nothing larger than N x M is built.
         """
         compute = torch.promote_types(z.dtype, torch.float32)
         with torch.autocast(z.device.type, enabled=False):
@@ -55,12 +54,11 @@ class InstanceMemory(nn.Module):
 
 
 class _ClassSums(torch.autograd.Function):
-    """S_km = sum_{j != i_m, a_j = k} w_jm with w_jm = exp((z_m . m_j - 1) / tau); 1 / tau is the largest exponent,
-    so nothing overflows.
+    """S_km = sum_{j != i_m, a_j = k} w_jm with w_jm = exp((z_m . m_j - 1) / tau), which cannot overflow.
 
-    dS_km / dz_m is the sum over a_j = k of w_jm m_j / tau. Backward therefore weighs w by the gradient of each
-    row's class (a gather) and multiplies once: two products and two passes over N x M in all, where autograd's
-    own graph takes six passes and holds four such arrays.
+    dS_km / dz_m is the sum over a_j = k of w_jm m_j / tau: backward weighs w by the gradient of each row's class (a
+    gather) and multiplies once. That makes two products and two passes over N x M in all; autograd's own graph takes
+    six passes and holds four such arrays.
     """
 
     @staticmethod
@@ -75,7 +73,7 @@ class _ClassSums(torch.autograd.Function):
         for part in _parts(rows):
             w = weights[part]
             torch.mm(rows[part], keys, out=w).sub_(1 / temperature).exp_()
-            own = index - part.start  # the row of an image itself, if it is in this part
+            own = index - part.start  # the row of the image itself, if it is in this part
             inside = own.clamp(0, len(w) - 1)
             w[inside, column] = w[inside, column] * (inside != own)
             _add_by_class(sums, classes[part], w)
@@ -94,14 +92,16 @@ class _ClassSums(torch.autograd.Function):
 
 
 def _parts(rows: Tensor) -> list[slice]:
-    """The rows in pieces whose similarities stay in a CPU's cache (2 MB for 512 columns); all at once on a GPU."""
+    """The rows in parts whose similarities fit in a CPU's cache (2 MB for 512 columns); on a GPU all at once."""
     length = 1024 if rows.device.type == "cpu" else len(rows)
     return [slice(start, min(start + length, len(rows))) for start in range(0, len(rows), length)]
 
 
 def _add_by_class(sums: Tensor, classes: Tensor, weights: Tensor) -> None:
-    """sums[k] += the sum of the rows of `weights` (n x M) of class k. On a GPU atomic additions to few addresses
-    would queue: there it is a product with the one-hot classes."""
+    """sums[k] += the sum of the rows of `weights` (n x M) of class k.
+
+    On a GPU by a product with one-hot classes, since atomic additions to few addresses would queue.
+    """
     if weights.device.type == "cpu":
         sums.index_add_(0, classes, weights)
     else:

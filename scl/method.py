@@ -1,14 +1,15 @@
-"""What a method is: two verbs, `step` and `assign`, and a word on what it draws and what it prepares.
+"""Base class of all methods: turns images into cluster assignments and is never given a label.
 
-A method turns images into cluster assignments and is given no label. To add one, write a class like those in
-`baselines/` anywhere on the Python path and name it by its dotted path in a configuration; the conformance tests
-(`pytest tests/test_conformance.py --method my_file.MyMethod`) check it against everything the harness relies on.
+To add a method, write a class like those in `baselines/` anywhere on the Python path and name it by its dotted path in
+a configuration. `pytest tests/test_conformance.py --method my_file.MyMethod` checks it against everything that the
+harness relies on.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,94 +20,133 @@ from scl.networks import Encoder
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method may know: how many images (those to cluster come first), how many clusters, how long."""
+    """What a method may know of its task."""
 
-    images: int  # images to cluster while training
+    images: int  # to cluster while training; they come first
     unlabeled: int  # further images, allowed for representation learning only (STL-10)
     clusters: int
     size: int  # pixels a side
     epochs: int
-    mean: tuple[float, ...]  # of the training images, by channel
+    mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
 
 
 class Method(nn.Module):
-    """Base of all methods. Subclasses set the class attributes and write `step` and `assign`."""
+    """A clustering method; its modules, parameters and buffers are saved, restored and moved to the device.
+
+    Required: `assign` and, if the method trains, `step`. All other hooks and the class attributes have defaults. The
+    training loop (scl/engine/trainer.py) calls the hooks in this order: `start_from`, `prepare`; `pool` in every epoch;
+    `draw`, `step`, `after_step` for every batch; `assign` at the epochs of the curve and at the end; `arrays`.
+    Shapes: B images of a batch, N images in all, K clusters, D features; images are B x 3 x H x W in [0, 1].
+    """
 
     version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
-    Options: ClassVar[type[MethodOptions]] = MethodOptions  # a class of your own derived from it: hyper-parameters
-    augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations a configuration must give
-    follows: ClassVar[tuple[str, ...]] = ()  # parts (sub-modules) taken from the run this stage starts from
-    uses_unlabeled: ClassVar[bool] = False
-    keeps_last_batch: ClassVar[bool] = False  # train on a last batch that is not full, or drop it
+    Options: ClassVar[type[MethodOptions]] = MethodOptions  # hyper-parameters; `self.options` is an instance
+    augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations that a configuration must define
+    follows: ClassVar[tuple[str, ...]] = ()  # sub-modules whose weights come from the run named by `after`
+    uses_unlabeled: ClassVar[bool] = False  # train on images allowed for representation learning only, too
+    keeps_last_batch: ClassVar[bool] = False  # train on the last batch of an epoch even if it is not full
     zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.trainer.fill_idle_gradients
 
     def __init__(self, options: Any, problem: Problem, network: Network):
+        """Build the modules: on the CPU, with torch's global generator seeded."""
         super().__init__()
         self.options, self.problem = options, problem
-        self.epoch = 0
-        self.counts: dict[str, int] = {}  # events worth reporting; saved in checkpoints, shown in the record
+        self.epoch = 0  # set by the training loop, counted from 0
+        self.counts: dict[str, int] = {}  # see `count`
 
-    def encoder_for(self, network: Network) -> Encoder:
-        return Encoder(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
+    # --- required ------------------------------------------------------------------------------------------------
+
+    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name, scalars, whose sum is minimized; called under autocast.
+
+        views: results of `draw`, B x 3 x H x W each; index: the B positions of their images.
+        """
+        raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
+
+    def assign(self, images: Tensor) -> Tensor:
+        """B x K probabilities or, if `clusters_by_kmeans`, B x D features, of unaugmented images.
+
+        Called in evaluation mode, without gradients, under autocast.
+        """
+        raise NotImplementedError
+
+    # --- optional ------------------------------------------------------------------------------------------------
 
     @staticmethod
     def image_size(options: Any) -> int | None:
-        """Pixels a side of the images that `draw` and `assign` want, where the benchmark is stored at them (its
-        larger_size); else they get the benchmark's usual size, `problem.size`, as do all methods that return None."""
+        """Pixels a side of the images for `draw` and `assign`; None: the usual ones, `problem.size`.
+
+        Called when a run is planned; has an effect on benchmarks stored at this size too (their `larger_size`).
+        """
         return None
 
-    # --- before and while training ---------------------------------------------------------------------------
-
-    def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """Once before the first epoch, with the weights of the preceding stage loaded: neighbors, memory."""
-
-    def pool(self, epoch: int) -> int:
-        """How many images this epoch visits, counted from the first: by default those to cluster."""
-        return self.problem.images
-
-    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The views of the images at positions `index` (B): by default two under the first augmentation."""
-        batch = images.batch(index)  # B x 3 x H x W
-        return augmented(augment[self.augmentations[0]], (batch, batch), generator)
-
-    def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss, scalars; the loop minimizes their sum."""
-        raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
-
-    def after_step(self) -> None:
-        """Once the optimizer has used the gradients of a step: memories, averages of weights."""
-
-    # --- after training --------------------------------------------------------------------------------------
-
-    def assign(self, images: Tensor) -> Tensor:
-        """B x K probabilities or, where `clusters_by_kmeans`, B x D features of un-augmented images."""
-        raise NotImplementedError
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        """Whether `assign` gives features, clustered by k-means fitted on the training images."""
-        return False
-
-    # --- chain of stages -------------------------------------------------------------------------------------
-
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Load the parts named in `follows` from the weights of the preceding stage. Raises ValueError."""
+        """Load the sub-modules in `follows` from the weights of the run named by `after`; called on the CPU.
+
+        Raises ValueError for weights that are missing or of other shapes.
+        """
         for part in self.follows:
-            own = {k: v for k, v in weights.items() if k.startswith(part + ".")}
-            if not own:
+            taken = {k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")}
+            if not taken:
                 raise ValueError(
                     f"{type(self).__name__} starts from a run that has '{part}'; the run named by "
                     f"'after' has only: {', '.join(sorted({k.split('.')[0] for k in weights}))}"
                 )
-            module = getattr(self, part)
             try:
-                module.load_state_dict({k.removeprefix(part + "."): v for k, v in own.items()})
+                getattr(self, part).load_state_dict(taken)
             except RuntimeError as error:
                 raise ValueError(
                     f"{type(self).__name__}: '{part}' of the preceding stage does not fit; give both "
                     f"stages the same network ({str(error).splitlines()[-1].strip()})"
                 ) from None
+
+    def prepare(self, images: Images, generator: torch.Generator) -> None:
+        """Called on the device before the first epoch, not on resume, e.g. to find neighbors.
+
+        images: all N for training; generator: on their device.
+        """
+
+    def pool(self, epoch: int) -> int:
+        """Number of images that the epoch visits, counted from the first; by default all that the method may use."""
+        return self.problem.images + (self.problem.unlabeled if self.uses_unlabeled else 0)
+
+    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The views of the images at the B positions `index`; by default one under each of `augmentations`, or two if
+        there is only one.
+
+        augment: {name: callable (images, generator) -> images}; generator: the only source of randomness.
+        """
+        batch = images.batch(index)  # B x 3 x H x W
+        if len(self.augmentations) == 1:
+            return augmented(augment[self.augmentations[0]], (batch, batch), generator)
+        return tuple(augment[name](batch, generator) for name in self.augmentations)
+
+    def after_step(self) -> None:
+        """Called after the optimizer's step, e.g. to update a memory or an average of weights."""
+
+    @property
+    def clusters_by_kmeans(self) -> bool:
+        """Whether `assign` returns features, for k-means fitted on the training images (option `kmeans_restarts`)."""
+        return False
+
+    def arrays(self, images: Images) -> dict[str, np.ndarray]:
+        """Further arrays to keep in assignments.npz, by name; called once, after training.
+
+        images: all N for training, whose `rows` are positions in the data set. Evaluation reports the purity of
+        `neighbors` (n x k rows) of the images `neighbor_rows` (n rows).
+        """
+        return {}
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def encoder_for(self, network: Network, kind: type[Encoder] = Encoder) -> Encoder:
+        """An encoder for the images of this problem."""
+        return kind(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
+
+    def count(self, event: str) -> None:
+        """Count an event worth reporting; counts are kept in checkpoints and shown in the record."""
+        self.counts[event] = self.counts.get(event, 0) + 1
 
     def get_extra_state(self) -> dict:
         return {"counts": dict(self.counts)}
@@ -114,17 +154,14 @@ class Method(nn.Module):
     def set_extra_state(self, state: dict) -> None:
         self.counts = dict(state["counts"])
 
-    def count(self, event: str) -> None:
-        self.counts[event] = self.counts.get(event, 0) + 1
-
 
 def augmented(
     augment: Callable[..., Tensor], batches: tuple[Tensor, ...], generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Each batch (B x 3 x H x W) under the augmentation, every image with parameters of its own.
+    """Augment each batch (B x 3 x H x W), every image with its own parameters.
 
-    On a GPU in one call, for a view is hundreds of small kernels whose launches take longer than their work; on a
-    CPU one after the other, so that a batch stays in its cache.
+    On a GPU in one call, since launches of small kernels take longer than their work; on a CPU one after the other, so
+    that a batch stays in cache.
     """
     if generator.device.type == "cpu":
         return tuple(augment(batch, generator) for batch in batches)

@@ -1,4 +1,4 @@
-"""Encoders and heads that all methods share: one backbone, its stem fitted to the image size."""
+"""Encoders and heads shared by all methods: one backbone, with a stem that fits the image size."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scl.config import Network
-from scl.util.imports import uncollected
+from scl.util.imports import gc_paused
 from scl.util.text import shown
 
 USUAL = ("resnet18", "resnet34", "resnet50")
@@ -16,51 +16,54 @@ MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, r
 
 
 class Encoder(nn.Module):
-    """h = f(x): B x 3 x H x W images in [0, 1] -> B x D features; normalization is part of the network.
+    """f: B x 3 x H x W images in [0, 1] -> B x D features; the network normalizes its input.
 
-    mean, std: three numbers each, of the training images. The stem follows the image size: up to 32 px a 3x3
-    convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool, above it the ordinary stem.
+    mean, std: per channel, of the training images. channels: of the result of `preprocess`.
     """
 
     mean: Tensor
     std: Tensor
-    sobel: Tensor | None
 
-    def __init__(self, network: Network, size: int, *, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self, network: Network, size: int, *, mean: Sequence[float], std: Sequence[float], channels: int = 3
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("sobel", SOBEL.clone() if network.sobel else None, persistent=False)  # on the device
-        self.backbone = backbone(network, size)
+        self.backbone = backbone(network, size, channels)
         self.dimensions = cast(int, self.backbone.num_features)
         if network.initialization == "torch":
             reset(self)
 
+    def preprocess(self, images: Tensor) -> Tensor:
+        """The input of the backbone: images normalized by channel, in float32."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
     def forward(self, images: Tensor) -> Tensor:
-        images = (images.to(self.mean.dtype) - self.mean) / self.std
-        if self.sobel is not None:
-            images = sobel(images, self.sobel)
-        return self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return self.backbone(self.preprocess(images).contiguous(memory_format=torch.channels_last))
 
 
 def check(network: Network, size: int) -> None:
-    """Raise ValueError for a network that cannot be built for images of `size` pixels a side. What is not known to work
-    is built and tried without memory (torch's meta device), which takes the time to import timm."""
+    """Raise ValueError for a network that cannot be built for images of `size` pixels a side.
+
+    Unusual networks are built and run on torch's meta device, which takes the time to import timm.
+    """
     _check_keys(network, size)
     if network.backbone in USUAL and network.width <= 128 and max(network.layers or [0]) <= 8:
         return
-    _timm()  # whose own tensors are not to be on that device
+    _timm()  # imported first: its own tensors must not be on the meta device
+    name = network.backbone
     with torch.device("meta"):
         net = backbone(network, size)
         parameters = sum(parameter.numel() for parameter in net.parameters())
         if parameters > MOST_PARAMETERS:
             raise ValueError(f"network: {parameters:,} parameters; up to {MOST_PARAMETERS:,}: lower width or layers")
         try:
-            features = net(torch.zeros(2, 2 if network.sobel else 3, size, size))
+            features = net(torch.zeros(2, 3, size, size))
         except RuntimeError as error:
-            raise ValueError(f"network.backbone: '{network.backbone}' does not take such images ({error})") from None
+            raise ValueError(f"network.backbone: '{name}' fails on images of {size} px ({error})") from None
     if features.shape != (2, net.num_features):
-        raise ValueError(f"network.backbone: '{network.backbone}' gives no features of its own number; try {USUAL[0]}")
+        raise ValueError(f"network.backbone: '{name}' does not return {net.num_features} features; try {USUAL[0]}")
 
 
 def _check_keys(network: Network, size: int) -> None:
@@ -73,49 +76,42 @@ def _check_keys(network: Network, size: int) -> None:
         )
 
 
-def backbone(network: Network, size: int) -> nn.Module:
-    """A timm ResNet without classifier, its stem fitted to images of `size` pixels a side. Raises ValueError."""
+def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
+    """A timm ResNet without classifier for images of `size` pixels a side. Raises ValueError.
+
+    Its stem: up to 32 px a 3x3 convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool,
+    above that the usual one of ImageNet.
+    """
     _check_keys(network, size)
-    channels_in = 2 if network.sobel else 3
-    if size > 96:
-        return _create(network, channels_in)
-    width = network.width
-    layers = {"layers": tuple(network.layers)} if network.layers else {}
-    stages = len(network.layers or "four")
-    # "deep" makes timm build everything after the stem for stem_width * 2 channels; its stem is then replaced.
-    net = _create(
-        network,
-        channels_in,
-        stem_type="deep",
-        stem_width=width // 2,
-        channels=tuple(width * 2**i for i in range(stages)),
-        **layers,
-    )
-    net.conv1 = nn.Conv2d(channels_in, width, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    if stages == 3:
-        net.layer4 = nn.Identity()
-    pool = size > 32 if network.pool is None else network.pool
-    net.maxpool = nn.MaxPool2d(2, padding=network.pool_padding) if pool else nn.Identity()
-    return net
-
-
-def _create(network: Network, channels_in: int, **stem: Any) -> nn.Module:
-    timm = _timm()
+    small, width, stages = size <= 96, network.width, len(network.layers or "four")
+    stem: dict[str, Any] = {}
+    if small:
+        # "deep" makes timm build everything after the stem for stem_width * 2 channels; the stem itself is replaced.
+        stem = {"stem_type": "deep", "stem_width": width // 2, "channels": tuple(width * 2**i for i in range(stages))}
+        if network.layers:
+            stem["layers"] = tuple(network.layers)
     try:
-        return timm.create_model(
-            network.backbone, num_classes=0, in_chans=channels_in, zero_init_last=False, **stem
-        )  # as in the official codes
+        net = _timm().create_model(
+            network.backbone, num_classes=0, in_chans=channels, zero_init_last=False, **stem
+        )  # blocks start open, as in the official codes
     except (TypeError, RuntimeError) as error:  # a family of timm whose stem has other names
         raise ValueError(
             f"network.backbone: '{network.backbone}' cannot be built with the stem of images up to 96 px "
             f"(try resnet18, resnet34 or resnet50): {error}"
         ) from None
+    if small:
+        net.conv1 = nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if stages == 3:
+            net.layer4 = nn.Identity()
+        pool = size > 32 if network.pool is None else network.pool
+        net.maxpool = nn.MaxPool2d(2, padding=network.pool_padding) if pool else nn.Identity()
+    return net
 
 
 def _timm() -> Any:
-    """timm, imported where a network is built: it takes two seconds, which controls and plans need not wait."""
-    with uncollected():
+    """timm, imported only where a network is built: it takes two seconds."""
+    with gc_paused():
         from scl.util.shim import torchvision  # noqa: F401  before timm, which imports it
 
         import timm  # isort: skip
@@ -124,8 +120,11 @@ def _timm() -> Any:
 
 
 def projection_head(dimensions: int, hidden: int, out: int, *, normalized: bool = False) -> nn.Sequential:
-    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code); `normalized` puts a batch norm after each
-    linear layer (SimCLR v1's official code), which keeps a small network from starting collapsed."""
+    """g: Linear, ReLU, Linear (SimCLR, section 2; SCAN's official code).
+
+    normalized: a batch norm after each linear layer (SimCLR v1's official code), which keeps a small network from
+    starting collapsed.
+    """
     if not normalized:
         return nn.Sequential(nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, out))
     return nn.Sequential(
@@ -148,20 +147,10 @@ class Prototypes(nn.Module):
         return z @ F.normalize(self.weight, dim=1).T.to(z.dtype)
 
 
-SOBEL = torch.tensor(
-    [[[[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]], [[[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]]]
-)
-
-
-def sobel(images: Tensor, filters: Tensor = SOBEL) -> Tensor:
-    """B x 3 x H x W -> B x 2 x H x W: horizontal and vertical Sobel responses of the gray image (PICA's input)."""
-    return F.conv2d(images.mean(1, keepdim=True), filters.to(images.dtype), padding=1)
-
-
 def reset(module: nn.Module) -> None:
-    """Convolutions and linear layers as torch initializes them: uniform in +- 1 / sqrt(fan in).
+    """Initialize convolutions and linear layers as torch does: uniform in +- 1 / sqrt(fan in).
 
-    timm's own initialization of a ResNet has a standard deviation of sqrt(2 / fan out) instead.
+    timm initializes a ResNet with a standard deviation of sqrt(2 / fan out) instead.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):

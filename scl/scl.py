@@ -1,8 +1,8 @@
 """Deep Clustering by Semantic Contrastive Learning (Huang & Gong, BMVC 2022), to be read beside docs/methods.md.
 
-There is no official code: the abstract fixes the semantic contrast, the clustering consistency between instance
-similarities and decision boundaries, and that classes are reasoned on the fly by their consensus. Everything else
-here is a reconstruction; numbers in brackets are the steps of docs/methods.md.
+Paper: https://arxiv.org/abs/2103.02662. There is no official code: the abstract fixes the semantic contrast, the
+clustering consistency between instance similarities and decision boundaries, and that classes are inferred on the fly
+from their consensus. Everything else is a reconstruction; numbers in brackets are its equations in docs/methods.md.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scl import losses
 from scl.config import MethodOptions, Network
-from scl.images import Images
 from scl.memory import InstanceMemory
 from scl.method import Method, Problem
 from scl.networks import Prototypes, projection_head
@@ -27,60 +26,69 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 class Options(MethodOptions):
     """All defaults are ours, fixed on digits and a CIFAR-10 subset, the same on every benchmark."""
 
-    temperature: Temperature = 0.07  # tau, instance similarities
-    prototype_temperature: Temperature = 0.1  # tau_c, cluster decisions
-    instance_temperature: Temperature = 0.5  # tau_i, NT-Xent
-    memory_momentum: float = Field(0.5, ge=0, le=1)  # mu
-    instance_weight: Weight = 1.0  # 0 leaves L_ins out (ablation)
-    semantic_weight: Weight = 1.0  # w_s
-    consistency_weight: Weight = 1.0  # w_c
-    balance_weight: Weight = 2.0  # w_b
-    consistency: Literal["joint", "view"] = "joint"  # p against q, equation 5 | q against q (ablation)
-    consensus: Literal["both", "boundaries", "similarities"] = "both"  # q alone, p alone: ablations
-    warm_up: float = Field(0.025, ge=0, le=1)  # share of the epochs, at least one, before the memory is used
-    prototypes: Literal["kmeans", "random"] = "kmeans"  # start at the k-means centers of the memory after the warm-up
-    assignment: Literal["prototypes", "kmeans"] = "prototypes"  # kmeans: on h (ablation)
+    temperature: Temperature = 0.07
+    """Temperature tau of the instance similarities [2]; ours."""
+    prototype_temperature: Temperature = 0.1
+    """Temperature tau_c of the cluster decisions [1]; ours."""
+    instance_temperature: Temperature = 0.5
+    """Temperature tau_i of NT-Xent [6]; ours."""
+    memory_momentum: float = Field(0.5, ge=0, le=1)
+    """Momentum mu of the memory [9]; ours."""
+    instance_weight: Weight = 1.0
+    """Weight of L_ins [6]; 0 leaves it out (ablation); ours."""
+    semantic_weight: Weight = 1.0
+    """Weight w_s of L_sem [4]; 0 leaves it out (ablation); ours."""
+    consistency_weight: Weight = 1.0
+    """Weight w_c of L_con [5]; ours."""
+    balance_weight: Weight = 2.0
+    """Weight w_b of L_bal [7]; ours."""
+    consistency: Literal["joint", "view"] = "joint"
+    """Which decisions agree: similarities and boundaries [5], or boundaries of the two views (ablation); ours."""
+    consensus: Literal["both", "boundaries", "similarities"] = "both"
+    """What pseudo classes are inferred from [3]: q and p, q alone or p alone (ablations); ours."""
+    warm_up: float = Field(0.025, ge=0, le=1)
+    """Fraction of the epochs, at least one epoch, before the memory is used [10]; ours."""
+    prototypes: Literal["kmeans", "random"] = "kmeans"
+    """Where prototypes start: at k-means centers of the memory after the warm-up [10], or at random; ours."""
+    assignment: Literal["prototypes", "kmeans"] = "prototypes"
+    """How images are assigned: by prototypes [11], or by k-means on the encoder's features (ablation); ours."""
     projection_hidden: Width = 512
-    projection: Width = 128  # d
-    projection_norm: bool = True  # batch norm in g: without it a small network may start collapsed
-    kmeans_restarts: int = Field(10, ge=1, le=1000)  # of the start of the prototypes, and where k-means assigns
+    """Hidden units of the projection head g; ours."""
+    projection: Width = 128
+    """Outputs d of the projection head; ours."""
+    projection_norm: bool = True
+    """Whether g has batch norms, without which a small network may start collapsed; ours."""
+    kmeans_restarts: int = Field(10, ge=1, le=1000)
+    """Starts of each k-means, the best by inertia counts; ours."""
 
 
 class SCL(Method):
     """Semantic Contrastive Learning: memory, prototypes and encoder are learned concurrently.
 
-    Starts from a SimCLR encoder where the configuration says `after`, as SCAN does, otherwise from random weights.
+    Starts from a SimCLR encoder if the configuration says `after`, as SCAN does, otherwise from random weights.
     """
 
     version = 2
     Options = Options
-    augmentations = ("view", "strong")
+    augmentations = ("view", "strong")  # of v1, as SimCLR's, and of v2, as SCAN's: clusters are to be invariant to both
     follows = ("encoder",)
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
+        d, K = options.projection, problem.clusters
         self.encoder = self.encoder_for(network)  # f
         self.projection = projection_head(
-            self.encoder.dimensions, options.projection_hidden, options.projection, normalized=options.projection_norm
+            self.encoder.dimensions, options.projection_hidden, d, normalized=options.projection_norm
         )  # g
-        self.prototypes = Prototypes(options.projection, problem.clusters)  # c_1..c_K
+        self.prototypes = Prototypes(d, K)  # c_1..c_K
         self.memory = InstanceMemory(
-            problem.images,
-            options.projection,
-            problem.clusters,
-            momentum=options.memory_momentum,
-            temperature=options.temperature,
-        )
-        self.placed = options.prototypes == "random"  # are the prototypes in place? Not a tensor: a GPU would be asked
+            problem.images, d, K, momentum=options.memory_momentum, temperature=options.temperature
+        )  # m_1..m_N and a_1..a_N
+        self.placed = options.prototypes == "random"  # prototypes are initialized; no tensor: reading it would sync
 
     @property
     def warming_up(self) -> bool:
         return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
-
-    def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """v1 under SimCLR's augmentation, v2 under SCAN's strong one: clusters are to outlast both."""
-        batch = images.batch(index)  # B x 3 x H x W
-        return augment["view"](batch, generator), augment["strong"](batch, generator)
 
     def embed(self, images: Tensor) -> Tensor:
         """z = g(h) / |g(h)| on the unit sphere: B x d."""
@@ -91,23 +99,20 @@ class SCL(Method):
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
-    @torch.no_grad()
-    def place_prototypes(self) -> None:
-        """[10] After the warm-up the prototypes start at the k-means centers of the memory (no label is involved)."""
-        from sklearn.cluster import KMeans
+    def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+        """[3] Hypotheses r of the images' classes, by consensus of similarities and boundaries: B x K.
 
-        filled = self.memory.filled  # a warm-up of one epoch may have left a last partial batch out
-        rows = self.memory.rows[filled]
-        seed = int(torch.randint(2**31, (1,)))  # the loop seeds this stream by name
-        found = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed).fit(
-            rows.cpu().numpy()
-        )
-        centers = torch.from_numpy(found.cluster_centers_).to(rows)  # K x d
-        self.prototypes.weight.copy_(F.normalize(centers, dim=1))
-        self.memory.pseudo_classes[filled] = torch.from_numpy(found.labels_).to(self.memory.pseudo_classes)
-        self.placed = True
+        For a class without another image (p_k = 0) q_k decides; ruled out, it could never gain an image again.
+        """
+        p1, p2 = p1.where(p1 > 0, q1), p2.where(p2 > 0, q2)
+        if self.options.consensus == "boundaries":
+            return losses.consensus(q1, q2, q1, q2)
+        if self.options.consensus == "similarities":
+            return losses.consensus(p1, p2, p1, p2)
+        return losses.consensus(p1, p2, q1, q2)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
+        """[8] L = L_ins + w_s L_sem + w_c L_con + w_b L_bal; during the warm-up without the memory [10]."""
         o = self.options
         if not self.warming_up and not self.placed:
             self.place_prototypes()
@@ -118,36 +123,48 @@ class SCL(Method):
             terms["instance"] = o.instance_weight * losses.nt_xent(z1, z2, o.instance_temperature)
         if self.placed:
             terms["balance"] = o.balance_weight * losses.balance(torch.cat([q1, q2]))
-        if self.warming_up:  # [10] the memory is not yet meaningful
-            if self.placed:
-                terms["consistency"] = o.consistency_weight * losses.agreement(q1, q2)
-            pseudo_classes = (q1 + q2).argmax(1)
+        if self.warming_up:
+            y = (q1 + q2).argmax(1)
         else:
             p1, p2 = self.memory.similarity(torch.cat([z1, z2]), index.repeat(2)).chunk(2)
-            pseudo_classes = self.reason(p1, p2, q1, q2).argmax(1)  # y
+            y = self.reason(p1, p2, q1, q2).argmax(1)
             if o.semantic_weight:
-                terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, pseudo_classes)
-            joint = o.consistency == "joint"
-            terms["consistency"] = o.consistency_weight * (
-                losses.clustering_consistency(p1, p2, q1, q2) if joint else losses.agreement(q1, q2)
-            )
-        self.seen = index, z1.detach(), z2.detach(), pseudo_classes
+                terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, y)
+        if self.placed:
+            joint = o.consistency == "joint" and not self.warming_up
+            agreement = losses.clustering_consistency(p1, p2, q1, q2) if joint else losses.agreement(q1, q2)
+            terms["consistency"] = o.consistency_weight * agreement
+        self.seen = index, z1.detach(), z2.detach(), y  # for after_step
         return terms
 
     def after_step(self) -> None:
+        """[9]"""
         self.memory.update(*self.seen)
 
-    def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-        """[3] The hypothesis of each image's class, by consensus of similarities and boundaries: B x K.
+    @torch.no_grad()
+    def place_prototypes(self) -> None:
+        """[10] Set the prototypes to the k-means centers of the memory, and its pseudo classes to the clusters."""
+        from sklearn.cluster import KMeans
 
-        A class without another image (p_k = 0) is not ruled out, or it could never gain one again: there q_k decides.
-        """
-        p1, p2 = p1.where(p1 > 0, q1), p2.where(p2 > 0, q2)
-        if self.options.consensus == "boundaries":
-            return losses.consensus(q1, q2, q1, q2)
-        if self.options.consensus == "similarities":
-            return losses.consensus(p1, p2, p1, p2)
-        return losses.consensus(p1, p2, q1, q2)
+        filled = self.memory.filled  # a warm-up of one epoch may have dropped a last partial batch
+        rows = self.memory.rows[filled]
+        seed = int(torch.randint(2**31, (1,)))  # the loop seeds the global stream for each step
+        kmeans = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed)
+        kmeans.fit(rows.cpu().numpy())
+        centers = torch.from_numpy(kmeans.cluster_centers_).to(rows)  # K x d
+        self.prototypes.weight.copy_(F.normalize(centers, dim=1))
+        self.memory.pseudo_classes[filled] = torch.from_numpy(kmeans.labels_).to(self.memory.pseudo_classes)
+        self.placed = True
+
+    @property
+    def clusters_by_kmeans(self) -> bool:
+        return self.options.assignment == "kmeans"
+
+    def assign(self, images: Tensor) -> Tensor:
+        """[11] q of the unaugmented image or, for k-means, its features h."""
+        if self.clusters_by_kmeans:
+            return F.normalize(self.encoder(images).float(), dim=1)
+        return self.decide(self.embed(images))
 
     def get_extra_state(self) -> dict:
         return super().get_extra_state() | {"placed": self.placed}
@@ -155,13 +172,3 @@ class SCL(Method):
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
         self.placed = state["placed"]
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        return self.options.assignment == "kmeans"
-
-    def assign(self, images: Tensor) -> Tensor:
-        """[11] q of the un-augmented image, or its features h where k-means assigns."""
-        if self.clusters_by_kmeans:
-            return F.normalize(self.encoder(images).float(), dim=1)
-        return self.decide(self.embed(images))

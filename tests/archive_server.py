@@ -10,7 +10,7 @@ truncated (every answer ends at the file's half, whatever was announced); cut (t
 at the half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request); one byte (each answer
 ends after one byte, whatever was announced).
 
-`server.raw["a/..."] = b"HTTP/1.1 ..."` is sent as it stands in place of an answer, and the connection closed;
+`server.raw["a/..."] = b"HTTP/1.1 ..."` is sent verbatim instead of a response, and the connection closed;
 `server.pace["a/..."] = (1, 0.05)` sends whatever is sent in pieces of one byte, 0.05 s apart.
 """
 

@@ -67,7 +67,7 @@ YAML = {  # name: (content of study.yaml, words)
 def of_yaml():
     for name, (content, *words) in YAML.items():
         yield f"YAML: {name}", Case({"study.yaml": content}, tuple(words))
-    yield "a configuration that is not there", Case({}, ("study.yaml", "no such file"))
+    yield "a configuration that is not there", Case({}, ("study.yaml", "No such file"))
     yield "a configuration that is a folder", Case({"study.yaml": None}, ("study.yaml",))
     yield "a configuration below a file", Case({"a": "x"}, ("a/study.yaml",), ("plan", "a/study.yaml"))
     yield "a configuration without a name", Case({}, (), ("plan", ""))
@@ -283,7 +283,7 @@ def of_runs():
 # --- arguments ---------------------------------------------------------------------------------------------------
 
 ARGUMENTS = {  # command line: words of the message
-    "": "VERB",
+    "": "COMMAND",
     "plna": "plna",
     "plan a b": "b",
     "plan --what": "--what",

@@ -7,41 +7,11 @@ import copy
 from dataclasses import dataclass
 
 import yaml
+from conftest import TINY_METHODS
+from flow import TINY
 
-VIEW = [{"affine": {"degrees": 5, "translate": 0.05}}, {"noise": {"std": 0.05}}]
-METHODS = {
-    "random": {"method": "baselines.controls.Random"},
-    "simclr": {
-        "method": "baselines.simclr.SimCLR",
-        "training": {"epochs": 2},
-        "augment": {"view": VIEW},
-        "options": {"kmeans_restarts": 1},
-    },
-    "scan": {
-        "method": "baselines.scan.SCAN",
-        "after": "simclr",
-        "augment": {"strong": VIEW},
-        "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001},
-    },
-    "pica": {
-        "method": "baselines.pica.PICA",
-        "augment": {"original": VIEW, "perturbed": VIEW},
-        "training": {"epochs": 2, "optimizer": "adam", "learning_rate": 0.001},
-        "options": {"overclusters": 12},
-    },
-    "scl": {"method": "scl.scl.SCL", "augment": {"view": VIEW, "strong": VIEW}, "training": {"epochs": 3}},
-}
-GOOD = {
-    "results": "results",
-    "data": "data",
-    "protocols": ["joint"],
-    "seeds": 1,
-    "machine": {"threads": 1},
-    "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
-    "network": {"width": 8, "layers": [1, 1, 1]},
-    "methods": METHODS,
-    "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
-}
+GOOD = TINY | {"methods": {name: TINY_METHODS[name] for name in ("random", "simclr", "scan", "pica", "scl")}}
+RANDOM = TINY_METHODS["random"]
 NAN, INFINITE, HUGE = float("nan"), float("inf"), 10**400
 
 
@@ -126,7 +96,6 @@ TYPES = {  # dotted path: values that are refused there
     "methods.scl.network.width": (None, *INTEGER),
     "methods.scl.network.layers": (*LIST, [1.5, 1, 1], [True, 1, 1], [[1], 1, 1], ["1", 1, 1], [None, 1, 1]),
     "methods.scl.network.pool": FLAG,
-    "methods.scl.network.sobel": (None, *FLAG),
     "methods.scl.network.initialization": (None, *TEXT, "pica"),
     "methods.scl.network.pool_padding": (None, *INTEGER),
     "methods.scl.training.epochs": (None, *INTEGER),
@@ -212,11 +181,11 @@ RANGES = {
     "methods": (
         {},
         {"random": None},
-        {"Random": METHODS["random"]},
-        {"a/b": METHODS["random"]},
-        {True: METHODS["random"]},
-        {"s" * 300: METHODS["random"]},
-        {"-x": METHODS["random"]},
+        {"Random": RANDOM},
+        {"a/b": RANDOM},
+        {True: RANDOM},
+        {"s" * 300: RANDOM},
+        {"-x": RANDOM},
     ),
     "methods.scl.after": ("simlcr", "scl", ""),
     "methods.scl.like": ("simlcr", "scl", ""),

@@ -42,8 +42,19 @@ TINY_METHODS = {
 }
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def pytest_addoption(parser):
     parser.addoption("--method", default=None, help="dotted path of a method of your own, for the conformance tests")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that all processes of pytest-xdist end together."""
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("workflow", "slow")])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,6 +72,17 @@ def digits(tmp_path_factory):
     return data
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The folder of long_study.STUDY that has run without an interruption."""
+    from long_study import STUDY, snakemake
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, output = snakemake(folder, STUDY)
+    assert status == 0, output
+    return folder
+
+
 @pytest.fixture
 def small_disk(request, tmp_path):
     """A file system of its own of the size that is given, say "4m", where this machine lets us mount one."""
@@ -73,6 +95,21 @@ def small_disk(request, tmp_path):
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def tiny_mapping(data, results, methods, **rest):
+    """The configuration of a study of tiny runs on the prepared digits."""
+    return {
+        "results": str(results),
+        "data": str(data),
+        "seeds": [0],
+        "protocols": ["joint"],
+        "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
+        "network": {"width": 8, "layers": [1, 1, 1]},
+        "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
+        "methods": methods,
+        **rest,
+    }
 
 
 @pytest.fixture
@@ -89,17 +126,9 @@ def tiny_study(digits, tmp_path):
         plan=True,
         **rest,
     ):
-        mapping = {
-            "results": str(tmp_path / results),
-            "data": str(data),
-            "seeds": list(seeds),
-            "protocols": list(protocols),
-            "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
-            "network": {"width": 8, "layers": [1, 1, 1]},
-            "training": {"batch_size": 64, "curve_points": 2, "precision": "fp32"},
-            "methods": {s: methods[s] for s in stages or methods},
-            **rest,
-        }
+        chosen = {stage: methods[stage] for stage in stages or methods}
+        rest = {"seeds": list(seeds), "protocols": list(protocols)} | rest
+        mapping = tiny_mapping(data, tmp_path / results, chosen, **rest)
         study = load_study(mapping)
         if plan:
             write_plan(study, mapping)

@@ -65,7 +65,7 @@ def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, 
 
 
 def picture(label, number, height, width=None):
-    """uint8 H x W x 3: a disc or a bar on a ground, both in colors of the class, with noise."""
+    """uint8 H x W x 3: a disc or a bar on a background, both in colors of the class, with noise."""
     width = width or height
     rng = np.random.default_rng([label, number])
     colors = np.random.default_rng(label).integers(0, 256, (2, 3))

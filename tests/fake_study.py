@@ -196,7 +196,7 @@ def change(run, name, **changed):
 
 
 def partial(study):
-    """Where the report of a study goes of which a part is done."""
+    """Folder of the report of an unfinished study."""
     return study.results / "partial"
 
 

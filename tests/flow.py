@@ -1,16 +1,20 @@
-"""The workflow as a user starts it: `snakemake` as a process of its own, in a folder of its own."""
+"""The workflow as a user starts it: `snakemake` and `scl` as processes of their own, in a folder of their own."""
 
 import itertools
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import torch
 import yaml
+from forked import CPU_ONLY, ROOT, Process
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = {
     "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
     "protocols": ["joint"],
@@ -23,43 +27,65 @@ TINY = {
 }
 
 
-def snakemake(folder, study, *flags):
-    """Run the workflow on `study` (a mapping, or the text of a configuration) in `folder`, on the CPU and two cores;
-    returns the completed process."""
+def start(folder, study, *flags, before=(), merged=True):
+    """Start the workflow on `study` (a mapping, or the text of a configuration) in `folder`, on the CPU and two cores,
+    as leader of a process group. It is forked (forked.py); with `before`, a command that starts it, it is not."""
     text = study if isinstance(study, str) else yaml.safe_dump(study, sort_keys=False)
     (folder / "study.yaml").write_text(text)
-    command = [
-        Path(sys.executable).with_name("snakemake"),
-        "--snakefile",
-        ROOT / "Snakefile",
-        "--cores",
-        "2",
-        "--workflow-profile",
-        ROOT / "profiles" / "default",
-        "--configfile",
-        "study.yaml",
-        *flags,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    options = ["--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", "study.yaml"]
+    options += ["--workflow-profile", ROOT / "profiles" / "default", *flags]
+    if not before:
+        return Process("snakemake", options, folder, merged=merged)
+    return _start([*before, Path(sys.executable).with_name("snakemake"), *options], folder, stderr=subprocess.STDOUT)
 
 
-def scl(folder, *arguments, wait=True):
-    """Run an `scl` command in `folder` on the CPU; the completed process, or the one just started."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.cli", *arguments],
+def snakemake(folder, study, *flags):
+    """Run the workflow to its end; returns the completed process."""
+    process = start(folder, study, *flags, merged=False)
+    output, error = process.communicate(timeout=900)
+    return subprocess.CompletedProcess(flags, process.returncode, output, error)
+
+
+def scl(folder, *arguments):
+    """Run an `scl` command in `folder` on the CPU, forked; returns the completed process."""
+    process = Process("scl", arguments, folder)
+    output, error = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, error)
+
+
+def start_scl(folder, *arguments):
+    """Start an `scl` command in `folder` on the CPU, not forked."""
+    return _start([sys.executable, "-m", "benchmarks.cli", *arguments], folder, stderr=subprocess.PIPE)
+
+
+def _start(command, folder, stderr):
+    return subprocess.Popen(
+        command,
         cwd=folder,
-        env=environment,
+        env=os.environ | CPU_ONLY | {"PYTHONPATH": str(ROOT)},
         text=True,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,  # SIGINT is ignored in background jobs
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
     )
-    if not wait:
-        return process
-    output, error = process.communicate(timeout=600)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+
+
+def run_of(folder, stage="simclr"):
+    return folder / "results" / "runs" / "tiny" / "joint" / stage / "seed0"
+
+
+def outcome(run):
+    """What a run leaves behind, without times: its arrays, weights and scores."""
+    with np.load(run / "assignments.npz") as file:
+        found = {name: file[name].tobytes() for name in file.files}
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    found |= {name: value.numpy().tobytes() for name, value in weights.items()}
+    return found | {"scores": json.loads((run / "metrics.json").read_text())["scores"]}
+
+
+def copy_of(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copy2)
 
 
 def planned(done) -> dict:

@@ -105,5 +105,5 @@ def test_computing_everything_and_selecting_is_the_same(monkeypatch):
     kind = torch.arange(BATCH) % 14
     value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))
     grouped = randaugment.apply(images, kind, value)
-    monkeypatch.setattr(randaugment.color, "counts_freely", lambda images: False)
+    monkeypatch.setattr(randaugment.color, "can_sync", lambda images: False)
     torch.testing.assert_close(randaugment.apply(images, kind, value), grouped, atol=1e-6, rtol=0)

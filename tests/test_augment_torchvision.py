@@ -61,7 +61,7 @@ def test_resize(side, size):
 
 def test_mirror():
     images = random_images(8, 9)
-    assert torch.equal(geometry.mirror(images), tv.horizontal_flip(images))
+    assert torch.equal(operations.flip(images, torch.Generator(), probability=1.0), tv.horizontal_flip(images))
 
 
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 32)])
@@ -143,7 +143,7 @@ def everything(device):
     return [
         geometry.crop_resize(images, factors, size=16),
         geometry.warp(images, geometry.inverse_matrices(*[factor] * 6)),
-        color.where(kind > 0, geometry.mirror, images),
+        color.where(kind > 0, tv.horizontal_flip, images),
         color.adjust(images, kind, factor),
         color.jitter(images, factors / 8 + 0.5, order),
         filters.gaussian_blur(images, factor, kernel=3),

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from bad_files import files
 from bad_inputs import configurations
-from flow import snakemake
+from flow import snakemake, start
 from test_bad_input_cli import lay
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,13 @@ def test_bad_configuration_is_one_message_before_any_job(refusals, name):
     assert not done.stdout
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - set(BAD[name].files)
     assert not {path for path in left if not path.startswith((".snakemake", "__pycache__"))}
+
+
+def test_the_same_of_a_process_that_is_not_forked(tmp_path):
+    lay(tmp_path, BAD["unknown: 1"].files)
+    process = start(tmp_path, BAD["unknown: 1"].files["study.yaml"], before=("env",))
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 2 and output.splitlines()[-1].startswith("snakemake: error: ") and "unknown" in output
 
 
 def test_a_key_given_twice_is_refused(tmp_path):

@@ -56,7 +56,7 @@ def scl(tmp_path, monkeypatch, capsys):
 
     yield run
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("own_file", "my_file", "my", "package"):
+        if name.partition(".")[0] in ("own_file", "my_file", "my", "folder", "package"):
             del sys.modules[name]
 
 

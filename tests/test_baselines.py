@@ -142,8 +142,31 @@ def test_scan_starts_from_the_outputs_of_simclr():
 def test_scan_asks_for_no_more_neighbors_than_there_are():
     images = stored.Images(torch.zeros(12, 8, 8, 3, dtype=torch.uint8), np.arange(12), 12)
     build(SCAN, neighbors=11).prepare(images, torch.Generator())
-    with pytest.raises(ValueError, match="neighbors: 12 of 12 images cannot be found"):
+    with pytest.raises(ValueError, match="options.neighbors: must be less than the number of images, 12; lower it"):
         build(SCAN, neighbors=12).prepare(images, torch.Generator())
+
+
+def test_scan_keeps_its_neighbors_as_rows_of_the_data_set():
+    """Positions among the images that are clustered, here every second row, become rows; the image itself first."""
+    scan = build(SCAN, neighbors=2)
+    scan.neighbors.copy_((torch.arange(12)[:, None] + torch.arange(3)) % 12)
+    images = stored.Images(torch.zeros(18, 8, 8, 3, dtype=torch.uint8), np.arange(0, 36, 2), 12)
+    kept = scan.arrays(images)
+    assert kept.keys() == {"neighbors", "neighbor_rows"}
+    assert kept["neighbor_rows"].tolist() == list(range(0, 24, 2))
+    assert kept["neighbors"].tolist() == [[2 * i, (2 * i + 2) % 24, (2 * i + 4) % 24] for i in range(12)]
+
+
+def test_arrays_of_a_method_are_kept_beside_those_of_the_harness(tiny_study, train_all, monkeypatch):
+    (run,) = train_all(tiny_study("kmeans"))
+    assert "mine" not in np.load(run.directory / "assignments.npz").files
+    monkeypatch.setattr(Pixels, "arrays", lambda self, images: {"mine": images.rows * 2})
+    (run,) = train_all(tiny_study("kmeans", results="other"))
+    kept = np.load(run.directory / "assignments.npz")
+    assert kept["mine"].tolist() == list(range(0, 400, 2)) and len(kept["assignments"]) == 200
+    monkeypatch.setattr(Pixels, "arrays", lambda self, images: {"rows": images.rows})
+    with pytest.raises(ValueError, match="baselines.controls.Pixels.arrays: rows is an array of the harness"):
+        train_all(tiny_study("kmeans", results="refused"))
 
 
 # --- self-labeling ---------------------------------------------------------------------------------------------
@@ -234,8 +257,8 @@ def test_pica_sees_every_window_of_the_resized_image(stored):
 def test_pica_official_network():
     """ResNet of one pass of a 3x3 stem with a padded max-pool on Sobel responses, initialized by torch's defaults."""
     problem = dataclasses.replace(PROBLEM, size=32)
-    network = Network(backbone="resnet18", pool=True, pool_padding=1, sobel=True, initialization="torch")
-    pica = build(PICA, problem=problem, network=network)
+    network = Network(backbone="resnet18", pool=True, pool_padding=1, initialization="torch")
+    pica = build(PICA, problem=problem, network=network, sobel=True)
     first, pool = pica.encoder.backbone.conv1, pica.encoder.backbone.maxpool
     assert (first.in_channels, first.stride, pool.kernel_size, pool.padding) == (2, (1, 1), 2, 1)
     layers = [m for m in pica.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
@@ -244,6 +267,48 @@ def test_pica_official_network():
         fan = layer.weight[0].numel()
         assert layer.weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan), rel=0.1)
         assert layer.weight.abs().max().item() <= 1 / math.sqrt(fan)
+
+
+def sobel(images):
+    """What the backbone of PICA's encoder sees of normalized images."""
+    encoder = build(PICA, sobel=True).encoder
+    return encoder.double().preprocess(images.double() * encoder.std + encoder.mean)
+
+
+def test_sobel_against_loops():
+    """PICA's kernels as cross-correlations of the mean of the channels, with zeros outside."""
+    images = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = sobel(images)
+    gray = np.pad(images.double().mean(1).numpy(), ((0, 0), (1, 1), (1, 1)))
+    horizontal = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    assert found.shape == (2, 2, 5, 7)
+    for b, y, x in np.ndindex(2, 5, 7):
+        window = gray[b, y : y + 3, x : x + 3]
+        across = sum(horizontal[i][j] * window[i, j] for i in range(3) for j in range(3))
+        down = sum(horizontal[j][i] * window[i, j] for i in range(3) for j in range(3))
+        assert found[b, :, y, x].tolist() == pytest.approx([across, down], abs=1e-6)
+
+
+@pytest.mark.parametrize("turned, channel", [(False, 0), (True, 1)])
+def test_sobel_of_an_edge(turned, channel):
+    """Dark on the left, bright on the right (or above and below): - 4 times the step beside the edge in one
+    channel, nothing in the other."""
+    images = torch.zeros(1, 3, 6, 6)
+    images[..., 3:] = 0.5
+    found = sobel(images.mT if turned else images)[0].round(decimals=9)
+    across = (found[channel].T if turned else found[channel])[1:-1]  # but for the border
+    assert (across[:, [2, 3]] == -2).all() and not across[:, [1, 4]].any() and not found[1 - channel][1:-1, 1:-1].any()
+
+
+def test_sobel_is_the_input_of_picas_backbone_and_no_weight():
+    plain, pica = build(PICA), build(PICA, sobel=True)
+    assert (plain.encoder.backbone.conv1.in_channels, pica.encoder.backbone.conv1.in_channels) == (3, 2)
+    assert pica.state_dict().keys() == plain.state_dict().keys()
+    images, seen = torch.rand(2, 3, 8, 8), []
+    pica.encoder.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert pica.encoder(images).shape == (2, 32)
+    assert torch.equal(seen[0], pica.encoder.preprocess(images)) and seen[0].shape == (2, 2, 8, 8)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_pica_trains_on_a_last_batch_that_is_not_full(tiny_study, train_all):

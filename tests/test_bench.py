@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from benchmarks import torchvision_pipeline
-from benchmarks.bench import Plan, Subject, bench, endless, table, write
+from benchmarks.bench import Plan, Subject, bench, endless, table
 from benchmarks.cli import main
+from scl.engine.io import write_json
 
 TINY = {"size": 8, "batch_size": 8, "steps": 1, "rounds": 2, "images": (40, 80), "clusters": (3, 5), "workers": 0}
 
@@ -23,7 +24,8 @@ def measure(tiny_study):
 
 def test_the_parts_the_ratios_and_the_growth(measure, tmp_path):
     result = measure("scl")
-    assert json.loads(write(result, tmp_path / "bench.json").read_text()) == json.loads(json.dumps(result))
+    write_json(tmp_path / "bench.json", result)
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(result))
     speed = {name: part["images_per_second"] for name, part in result["parts"].items()}
     assert list(speed) == ["augment", "learn", "step", "ordinary"] and min(speed.values()) > 0
     for name, part in result["parts"].items():

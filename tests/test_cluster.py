@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from flow import planned, scl, snakemake
+from flow import planned, scl, snakemake, start_scl
 from folders import digits, mixed, tiny_settings
 
 from benchmarks.cli import main
@@ -175,7 +175,7 @@ def test_ctrl_c_and_the_same_command(here):
     """Stopped while it trains, the command goes on where it was and ends like one that nothing disturbed."""
     digits(here / "photos", 40, classes=False)
     command = ["cluster", "photos", "--clusters", "3", "--method", "scan", "--config", "tiny.yaml", "--epochs", "100"]
-    process = scl(here, *command, wait=False)
+    process = start_scl(here, *command)
     assert any(line.startswith("epoch 10/") for line in process.stderr)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=600)[1]

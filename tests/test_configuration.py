@@ -58,11 +58,11 @@ def test_a_merged_key_may_be_given_again(tmp_path):
 @pytest.mark.parametrize(
     "path,value,told",
     [
-        ("protocols", ["joint", "joint"], "protocols: ['joint', 'joint'] names one twice"),
+        ("protocols", ["joint", "joint"], "protocols: ['joint', 'joint'] has duplicates"),
         ("protocols", [], "protocols: must have at least 1 item"),
         ("benchmarks.digits.protocols", [], "benchmarks.digits.protocols: must have at least 1 item"),
-        ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: ['joint', 'joint'] names"),
-        ("seeds", [1, 1], "seeds: [1, 1] names one twice"),
+        ("benchmarks.digits.protocols", ["joint"] * 2, "benchmarks.digits.protocols: ['joint', 'joint'] has"),
+        ("seeds", [1, 1], "seeds: [1, 1] has duplicates"),
         ("benchmarks", {1: {"dataset": "digits"}}, "benchmarks.1: must be a string, got 1; write the name in quotes"),
         ("methods", {True: TINY_METHODS["random"]}, "methods.True: must be a string"),
         ("extends", ["a.yaml", "b.yaml"], "extends: expected the name of one file, got ['a.yaml', 'b.yaml']"),
@@ -85,7 +85,7 @@ def test_what_makes_no_sense_is_refused(path, value, told):
         (
             "methods.scan.training.epochs",
             0,
-            "methods.scan.training.epochs on digits: none given, but SCAN trains; say how",
+            "methods.scan.training.epochs on digits: none given, but SCAN trains; give",
         ),
         ("methods.scan.training", {}, "methods.scan.training.epochs on digits: none given, but SCAN trains"),
         (

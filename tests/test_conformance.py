@@ -112,7 +112,7 @@ def test_labels_cannot_be_opened(stage, verb, study, train_all, monkeypatch):
         np.load(labels)
 
     monkeypatch.setattr(find_class(config.method), verb, peek)
-    with pytest.raises(PermissionError, match="out of reach while a method trains"):
+    with pytest.raises(PermissionError, match="cannot be opened while a method trains"):
         train_all(s)
     assert len(attempts) == 1 and not (run.directory / "record.json").exists()
 

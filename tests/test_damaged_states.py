@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TINY_METHODS
+from flow import TINY
 
 from benchmarks.cli import main
 from benchmarks.datasets.prepare import prepare_for
@@ -115,16 +116,7 @@ STATES = list(states())
 def finished(tmp_path_factory):
     """(configuration, folder) of a study of SimCLR and SCAN that has run."""
     folder = tmp_path_factory.mktemp("finished")
-    mapping = {
-        "results": "results",
-        "data": "data",
-        "seeds": [0],
-        "protocols": ["joint"],
-        "benchmarks": {"tiny": {"dataset": "digits", "subset": 60, "size": 8}},
-        "network": {"width": 8, "layers": [1, 1, 1]},
-        "training": {"batch_size": 32, "curve_points": 1, "precision": "fp32"},
-        "methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")},
-    }
+    mapping = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "study.yaml").write_text(yaml.safe_dump(mapping))

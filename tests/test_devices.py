@@ -256,12 +256,12 @@ def test_a_gpu_that_torch_cannot_use_is_said_and_refused_where_one_is_required(m
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = []
-    assert gpu_lease.of_lease("GPU-a", report=said.append) == "cpu" and "cannot use it" in said[0]
+    assert gpu_lease.torch_device("GPU-a", report=said.append) == "cpu" and "cannot use it" in said[0]
     with pytest.raises(ValueError, match="GPU GPU-a is there, but torch"):
-        gpu_lease.of_lease("GPU-a", required=True)
-    assert gpu_lease.of_lease("", required=True, report=said.append) == "cpu" and len(said) == 1
+        gpu_lease.torch_device("GPU-a", required=True)
+    assert gpu_lease.torch_device("", required=True, report=said.append) == "cpu" and len(said) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert gpu_lease.of_lease("GPU-a") == "cuda"
+    assert gpu_lease.torch_device("GPU-a") == "cuda"
 
 
 def test_an_index_counts_as_nvidia_smi_does(tmp_path, driver):

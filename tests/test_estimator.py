@@ -1,8 +1,10 @@
 """`ImageClustering`: `scl cluster` in scikit-learn's manner."""
 
 import csv
+import doctest
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sklearn.utils import estimator_checks
 from benchmarks import ImageClustering
 from benchmarks.cli import main
 
+ROOT = Path(__file__).resolve().parent.parent
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 12, 8, 3), dtype=np.uint8)
 FITTING_NOTHING = (  # scikit-learn's checks that need no table of numbers as input
     "check_estimator_cloneable",
@@ -91,6 +94,16 @@ def test_it_does_what_the_command_does(tiny, tmp_path, monkeypatch):
     assert {name: k for name, (k, _) in content("array.npy-clusters/clusters.csv").items()} == dict(
         zip(map(str, range(40)), labels)
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/your-own.md"])
+def test_the_examples_of_the_documentation_run(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text().replace("```", "")  # a fence is not a part of the output before it
+    example = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_before_fit_there_is_nothing_to_predict(tiny):

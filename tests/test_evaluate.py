@@ -171,7 +171,7 @@ def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     spoil(run / name)
     with pytest.raises(
-        Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged. The same command makes it again"
+        Damaged, match=f"{name}: .*damaged.*; set aside as {name}.damaged, the same command recreates it"
     ):
         evaluate_run(run, data)
     assert {path.name for path in run.iterdir()} == {"assignments.npz", "record.json"} - {name} | {f"{name}.damaged"}
@@ -210,12 +210,12 @@ def test_labels_of_another_number_of_images_are_refused(tmp_path):
 def test_an_unfinished_run_is_not_evaluated(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (run / "record.json").unlink()
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="missing; train this run first"):
         evaluate_run(run, data)
 
 
-def test_a_description_that_is_cut_off_is_named_with_the_way_out(tmp_path):
+def test_a_truncated_benchmark_json_is_named_with_a_hint(tmp_path):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
     (data / "benchmark.json").write_text('{"prot')
-    with pytest.raises(ValueError, match="benchmark.json: damaged .not JSON.; .*prepares the benchmark again"):
+    with pytest.raises(ValueError, match="benchmark.json: damaged .not JSON.; rerun the study to prepare"):
         evaluate_run(run, data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scl.engine.label_guard import labels_out_of_reach
+from scl.engine.label_guard import forbid_label_access
 from scl.engine.seeding import Seeds, seed_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def test_no_file_grows_long():
 def test_labels_cannot_be_opened_while_training(tmp_path):
     path = tmp_path / "labels.npy"
     np.save(path, np.arange(3))
-    with labels_out_of_reach():
+    with forbid_label_access():
         for attempt in (
             lambda: np.load(path),
             lambda: np.load(path, mmap_mode="r"),
@@ -77,7 +77,7 @@ def test_labels_cannot_be_opened_while_training(tmp_path):
             path.read_bytes,
             lambda: np.memmap(path),
         ):
-            with pytest.raises(PermissionError, match="out of reach"):
+            with pytest.raises(PermissionError, match="cannot be opened"):
                 attempt()
         np.save(tmp_path / "other.npy", np.arange(3))
         assert len(np.load(tmp_path / "other.npy")) == 3

@@ -17,10 +17,10 @@ from conftest import TINY_METHODS
 from PIL import Image
 
 from baselines.simclr import SimCLR
-from scl.engine.label_guard import labels_out_of_reach
+from scl.engine.label_guard import forbid_label_access
 from scl.engine.train import train
 
-MESSAGE = "out of reach while a method trains"
+MESSAGE = "cannot be opened while a method trains"
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_labels_are_refused_however_they_are_opened(data, monkeypatch):
         lambda: open(path.parent / "labels_new.csv", "w"),
     ]
     for way in ways[:-1]:
-        with labels_out_of_reach():
+        with forbid_label_access():
             refused(way)
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         refused(*ways)
     assert np.load(path).tolist() == [0, 1]  # the guard is off, and nothing was written
 
@@ -88,7 +88,7 @@ def test_links_to_labels_are_refused(data, tmp_path):
     os.link(data / "one" / "labels.npy", tmp_path / "hard.npy")
     os.link(data / "two" / "labels.npy", tmp_path / "of another benchmark.npy")
     (tmp_path / "both.npy").symlink_to("hard.npy")
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         for name in (
             "alias.npy",
             "second.npy",
@@ -107,7 +107,7 @@ def test_names_of_images_are_refused(data):
     """They often hold the class: train/n01440764/x.JPEG."""
     path = data / "one" / "image_names.json"
     path.write_text("[]")
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         refused(path.read_text)
     assert path.read_text() == "[]"
 
@@ -118,7 +118,7 @@ def test_archives_are_refused(data, tmp_path):
     os.link(data / "archives" / "cifar-10-python.tar.gz", tmp_path / "hard")
     for name in ("x.tar", "x.tgz", "x.tar.xz", "x.tar.bz2", "X.ZIP"):
         (tmp_path / name).write_bytes(b"")
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         refused(
             lambda: tarfile.open(downloads / "cifar-10-python.tar.gz"),
             lambda: zipfile.ZipFile(tmp_path / "linked"),
@@ -134,7 +134,7 @@ def test_archives_are_refused(data, tmp_path):
 def test_scores_of_runs_are_refused(data, tmp_path):
     (path,) = (tmp_path / "results").rglob("metrics.json")
     (tmp_path / "m").symlink_to(path)
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         refused(path.read_text, (tmp_path / "m").read_text)
     assert path.read_text() == "{}"
 
@@ -146,7 +146,7 @@ def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "package.zip")])
     with zipfile.ZipFile(tmp_path / "package.zip", "w") as package:
         package.writestr("from_a_zip.py", "x = 3")
-    with labels_out_of_reach(data / "one"):
+    with forbid_label_access(data / "one"):
         import from_a_zip  # a package may be installed as a zip
 
         assert from_a_zip.x == 3 and len(np.load(data / "one" / "images.npy", mmap_mode="r")) == 2
@@ -172,8 +172,8 @@ def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
 
 def test_the_guard_is_off_afterwards_also_after_an_error(data):
     path = data / "one" / "labels.npy"
-    with pytest.raises(RuntimeError), labels_out_of_reach(data / "one"):
-        with labels_out_of_reach():
+    with pytest.raises(RuntimeError), forbid_label_access(data / "one"):
+        with forbid_label_access():
             refused(path.read_bytes)
         refused(path.read_bytes)
         raise RuntimeError
@@ -181,7 +181,7 @@ def test_the_guard_is_off_afterwards_also_after_an_error(data):
 
 
 def test_a_data_folder_that_is_not_there_does_not_matter(tmp_path):
-    with labels_out_of_reach(tmp_path / "none" / "such"):
+    with forbid_label_access(tmp_path / "none" / "such"):
         pass
 
 

@@ -51,7 +51,15 @@ def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
 
 def test_it_is_named_where_it_stands(own):
     _, plan = own
-    with pytest.raises(ValueError, match="'own_method.Random' stands elsewhere: name it 'baselines.controls.Random'"):
+    with pytest.raises(ValueError, match="'own_method.Random' is defined elsewhere; write 'baselines.controls.Random'"):
         check_methods(plan(own={"method": "own_method.Random"}))
-    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: no such file"):
+    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: No module"):
         plan(own={"method": "nowhere.at_all.Own"})
+
+
+def test_an_error_names_the_line_of_the_custom_file(own):
+    """Not the line of this project in which it was raised."""
+    path, plan = own
+    path.write_text("from scl.util.yaml_file import load_yaml\n\nload_yaml('missing.yaml')\n")
+    with pytest.raises(ValueError, match="own_method.py line 3: ValueError: missing.yaml: cannot read the file"):
+        plan()

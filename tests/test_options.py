@@ -22,7 +22,13 @@ def test_defaults_of_the_official_codes():
     }
     assert vars(SCAN.Options()) == {"neighbors": 20, "entropy_weight": 5.0, "projection_hidden": 512, "projection": 128}
     assert vars(SelfLabel.Options()) == {"threshold": 0.99, "balanced": True}
-    assert vars(PICA.Options()) == {"balance_weight": 2.0, "perturbations": 3, "overclusters": 70, "resize": None}
+    assert vars(PICA.Options()) == {
+        "balance_weight": 2.0,
+        "perturbations": 3,
+        "overclusters": 70,
+        "resize": None,
+        "sobel": False,
+    }
     assert vars(Pixels.Options()) == {"kmeans_restarts": 10}
 
 
@@ -47,6 +53,12 @@ def test_defaults_of_scl():
         "projection_norm": True,
         "kmeans_restarts": 10,
     }
+
+
+@pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
+def test_every_option_has_a_description(cls):
+    """The page of configuration keys is made of them."""
+    assert [name for name, field in cls.Options.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize(

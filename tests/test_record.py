@@ -152,11 +152,11 @@ def test_json_holds_numpy_scalars_and_null_for_what_is_not_finite(tmp_path):
 
 def test_yaml_is_rewritten_only_if_its_content_changes(tmp_path):
     path = tmp_path / "run.yaml"
-    assert io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
+    io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
     os.utime(path, (1, 1))
-    assert not io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
+    io.write_yaml_if_changed(path, {"b": 1, "a": [1, 2]})
     assert path.stat().st_mtime == 1
-    assert io.write_yaml_if_changed(path, {"b": 2, "a": [1, 2]})
+    io.write_yaml_if_changed(path, {"b": 2, "a": [1, 2]})
     assert path.stat().st_mtime > 1 and path.read_text().startswith("b: 2\n")
 
 
@@ -178,8 +178,9 @@ def checkout(tmp_path):
         return subprocess.run(command, check=True, capture_output=True, text=True)
 
     git("init", "--quiet")
-    (root / "method.py").write_text("a = 1\n")
-    git("add", "method.py")
+    (root / "scl").mkdir()
+    (root / "scl" / "method.py").write_text("a = 1\n")
+    git("add", "scl/method.py")
     git("commit", "--quiet", "-m", "first")
     git.root, git.head = root, git("rev-parse", "HEAD").stdout.strip()
     return git
@@ -190,8 +191,9 @@ def checkout(tmp_path):
     [
         ({}, False),
         ({"results/runs/x/metrics.json": "{}", "results/a.py": "", "notes.txt": "x", "docs/a.md": ""}, False),
-        ({"method.py": "a = 2\n"}, True),
-        ({"mine/new_method.py": ""}, True),
+        ({"my_method.py": "", "mine/new_method.py": ""}, False),  # their checksums are in the runs' settings
+        ({"scl/method.py": "a = 2\n"}, True),
+        ({"baselines/new_method.py": "", "benchmarks/datasets/new.py": ""}, True),
         ({"Snakefile": ""}, True),
     ],
 )
@@ -205,9 +207,14 @@ def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, chan
     assert (found["commit"], found["dirty"]) == (checkout.head, dirty)
 
 
+def test_provenance_is_of_the_whole_project():
+    """Not of the folder scl/ alone: an edit of a baseline counts too."""
+    assert provenance.ROOT == ROOT and (provenance.ROOT / "pyproject.toml").exists()
+
+
 def test_provenance_is_asked_once_a_process(checkout):
     before = provenance.provenance(checkout.root)
-    (checkout.root / "method.py").write_text("a = 3\n")
+    (checkout.root / "scl" / "method.py").write_text("a = 3\n")
     assert provenance.provenance(checkout.root) == before
 
 

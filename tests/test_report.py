@@ -25,7 +25,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks.report import figures
 from benchmarks.report.aggregate import aggregate
-from benchmarks.report.figures import _styles, curves_of, draw_curves, draw_scores, off_axis
+from benchmarks.report.figures import _styles, curve_of, draw_curves, draw_scores, off_axis
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import holm, paired_t
@@ -36,7 +36,7 @@ def study(tmp_path_factory):
     return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
 
 
-def cells_of(study):
+def groups_of(study):
     collect(study, partial(study))
     return aggregate(study, read_runs(partial(study)))
 
@@ -65,7 +65,9 @@ def test_p_is_adjusted_for_all_statements_of_the_study(study):
         for other in ("pixels", "simclr", "scan", "pica")
     ]
     adjusted = holm([paired_t(values) for values in differences])[6]  # digits, scan
-    line = next(line for line in claims_of(study).splitlines() if "SCL vs SCAN (clustering step) on digits" in line)
+    line = next(
+        line for line in claims_of(study).splitlines() if "digits (joint), SCL vs SCAN (clustering step)" in line
+    )
     assert f"{100 * np.mean(differences[6]):+.1f} points ACC" in line
     assert f"p = {adjusted:.3f}" in line and "n = 3" in line
 
@@ -80,7 +82,7 @@ def test_fewer_than_five_seeds_are_too_few_for_an_interval(tmp_path, count, inte
     study = Study(tmp_path / "s", benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
     text = claims_of(finish_all(study))
     assert len(re.findall(r"points ACC \[[+−][\d.]+, [+−][\d.]+\]", text)) == intervals
-    assert text.count("points ACC") == 4 and "fewer than 5 are too few for an interval" in text
+    assert text.count("points ACC") == 4 and "given from 5 seeds on" in text
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path):
@@ -89,15 +91,15 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 
 def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
     ours = 100 * np.mean([made_up(study.run("cifar10", "joint", "pica", seed), "nmi_geometric") for seed in (0, 1, 2)])
-    line = next(line for line in claims_of(study).splitlines() if line.startswith("- PICA on cifar10"))
-    assert f"NMI (geometric) {ours:.1f} here, 56.1 there" in line and "400 epochs there, 100 here" in line
+    line = next(line for line in claims_of(study).splitlines() if line.startswith("- cifar10 (joint), PICA"))
+    assert f"NMI (geometric) {ours:.1f} here, 56.1 published" in line and "400 epochs there, 100 here" in line
 
 
 def test_a_comparison_across_commits_carries_a_caution(tmp_path):
     study = finish_all(Study(tmp_path / "mixed", benchmarks={"digits": benchmark()}))
     change(study.run("digits", "joint", "pica", 0), "record.json", commit="feed")
     lines = [line for line in claims_of(study).splitlines() if "Caution" in line]
-    assert len(lines) == 1 and "PICA: seeds trained by different commits" in lines[0]
+    assert len(lines) == 1 and "Caution for PICA: seeds trained at different commits." in lines[0]
 
 
 # ---- figures ---------------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def drawn_points(panel):
 
 
 def test_scores_show_every_seed_and_the_published_value(study):
-    panel = draw_scores(study, cells_of(study)).axes[0]
+    panel = draw_scores(study, groups_of(study)).axes[0]
     values = drawn_points(panel)
     assert panel.get_title() == "cifar10 (joint)"
     for seed in study.seeds:
@@ -123,58 +125,58 @@ def test_scores_show_every_seed_and_the_published_value(study):
     assert any(np.isclose(values, 64.5))  # PICA's
 
 
-def test_a_part_of_the_seeds_is_named_not_drawn(tmp_path):
+def test_incomplete_seeds_are_named_not_drawn(tmp_path):
     study = troubled(tmp_path)
-    cells = cells_of(study)
-    panel = next(axes for axes in draw_scores(study, cells).axes if axes.get_title() == "digits (joint)")
+    groups = groups_of(study)
+    panel = next(axes for axes in draw_scores(study, groups).axes if axes.get_title() == "digits (joint)")
     assert "failed (2 of 3 done)" in [text.get_text() for text in panel.texts]
     assert not any(np.isclose(drawn_points(panel), 100 * made_up(study.run("digits", "joint", "pica", 0))))
-    panel = next(axes for axes in draw_curves(study, cells).axes if axes.get_title() == "digits (joint)")
+    panel = next(axes for axes in draw_curves(study, groups).axes if axes.get_title() == "digits (joint)")
     assert "PICA: failed (2 of 3 done)" in panel.get_xlabel()
     names = ["SimCLR + k-means", "SCAN (clustering step), after SimCLR", "SCL"]
     assert [line.get_label() for line in panel.lines] == names
 
 
-def test_what_lies_far_below_all_others_is_an_arrow_at_the_edge(tmp_path):
+def test_an_outlier_far_below_is_an_arrow_at_the_edge(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    panel = draw_scores(study, cells_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
+    panel = draw_scores(study, groups_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
     mean = 100 * np.mean([made_up(study.run("digits", "joint", "pixels", seed)) for seed in study.seeds])
     assert f"← {mean:.1f}" in [text.get_text() for text in panel.texts]
     assert panel.get_xlim()[0] > 60 and min(drawn_points(panel)) > 60
 
 
 def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_published_value(study):
-    cells = cells_of(study)
-    cells = cells[cells.benchmark == "digits"].set_index("stage", drop=False)
-    assert off_axis(cells) == "pixels"
-    assert off_axis(cells.drop("pixels")) is None
-    assert off_axis(cells.loc[["pixels", "scl"]]) is None
+    groups = groups_of(study)
+    groups = groups[groups.benchmark == "digits"].set_index("stage", drop=False)
+    assert off_axis(groups) == "pixels"
+    assert off_axis(groups.drop("pixels")) is None
+    assert off_axis(groups.loc[["pixels", "scl"]]) is None
     for stage, acc in (("pixels", 0.3), ("pica", 0.4)):
-        published = pd.Series({stage: SimpleNamespace(acc=acc)}, dtype=object).reindex(cells.index, fill_value=None)
-        assert off_axis(cells.assign(published=published.where(published.notna(), None))) is None
+        published = pd.Series({stage: SimpleNamespace(acc=acc)}, dtype=object).reindex(groups.index, fill_value=None)
+        assert off_axis(groups.assign(published=published.where(published.notna(), None))) is None
 
 
-def test_too_few_seeds_for_an_interval_are_said_and_none_is_drawn(tmp_path):
-    for count, said in ((4, True), (5, False)):
+def test_too_few_seeds_for_an_interval_draw_none_and_say_so(tmp_path):
+    for count, stated in ((4, True), (5, False)):
         study = Study(tmp_path / str(count), benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
-        figure = draw_scores(finish_all(study), cells_of(study))
-        assert ("too few for an interval" in figure.get_supxlabel()) == said
-        assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != said
+        figure = draw_scores(finish_all(study), groups_of(study))
+        assert ("too few for an interval" in figure.get_supxlabel()) == stated
+        assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != stated
 
 
 def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MOST_BANDS", 4)
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    figure = draw_curves(study, cells_of(study))
+    figure = draw_curves(study, groups_of(study))
     assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
     run = study.run("digits", "joint", "simclr", 0)  # with pixels given a curve there are five
     curve = json.loads((run.directory / "metrics.json").read_text())["per_epoch"]
     for seed in study.seeds:
         change(study.run("digits", "joint", "pixels", seed), "metrics.json", per_epoch=curve)
-    figure = draw_curves(study, cells_of(study))
+    figure = draw_curves(study, groups_of(study))
     assert len(figure.axes[0].lines) == 5 and len(figure.axes[0].collections) == 0
-    assert "no bands where there are more than 4 curves" in figure.get_suptitle()
-    assert "lowest to highest" not in figure.get_suptitle()
+    assert "no bands in panels of more than 4 curves" in figure.get_suptitle()
+    assert "minimum to maximum" not in figure.get_suptitle()
 
 
 def test_eighteen_stages_differ_in_color_and_marker_and_in_gray():
@@ -187,9 +189,9 @@ def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     kept = [{"epoch": epoch, "acc": 0.5, "nmi": 0.5, "ari": 0.5} for epoch in (20, 25, 100)]
     change(study.run("digits", "joint", "scl", 0), "metrics.json", per_epoch=kept)
-    cell = next(cell for cell in cells_of(study).itertuples() if cell.stage == "scl")
-    epochs, values = curves_of(study, cell)
-    assert epochs.tolist() == [20, 100] and values.shape == (3, 2) and values[0].tolist() == [0.5, 0.5]
+    group = next(group for group in groups_of(study).itertuples() if group.stage == "scl")
+    curve = curve_of(study, group)
+    assert curve.index.tolist() == [20, 100] and curve.shape == (2, 3) and curve.iloc[:, 0].tolist() == [50, 50]
 
 
 def texts_of(figure):
@@ -210,7 +212,7 @@ def test_nothing_is_cut_off_or_written_over(tmp_path, count):
     )
     write(study.run("benchmark-0", "joint", "pica", 2), "record.json", {})
     for draw in (draw_scores, draw_curves):
-        figure = draw(study, cells_of(study))
+        figure = draw(study, groups_of(study))
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts_of(figure)]
@@ -257,7 +259,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert "<script>" not in text and "&lt;script&gt;" in text and "http" not in re.sub('base64,[^"]*', "", text)
     for status, count in (("done", 58), ("failed", 1), ("missing", 1), ("skipped", 30)):
         assert text.count(f'class="status {status}"') == count
-    assert "fedcba9876 + changes" in text
+    assert "fedcba9876-dirty" in text
 
 
 @pytest.mark.parametrize("benchmarks", [{"digits": benchmark()}, {}])
@@ -267,4 +269,4 @@ def test_a_study_without_a_finished_run_gets_all_its_files(tmp_path, benchmarks)
         fail(run, "out of memory")
     text = page_of(study)
     assert ("out of memory" in text) == bool(benchmarks) and "base64" in text
-    assert "Runs: 0 of 15" in claims_of(study) if benchmarks else "No run is planned" in claims_of(study)
+    assert ("Runs: 0 of 15 done" if benchmarks else "No runs are planned") in claims_of(study)

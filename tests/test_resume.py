@@ -6,7 +6,6 @@ a real command; the others are forked from a server that has torch imported, whi
 
 import csv
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -19,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_METHODS
+from conftest import TINY_METHODS, flip_a_bit, tiny_mapping
+from forked import FORK
 
 from benchmarks import cli
 from benchmarks.study import load_study, write_plan
@@ -33,10 +33,6 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(
-    ["scl.engine.train", "scl.scl", "baselines.scan", "baselines.pica", "sklearn.cluster", "pytest"]
-)
 
 
 class Diverging(SCL):
@@ -56,16 +52,7 @@ def study_in(folder, digits, *stages, **changes):
     for stage, block in methods.items():
         block["training"] = {**block["training"], "epochs": 18 if stage == "scl" else 4}
         block.update(changes.get(stage, {}))
-    mapping = {
-        "results": str(folder),
-        "data": str(digits),
-        "seeds": [0],
-        "protocols": ["joint"],
-        "methods": methods,
-        "benchmarks": {"tiny-digits": {"dataset": "digits", "subset": 200, "size": 8}},
-        "network": {"width": 8, "layers": [1, 1, 1]},
-        "training": {"batch_size": 64, "curve_points": 3},
-    }
+    mapping = tiny_mapping(digits, folder, methods, training={"batch_size": 64, "curve_points": 3})
     study = load_study(mapping)
     write_plan(study, mapping)
     return [run.directory for run in study.runs()]
@@ -179,19 +166,13 @@ def test_sigterm_saves_and_the_same_command_resumes(digits, tmp_path, undisturbe
     assert_equal(run, undisturbed["scl"])
 
 
-def damage(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def test_a_damaged_checkpoint_costs_one_checkpoint(digits, tmp_path, undisturbed):
     [run] = study_in(tmp_path, digits, "scl")
     assert status_of(start([run], tmp_path / "log", 41)) == -signal.SIGKILL
-    damage(run / "checkpoint.pt")
+    flip_a_bit(run / "checkpoint.pt")
     assert status_of(start([run], tmp_path / "log")) == 0
     said = (tmp_path / "log").read_text()
-    assert "its checksum differs" in said and "going on from the previous checkpoint" in said
+    assert "its checksum differs" in said and "resuming from the previous checkpoint" in said
     assert_equal(run, undisturbed["scl"])
 
 

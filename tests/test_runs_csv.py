@@ -21,7 +21,7 @@ def row_at(study, *place):
     return SimpleNamespace(**row_of(study.run(*place), Survey(study)))
 
 
-def test_a_row_a_planned_run_with_its_numbers(study):
+def test_one_row_per_planned_run_with_its_numbers(study):
     rows = lines_of(collect(study, study.results))
     assert len(rows) == 2 * 5 * 3 and {row["status"] for row in rows.values()} == {"done"}
     row = rows["cifar10", "joint", "scl", 1]
@@ -30,7 +30,7 @@ def test_a_row_a_planned_run_with_its_numbers(study):
     assert float(row["peak_memory_mb"]) == 2500
 
 
-def test_the_chain_pays_for_the_stages_it_builds_on(study):
+def test_chain_seconds_include_upstream_stages(study):
     row = row_at(study, "cifar10", "joint", "scan", 1)
     assert (row.seconds, row.chain_seconds) == (901, 901 + 3001)
 
@@ -148,7 +148,7 @@ def test_a_run_stopped_half_way_is_called_interrupted(study):
     assert row_at(study, "cifar10", "joint", "scan", 1).reason == "interrupted"
 
 
-def test_a_failure_is_told_in_one_line(study):
+def test_a_failure_is_reported_in_one_line(study):
     remove(study, "record.json")
     fail(scan(study), "loss is\nnan", epoch=3, step=120, term="balance")
     row = row_at(study, "cifar10", "joint", "scan", 1)

@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_run_yaml_will_hold(scl):
     assert (status, error) == (0, "")
     study = load_study("mine.yaml")
     planned = config.complete(study.settings(study.run("tiny", "joint", "again", 4)))
-    assert yaml.safe_load(shown) == config.as_mapping(planned)
+    assert yaml.safe_load(shown) == planned.model_dump()
     assert planned.training.epochs == 2 and planned.options["temperature"] == 0.2
 
 
@@ -85,6 +85,5 @@ def test_a_run_that_is_not_planned_is_refused(scl):
     status, shown, error = scl("plan", "mine.yaml", "--show", "tiny/joint/agian")
     assert (status, shown) == (2, "")
     assert error.startswith(
-        "scl: error: --show: 'tiny/joint/agian' is no BENCHMARK/PROTOCOL/STAGE of this study "
-        "(did you mean 'tiny/joint/again'"
+        "scl: error: tiny/joint/agian: not a run of this study; give BENCHMARK/PROTOCOL/STAGE, such as tiny/joint/again"
     )

@@ -4,15 +4,13 @@ import json
 import shutil
 import signal
 
-import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import TINY_METHODS
-from flow import TINY, planned, scl, snakemake
+from flow import TINY, copy_of, outcome, planned, run_of, scl, snakemake, start_scl
 
 from benchmarks import single
-from benchmarks.study import load_study
+from benchmarks.study import find_run, load_study
 from scl.engine import gpu_lease
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
@@ -22,24 +20,8 @@ def write(folder, study):
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
 
-def run_by_hand(folder, stage, *flags, wait=True):
-    return scl(folder, "run", f"tiny/joint/{stage}/0", "--study", "study.yaml", "--gpus", "0", *flags, wait=wait)
-
-
-def run_of(folder, stage):
-    return folder / "results" / "runs" / "tiny" / "joint" / stage / "seed0"
-
-
-def outcome(run):
-    """Arrays, weights and scores that a run leaves behind, without times."""
-    with np.load(run / "assignments.npz") as file:
-        found = {name: file[name].tobytes() for name in file.files}
-    weights = torch.load(run / "weights.pt", weights_only=True)
-    return (
-        found
-        | {name: value.numpy().tobytes() for name, value in weights.items()}
-        | {"scores": json.loads((run / "metrics.json").read_text())["scores"]}
-    )
+def run_by_hand(folder, stage, how=scl):
+    return how(folder, "run", f"tiny/joint/{stage}/0", "--study", "study.yaml", "--gpus", "0")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +33,6 @@ def chain(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "results/runs/tiny/joint/selflabel/seed0/metrics.json\n"
     return folder
-
-
-def copy_of(chain, tmp_path):
-    return shutil.copytree(chain, tmp_path / "copy", copy_function=shutil.copy2)
 
 
 @pytest.mark.xdist_group("chain")
@@ -117,7 +95,7 @@ def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_pa
         (tmp_path / name).mkdir()
         write(tmp_path / name, STUDY | {"methods": STUDY["methods"] | {"simclr": long}})
     folder = tmp_path / "disturbed"
-    process = run_by_hand(folder, "scan", wait=False)
+    process = run_by_hand(folder, "scan", how=start_scl)
     assert any(line.startswith("epoch 15/") for line in process.stderr)
     process.send_signal(number)
     error = process.communicate(timeout=600)[1]
@@ -144,7 +122,7 @@ def test_a_run_that_fails_says_why(tmp_path):
 def test_a_benchmark_without_a_source_is_refused(tmp_path):
     study = load_study(STUDY | {"benchmarks": {"imagenet10": {}}, "results": str(tmp_path / "results")})
     with pytest.raises(ValueError, match="imagenet10: no ImageNet source"):
-        single.run_single(study, single.find_run(study, "imagenet10/joint/random/0"))
+        single.run_single(study, find_run(study, "imagenet10/joint/random/0"))
 
 
 def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_check_names_the_jobs_of_an_earlier_start(commands):
 
 def test_check_says_that_gpus_are_not_shared(commands):
     [line] = check(machine=study(runs_per_gpu=3))
-    assert "runs_per_gpu does not count here" in line
+    assert "runs_per_gpu has no effect" in line
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ from benchmarks.report.significance import (
 )
 
 
-def test_an_interval_needs_five_seeds_for_of_three_it_would_be_their_range():
+def test_an_interval_needs_five_seeds():
     values = [0.1, 0.4, 0.2, 0.9, 0.3]
     assert np.isnan(bootstrap_interval(values[:4])).all()
     low, high = bootstrap_interval(values)
     assert 0.1 < low < np.mean(values) < high < 0.9
 
 
-def test_the_bootstrap_has_a_generator_of_its_own():
+def test_the_bootstrap_has_a_separate_generator():
     values = [0.13, 0.41, 0.27, 0.93, 0.38]
     np.random.seed(1)
     first = bootstrap_interval(values)

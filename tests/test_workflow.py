@@ -75,7 +75,7 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
     assert f"b/{CIFAR100}" not in served and f"b/{TINY_IMAGENET}" not in served  # a cut connection is no reason
 
     tables = (tmp_path / "results" / "tables.md").read_text()
-    assert "Runs: 63 of 63 planned are done." in tables
+    assert "Runs: 63 of 63 done." in tables
     for protocol, benchmarks in (("joint", SIX), ("heldout", BOTH)):
         for benchmark in benchmarks:
             cells = column(tables, protocol, benchmark)

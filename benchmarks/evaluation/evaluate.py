@@ -1,7 +1,7 @@
 """From a run's assignments and the data set's labels to metrics.json: the step that sees labels.
 
-Nothing chosen here flows back: the scores are those of the last epoch; the curve and the best of its
-epochs by labels ("oracle") are for display only.
+Nothing flows back: the scores are those of the last epoch; the curve and its best epoch by labels ("oracle") are for
+display only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
-from scl.engine.artifacts import Record, damage, read
+from scl.engine.artifacts import damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
 
@@ -21,20 +21,18 @@ VERSION = 1  # raise when the scores of the same assignments change: finished ru
 def evaluate_run(directory, data_folder) -> Path:
     """Score the run in `directory` with the labels in `data_folder`; write and return its metrics.json.
 
-    Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images
-    without a label (-1) are left out and counted as "unlabeled". A data set without labels gets
-    "scores": null and a "reason". "of" says what was scored by which version, so that a metrics.json left over
-    from an earlier training is recognized (benchmarks.state).
+    Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images without a label
+    (-1) are left out and counted as "unlabeled"; without any label, "scores" is null and "reason" says so. "of" states
+    what was scored by which version, so that outdated metrics are recognized (benchmarks.state).
 
-    Raises ValueError if the run was made on other images than those in `data_folder` or evaluated others than its
-    protocol says, Damaged (with the file set aside) if a file of the run is not what training wrote.
+    Raises ValueError if the images of the run are not those in `data_folder` or not those of its protocol, Damaged
+    (with the file set aside) if a file of the run is not what training wrote.
     """
     directory, data_folder = Path(directory), Path(data_folder)
     record = read_record(directory)
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
-        raise ValueError(f"{directory} was trained on other images than those now in {data_folder} (checksums differ): "
-                         "prepare the benchmark as it was, or train the run again")  # fmt: skip
+        raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
     for name, problem in damage(directory, record, ("assignments.npz",)).items():
         raise set_aside(directory / name, problem)
     arrays = _arrays(directory / "assignments.npz")
@@ -55,27 +53,15 @@ def evaluate_run(directory, data_folder) -> Path:
     return directory / "metrics.json"
 
 
-def read_record(directory: Path) -> Record:
-    """The record of a finished run; Damaged (set aside, where it is there) if there is none."""
-    path = directory / "record.json"
-    try:
-        record = read(path, Record)
-    except Damaged as error:
-        raise set_aside(path, error) from None
-    if record is None:
-        raise Damaged(f"{path} is missing: the run is not finished: train it first")
-    return record
-
-
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
     with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+        arrays = dict(stored)
     count = len(arrays["rows"])
     shapes = {"assignments": (count,), "per_epoch": (len(arrays["epochs"]), count)}
     if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
-        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {count} rows and {len(arrays['epochs'])} "
-                         "epochs; train the run again")  # fmt: skip
+        sizes = f"{count} rows and {len(arrays['epochs'])} epochs"
+        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {sizes}; train the run again")
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
@@ -85,35 +71,35 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
     splits = [benchmark["splits"][name] for name in benchmark["protocols"][protocol]["assign"]]
     expected = np.concatenate([np.arange(start, stop) for start, stop in splits])
     if not np.array_equal(np.sort(rows), np.sort(expected)):
-        raise ValueError(f"{directory} assigned {len(rows)} images that are not the {len(expected)} of the {protocol} "
-                         f"protocol of {benchmark['name']}")  # fmt: skip
+        requested = f"the {len(expected)} of the {protocol} protocol of {benchmark['name']}"
+        raise ValueError(f"{directory}: its {len(rows)} assigned images are not {requested}; train the run again")
 
 
 def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
-    """The labels as they were prepared, None if there are none. Damaged if they are lost or changed: the mark of the
-    benchmark is then set aside too, so that it is prepared again."""
+    """The labels as prepared, None if there are none. Raises Damaged if they are missing or changed, with
+    benchmark.json set aside, so that the benchmark is prepared again."""
     path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not path.exists():
-        if listed:
-            set_aside(data_folder / "benchmark.json", "its labels are missing")
-            raise Damaged(f"{path} is missing though benchmark.json lists it: the same command prepares it again")
-        return None
+        if not listed:
+            return None
+        set_aside(data_folder / "benchmark.json", "its labels are missing")
+        raise Damaged(f"{path} is missing though benchmark.json lists it; the same command prepares it again")
     if listed and sha256(path) != listed:
-        damaged = set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
         set_aside(data_folder / "benchmark.json", "its labels are damaged")
-        raise damaged
+        raise set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
     labels = np.load(path, allow_pickle=False)
     if len(labels) != benchmark["count"]:
-        raise ValueError(f"{path} has {len(labels)} labels for {benchmark['count']} images")
+        raise ValueError(
+            f"{path} has {len(labels)} labels for {benchmark['count']} images; prepare the benchmark again"
+        )
     return labels
 
 
 def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
     labeled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
     if labels is None or not labeled.any():
-        return {"scores": None, "reason": "the data set has no labels", "per_epoch": []} | dict.fromkeys(
-            ("oracle", "neighbor_purity", "unlabeled")
-        )
+        empty = dict.fromkeys(("scores", "oracle", "neighbor_purity", "unlabeled"))
+        return empty | {"reason": "the data set has no labels", "per_epoch": []}
     truth = labels[arrays["rows"]][labeled]
     confidence = arrays["confidence"][labeled] if arrays["confidence"].size else None
     curve = []

@@ -13,22 +13,24 @@ from scipy.optimize import linear_sum_assignment
 def clustering_scores(labels, assignments, *, confidence=None, clusters: int | None = None) -> dict:
     """Scores of `assignments` (n cluster numbers, 0..K-1) given `labels` (n class numbers, 0..C-1).
 
-    `clusters` is K; without it, the largest assigned number + 1. K and C may differ and clusters may be
-    empty: ACC matches min(K, C) of them and the images of an unmatched cluster count as wrong.
-    `confidence` (n values) is only averaged.
+    `clusters` is K, by default the largest assigned number + 1. K and C may differ and clusters may be empty: ACC
+    matches min(K, C) of them, and the images of an unmatched cluster count as wrong. `confidence` (n values) is only
+    averaged.
 
-    Returns acc, nmi (arithmetic average of the two entropies), nmi_geometric (scikit-learn's default before
-    0.22, with which PICA's numbers were made), ari, clusters_used, largest_share, smallest_share (shares of
-    the n images, over all K clusters: an empty cluster has share 0), mean_confidence (None without one).
+    Returns acc, nmi (arithmetic mean of the two entropies), nmi_geometric (scikit-learn's default before 0.22, with
+    which PICA's numbers were made), ari, clusters_used, largest_share, smallest_share (of the n images, over all K
+    clusters: an empty cluster has share 0), mean_confidence (or None).
 
-    Raises ValueError for empty or unequal inputs, non-integers, an assignment outside 0..K-1, and a
-    negative label: -1 marks an image without a label, and which images count is the caller's decision.
+    Raises ValueError for empty or unequal inputs, non-integers, an assignment outside 0..K-1, and a negative label:
+    -1 marks an image without a label, and which images count is the caller's decision.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second: not at every import
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second to import
 
-    labels, assignments = _integers("labels", labels), _integers("assignments", assignments)
+    labels, assignments = np.asarray(labels), np.asarray(assignments)
     clusters = _check(labels, assignments, clusters)
-    sizes = np.bincount(assignments, minlength=clusters)
+    if confidence is not None and np.shape(confidence) != labels.shape:
+        raise ValueError(f"confidence must be {len(labels)} values, one per image, not {np.shape(confidence)}")
+    sizes = np.bincount(assignments.astype(np.int64), minlength=clusters)
     return {
         "acc": matched_accuracy(labels, assignments),
         "nmi": float(normalized_mutual_info_score(labels, assignments)),
@@ -37,7 +39,7 @@ def clustering_scores(labels, assignments, *, confidence=None, clusters: int | N
         "clusters_used": int((sizes > 0).sum()),
         "largest_share": float(sizes.max() / len(labels)),
         "smallest_share": float(sizes.min() / len(labels)),
-        "mean_confidence": _mean_confidence(confidence, len(labels)),
+        "mean_confidence": None if confidence is None else float(np.asarray(confidence, np.float64).mean()),
     }
 
 
@@ -51,16 +53,14 @@ def matched_accuracy(labels: np.ndarray, assignments: np.ndarray) -> float:
 
 
 def neighbor_purity(labels, neighbors, rows) -> float | None:
-    """Share of mined neighbors that have their image's label.
+    """Share of mined neighbors that have their image's label; None if no pair counts.
 
-    `labels` (N) of the whole data set, `rows` (m) the images whose neighbors were mined, as rows of the
-    data set, `neighbors` (m x k) also rows of the data set. An image listed as its own neighbor does not
-    count, nor does a pair with an unlabeled (-1) end. None if no pair is left.
+    `labels` (N) of the whole data set, `rows` (m) the images whose neighbors were mined and `neighbors` (m x k), both
+    as rows of the data set. An image listed as its own neighbor does not count, nor does an unlabeled (-1) image.
     """
-    labels, rows = np.asarray(labels), np.asarray(rows)
-    neighbors = np.asarray(neighbors)  # m x k
+    labels, rows, neighbors = np.asarray(labels), np.asarray(rows), np.asarray(neighbors)
     if neighbors.ndim != 2 or len(neighbors) != len(rows):
-        raise ValueError(f"neighbors must be {len(rows)} x k, one row per image; their shape is {neighbors.shape}")
+        raise ValueError(f"neighbors must be {len(rows)} x k, one row per image, not {neighbors.shape}")
     for name, index in (("rows", rows), ("neighbors", neighbors)):
         if index.size and (index.min() < 0 or index.max() >= len(labels)):
             raise ValueError(f"{name} point outside the {len(labels)} images of the data set")
@@ -69,38 +69,23 @@ def neighbor_purity(labels, neighbors, rows) -> float | None:
     return float((own == other)[counted].mean()) if counted.any() else None
 
 
-def _integers(name: str, values) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"{name} must be one number per image; their shape is {values.shape}")
-    if values.size and values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, not {values.dtype}")
-    return values.astype(np.int64)
-
-
 def _check(labels: np.ndarray, assignments: np.ndarray, clusters: int | None) -> int:
     """The number of clusters."""
+    for name, values in (("labels", labels), ("assignments", assignments)):
+        if values.ndim != 1:
+            raise ValueError(f"{name} must be one number per image; their shape is {values.shape}")
+        if values.size and values.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be integers, not {values.dtype}")
     if len(labels) != len(assignments):
         raise ValueError(f"{len(labels)} labels for {len(assignments)} assignments")
     if len(labels) == 0:
         raise ValueError("no image to score: labels and assignments are empty")
     if labels.min() < 0:
-        raise ValueError(f"{int((labels < 0).sum())} of {len(labels)} images have no label (-1): "
-                         "leave them out of both arrays first")  # fmt: skip
+        raise ValueError(f"{(labels < 0).sum()} of {len(labels)} images have no label (-1); leave them out")
     if assignments.min() < 0:
-        raise ValueError(f"cluster {int(assignments.min())} is negative: clusters are 0..K-1")
+        raise ValueError(f"cluster {assignments.min()} is negative; clusters are 0..K-1")
     used = int(assignments.max()) + 1
-    clusters = used if clusters is None else int(clusters)
+    clusters = used if clusters is None else clusters
     if used > clusters:
-        raise ValueError(f"an image is assigned to cluster {used - 1}, but there are only {clusters} clusters "
-                         f"(0..{clusters - 1})")  # fmt: skip
+        raise ValueError(f"cluster {used - 1}, but there are only {clusters} clusters (0..{clusters - 1})")
     return clusters
-
-
-def _mean_confidence(confidence, count: int) -> float | None:
-    if confidence is None:
-        return None
-    confidence = np.asarray(confidence, dtype=np.float64)
-    if confidence.shape != (count,):
-        raise ValueError(f"confidence must be {count} values, one per image; its shape is {confidence.shape}")
-    return float(confidence.mean())

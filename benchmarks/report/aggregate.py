@@ -1,4 +1,4 @@
-"""The cells of the tables: the runs of one method on one benchmark under one protocol, over the seeds."""
+"""Groups of runs: the seeds of one method on one benchmark under one protocol, summarized in one row each."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ from benchmarks.report.published import published_for
 KEYS = ["protocol", "benchmark", "stage"]
 SCORES = ("acc", "nmi", "nmi_geometric", "ari", "oracle_acc")
 MINIMUM_FOR_INTERVAL = 5  # the bootstrap of 2 or 3 values only gives their range; see bootstrap_interval
-MARKS = {
-    "a": "seeds trained by different commits",
-    "c": "trained with uncommitted changes of the code",
-    "d": "not all runs on this benchmark used the same images",
-    "e": "seeds, or attempts at one, trained on different devices, in different precisions, by different versions of "
-    "PyTorch or, on a CPU, with different numbers of threads",
-    "f": "an earlier attempt, or a stage that it builds on, was trained by another commit",
+FOOTNOTES = {
+    "a": "seeds trained at different commits",
+    "b": "trained with uncommitted code changes",
+    "c": "runs on this benchmark used different images",
+    "d": "seeds or resumed attempts differ in device, precision, PyTorch version, or number of CPU threads",
+    "e": "an earlier attempt or an upstream stage was trained at another commit",
 }
 
 
 def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, protocol by protocol in the order of `runs`, and what its runs have in common.
+    """One row per group of KEYS, protocol by protocol in the order of `runs`.
 
-    planned and n count seeds, planned and done. Scores (SCORES, their deviations `<score>_sd` with n - 1, the interval
-    acc_low .. acc_high) and mean times are NaN unless every planned seed has them: a part is never averaged.
-    Epochs of the done runs (mean, fewest, most) are 0 without any. absence
-    says why there is no ACC, accuracies are those of the seeds, marks letters of MARKS, published what others report.
+    planned and n count the seeds planned and done. Scores (SCORES, their standard deviations `<score>_sd` with n - 1,
+    the interval acc_low .. acc_high) and mean times are NaN unless every planned seed has them: incomplete groups are
+    never averaged. epochs, min_epochs and max_epochs are over the done runs, 0 without any. absence says why there is
+    no ACC; accuracies maps seed to ACC; footnotes holds keys of FOOTNOTES; published is the published result or None.
     """
     runs = runs.iloc[pd.factorize(runs.protocol)[0].argsort(kind="stable")]
     done = runs[runs.status == "done"]
     images = done.groupby(KEYS[:2]).images_sha256.nunique()
-    groups = runs.groupby(KEYS, sort=False)
-    cells = groups.agg(title=("method", "first"), planned=("status", "size"), peak_memory=("peak_memory_mb", "max"),
-                       epochs=("epochs", "mean"), first_epochs=("epochs", "min"), last_epochs=("epochs", "max"),
-                       seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"))  # fmt: skip
-    cells["n"] = [int((group.status == "done").sum()) for _, group in groups]
-    cells["accuracies"] = [cast(Any, group.set_index("seed").acc.dropna().to_dict()) for _, group in groups]
-    cells["absence"] = [absence(group) for _, group in groups]
-    cells["marks"] = [marks(group[group.status == "done"], images.get(key[:2], 0) > 1) for key, group in groups]
-    cells["published"] = [published_for(study, *key) for key in cells.index]
-    counts, times = ["epochs", "first_epochs", "last_epochs"], ["seconds", "chain_seconds"]
-    cells[counts] = cells[counts].fillna(0)
-    cells[times] = cells[times].where(cells.n == cells.planned)
+    by_group = runs.groupby(KEYS, sort=False)
+    groups = by_group.agg(
+        title=("method", "first"), planned=("status", "size"), peak_memory=("peak_memory_mb", "max"),
+        epochs=("epochs", "mean"), min_epochs=("epochs", "min"), max_epochs=("epochs", "max"),
+        seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"),
+        n=("status", lambda status: (status == "done").sum()),
+    )  # fmt: skip
+    groups["accuracies"] = [cast(Any, group.set_index("seed").acc.dropna().to_dict()) for _, group in by_group]
+    groups["absence"] = [absence(group) for _, group in by_group]
+    groups["footnotes"] = [
+        footnotes(group[group.status == "done"], images.get(key[:2], 0) > 1) for key, group in by_group
+    ]
+    groups["published"] = [published_for(study, *key) for key in groups.index]
+    counts, times = ["epochs", "min_epochs", "max_epochs"], ["seconds", "chain_seconds"]
+    groups[counts] = groups[counts].fillna(0)
+    groups[times] = groups[times].where(groups.n == groups.planned)
     for score in SCORES:
-        whole = (cells.absence == "") & (groups[score].count() == cells.planned)
-        cells[score], cells[f"{score}_sd"] = groups[score].mean().where(whole), groups[score].std().where(whole)
-    intervals = [bootstrap_interval(list(found.values())) for found in cells.accuracies]
-    for i, name in enumerate(("acc_low", "acc_high")):
-        cells[name] = pd.Series([found[i] for found in intervals], cells.index, dtype=float).where(cells.acc.notna())
-    return cells.reset_index()
+        complete = (groups.absence == "") & (by_group[score].count() == groups.planned)
+        groups[score] = by_group[score].mean().where(complete)
+        groups[f"{score}_sd"] = by_group[score].std().where(complete)
+    intervals = [bootstrap_interval(list(values.values())) for values in groups.accuracies]
+    bounds = pd.DataFrame(intervals, groups.index, ["acc_low", "acc_high"], dtype=float)
+    return groups.join(bounds.where(groups.acc.notna())).reset_index()
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
-    """The rows, each with the columns as attributes, whose types pandas cannot know."""
+    """The rows, with the columns as attributes, typed as Any because pandas cannot know their types."""
     return table.itertuples()
 
 
 def absence(group: pd.DataFrame) -> str:
-    """Why the runs of a cell have no mean to print; "" if they have one."""
+    """Why a group has no mean to print; "" if it has one."""
     counts = group.status.value_counts()
     done = counts.get("done", 0)
     if counts.get("skipped") == len(group):
@@ -73,22 +76,22 @@ def absence(group: pd.DataFrame) -> str:
     return "" if group.acc.notna().any() else "no labels"
 
 
-def marks(done: pd.DataFrame, images_differ: bool) -> str:
-    """Letters of MARKS that hold for the finished runs of a cell."""
+def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
+    """The keys of FOOTNOTES that apply to the done runs of a group."""
 
     def differ(rows: pd.DataFrame, *names: str) -> bool:
         return len(rows[list(names)].drop_duplicates()) > 1
 
-    holds = {
+    applies = {
         "a": differ(done, "commit"),
-        "c": done.dirty.any(),
-        "d": images_differ and len(done),
-        "e": differ(done, "device", "precision", "torch")
+        "b": done.dirty.any(),
+        "c": images_differ and len(done),
+        "d": differ(done, "device", "precision", "torch")
         or (done.other_devices != "").any()
-        or differ(done[on_cpu(done)], "threads"),  # on a GPU the threads of the CPU change no result
-        "f": (done.other_commits != "").any(),
+        or differ(done[on_cpu(done)], "threads"),  # the number of CPU threads changes no result on a GPU
+        "e": (done.other_commits != "").any(),
     }
-    return "".join(letter for letter in MARKS if holds[letter])
+    return "".join(letter for letter in FOOTNOTES if applies[letter])
 
 
 def on_cpu(runs: pd.DataFrame) -> pd.Series:
@@ -97,15 +100,16 @@ def on_cpu(runs: pd.DataFrame) -> pd.Series:
 
 
 def bootstrap_interval(values, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), with its own generator.
+    """95 % percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), with a separate generator.
 
-    (NaN, NaN) below MINIMUM_FOR_INTERVAL values. With few values it is too narrow: for normal ones it covers the true
-    mean in 51, 75, 81, 85, 87 and 91 % of the cases at n = 2, 3, 4, 5, 6 and 10, not in 95 % (simulated), and of 2 or
-    3 it is nothing but the lowest and the highest. It shows the spread of the seeds; significance.py decides.
+    (NaN, NaN) below MINIMUM_FOR_INTERVAL values. It is too narrow for few values: for normal ones it covers the true
+    mean in 51, 75, 81, 85, 87 and 91 % of the cases at n = 2, 3, 4, 5, 6 and 10 (simulated). It shows the spread of
+    the seeds; significance.py decides.
     """
     if len(values) < MINIMUM_FOR_INTERVAL:
         return float("nan"), float("nan")
-    found = stats.bootstrap((np.asarray(values, dtype=float),), np.mean, n_resamples=10_000, method="percentile",
-                            rng=np.random.default_rng(seed))  # fmt: skip
-    low, high = map(float, found.confidence_interval)
+    rng = np.random.default_rng(seed)
+    sample = (np.asarray(values, dtype=float),)
+    result = stats.bootstrap(sample, np.mean, n_resamples=10_000, method="percentile", rng=rng)
+    low, high = map(float, result.confidence_interval)
     return low, high

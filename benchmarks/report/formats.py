@@ -1,4 +1,4 @@
-"""Numbers as text, and text as Markdown, LaTeX or HTML.
+"""Numbers as text, and text escaped for Markdown, LaTeX, and HTML.
 
 Names, devices and messages come from files that anybody may have made: the escape functions keep them from becoming
 markup or another line.
@@ -13,32 +13,32 @@ import pandas as pd
 
 from scl.util.text import printable
 
-LATEX = {
+LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
     "±": r"$\pm$", "–": "--", "−": "$-$", "≤": r"$\le$",
-}  # fmt: skip
+})  # fmt: skip
 MARKDOWN = re.compile(
-    r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # tags, entities
+    r"<(?=[A-Za-z/!?]|$)|&(?=#?\w+;|$)"  # tags, entities
     r"|[\\`*~$|]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it means nothing
-    r"|\](?=[(\[:])|\[(?=\^)|^\["  # links, their definitions, footnotes, boxes to tick
+    r"|\](?=[(\[:]|$)|\[(?=\^)|^\["  # links, their definitions, footnotes, boxes to tick
     r"|:(?=//)|(?<=\bwww)\."  # which GitHub makes links of by itself
     r"|^>|^#+(?=\s|$)|^[-+=](?=[\s=-]|$)|^\d+[.)](?=\s|$)"  # quotations, headings, lists, rules
 )
 
 
 def number(mean: float, sd: float = float("nan"), *, signed: bool = False) -> str:
-    """'64.5 ± 1.2' from fractions; without ± for one seed; '–' for none."""
+    """'64.5 ± 1.2' from fractions; without ± for one seed; '–' for none. signed: a difference, such as '+3.2 ± 0.4'."""
     if pd.isna(mean):
         return "–"
-    text = points(mean) if signed else f"{100 * mean:.1f}".replace("-", "−")
+    text = format(100 * mean, "+z.1f" if signed else "z.1f").replace("-", "−")  # z: no "-0.0"
     return text if pd.isna(sd) else f"{text} ± {100 * sd:.1f}"
 
 
 def points(fraction: float) -> str:
-    """'+3.2', '−0.4': a difference of scores in points (hundredths)."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    """'+3.2', '−0.4': a difference of scores in percentage points."""
+    return number(fraction, signed=True)
 
 
 def p_value(p: float) -> str:
@@ -74,7 +74,7 @@ def code(text) -> str:
 def escape_latex(text) -> str:
     """Plain text for LaTeX. A [ or * at the start would belong to the end of the row before it."""
     text = one_line(text)
-    return ("{}" if text[:1] in ("[", "*") else "") + "".join(LATEX.get(character, character) for character in text)
+    return ("{}" if text[:1] in ("[", "*") else "") + text.translate(LATEX)
 
 
 def escape_html(text) -> str:

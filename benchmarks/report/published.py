@@ -1,8 +1,4 @@
-"""Values that others published, beside ours: published.csv of this package.
-
-Its `method` is the class that implements the same method here; a value is shown only beside runs of that
-class, under the same protocol, on the whole of the same data set, with as many clusters as it has classes.
-"""
+"""Published results: the rows of published.csv, each for the class that implements the same method here."""
 
 from __future__ import annotations
 
@@ -13,9 +9,10 @@ import pandas as pd
 
 from benchmarks.datasets.catalog import dataset_named
 
+STATISTICS = {"mean": "mean over runs", "best": "best run, here compared with a mean", "single": "single value"}
 RECONSTRUCTED = {
-    "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022); no number "
-    "of the paper is known to this project, so none stands beside it."
+    "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022), whose reported numbers "
+    "were not available for comparison."
 }
 
 
@@ -29,11 +26,22 @@ def load_published() -> list:
 
 
 def published_for(study, protocol: str, benchmark: str, stage: str):
-    """The published result to set beside a cell: a mean over runs if there is one, else the best run; else None."""
+    """The published result for a group: a mean over runs if there is one, else the best run, else None.
+
+    Only for the same class and protocol, on the complete data set, with as many clusters as it has classes.
+    """
     block = study.benchmarks[benchmark]
     dataset = block.dataset or benchmark
     if block.subset or (block.clusters and block.clusters != dataset_named(dataset).clusters):
         return None
-    wanted = (study.methods[stage].method, protocol, dataset)
-    found = [entry for entry in load_published() if (entry.method, entry.protocol, entry.benchmark) == wanted]
-    return min(found, key=lambda entry: entry.statistic != "mean", default=None)
+    requested = (study.methods[stage].method, protocol, dataset)
+    matches = [entry for entry in load_published() if (entry.method, entry.protocol, entry.benchmark) == requested]
+    return min(matches, key=lambda entry: entry.statistic != "mean", default=None)
+
+
+def published_scores(group) -> list[tuple[str, float, float]]:
+    """(name, score here, published score) of each score that was published; NMI with the average of the source."""
+    source = group.published
+    nmi = ("NMI (geometric)", group.nmi_geometric) if source.nmi_average == "geometric" else ("NMI", group.nmi)
+    scores = [("ACC", group.acc, source.acc), (*nmi, source.nmi), ("ARI", group.ari, source.ari)]
+    return [score for score in scores if not pd.isna(score[1] - score[2])]

@@ -2,8 +2,8 @@
 
 Two tests of the differences: Student's paired t (assumes that they are about normal) and the exact sign-flip
 permutation test (Fisher 1935; Good 2005, section 3), which assumes only that they are symmetric around 0 if the methods
-are equal, but cannot go below 2 / 2^n. Paired tests over seeds follow Bouthillier et al., "Accounting for variance in
-machine learning benchmarks" (MLSys 2021). A handful of seeds is a small sample: what n cannot carry is NaN.
+are equal, but whose p is at least 2 / 2^n. Paired tests over seeds follow Bouthillier et al., "Accounting for variance
+in machine learning benchmarks" (MLSys 2021). What n seeds are too few for is NaN.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from scipy import stats
 from benchmarks.report.aggregate import KEYS, bootstrap_interval, rows_of
 
 LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
-MINIMUM_SEEDS = 3  # a test of fewer differences is not worth printing: t has 1 degree of freedom at n = 2
+MINIMUM_SEEDS = 3  # for a test: at n = 2, t has 1 degree of freedom
 MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p_t", "p_exact")
 
 
-def comparisons(study, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell (of `aggregate`) and the reference's on the same benchmark; none without a reference.
+def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """One row per group (of `aggregate`) and the reference's on the same benchmark; none without a reference.
 
-    title is that of the other, reference and other are the cells; absence says why they are not compared. n, acc,
+    reference and other are the groups, title is that of the other; absence says why they are not compared. n, acc,
     acc_sd, low, high, nmi, ari: of the differences, reference minus other, over the seeds. p_t and p_exact: of ACC,
     two-sided; p: p_t adjusted by Holm's method over all rows; verdict: on "the reference is better".
     """
-    found, groups = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
-    for (protocol, benchmark), group in cells.groupby(KEYS[:2], sort=False):
-        by_stage = {cell.stage: cell for cell in rows_of(group)}
-        reference = by_stage.pop(study.reference, None)
-        for stage, other in by_stage.items() if reference else ():
-            place = (protocol, benchmark, stage, other.title, reference, other)
-            absent = next((f"{cell.title}: {cell.absence}" for cell in (reference, other) if cell.absence), "")
-            both = (groups[protocol, benchmark, name] for name in (study.reference, stage))
-            found.append((*place, absent, *([math.nan] * len(MEASURED) if absent else difference(*both))))
-    pairs = pd.DataFrame(found, columns=[*KEYS, "title", "reference", "other", "absence", *MEASURED])
+    rows, scores = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
+    for (protocol, benchmark), part in groups.groupby(KEYS[:2], sort=False):
+        others = {group.stage: group for group in rows_of(part)}
+        reference = others.pop(study.reference, None)
+        for stage, other in others.items() if reference else ():
+            absent = next((f"{group.title}: {group.absence}" for group in (reference, other) if group.absence), "")
+            both = (scores[protocol, benchmark, name] for name in (study.reference, stage))
+            measured = [math.nan] * len(MEASURED) if absent else difference(*both)
+            rows.append((protocol, benchmark, stage, other.title, reference, other, absent, *measured))
+    pairs = pd.DataFrame(rows, columns=[*KEYS, "title", "reference", "other", "absence", *MEASURED])
     tested = pairs.p_t.dropna()
     pairs["p"] = pd.Series(holm(tested), tested.index, dtype=float)
-    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact)
-                        for pair in rows_of(pairs)]  # fmt: skip
+    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact) for pair in rows_of(pairs)]
     return pairs
 
 
 def difference(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, ...]:
-    """MEASURED of two methods' scores (acc, nmi, ari, indexed by seed), over the seeds of both: first minus second."""
+    """MEASURED: first minus second over the seeds that both have. Scores: acc, nmi, ari, indexed by seed."""
     scores = ["acc", "nmi", "ari"]
     change = (first[scores] - second[scores]).dropna(subset="acc")
     acc, enough = change.acc, len(change) >= MINIMUM_SEEDS
@@ -57,7 +56,7 @@ def difference(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, ...]:
 def paired_t(differences) -> float:
     """Two-sided p of Student's t for paired values (Student 1908).
 
-    Equal differences leave t undefined (two methods that ignore the seed): the exact test stands in.
+    Equal differences leave t undefined (two methods that ignore the seed): the exact test replaces it.
     """
     if np.ptp(differences) <= 1e-12:
         return sign_flip(differences)
@@ -75,8 +74,9 @@ def sign_flip(differences) -> float:
     def total(values, axis):
         return values.sum(axis=axis).round(9)  # ties count, despite rounding
 
-    test = stats.permutation_test((scaled,), total, permutation_type="samples", vectorized=True, n_resamples=100_000,
-                                  rng=np.random.default_rng(0))  # fmt: skip
+    test = stats.permutation_test(
+        (scaled,), total, permutation_type="samples", n_resamples=100_000, rng=np.random.default_rng(0)
+    )
     return float(test.pvalue)
 
 
@@ -94,14 +94,14 @@ def smallest_p(n: int) -> float:
 
 
 def seeds_for_sign_flip(level: float = LEVEL) -> int:
-    """How many seeds the exact test needs before it can reach `level` (6 for 0.05)."""
+    """The number of seeds from which the exact test can reach `level` (6 for 0.05)."""
     return math.ceil(math.log2(2 / level))
 
 
 def verdict(mean: float, n: int, p: float, p_exact: float, *, level: float = LEVEL) -> str:
-    """What a mean difference over n seeds says on "the first is better": p of the paired t, adjusted, decides.
+    """Whether a mean difference over n seeds supports "the first is better"; the adjusted p of the paired t decides.
 
-    Where n is too small for the exact test to agree or disagree, the words say so.
+    Says so where the exact test disagrees or n is too small for it.
     """
     if math.isnan(p):
         return f"too few seeds ({n}; a test needs {MINIMUM_SEEDS})"

@@ -1,6 +1,6 @@
-"""What the tables of a study say, as data: what the runs scored, with all that is needed to judge the numbers.
+"""The tables of a study as data: groups of runs (aggregate.py) as text cells, with the notes below each table.
 
-All texts are plain: render.py and its templates escape them for Markdown, LaTeX and HTML.
+All texts are plain: render.py and its templates escape them for Markdown, LaTeX, and HTML.
 """
 
 from __future__ import annotations
@@ -11,73 +11,59 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from benchmarks.report.aggregate import KEYS, MARKS, MINIMUM_FOR_INTERVAL, on_cpu, rows_of
+from benchmarks.report.aggregate import FOOTNOTES, KEYS, MINIMUM_FOR_INTERVAL, on_cpu, rows_of
 from benchmarks.report.formats import memory, number, p_value
-from benchmarks.report.published import RECONSTRUCTED
+from benchmarks.report.published import RECONSTRUCTED, STATISTICS
 from scl.util.text import duration
 
-PROTOCOLS = {
-    "joint": "trained and evaluated on the same images",
-    "heldout": "trained on the training images, evaluated on the test images",
-}
-EXPLAINED = [
-    "Scores in percent: ACC by optimal one-to-one matching, NMI with the arithmetic mean of the entropies, ARI. Mean "
-    "over n seeds ± standard deviation (n - 1); a part of the planned seeds is never averaged.",
-    'The evaluated model is that of the last epoch. No label is read before it is trained; "oracle" is the ACC of the '
-    "best of the few epochs whose assignments are kept (those of the curves), which only labels can tell.",
-    "Time a run: training and assignment of one seed, with the stages it builds on; epochs and the time of one: of the "
-    "stage alone, what comes before and after its epochs included; both times means over the seeds. "
-    "Memory: peak, largest of the seeds; of the device on a GPU, of the process on a CPU.",
-]
 DIFFERENCES = (
-    "Mean of the differences over the seeds ± standard deviation (n - 1); p: paired t-test, two-sided, adjusted by "
-    f"Holm's method over all comparisons of the study. claims.md has the intervals, from {MINIMUM_FOR_INTERVAL} seeds "
-    "on."
+    "Mean ± standard deviation (n − 1) of the differences per seed; p: two-sided paired t-test, Holm-corrected over "
+    f"all comparisons of the study. Intervals are in claims.md, from {MINIMUM_FOR_INTERVAL} seeds on."
 )
 
 
-class Text(NamedTuple):
-    """What a cell of a table says, and the letters of its footnotes."""
+class Cell(NamedTuple):
+    """The text of a table cell and the letters of its footnotes."""
 
     text: str
-    marks: str = ""
+    footnotes: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, columns (the first is the name of the row), rows of as many texts, and notes below."""
+    """A caption, column names (the first names the rows), rows of one cell per column, and notes below."""
 
     caption: str
-    columns: tuple[str, ...]
-    rows: list[tuple[Text, ...]]
-    notes: tuple[str, ...] = ()
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]
 
     @property
-    def marks(self) -> dict[str, str]:
-        """The footnotes in use: letter -> what it means."""
-        used = {letter for row in self.rows for cell in row for letter in cell.marks}
-        return {letter: meaning for letter, meaning in MARKS.items() if letter in used}
+    def footnotes(self) -> dict[str, str]:
+        """The footnotes in use: letter -> meaning."""
+        used = {letter for row in self.rows for cell in row for letter in cell.footnotes}
+        return {letter: meaning for letter, meaning in FOOTNOTES.items() if letter in used}
 
 
 def header(study, runs: pd.DataFrame) -> list[str]:
-    """What all tables of a study have in common, one statement a line."""
+    """What all tables of a study have in common, one statement per line."""
     counts = runs.status.value_counts()
     others = ", ".join(f"{counts[name]} {name}" for name in ("failed", "missing", "skipped") if name in counts)
-    lines = [f"Runs: {counts.get('done', 0)} of {len(runs)} planned are done{others and f'; {others}'}."]
+    lines = [f"Runs: {counts.get('done', 0)} of {len(runs)} done{others and f'; {others}'}."]
     if runs.empty:
-        lines = ["No run is planned: the study names no benchmark, method or seed."]
+        lines = ["No runs are planned: the study has no benchmark, method, or seed."]
     lines += [f"Not run: {name} ({reason})." for name, reason in study.skipped.items()]
     done = runs[runs.status == "done"]
     if len(done):
+        cpu = on_cpu(done)
         commits = done.commit.str[:10] + done.dirty.map({True: " with uncommitted changes", False: ""})
         threads = ", " + done.threads.astype(str) + (done.threads > 1).map({True: " threads", False: " thread"})
-        cpu = on_cpu(done)
         devices = done.device + threads.where(cpu, "")
         hours = {"GPU": done.seconds[~cpu].sum() / 3600, "CPU": done.seconds[cpu].sum() / 3600}
         spent = ", ".join(f"{value:.2f} {kind}-hours" for kind, value in hours.items() if value)
-        lines += [f"Commit: {_counted(commits)}. Device: {_counted(devices)}. PyTorch: {_counted(done.torch)}.",
-                  f"Training and assignment of all runs together: {spent}."]  # fmt: skip
-    return lines + EXPLAINED
+        lines.append(f"Commit: {_counted(commits)}. Device: {_counted(devices)}. PyTorch: {_counted(done.torch)}.")
+        lines.append(f"Total time for training and assignment: {spent}.")
+    return lines
 
 
 def _counted(values: pd.Series) -> str:
@@ -88,114 +74,103 @@ def _counted(values: pd.Series) -> str:
 
 
 def origins(study) -> list[str]:
-    """What the configuration says on the origin of each method's settings."""
-    return [f"{block.title or stage}: {' '.join(study.origin(stage).split())}" for stage, block in study.methods.items()
-            if study.origin(stage)]  # fmt: skip
+    """Where the settings of each method come from, as the configuration states it."""
+    texts = [(block.title or stage, " ".join(study.origin(stage).split())) for stage, block in study.methods.items()]
+    return [f"{title}: {text}" for title, text in texts if text]
 
 
-def tables_by_protocol(study, runs: pd.DataFrame, cells: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, list[Table]]:
-    """All tables: for each protocol ACC over all benchmarks, each benchmark in full, and the differences."""
-    groups, found = dict(iter(runs.groupby(KEYS))), {}
-    for protocol, part in cast(Any, cells.groupby("protocol", sort=False)):
-        found[protocol] = [_overview(protocol, part)] if part.benchmark.nunique() > 1 else []
+def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, list[Table]]:
+    """For each protocol: ACC on all benchmarks, one table per benchmark, and the differences to the reference."""
+    found: dict[str, list[Table]] = {}
+    runs_by_group = dict(iter(runs.groupby(KEYS)))
+    for protocol, part in cast(Any, groups.groupby("protocol", sort=False)):
         ran = part[~part.benchmark.isin(list(study.skipped))]
-        found[protocol] += [_detail(study, group, groups) for _, group in ran.groupby("benchmark", sort=False)]
-        own = pairs[pairs.protocol == protocol]
-        if (own.absence == "").any():
-            found[protocol].append(_differences(own, ran))
-    return found
+        compared = pairs[pairs.protocol == protocol]
+        found[protocol] = tables = []
+        if part.benchmark.nunique() > 1:
+            seeds = f", n = {part.planned.iloc[0]} seeds" if part.planned.nunique() == 1 else ""
+            tables.append(_by_benchmark(f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
+        tables += [_by_method(study, group, runs_by_group) for _, group in ran.groupby("benchmark", sort=False)]
+        if (compared.absence == "").any():
+            caption = f"ACC difference to {compared.reference.iloc[0].title} in percentage points ({protocol})"
+            tables.append(_by_benchmark(caption, compared, ran, _difference, DIFFERENCES))
+    return {protocol: tables for protocol, tables in found.items() if tables}
 
 
-def _overview(protocol: str, cells: pd.DataFrame) -> Table:
-    benchmarks = list(cells.benchmark.unique())
-    seeds = f", n = {cells.planned.iloc[0]} seeds" if cells.planned.nunique() == 1 else ""
-    return Table(f"ACC on all benchmarks ({protocol}){seeds}", ("Method", *benchmarks), _rows(cells, benchmarks, _acc))
+def _by_benchmark(caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
+    """A row per stage of `items`, a column per benchmark of `groups`. cell: function from an item to a Cell."""
+    rows, benchmarks = [], list(groups.benchmark.unique())
+    for _, of_stage in items.groupby("stage", sort=False):
+        cells = {item.benchmark: cell(item) for item in rows_of(of_stage)}
+        rows.append([Cell(of_stage.title.iloc[0]), *(cells.get(name, Cell("not planned")) for name in benchmarks)])
+    return Table(caption, ["Method", *benchmarks], rows, list(notes))
 
 
-def _rows(items: pd.DataFrame, benchmarks: list[str], text) -> list[tuple[Text, ...]]:
-    """A row per stage: its title and, for each benchmark, the `text` of its item there."""
-    rows = []
-    for _, group in items.groupby("stage", sort=False):
-        texts = {item.benchmark: text(item) for item in rows_of(group)}
-        rows.append((Text(group.title.iloc[0]), *(texts.get(name, Text("not planned")) for name in benchmarks)))
-    return rows
+def _acc(group) -> Cell:
+    return Cell(group.absence or number(group.acc, group.acc_sd), group.footnotes)
 
 
-def _acc(cell) -> Text:
-    return Text(cell.absence or number(cell.acc, cell.acc_sd), cell.marks)
+def _difference(pair) -> Cell:
+    test = "too few seeds" if pd.isna(pair.p) else p_value(pair.p)
+    return Cell("–" if pair.absence else f"{number(-pair.acc, pair.acc_sd, signed=True)} ({test})")
 
 
-def _detail(study, cells: pd.DataFrame, groups: dict) -> Table:
-    columns = ["Method", "n", "ACC", "NMI", "ARI", "oracle", "epochs", "time a run", "an epoch", "memory"]
-    published = cells.published.notna().any()
-    columns += ["published ACC / NMI / ARI"] if published else []
-    protocol, benchmark = cells.protocol.iloc[0], cells.benchmark.iloc[0]
+def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
+    """All results on one benchmark under one protocol, a row per stage."""
+    protocol, benchmark = groups.protocol.iloc[0], groups.benchmark.iloc[0]
     images = study.images_note(benchmark)
     rows, notes = [], [f"Images: {images}."] if images else []
-    for cell in rows_of(cells):
-        an_epoch = cell.seconds / cell.epochs if cell.epochs else float("nan")
-        texts = (number(cell.nmi, cell.nmi_sd), number(cell.ari, cell.ari_sd),
-                 number(cell.oracle_acc, cell.oracle_acc_sd), _epochs(cell), duration(cell.chain_seconds),
-                 duration(an_epoch), memory(cell.peak_memory), _published_scores(cell.published))  # fmt: skip
-        row = (Text(cell.title), Text(str(cell.n)), _acc(cell), *map(Text, texts))
-        rows.append(row[: len(columns)])
-        notes += _notes(cell, groups[protocol, benchmark, cell.stage])
-    notes += _settings_notes(study, benchmark, cells)
-    return Table(f"{benchmark} ({protocol})", tuple(columns), rows, tuple(dict.fromkeys(notes)))
+    for group in rows_of(groups):
+        cells = {
+            "Method": Cell(group.title),
+            "n": Cell(str(group.n)),
+            "ACC": _acc(group),
+            "NMI": Cell(number(group.nmi, group.nmi_sd)),
+            "ARI": Cell(number(group.ari, group.ari_sd)),
+            "oracle": Cell(number(group.oracle_acc, group.oracle_acc_sd)),
+            "epochs": Cell(epochs(group)),
+            "time / run": Cell(duration(group.chain_seconds)),
+            "time / epoch": Cell(duration(group.seconds / group.epochs if group.epochs else None)),
+            "memory": Cell(memory(group.peak_memory)),
+            "published ACC / NMI / ARI": Cell(""),
+        }
+        if published := group.published:
+            scores = " / ".join(map(number, (published.acc, published.nmi, published.ari)))
+            cells["published ACC / NMI / ARI"] = Cell(f"{scores} ({published.statistic})")
+            notes.append(f"Published result for {group.title}: {citation(group)}.")
+        rows.append(list(cells.values()))
+    notes += _notes(study, groups, runs_by_group)
+    shown = len(cells) - groups.published.isna().all()
+    return Table(f"{benchmark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows], notes)
 
 
-def _epochs(cell) -> str:
-    """'80', '40 to 80' if the seeds differ, '–' without a finished run or for a method that does not train."""
-    counts = dict.fromkeys((cell.first_epochs, cell.last_epochs))
-    return " to ".join(map(str, counts)) if cell.n and cell.last_epochs else "–"
+def epochs(group) -> str:
+    """'80', '40 to 80' if the seeds differ, '–' without a done run or for a method that does not train."""
+    counts = dict.fromkeys((group.min_epochs, group.max_epochs))
+    return " to ".join(map(str, counts)) if group.n and group.max_epochs else "–"
 
 
-def _published_scores(published) -> str:
-    """'64.5 / 56.1 / 46.7 (mean)', '' if nothing is published."""
-    if published is None:
-        return ""
-    return f"{' / '.join(map(number, (published.acc, published.nmi, published.ari)))} ({published.statistic})"
+def citation(group) -> str:
+    """Source and kind of a published result: 'PICA (CVPR 2020) Table 1 (mean over runs; 400 epochs there, 80 here)'."""
+    published, here = group.published, epochs(group)
+    details = [STATISTICS[published.statistic]]
+    if published.nmi_average == "geometric":
+        details.append("NMI with the geometric mean of the entropies")
+    if published.epochs and here not in ("–", str(published.epochs)):
+        details.append(f"{published.epochs} epochs there, {here} here")
+    return f"{published.source} ({'; '.join(details)})"
 
 
-def _notes(cell, runs: pd.DataFrame) -> list[str]:
-    """Of the published values, of runs that are not done, and of what the scores alone do not tell."""
-    notes = []
-    if cell.published:
-        average = "; NMI with the geometric mean" if cell.published.nmi_average == "geometric" else ""
-        source = f"{cell.published.source}, {cell.published.statistic}"
-        notes = [f"published, {cell.title}: {source}{average}{schedules(cell, runs)}."]
-    told = runs[(runs.status != "done") & ~runs.reason.isin(["", "not run"])]
-    notes += [f"{cell.title}, seed {run.seed}: {run.status}: {run.reason}." for run in rows_of(told)]
-    done = runs[runs.status == "done"]
-    if empty := ", ".join(map(str, done.seed[done.smallest_share == 0])):
-        notes.append(f"{cell.title}: a cluster without an image in seed {empty}.")
-    return notes + [f"{cell.title}, seed {run.seed}: {run.counts}." for run in rows_of(done) if run.counts]
-
-
-def schedules(cell, runs: pd.DataFrame) -> str:
-    """'; 200 epochs there, 80 here', as far as both are known."""
-    here = sorted(runs.epochs.dropna().unique())
-    if not cell.published.epochs or not here or here == [cell.published.epochs]:
-        return ""
-    return f"; {cell.published.epochs} epochs there, {' or '.join(map(str, here))} here"
-
-
-def _settings_notes(study, benchmark: str, cells: pd.DataFrame) -> list[str]:
-    """Notes on methods and settings, identical ones merged."""
-    titles: dict[str, list[str]] = {}
-    for cell in rows_of(cells):
-        for note in (RECONSTRUCTED.get(study.methods[cell.stage].method), study.note(cell.stage, benchmark)):
-            if note:
-                titles.setdefault(" ".join(note.split()), []).append(cell.title)
-    return [f"{', '.join(found)}: {note}" for note, found in titles.items()]
-
-
-def _differences(pairs: pd.DataFrame, cells: pd.DataFrame) -> Table:
-    reference, benchmarks = pairs.reference.iloc[0].title, list(cells.benchmark.unique())
-    caption = f"Difference to {reference} in ACC, points ({pairs.protocol.iloc[0]})"
-    return Table(caption, ("Method", *benchmarks), _rows(pairs, benchmarks, _difference), (DIFFERENCES,))
-
-
-def _difference(pair) -> Text:
-    test = "too few seeds" if pd.isna(pair.p) else p_value(pair.p)
-    return Text("–" if pair.absence else f"{number(-pair.acc, pair.acc_sd, signed=True)} ({test})")
+def _notes(study, groups: pd.DataFrame, runs_by_group: dict) -> list[str]:
+    """Why runs are not done, empty clusters, counted events, and notes on settings; identical notes are merged."""
+    subjects: dict[str, list[str]] = {}
+    for group in rows_of(groups):
+        for run in rows_of(runs_by_group[group.protocol, group.benchmark, group.stage]):
+            reason = f"{run.status}: {run.reason}" if run.status != "done" and run.reason not in ("", "not run") else ""
+            empty = "at least one empty cluster" if run.smallest_share == 0 else ""
+            for text in filter(None, (reason, empty, run.counts)):
+                subjects.setdefault(f"{text}.", []).append(f"{group.title}, seed {run.seed}")
+        reconstructed = RECONSTRUCTED.get(study.methods[group.stage].method, "")
+        for text in filter(None, (reconstructed, study.note(group.stage, group.benchmark))):
+            subjects.setdefault(" ".join(text.split()), []).append(group.title)
+    return [f"{'; '.join(of_text)}: {text}" for text, of_text in subjects.items()]

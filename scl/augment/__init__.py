@@ -1,3 +1,3 @@
-from scl.augment.build import OPERATIONS, build
+from scl.augment.build import OPERATIONS, build, parameters_of
 
-__all__ = ["OPERATIONS", "build"]
+__all__ = ["OPERATIONS", "build", "parameters_of"]

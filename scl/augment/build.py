@@ -1,20 +1,20 @@
-"""Augmentation of a whole batch on its own device, from a configuration's list of operations.
+"""Augmentation of a whole batch on its own device, from the list of operations in a configuration.
 
     augment = build([{"random_resized_crop": {"scale": [0.2, 1.0]}}, {"flip": {}}], size=32)
     views = augment(images, generator)
 
-images: B x 3 x H x W in [0, 1], float32 or bfloat16; every image gets parameters of its own, all of them from
-`generator`, a torch.Generator on the device of the images. The operations are in operations.py. Why they are
-ours and not a library's: docs/decisions/augmentation.md.
+images: B x 3 x H x W in [0, 1], float32 or bfloat16; generator: on their device; each image gets its own parameters
+from it. Why this is not a library's code: docs/decisions/augmentation.md.
 """
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import create_model
+from pydantic import Field, create_model
 from torch import Tensor
 
 from scl.augment import operations
@@ -40,53 +40,48 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 def build(spec: Any, size: int | None = None) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A list of {operation: {parameter: value}} -> a callable (images, generator) -> images, in that order.
+    """A list of {operation: {parameter: value}} -> a callable (images, generator) -> images that applies them in order.
 
-    size: pixels a side of the images; with it the operations are tried at once, one after the other, on a black image
-    of that size, so that a plan fails before its first run. Unknown operations and parameters, values of another type
-    and values out of range raise ValueError.
+    size: pixels a side of the images; if given, the operations are tried on a black image, so that a plan fails before
+    its first run. Raises ValueError for unknown operations and parameters and for values of a wrong type or range.
     """
     if not isinstance(spec, list):
         raise ValueError(f"must be a list of operations, got {shown(spec)}")
     steps = [_step(entry) for entry in spec]
-    if size is not None:
-        _try(steps, size)
 
     @torch.no_grad()
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            result = images.float().contiguous()  # color works on planes, and bfloat16 is too coarse for hue
+            result = images.float().contiguous()  # color needs planes, and bfloat16 is too coarse for hue
             for function, parameters in steps:
-                result = function(result, generator, **parameters)
+                try:
+                    result = function(result, generator, **parameters)
+                except ValueError as error:
+                    raise ValueError(f"{function.__name__}.{error}") from None
         return result.to(images.dtype)
 
+    if size is not None:
+        augment(torch.zeros(1, 3, size, size), torch.Generator().manual_seed(0))
     return augment
 
 
-@torch.no_grad()
-def _try(steps: list[tuple[Callable[..., Tensor], dict[str, Any]]], size: int) -> None:
-    image, generator = torch.zeros(1, 3, size, size), torch.Generator().manual_seed(0)
-    for function, parameters in steps:
-        try:
-            image = function(image, generator, **parameters)
-        except ValueError as error:
-            raise ValueError(f"{function.__name__}.{error}") from None
-
-
 def _step(entry: Any) -> tuple[Callable[..., Tensor], dict[str, Any]]:
-    """{operation: {parameter: value}} -> (function, parameters), or ValueError."""
+    """{operation: {parameter: value}} -> (function, parameters). Raises ValueError."""
     if not (isinstance(entry, dict) and len(entry) == 1):
         raise ValueError(f"must be one operation and its parameters, such as {{flip: {{}}}}, got {shown(entry)}")
     ((name, given),) = entry.items()
     if name not in OPERATIONS:
-        raise ValueError(f"{shown(name)} is no operation{did_you_mean(name, OPERATIONS)}")
+        raise ValueError(f"unknown operation {shown(name)}{did_you_mean(name, OPERATIONS)}")
     function = OPERATIONS[name]
     return function, dict(read(parameters_of(function), {} if given is None else given, name))
 
 
 @functools.cache
 def parameters_of(function: Callable[..., Tensor]) -> type[Settings]:
-    """The parameters of an operation as a model: names, types, ranges and defaults of its signature."""
-    parameters = inspect.signature(function).parameters.values()
-    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters if p.kind == p.KEYWORD_ONLY}
+    """The parameters of an operation as a model, from its signature and the lines `name: text` of its docstring."""
+    text = dict(re.findall(r"^(\w+): (.+)$", inspect.getdoc(function) or "", re.MULTILINE))
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, Field(p.default, description=text.get(p.name))) for p in parameters
+    }
     return create_model(function.__name__, __base__=Settings, **fields)

@@ -1,6 +1,6 @@
-"""Color of a batch in [0, 1]. Parameters are tensors, a row an image; no randomness, inputs stay unchanged.
+"""Color of a batch in [0, 1]: deterministic, out of place; parameters are tensors with one row per image.
 
-The meaning of every parameter is torchvision's (transforms.v2.functional), against which the tests compare.
+Parameters mean what they mean in torchvision's transforms.v2.functional, with which the tests compare.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,30 +12,30 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # rows of `factors`, entries o
 
 
 def luminance(images: Tensor) -> Tensor:
-    """B x 3 x H x W -> B x H x W, the gray of ITU-R 601."""
+    """B x 3 x H x W -> B x H x W: gray by ITU-R 601."""
     red, green, blue = images.unbind(1)
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def gray(images: Tensor) -> Tensor:
-    """Three equal channels."""
+    """B x 3 x H x W: three equal channels."""
     return luminance(images)[:, None].expand(images.shape)
 
 
-def counts_freely(images: Tensor) -> bool:
-    """Whether values may decide what to compute: not on a GPU, which would stall, nor when compiling."""
+def can_sync(images: Tensor) -> bool:
+    """Whether code may branch on values: not on a GPU, which would stall, nor when compiling."""
     return images.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def where(
     mask: Tensor, function: Callable[..., Tensor], images: Tensor, *parameters: Tensor, overwrite: bool = False
 ) -> Tensor:
-    """function(images, *parameters) where mask (B) holds, the images unchanged elsewhere.
+    """function(images, *parameters) for images where mask (B) is true, the others unchanged. Parameters: B rows each.
 
-    On the CPU only the chosen rows are computed, into the images themselves if `overwrite`. On a GPU counting
-    them would stall the stream, so all are computed and the result is selected. Parameters: B rows each.
+    On the CPU only the selected images are computed, in place if `overwrite`. On a GPU, where counting them would stall
+    the stream, all are computed and then selected.
     """
-    if not counts_freely(images):
+    if not can_sync(images):
         return torch.where(mask[:, None, None, None], function(images, *parameters), images)
     rows = mask.nonzero()[:, 0]
     if len(rows) == len(mask):
@@ -50,8 +50,7 @@ def where(
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
 
-    HSV without the detour: each channel is minimum + chroma * tent(hue), so saturation and value need no
-    names.
+    In HSV each channel is minimum + chroma * tent(hue); saturation and value are never computed.
     """
     red, green, blue = images.unbind(1)  # B x H x W each
     low, high = images.amin(1), images.amax(1)
@@ -68,13 +67,13 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _weights(kind: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The shares of the image, its gray and its mean gray in a blend (the rest is black); shapes as kind."""
+    """Weights of the image, its gray and its mean gray in a blend (the rest is black); shapes as kind."""
     rest = 1 - factor
     return factor, rest * (kind == SATURATION), rest * (kind == CONTRAST)
 
 
 def _blend_(images: Tensor, weights: Iterable[Tensor]) -> Tensor:
-    """In place: the blend by three weights of B each, clamped to [0, 1]."""
+    """Blend in place by three weights of B each, clamped to [0, 1]."""
     own, to_gray, to_mean = (weight[:, None, None] for weight in weights)
     gray_plane = luminance(images)
     mean = gray_plane.mean((1, 2), keepdim=True)
@@ -83,20 +82,20 @@ def _blend_(images: Tensor, weights: Iterable[Tensor]) -> Tensor:
 
 
 def adjust(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
-    """Brightness, contrast or saturation of image b by factor[b] >= 0, which of the three by kind[b]."""
+    """Change brightness, contrast or saturation of image b, as kind[b] says, by factor[b] >= 0."""
     return _blend_(images.clone(), _weights(kind, factor))
 
 
 def jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
+    """Change brightness, contrast, saturation and hue (columns of factors: B x 4), each image in its own order.
 
-    order: B x 4, a permutation of the four a row. Three of the four are cheap blends, hue is dear: it is done
-    once for all, and slot j of the order is a blend before it where hue comes later and after it elsewhere.
+    order: B x 4, a permutation of the four per row. Blends are cheap and hue is expensive: it is computed once for all
+    images, and the blend in slot j of the order before it if hue comes later, else after it.
     """
     shift, by_slot = factors[:, HUE], factors.gather(1, order)  # B, B x 4
     turn = (order == HUE).int().argmax(1)  # B: the slot of hue
-    sort = counts_freely(images)
-    if sort:  # by that slot: then the images that a blend concerns are one slice, and no others are computed
+    sort = can_sync(images)
+    if sort:  # by that slot, so that the images to blend are one slice, and no others are computed
         turn, rows = turn.sort()
         images = images.index_select(0, rows)  # a fifth of the time of images[rows]
         shift, by_slot, order = shift[rows], by_slot[rows], order[rows]

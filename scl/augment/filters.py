@@ -1,4 +1,4 @@
-"""Blur and sharpness of a batch. Parameters are tensors, a row an image; inputs stay as they are."""
+"""Blur and sharpness of a batch: deterministic, out of place; parameters are tensors with one row per image."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from torch.nn.functional import pad
 def gaussian_blur(images: Tensor, sigma: Tensor, *, kernel: int) -> Tensor:
     """torchvision's gaussian_blur: sigma[b] pixels, cut to kernel x kernel (odd), mirrored at the border.
 
-    images: B x 3 x H x W. The kernel differs from image to image, so each axis is a matrix product with a
-    band.
+    images: B x 3 x H x W. The kernel differs between images, so each axis is a matrix product with a band matrix.
     """
     batch, channels, height, width = images.shape
     reach = kernel // 2
@@ -29,7 +28,7 @@ def _bands(sigma: Tensor, *, length: int, reach: int) -> Tensor:
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """factor[b] 1 leaves image b as it is, 0 is smooth, above 1 sharper; the border stays, as in PIL."""
+    """Sharpen image b by factor[b]: 0 smooths, 1 changes nothing, above 1 sharpens; the border stays, as in PIL."""
     inner = images[:, :, 1:-1, 1:-1]
     smooth = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     smooth = smooth[..., :-2] + smooth[..., 1:-1] + smooth[..., 2:]

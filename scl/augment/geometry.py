@@ -1,4 +1,4 @@
-"""Geometry of a batch: crop, resize, flip, shift, affine. Parameters are tensors, a row an image."""
+"""Geometry of a batch: deterministic, out of place; parameters are tensors with one row per image."""
 
 import math
 
@@ -10,9 +10,9 @@ from torch.nn.functional import grid_sample
 def crop_resize(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
     """Crop every image to its own box and resize the crop to size x size, bilinear and antialiased.
 
-    images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's
-    resized_crop with antialias on, which only matters where the crop is larger than `size`. Both axes are one
-    small matrix product with a tent filter a row: no grid, no gather, and antialiasing costs nothing more.
+    images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's resized_crop with
+    antialias on, which only matters where the crop is larger than `size`. Each axis is one small matrix product with a
+    tent filter per row, so antialiasing costs nothing more.
     """
     batch, channels, height, width = images.shape
     boxes = boxes.to(images.dtype)
@@ -23,7 +23,7 @@ def crop_resize(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
 
 
 def _tents(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tensor:
-    """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, each adding up to 1."""
+    """B x 2 -> B x 2 x size x length: weights of `length` pixels in `size` outputs, each summing to one."""
     steps = torch.arange(max(size, length), device=start.device, dtype=start.dtype) + 0.5
     pixels, outputs = steps[:length], steps[:size, None]
     start, extent = start[:, :, None, None], extent[:, :, None, None]
@@ -34,17 +34,12 @@ def _tents(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tensor:
     return weights.div_(weights.sum(3, keepdim=True))
 
 
-def mirror(images: Tensor) -> Tensor:
-    """Left becomes right."""
-    return images.flip(3)
-
-
 def inverse_matrices(
     angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor
 ) -> Tensor:
-    """B x 2 x 3: from output to input pixels relative to the center. Six tensors of B.
+    """B x 2 x 3 matrices from output to input pixels, relative to the center.
 
-    Angles and shears in degrees, shifts in pixels, with torchvision's meaning and signs (RandomAffine).
+    Six tensors of B: angles and shears in degrees, shifts in pixels, with the meaning and signs of RandomAffine.
     """
     turn, slant_x, slant_y = (value * (math.pi / 180) for value in (angle, shear_x, shear_y))
     a = torch.cos(turn - slant_y) / torch.cos(slant_y)
@@ -59,7 +54,7 @@ def inverse_matrices(
 
 
 def warp(images: Tensor, matrices: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """Resample every image by its own B x 2 x 3 inverse matrix (see inverse_matrices); black outside."""
+    """Resample every image by its own inverse matrix, B x 2 x 3 (see inverse_matrices); black outside."""
     height, width = images.shape[2:]
     (a, b, c), (d, e, f) = (row.unbind(1) for row in matrices[:, :, :, None].unbind(1))  # B x 1 each
     x = torch.arange(width, device=images.device) - (width - 1) / 2
@@ -71,7 +66,7 @@ def warp(images: Tensor, matrices: Tensor, *, mode: str = "bilinear") -> Tensor:
 
 
 def spans(center: Tensor, reach: Tensor, *, length: int) -> Tensor:
-    """B x length booleans: [c - reach, c + reach), where c is the pixel at the share `center` in [0, 1)."""
+    """B x length booleans: [c - reach, c + reach), where c is the pixel at the fraction `center` in [0, 1)."""
     pixels = torch.arange(length, device=center.device)
     center, reach = (center * length).floor()[:, None], reach[:, None]
     return (pixels >= center - reach) & (pixels < center + reach)

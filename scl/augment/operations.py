@@ -1,10 +1,10 @@
-"""The augmentations by their names in a configuration: each draws parameters and applies them.
+"""The augmentations by their names in a configuration: each samples parameters and applies them.
 
-`operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16,
-on any device; the result has their type and the input is not changed. All randomness comes from `generator`,
-which lives on the same device; nothing waits for the device. What the parameters do is in geometry.py,
-color.py, filters.py and randaugment.py. Defaults are torchvision's where it has the operation. Types and ranges are
-checked by scl.augment.build; ValueError: a parameter that does not fit the images.
+`operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16, on any
+device; the result has the same type, the input is not changed. All randomness comes from `generator`, on the same
+device; nothing waits for the device. Types and ranges are checked by scl.augment.build; an operation raises ValueError
+for a parameter that does not fit the images. Parameters are described by the lines `name: text` of a docstring.
+Defaults are torchvision's where it has the operation.
 """
 
 import functools
@@ -26,11 +26,11 @@ Pair = Annotated[tuple[float, float], Field(strict=False)]
 
 
 def rising(least: float, most: float) -> AfterValidator:
-    """Of a Pair: both numbers within least .. most, the second not below the first."""
+    """Constraint on a Pair: both numbers within least .. most, the second not below the first."""
 
     def check(pair: tuple[float, float]) -> tuple[float, float]:
         if not least <= pair[0] <= pair[1] <= most:
-            raise ValueError(f"{list(pair)} must be two rising numbers within {least} .. {most}")
+            raise ValueError(f"must be two increasing numbers within {least} .. {most}, got {list(pair)}")
         return pair
 
     return AfterValidator(check)
@@ -54,7 +54,12 @@ def random_resized_crop(
     ratio: Annotated[Pair, rising(0.01, 100)] = (3 / 4, 4 / 3),
     size: Side | None = None,
 ) -> Tensor:
-    """A box of random area (a share) and aspect ratio, resized to a square (default: of the height)."""
+    """Crop a random box and resize it to a square, as torchvision's RandomResizedCrop.
+
+    scale: range of the area of the box, as a fraction of the image
+    ratio: range of the width of the box divided by its height
+    size: pixels a side of the result; null: the height of the image
+    """
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
     return geometry.crop_resize(images.float(), boxes, size=size).to(images.dtype)
@@ -63,13 +68,13 @@ def random_resized_crop(
 def crop_boxes(
     generator: torch.Generator, shape: Sequence[int], *, scale: Pair, ratio: Pair, tries: int = 10
 ) -> Tensor:
-    """B x 4 whole numbers (top, left, height, width), drawn as torchvision's RandomResizedCrop draws them.
+    """B x 4 whole numbers (top, left, height, width), with the distribution of torchvision's RandomResizedCrop.
 
-    Area uniform in `scale`, ratio log-uniform; the first of ten tries that fits, else the largest centered box
-    whose ratio is allowed.
+    Area uniform in `scale`, ratio log-uniform; the first of `tries` that fits, else the largest centered box of an
+    allowed ratio.
     """
     batch, _, height, width = shape
-    least, most = (share * height * width for share in scale)
+    least, most = (fraction * height * width for fraction in scale)
     area = uniform(generator, least, most, batch, tries)
     aspect = uniform(generator, math.log(ratio[0]), math.log(ratio[1]), batch, tries).exp_()
     sides = torch.stack([area / aspect, area * aspect], dim=1).sqrt_().round_()  # B x 2 x tries: height, width
@@ -81,7 +86,7 @@ def crop_boxes(
     box_width = torch.where(some, sides[:, 1, 0], min(width, round(height * closest)))
     spare = torch.stack([height - box_height, width - box_width])  # 2 x B
     place = uniform(generator, 0, 1, 2, batch) * (spare + 1)
-    place = torch.minimum(place, spare + 0.5)  # just below spare + 1 may have been rounded up to it
+    place = torch.minimum(place, spare + 0.5)  # a value just below spare + 1 may be rounded up to it
     corner = torch.where(some, place, spare / 2).floor()
     return torch.stack([*corner, box_height, box_width], dim=1)
 
@@ -93,7 +98,11 @@ def random_crop(
     padding: Annotated[int, Field(ge=0, le=1024)] = 0,
     size: Side | None = None,
 ) -> Tensor:
-    """A square window (default: the height) of the image padded with `padding` black pixels on each side."""
+    """Crop a random square window.
+
+    padding: black pixels added on each side before
+    size: pixels a side of the window; null: the height of the image
+    """
     batch, _, height, width = images.shape
     size = height if size is None else size
     spare = min(height, width) + 2 * padding - size
@@ -109,7 +118,10 @@ def random_crop(
 
 
 def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = None) -> Tensor:
-    """To size x size pixels (default: the height), bilinear, antialiased where that is smaller."""
+    """Resize to a square, bilinear and antialiased.
+
+    size: pixels a side; null: the height of the image
+    """
     size = images.shape[2] if size is None else size
     if images.shape[2] == images.shape[3] == size:
         return images
@@ -117,8 +129,11 @@ def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = No
 
 
 def flip(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.5) -> Tensor:
-    """Left-right mirror image."""
-    return color.where(chance(generator, probability, len(images)), geometry.mirror, images)
+    """Mirror images horizontally.
+
+    probability: chance that an image is mirrored
+    """
+    return color.where(chance(generator, probability, len(images)), lambda chosen: chosen.flip(3), images)
 
 
 def affine(
@@ -130,9 +145,12 @@ def affine(
     scale: Annotated[Pair, rising(0.01, 100)] = (1.0, 1.0),
     shear: Annotated[float, Field(ge=0, le=89)] = 0.0,
 ) -> Tensor:
-    """Rotation in +-degrees, shift in +-translate (a share of the side), zoom, shear along x in degrees.
+    """Rotate, shift, zoom and shear, bilinear, black outside.
 
-    Bilinear, black outside. Unlike torchvision's RandomAffine the shift is not rounded to whole pixels.
+    degrees: largest rotation to either side
+    translate: largest shift along x and along y, as a fraction of the side; not rounded to pixels, unlike torchvision's
+    scale: range of the zoom
+    shear: largest shear along x to either side, in degrees
     """
     batch, _, height, width = images.shape
     angle, slant = uniform(generator, -degrees, degrees, batch), uniform(generator, -shear, shear, batch)
@@ -151,10 +169,17 @@ def color_jitter(
     brightness: Strength = 0.0,
     contrast: Strength = 0.0,
     saturation: Strength = 0.0,
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,  # 0.5 is half the circle
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
     probability: Chance = 1.0,
 ) -> Tensor:
-    """torchvision's ColorJitter: factors in 1 +- strength, hue within +-hue, in a random order."""
+    """Change colors in a random order, as torchvision's ColorJitter.
+
+    brightness: its factor is within 1 +- this
+    contrast: its factor is within 1 +- this
+    saturation: its factor is within 1 +- this
+    hue: the hue is turned by at most this to either side, as a fraction of the circle
+    probability: chance that an image is changed
+    """
     batch = len(images)
     strengths = (brightness, contrast, saturation)
     blends = [uniform(generator, max(0.0, 1 - strength), 1 + strength, batch) for strength in strengths]
@@ -165,12 +190,18 @@ def color_jitter(
 
 
 def grayscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
-    """Three equal channels."""
+    """Replace colors by their gray.
+
+    probability: chance that an image is changed
+    """
     return color.where(chance(generator, probability, len(images)), color.gray, images)
 
 
 def noise(images: Tensor, generator: torch.Generator, *, std: Strength = 0.05) -> Tensor:
-    """Normal noise on every value, clamped to [0, 1]."""
+    """Add normal noise to every value, clamped to [0, 1].
+
+    std: standard deviation of the noise
+    """
     values = torch.randn(images.shape, generator=generator, device=images.device)
     return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
 
@@ -183,7 +214,12 @@ def blur(
     kernel: int = 3,
     probability: Chance = 0.5,
 ) -> Tensor:
-    """Gaussian of random width (pixels), cut to kernel x kernel. SimCLR's kernel is a tenth of the side."""
+    """Blur by a Gaussian of random width.
+
+    sigma: range of the width, in pixels
+    kernel: pixels a side to which the Gaussian is cut, an odd number; SimCLR: a tenth of the image's side
+    probability: chance that an image is blurred
+    """
     smallest = min(images.shape[2:])
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest:
         raise ValueError(f"kernel: {kernel} must be odd and less than twice the side, {smallest}")
@@ -196,7 +232,10 @@ def blur(
 def scan_strong(
     images: Tensor, generator: torch.Generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4
 ) -> Tensor:
-    """SCAN's strong augmentation: `operations` of the fourteen (randaugment.py) an image, with replacement."""
+    """SCAN's strong augmentation: random operations out of fourteen, with replacement, of random strength.
+
+    operations: number of operations per image
+    """
     batch, device = len(images), images.device
     kinds = torch.randint(len(randaugment.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
@@ -207,10 +246,10 @@ def scan_strong(
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fill: Chance = 0.45) -> Tensor:
-    """One square hole an image, its side drawn from 1..largest, its center anywhere; `fill` is its gray.
+    """Cut out one square hole per image, centered anywhere, as in SCAN.
 
-    As in SCAN, whose holes reach side // 2 to each side of the center (so a side of 1 is no hole at all) and
-    are the mean color; 0.45 is the gray of natural images.
+    largest: pixels; a side is uniform in 1 .. largest, but reaches side // 2 to each side of the center (1: no hole)
+    fill: gray of the hole; 0.45 is the mean of natural images (SCAN: their mean color)
     """
     batch, _, height, width = images.shape
     drawn = uniform(generator, 0, 1, 3, batch)

@@ -1,10 +1,9 @@
-"""SCAN's fourteen operations on a batch, each image under its own operation and strength; no randomness.
+"""SCAN's fourteen operations on a batch, deterministic: each image under its own operation and strength.
 
-Fourteen functions over a batch would mostly compute what nobody asked for. They are four families, and within
-a family the operation is only a parameter: geometry is one affine resampling (nearest, as PIL's default,
-black outside), color is one blend, sharpness one filter, and the rest are tables of 256 entries a channel,
-computed on 8-bit values as in PIL. Names, order and ranges: data/augment.py of SCAN (van Gansbeke et al.,
-ECCV 2020).
+They are four families, and within a family the operation is only a parameter, so that little is computed in vain:
+geometry is one affine resampling (nearest, as PIL's default, black outside), color is one blend, sharpness one filter,
+and the rest are tables of 256 entries per channel, on 8-bit values as in PIL. Names, order and ranges are those of
+data/augment.py in SCAN's official code (van Gansbeke et al., ECCV 2020).
 """
 
 import functools
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from scl.augment import color, filters, geometry
 
-RANGES = {  # neighbors belong to one family
+RANGES = {  # ordered by family
     "identity": (0.0, 0.0),
     "rotate": (-30.0, 30.0),  # degrees, counter-clockwise
     "shear_x": (-0.1, 0.1),
     "shear_y": (-0.1, 0.1),
-    "translate_x": (-0.1, 0.1),  # share of the side
+    "translate_x": (-0.1, 0.1),  # fraction of the side
     "translate_y": (-0.1, 0.1),
     "color": (0.05, 0.95),  # 1 is the image
     "contrast": (0.05, 0.95),
@@ -28,7 +27,7 @@ RANGES = {  # neighbors belong to one family
     "sharpness": (0.05, 0.95),
     "autocontrast": (0.0, 0.0),
     "equalize": (0.0, 0.0),
-    "solarize": (0.0, 256.0),  # inverts values from here on
+    "solarize": (0.0, 256.0),  # inverts values of at least this
     "posterize": (4.0, 8.0),  # bits kept, rounded down
 }
 KINDS = {name: number for number, name in enumerate(RANGES)}
@@ -36,11 +35,11 @@ KINDS = {name: number for number, name in enumerate(RANGES)}
 
 @functools.cache
 def _ranges(device: torch.device) -> Tensor:
-    return torch.tensor(list(RANGES.values()), device=device)  # 14 x 2, copied to a GPU once: a copy waits for it
+    return torch.tensor(list(RANGES.values()), device=device)  # 14 x 2; cached, since a copy to a GPU waits for it
 
 
 def strength(kind: Tensor, level: Tensor) -> Tensor:
-    """level[b] in [0, 1] as a strength of operation kind[b], within its range."""
+    """The strength of operation kind[b] at level[b] in [0, 1] of its range."""
     low, high = _ranges(kind.device)[kind].unbind(1)
     return low + (high - low) * level
 
@@ -51,7 +50,7 @@ def apply(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     for first, last, function in (
         ("rotate", "translate_y", _move),
         ("color", "brightness", _tint),
-        ("sharpness", "sharpness", _sharpen),
+        ("sharpness", "sharpness", lambda images, _, value: filters.adjust_sharpness(images, value)),
         ("autocontrast", "posterize", _look_up),
     ):
         member = (kind >= KINDS[first]) & (kind <= KINDS[last])
@@ -75,10 +74,6 @@ def _move(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
 def _tint(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
     blend = torch.where(kind == KINDS["contrast"], color.CONTRAST, color.BRIGHTNESS)
     return color.adjust(images, torch.where(kind == KINDS["color"], color.SATURATION, blend), value)
-
-
-def _sharpen(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:
-    return filters.adjust_sharpness(images, value)
 
 
 def _look_up(images: Tensor, kind: Tensor, value: Tensor) -> Tensor:

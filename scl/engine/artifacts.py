@@ -1,4 +1,4 @@
-"""The files of a finished run as others read them: typed, checked, and damaged ones told apart from missing ones."""
+"""Read the files of a run: typed, checked, and with damaged files told apart from missing ones."""
 
 import hashlib
 import json
@@ -12,18 +12,19 @@ from scl.config import in_one_line
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
-WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by a finished run, with their checksums in the record
+WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by training; their checksums are in the record
+CHECKSUM_DIFFERS = "damaged (its checksum is not the recorded one)"
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of what is read from files: other types are refused."""
+    """Base of models read from JSON files: values of other types are refused."""
 
     model_config = ConfigDict(strict=True)
 
 
 class Attempt(Strict):
-    """One process that trained a run, from its start or from a checkpoint."""
+    """A process that trained a run, from its start or from a checkpoint."""
 
     started: str
     commit: str
@@ -32,7 +33,7 @@ class Attempt(Strict):
 
 
 class SeenImages(Strict):
-    """The images that a run was given."""
+    """The images that a run was trained on."""
 
     sha256: str
     clusters: int
@@ -40,7 +41,7 @@ class SeenImages(Strict):
 
 
 class Identity(Strict):
-    """What a run is made from, as scl.engine.identity.identity_of has it."""
+    """What a run is made from: scl.engine.identity.identity_of."""
 
     settings: dict[str, Any]
     engine: int
@@ -49,7 +50,7 @@ class Identity(Strict):
 
 
 class Record(Strict):
-    """record.json: what a training run was made from, with what, and what it took. Seconds and bytes."""
+    """record.json: what a run was made from, on what machine, and its cost (seconds, bytes)."""
 
     benchmark: str
     protocol: str
@@ -74,16 +75,16 @@ class Record(Strict):
     finished: str
 
     @model_validator(mode="after")
-    def _is_one_run(self) -> "Record":
+    def _is_consistent(self) -> "Record":
         if fingerprint(self.identity.model_dump()) != self.fingerprint:
-            raise ValueError("its fingerprint is not that of its identity")
+            raise ValueError("fingerprint: does not match the identity")
         if self.files.keys() != set(WRITTEN):
-            raise ValueError(f"files: not the checksums of {', '.join(WRITTEN)}")
+            raise ValueError(f"files: must hold the checksums of {', '.join(WRITTEN)}")
         return self
 
 
 class Failure(Strict):
-    """failure.json: why the last attempt at a run failed, and whether another attempt would fail the same way."""
+    """failure.json: why the last attempt failed, and whether another one would fail the same way."""
 
     error: str
     kind: str
@@ -95,20 +96,13 @@ class Failure(Strict):
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
-    """What `path` holds, None if there is no such file. Damaged, saying how, if it holds anything else."""
+    """Parse a JSON file; None if there is no such file. Raises Damaged, without the path, if it is not valid."""
     try:
-        content = path.read_bytes()
+        return model.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Damaged(f"not readable ({error.strerror})") from None
-    return parse(content, model)
-
-
-def parse(content: bytes, model: type[Model]) -> Model:
-    """What the bytes of a file hold. Damaged, saying how, if that is anything else."""
-    try:
-        return model.model_validate(json.loads(content))
     except ValidationError as error:
         raise Damaged(f"damaged or of another version ({in_one_line(error)})") from None
     except (ValueError, RecursionError):
@@ -116,12 +110,12 @@ def parse(content: bytes, model: type[Model]) -> Model:
 
 
 def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> dict[str, str]:
-    """Those of the files `names` of a finished run that are not what it wrote: {name: what is wrong}."""
+    """Check files of a finished run against its record: {name: problem} of those that differ."""
     wrong = {}
     for name in names:
         try:
-            if sha256(directory / name) != record.files.get(name):
-                wrong[name] = "damaged (its checksum is not the recorded one)"
+            if sha256(directory / name) != record.files[name]:
+                wrong[name] = CHECKSUM_DIFFERS
         except FileNotFoundError:
             wrong[name] = "missing"
         except OSError as error:
@@ -129,21 +123,29 @@ def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> d
     return wrong
 
 
+def read_record(directory: Path) -> Record:
+    """The record of a finished run. Raises Damaged if it is missing or, with the file set aside, damaged."""
+    path = directory / "record.json"
+    try:
+        record = read(path, Record)
+    except Damaged as error:
+        raise set_aside(path, error) from None
+    if record is None:
+        raise Damaged(f"{path}: missing; train this run first")
+    return record
+
+
 def weights_of(directory: Path) -> tuple[bytes, str]:
     """The verified bytes of a finished run's weights, and their SHA-256.
 
-    Raises Damaged if the run is not finished, or (with the file set aside) if they are not what it wrote.
+    Raises Damaged if the run is not finished or, with the file set aside, if they are not what it wrote.
     """
-    path = directory / "weights.pt"
+    path, record = directory / "weights.pt", read_record(directory)
     try:
-        record = read(directory / "record.json", Record)
-    except Damaged as error:
-        raise set_aside(directory / "record.json", error) from None
-    if record is None or not path.exists():
-        missing = path if record else directory / "record.json"
-        raise Damaged(f"{missing}: missing; the stage this run starts from has to be trained first")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.files.get("weights.pt"):
-        raise set_aside(path, "damaged (its checksum is not the recorded one)")
-    return content, found
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{path}: missing; train this run again") from None
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != record.files[path.name]:
+        raise set_aside(path, CHECKSUM_DIFFERS)
+    return content, checksum

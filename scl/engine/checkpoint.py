@@ -1,7 +1,7 @@
-"""Checkpoints that survive: a run killed at any moment, or whose disk lies, goes on from the last good state.
+"""Crash-safe checkpoints: after a kill or a corrupt file, resume from the last valid state.
 
-A checkpoint is one line (format, SHA-256 and length of what follows) and the bytes of torch.save. The one
-before it stays beside it as `<name>.prev<suffix>`. `Stop` turns the signals to stop into a flag to poll.
+A checkpoint is one line (format, SHA-256 and length of what follows) and the bytes of torch.save. The previous
+one is kept beside it as `<name>.prev<suffix>`. `Stop` turns the signals to stop into a flag to poll.
 """
 
 import contextlib
@@ -16,23 +16,19 @@ from typing import Any
 
 import torch
 
-from scl.engine.io import atomic
-from scl.util.text import Report
+from scl.engine.io import Damaged, atomic, set_aside
+from scl.util.text import Report, say
 
 _FORMAT = "scl-checkpoint-1"
 _SCALARS = (bool, int, float, str, bytes, type(None))
 
 
-class _Damaged(Exception):
-    """The file is not what save() wrote."""
-
-
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`, whole or not at all; the checkpoint that stood there becomes the previous one.
+    """Write `state` to `path` atomically; the checkpoint that was there becomes the previous one.
 
-    state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (loading with
-    weights_only admits nothing else). state["fingerprint"], a string, says what the state belongs to.
-    Needs the room of three checkpoints on the disk and of one in memory. OSError if the disk is full.
+    state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (all that weights_only
+    loads). state["fingerprint"], a string, identifies the run that the state belongs to.
+    Needs the space of three checkpoints on the disk and of one in memory. OSError if the disk is full.
     """
     path = Path(path)
     assert isinstance(state.get("fingerprint"), str), "a checkpoint needs state['fingerprint']"
@@ -51,61 +47,53 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def previous(path: str | Path) -> Path:
-    """The name under which save() keeps the checkpoint before: checkpoint.pt -> checkpoint.prev.pt."""
+    """Path of the previous checkpoint: checkpoint.pt -> checkpoint.prev.pt."""
     path = Path(path)
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
-def load(
-    path: str | Path, *, fingerprint: str, map_location: str = "cpu", report: Report = print
-) -> dict[str, Any] | None:
-    """The newest sound state with this fingerprint, from `path` or the one before it; None if there is none.
+def load(path: str | Path, *, fingerprint: str, report: Report = say) -> dict[str, Any] | None:
+    """The newest valid state with this fingerprint, from `path` or the previous checkpoint, on the CPU; None if none.
 
     A damaged file is renamed to `<name>.damaged`, a state with another fingerprint is left alone; `report`
     gets a line on each, and one if the previous checkpoint is used. OSError if a file cannot be read.
     """
     path, dropped = Path(path), False
-    for candidate in (path, previous(path)):
-        if not candidate.exists():
-            continue
+    for candidate in filter(Path.exists, (path, previous(path))):
         try:
-            state = _read(candidate, map_location)
-        except _Damaged as error:
-            aside = candidate.with_name(candidate.name + ".damaged")
-            os.replace(candidate, aside)
-            report(f"warning: {candidate} is damaged ({error}); set aside as {aside.name}")
-            dropped = True
-            continue
-        if state["fingerprint"] != fingerprint:
-            report(f"{candidate} is ignored: it belongs to another configuration, other data or other code")
-            dropped = True
-            continue
-        if candidate != path:
-            report(f"going on from the previous checkpoint, {candidate}")
-        return state
+            state = _read(candidate)
+        except Damaged as error:
+            report(f"warning: {set_aside(candidate, f'damaged ({error})')}")
+        else:
+            if state["fingerprint"] == fingerprint:
+                if candidate != path:
+                    report(f"resuming from the previous checkpoint, {candidate}")
+                return state
+            report(f"{candidate}: ignored; it belongs to another configuration, other data or other code")
+        dropped = True
     if dropped:
-        report(f"no checkpoint of {path.parent} can be used: training starts from the beginning")
+        report(f"{path.parent}: no usable checkpoint; training starts from the beginning")
     return None
 
 
-def _read(path: Path, map_location: str) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         header = file.readline(200).split()
         payload = file.read()
     if len(header) != 3 or header[0] != _FORMAT.encode():
-        raise _Damaged("its first line is not a checkpoint's")
+        raise Damaged("its first line is not that of a checkpoint")
     if str(len(payload)).encode() != header[2]:
-        raise _Damaged(f"{len(payload)} bytes where {header[2].decode(errors='replace')} were written")
+        raise Damaged(f"{len(payload)} bytes where {header[2].decode(errors='replace')} were written")
     if hashlib.sha256(payload).hexdigest().encode() != header[1]:
-        raise _Damaged("its checksum differs")
+        raise Damaged("its checksum differs")
     try:
-        return torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
-    except Exception as error:  # written by another torch; whatever the reason, it is of no use
-        raise _Damaged(f"torch.load: {error}") from error
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # such as a file of another version of torch
+        raise Damaged(f"torch.load: {error}") from error
 
 
 def _check_plain(value: Any, name: str) -> None:
-    """Refuse at saving, with its place, what could not be loaded again."""
+    """Raise TypeError, naming the place in `state`, for a value that could not be loaded again."""
     if isinstance(value, torch.Tensor) or type(value) in _SCALARS:
         return
     if type(value) in (dict, OrderedDict):
@@ -125,15 +113,9 @@ def _check_plain(value: Any, name: str) -> None:
 class Stop:
     """While open, SIGTERM, SIGHUP and the first Ctrl-C only set a flag; the loop polls it between steps.
 
-        with Stop() as stop:
-            for batch in batches:
-                ...
-                if stop.requested:
-                    save(...)
-                    sys.exit(stop.status)       # 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP
-
+    status: the exit status to leave with: 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP; None before.
     A second Ctrl-C raises KeyboardInterrupt at once. Signals that were ignored stay ignored (nohup, a run in
-    the background of a script), and the handlers of before are put back on leaving. Main thread only.
+    the background of a script), and the former handlers are restored at the end. Main thread only.
     """
 
     def __init__(self) -> None:

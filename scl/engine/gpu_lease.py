@@ -1,10 +1,12 @@
-"""GPUs lent to runs: a lease is a lock file that the kernel drops when the process dies, however it dies.
+"""GPU leases: lock files that the kernel releases when the process dies, however it dies.
 
 Snakemake counts GPUs but does not name them; a scheduler names them in CUDA_VISIBLE_DEVICES. A run leases
 among those it may see, before anything touches CUDA. Standard library only: no torch, no CUDA context.
 """
 
 import contextlib
+import functools
+import itertools
 import os
 import stat
 import subprocess
@@ -18,21 +20,13 @@ from scl.util.text import Report, say
 
 
 def visible() -> list[str]:
-    """The GPUs this process may use, as tokens of CUDA_VISIBLE_DEVICES.
-
-    Those of the variable if it is set (as in CUDA, an empty token or -1 ends the list), else the UUIDs that
-    nvidia-smi lists; [] without nvidia-smi or a working driver.
-    """
+    """The GPUs this process may use: the tokens of CUDA_VISIBLE_DEVICES if it is set (as in CUDA, an empty token or -1
+    ends the list), else the UUIDs that nvidia-smi lists."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return _uuids()
-    tokens: list[str] = []
-    for token in (part.strip() for part in setting.split(",")):
-        if token in ("", "-1"):
-            break
-        if token not in tokens:
-            tokens.append(token)
-    return tokens
+    tokens = map(str.strip, setting.split(","))
+    return list(dict.fromkeys(itertools.takewhile(lambda token: token not in ("", "-1"), tokens)))
 
 
 def _uuids() -> list[str]:
@@ -47,12 +41,12 @@ def _uuids() -> list[str]:
 
 
 def _lock_key(token: str, uuids: list[str]) -> str:
-    """The name a token is locked by: the UUID if known, since every job of SLURM may see its GPU as 0; without UUIDs
-    an index means something within one job step alone, so their numbers belong to the name."""
+    """The name of a token's lock: the UUID if known, since every SLURM job may see its GPU as 0; without UUIDs an index
+    is unique only within one job step, so the step's numbers are part of the name."""
     if token.isdigit() and uuids:
         if int(token) >= len(uuids):
             raise ValueError(
-                f"CUDA_VISIBLE_DEVICES names GPU {token}, but nvidia-smi lists {len(uuids)} "
+                f"CUDA_VISIBLE_DEVICES: names GPU {token}, but nvidia-smi lists {len(uuids)} "
                 f"(0 to {len(uuids) - 1}); name those or unset it"
             )
         return uuids[int(token)]
@@ -67,37 +61,42 @@ def _lock_key(token: str, uuids: list[str]) -> str:
 def lease(
     count: int, *, required: bool = False, runs_per_gpu: int = 1, report: Report = say, folder: str | Path | None = None
 ) -> Iterator[str]:
-    """Lease `count` GPUs for the block, waiting for them if need be; yield the new CUDA_VISIBLE_DEVICES.
+    """Lease `count` GPUs for the block, waiting for them if necessary; yield the new CUDA_VISIBLE_DEVICES.
 
-    count: 0 asks for the CPU: CUDA_VISIBLE_DEVICES becomes "" and nothing is locked.
-    required: no GPU visible is a ValueError; otherwise the run goes on the CPU and `report` gets one line.
+    count: 0 means the CPU: CUDA_VISIBLE_DEVICES becomes "" and nothing is locked.
+    required: without a visible GPU raise ValueError instead of using the CPU with a warning.
     runs_per_gpu: how many leases one GPU may carry; every GPU gets a first run before any gets a second.
-    folder: of the lock files, on a disk of this machine; default gpu-locks-<user id> in the temporary folder.
-    Fewer GPUs visible than asked for (but some) is a ValueError at once, not an endless wait.
+    folder: of the lock files, on a local disk; default gpu-locks-<user id> in the temporary folder.
+    Raises ValueError at once, rather than waiting forever, if some GPUs are visible but fewer than `count`.
     """
     if count < 0 or runs_per_gpu < 1:
         raise ValueError(f"a lease needs count >= 0 (is {count}) and runs_per_gpu >= 1 (is {runs_per_gpu})")
     tokens = visible() if count else []
     if count > len(tokens):
-        _say_missing(count, tokens, required, report)
+        _report_missing(count, tokens, required, report)
     with contextlib.ExitStack() as held:
-        chosen = _acquire(count, tokens, runs_per_gpu, report, folder, held) if tokens else []
+        chosen: list[str] = []
+        if tokens:
+            attempt = functools.partial(_try_acquire, count, _lock_paths(tokens, folder), runs_per_gpu)
+            what, why = f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} per GPU)"
+            chosen, locks = wait_for(attempt, what, why, report=report)
+            held.enter_context(locks)
         value = ",".join(chosen)
-        held.enter_context(_environment("CUDA_VISIBLE_DEVICES", value))
-        held.enter_context(_environment("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))  # nvidia-smi's; CUDA's own is by speed
+        # nvidia-smi numbers GPUs by bus, CUDA by speed unless told otherwise
+        held.enter_context(_environment(CUDA_VISIBLE_DEVICES=value, CUDA_DEVICE_ORDER="PCI_BUS_ID"))
         if chosen and "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
-            report(f"warning: CUDA was in use before the lease of {value}; this process stays where it was")
+            report(f"warning: CUDA was in use before the lease of {value}; this process keeps its device")
         yield value
 
 
-def of_lease(leased: str, *, required: bool = False, report: Report = say) -> str:
-    """ "cuda" if a GPU is leased and torch can use it, else "cpu". ValueError if it cannot and a GPU is required."""
+def torch_device(leased: str, *, required: bool = False, report: Report = say) -> str:
+    """The torch device of a lease: "cuda", or "cpu" without a GPU that torch can use (ValueError if required)."""
     import torch  # not before the lease: it may look for GPUs
 
     if not leased or torch.cuda.is_available():
         return "cuda" if leased else "cpu"
     problem = (
-        f"GPU {leased} is there, but torch {torch.__version__} cannot use it: it is a build without CUDA, or for a "
+        f"GPU {leased} is there, but torch {torch.__version__} cannot use it: it is built without CUDA, or for a "
         "newer driver than this one (scl doctor; docs/running.md)"
     )
     if required:
@@ -106,7 +105,7 @@ def of_lease(leased: str, *, required: bool = False, report: Report = say) -> st
     return "cpu"
 
 
-def _say_missing(count: int, tokens: list[str], required: bool, report: Report) -> None:
+def _report_missing(count: int, tokens: list[str], required: bool, report: Report) -> None:
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = "nvidia-smi lists no more" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
     if required or tokens:
@@ -118,81 +117,47 @@ def _say_missing(count: int, tokens: list[str], required: bool, report: Report) 
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
-def _acquire(
-    count: int,
-    tokens: list[str],
-    runs_per_gpu: int,
-    report: Report,
-    folder: str | Path | None,
-    held: contextlib.ExitStack,
-) -> list[str]:
-    """Lock `count` distinct GPUs, all or none (no hold-and-wait), and leave the locks to the stack `held`."""
-    uuids = _uuids() if os.environ.get("CUDA_VISIBLE_DEVICES") is not None else tokens
-    keys = {token: _lock_key(token, uuids) for token in tokens}
-    where = held.enter_context(_private_folder(folder))
-
-    def attempt() -> list[str] | None:
-        with contextlib.ExitStack() as locks:
-            chosen: list[str] = []
-            for slot in range(runs_per_gpu):  # slot 0 of every GPU first
-                for token in tokens:
-                    wanted = len(chosen) < count and token not in chosen
-                    if wanted and _take(f"{keys[token]}.{slot}", where, locks):
-                        chosen.append(token)
-            if len(chosen) < count:
-                return None
-            held.enter_context(locks.pop_all())
-            return chosen
-
-    return wait_for(
-        attempt, f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} a GPU)", report=report
-    )
+def _try_acquire(
+    count: int, paths: dict[str, Path], runs_per_gpu: int
+) -> tuple[list[str], contextlib.ExitStack] | None:
+    """`count` distinct GPUs and their locks, or None: no GPU is held while waiting for another."""
+    with contextlib.ExitStack() as locks:
+        chosen: list[str] = []
+        for slot, (token, path) in itertools.product(range(runs_per_gpu), paths.items()):  # slot 0 of every GPU first
+            if len(chosen) < count and token not in chosen:
+                descriptor = try_lock(f"{path}.{slot}")
+                if descriptor is not None:
+                    locks.callback(os.close, descriptor)
+                    os.utime(descriptor)  # cleaners of /tmp go by age
+                    chosen.append(token)
+        return (chosen, locks.pop_all()) if len(chosen) == count else None
 
 
-def _take(name: str, folder: int, stack: contextlib.ExitStack) -> bool:
-    """Try to lock the file `name` in the open folder; True if `stack` now holds it."""
-    descriptor = try_lock(name, dir_fd=folder)
-    if descriptor is None:
-        return False
-    stack.callback(os.close, descriptor)
-    os.utime(descriptor)  # cleaners of /tmp go by age
-    return True
-
-
-@contextlib.contextmanager
-def _private_folder(folder: str | Path | None) -> Iterator[int]:
-    """Open (and make) the folder of the locks: ours, mode 0700, never through a symbolic link."""
+def _lock_paths(tokens: list[str], folder: str | Path | None) -> dict[str, Path]:
+    """The lock file of each token, in a folder that is the user's own (mode 0700), never behind a symbolic link."""
+    uuids = _uuids() if "CUDA_VISIBLE_DEVICES" in os.environ else tokens
     path = Path(folder or Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        problem = f"belongs to user {status.st_uid}" if stat.S_ISDIR(status.st_mode) else "is not a folder"
         raise ValueError(
-            f"{path} must be a folder of yours for GPU locks ({error.strerror}); "
-            "remove it, or set TMPDIR to another local folder"
-        ) from error
-    try:
-        status = os.fstat(descriptor)
-        if status.st_uid != os.getuid():
-            raise ValueError(
-                f"{path} belongs to user {status.st_uid}: GPU locks there could be forged; "
-                "set TMPDIR to a local folder of yours"
-            )
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            os.fchmod(descriptor, 0o700)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            f"{path}: {problem}, so GPU locks in it could be forged; "
+            "remove it, or set TMPDIR to a local folder of yours"
+        )
+    path.chmod(0o700)
+    return {token: path / _lock_key(token, uuids) for token in tokens}

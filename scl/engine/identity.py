@@ -1,20 +1,18 @@
-"""What a run is: results with this identity are results of this run, and no others are.
+"""Identity of a run: the settings, code version, images and weights that its results belong to.
 
-Used by everything that asks whether a result counts: training, evaluation, tables, status, plan and the Snakefile.
-Planning computes it from recorded checksums; training from what it has loaded, and that is what it records.
+Whatever asks whether a result counts uses it: training, evaluation, tables, status, plan and the Snakefile. Planning
+computes it from recorded checksums, training from what it has loaded, and that is what it records.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from scl import config
 from scl.config import RunSettings
+from scl.engine.io import json_sha256
 
 ENGINE = 3  # raise when the mathematics of the training loop, the augmentations or the networks changes
-PLACES = ("data", "after")  # of run.yaml: folders, which may be moved; what they hold is part of the identity
-WORDS = {
+PLACES = ("data", "after")  # folders in run.yaml: they may move, and their content is in the identity
+DIFFERENCES = {
     "engine": "by another version of the training loop",
     "images": "on other images than those prepared now",
     "weights": "from other weights of the stage on which it builds",
@@ -22,13 +20,13 @@ WORDS = {
 
 
 def identity_of(run: RunSettings, images: dict, weights: str | None) -> dict:
-    """The parts of a run's identity, as they are written into its record.
+    """Identity of a run, as written into its record.
 
-    run: complete settings (scl.config.complete), which hold the version of the method and the checksum of a
-    user's own file. images: the contents of benchmark.json. weights: SHA-256 of the weights that the run starts from.
+    run: complete settings (scl.config.complete), with the method's version and the checksum of a custom method's file.
+    images: the contents of benchmark.json. weights: SHA-256 of the weights that the run starts from.
     """
     return {
-        "settings": {k: v for k, v in config.as_mapping(run).items() if k not in PLACES},
+        "settings": {k: v for k, v in run.model_dump().items() if k not in PLACES},
         "engine": ENGINE,
         "images": {
             "sha256": stored_at(images, run.image_size)[1],
@@ -40,7 +38,7 @@ def identity_of(run: RunSettings, images: dict, weights: str | None) -> dict:
 
 
 def stored_at(facts: dict, size: int | None) -> tuple[str, str]:
-    """The name and the SHA-256 of the file that holds the images at `size` pixels a side, or at the usual size.
+    """Name and SHA-256 of the file with the images of `size` pixels a side, else of the usual size.
 
     facts: the contents of benchmark.json.
     """
@@ -51,15 +49,15 @@ def stored_at(facts: dict, size: int | None) -> tuple[str, str]:
 
 
 def fingerprint(identity: dict) -> str:
-    """SHA-256 of an identity, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of an identity."""
+    return json_sha256(identity)
 
 
 def difference(planned: dict, made: dict) -> str:
-    """How results of the identity `made` differ from what is planned, in words; "" where they do not."""
+    """Describe how results of identity `made` differ from what is planned; "" if they do not."""
     if fingerprint(planned) == fingerprint(made):
         return ""
-    for part, words in WORDS.items():
+    for part, words in DIFFERENCES.items():
         if planned[part] != made.get(part):
             return f"made {words}"
     keys = sorted(_differing(planned["settings"], made.get("settings"), ""))

@@ -1,7 +1,7 @@
-"""Files that are either whole or not there, and the errors of a run.
+"""Atomic files, and the errors of a run.
 
-Every file of the harness goes through :func:`atomic`, so that a name which exists holds a complete file,
-whatever killed the process or filled the disk. Standard library and PyYAML only: the Snakefile imports this.
+Every file of the harness goes through `atomic`: a name that exists holds a complete file, whatever killed the process
+or filled the disk. Standard library and PyYAML only: the Snakefile imports this.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what the block writes there becomes `path`, whole, or not at all.
+    """Yield a temporary path beside `path`; what the block writes there replaces `path`, or nothing does.
 
-    The temporary name keeps the suffix (numpy and matplotlib go by it) and is always the same, so that what a
-    killed process left is overwritten, not piled up; a second writer of the same path waits for the first.
-    The content is on the disk (fsync) before the name is. On any error the temporary file is removed and what
-    stood under `path` is untouched; an error of the disk becomes an OSError naming `path` and the way out.
+    The temporary name keeps the suffix (numpy and matplotlib choose the format by it) and is always the same, so that
+    the next writer overwrites the remains of a killed process; a second writer waits for the first. The content is
+    synced to the disk before the rename. On any error the temporary file is removed and `path` is unchanged; a disk
+    error becomes an OSError that names `path` and a fix.
     """
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
@@ -38,7 +38,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             lock = held.enter_context(locked(tmp, path, report=lambda line: None))
             os.ftruncate(lock, 0)
         except OSError as error:
-            raise _explained(error, path, error.strerror) from error
+            raise _cannot_write(path, error, error.strerror) from error
         try:
             yield tmp
             with open(tmp, "rb") as file:
@@ -46,11 +46,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(tmp, path)
             _sync_folder(path.parent)
         except BaseException as error:
-            reason = _disk_reason(error, tmp)
-            os.ftruncate(lock, 0)  # a writer that the error keeps open would hold on to the room
+            problem = _disk_problem(error, tmp)
+            os.ftruncate(lock, 0)  # a writer that the error keeps open would still occupy the space
             tmp.unlink(missing_ok=True)
-            if reason:
-                raise _explained(error, path, reason) from error
+            if problem:
+                raise _cannot_write(path, error, problem) from error
             raise
 
 
@@ -63,10 +63,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _disk_reason(error: BaseException, tmp: Path) -> str | None:
-    """The words for a failure of the disk or of permissions, None for any other error.
+def _disk_problem(error: BaseException, tmp: Path) -> str | None:
+    """The reason if `error` comes from the disk or from permissions, else None.
 
-    On a full disk numpy raises OSError without errno and torch RuntimeError: hence this look at free space.
+    On a full disk numpy raises OSError without errno and torch RuntimeError: hence the look at the free space.
     """
     if isinstance(error, OSError) and (error.errno in _DISK or str(error.filename) == str(tmp)):
         return error.strerror
@@ -77,29 +77,26 @@ def _disk_reason(error: BaseException, tmp: Path) -> str | None:
     return None
 
 
-def _explained(error: BaseException, path: Path, reason: str | None) -> OSError:
+def _cannot_write(path: Path, error: BaseException, problem: str | None) -> OSError:
     number = getattr(error, "errno", None) or errno.ENOSPC
-    way_out = "make room" if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see to that"
-    return OSError(
-        number,
-        f"cannot write {path}: {reason}. What stood there is untouched; {way_out} and give the same command again",
-    )
+    fix = "make room" if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix the error"
+    return OSError(number, f"cannot write {path}: {problem}. The existing file is unchanged; {fix} and rerun")
 
 
 class RunFailed(Exception):
-    """A run failed for a reason of its own, such as a loss that is not finite; failure.json says it too."""
+    """A run cannot be finished, for example because its loss is not finite; failure.json has the reason."""
 
 
 class Damaged(ValueError):
-    """An input file is missing or not what was written: the command that runs the study makes it again."""
+    """An input file is missing or not what was written; the command that runs the study recreates it."""
 
 
 def set_aside(path: str | Path, problem: object) -> Damaged:
-    """Rename a damaged file to `<name>.damaged` and return the Damaged to raise; nothing if another process did."""
+    """Rename a damaged file to `<name>.damaged` and return the Damaged to raise."""
     path = Path(path)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # another process did it
         os.replace(path, path.with_name(path.name + ".damaged"))
-    return Damaged(f"{path}: {problem}; set aside as {path.name}.damaged. The same command makes it again")
+    return Damaged(f"{path}: {problem}; set aside as {path.name}.damaged, the same command recreates it")
 
 
 def write_json(path: str | Path, obj: Any) -> None:
@@ -119,22 +116,25 @@ def _plain(obj: Any) -> Any:
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 
-def write_yaml_if_changed(path: str | Path, obj: Any) -> bool:
-    """Write `obj` as YAML unless `path` holds it already (Snakemake goes by the time); True if it wrote."""
-    path, text = Path(path), yaml_text(obj)
-    if path.exists() and path.read_bytes() == text.encode():
-        return False
-    with atomic(path) as tmp:
-        tmp.write_bytes(text.encode())
-    return True
+def write_yaml_if_changed(path: str | Path, obj: Any) -> None:
+    """Write `obj` as YAML unless `path` holds it already: Snakemake goes by the modification time."""
+    path, text = Path(path), yaml_text(obj).encode()
+    if not path.exists() or path.read_bytes() != text:
+        with atomic(path) as tmp:
+            tmp.write_bytes(text)
 
 
 def yaml_text(obj: Any) -> str:
-    """`obj` as the YAML that is written."""
+    """`obj` as the YAML text of the files written here."""
     return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=110)
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(obj: Any) -> str:
+    """SHA-256 of `obj` as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""While a method trains, this process does not open labels by accident.
+"""Label guard: while a method trains, its process cannot open labels by accident.
 
-The guard stops accidents, not intent: it sees what Python opens by a path (`open`, numpy, zipfile, ...), not what a
-subprocess or a C library opens, nor a copy under another name. What is measured without labels rests on the rule that
-methods are given none, and on the test that permuted labels change nothing; this is a net below it.
+It stops accidents, not intent: it sees what Python opens by a path (`open`, numpy, zipfile, ...), not what a
+subprocess or a C library opens, nor a copy under another name. The guarantee is that methods are given no labels, and
+a test that permuted labels change nothing; this is a safety net below it.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 NAMES = re.compile(
-    r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # code may be called so
+    r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # source files may have such a name
     r"|metrics\.json"  # scores of a run
-    r"|image_names\.json"  # file names often name the class
-    r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives, in which there are labels
+    r"|image_names\.json"  # file names often contain the class
+    r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives contain labels
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -28,11 +28,11 @@ _installed = False
 
 
 @contextlib.contextmanager
-def labels_out_of_reach(*benchmarks: str | Path) -> Iterator[None]:
-    """Refuse to open labels, archives and metrics.json (PermissionError) inside the block, links to them included.
+def forbid_label_access(*benchmarks: str | Path) -> Iterator[None]:
+    """Raise PermissionError inside the block for opening labels, archives and metrics.json, links to them included.
 
-    benchmarks: folders of prepared benchmarks. Labels of all benchmarks beside them and what is in the folder
-    `archives` there are known by device and inode as well, so that a hard link or another name is found out.
+    benchmarks: folders of prepared benchmarks. The labels of all benchmarks beside them and the files in `archives`
+    there are identified by device and inode too, which catches hard links and other names.
     """
     global _rules, _installed
     if not _installed:
@@ -52,7 +52,7 @@ def _archives(benchmark: str | Path) -> str:
 
 
 def _places(benchmarks: Iterable[str | Path]) -> set[tuple[int, int]]:
-    """(device, inode) of the labels and archives that lie beside the benchmarks."""
+    """(device, inode) of the labels and archives beside the benchmarks."""
     found = set()
     for data in {Path(folder).parent for folder in benchmarks}:
         for pattern in ("*/labels*", "archives/*", "archives/*/*"):
@@ -67,18 +67,18 @@ def _places(benchmarks: Iterable[str | Path]) -> set[tuple[int, int]]:
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0], *_rules):
         name = os.fsdecode(arguments[0])
-        raise PermissionError(f"{name}: labels, and files that may hold some, are out of reach while a method trains")
+        raise PermissionError(f"{name}: labels and files that may contain some cannot be opened while a method trains")
 
 
 def _forbidden(path: Any, places: frozenset[tuple[int, int]], folders: tuple[str, ...]) -> bool:
     try:
         path = os.fsdecode(path)
         real = os.path.realpath(path)
-        if path in sys.path or real in sys.path:  # a package that is installed as a zip
+        if path in sys.path or real in sys.path:  # a package installed as a zip
             return False
         if any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real)) or real.startswith(folders):
             return True
         status = os.stat(path)
-    except (OSError, ValueError, TypeError):  # no such file, or no path: open() itself will say so
+    except (OSError, ValueError, TypeError):  # no such file, or not a path: open() itself fails
         return False
     return (status.st_dev, status.st_ino) in places

@@ -1,4 +1,4 @@
-"""Locks on files: the kernel drops them when the process dies, however it dies. Standard library only."""
+"""File locks that the kernel releases when the process dies, however it dies. Standard library only."""
 
 import contextlib
 import errno
@@ -13,16 +13,16 @@ from typing import TypeVar
 from scl.util.text import Report, duration, say
 
 Result = TypeVar("Result")
-_POLL = random.Random()  # waiting must not draw from the generators of the run
+_POLL = random.Random()  # polling must not use the generators of the run
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
 def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Iterator[int]:
-    """Hold a lock on the file `path` (made if need be) for the block, and yield its descriptor.
+    """Hold a lock on the file `path`, created if missing, for the block; yield its descriptor.
 
-    While another process holds it, wait, with a line on `what`. On a file system without locks, only warn.
+    Waits while another process holds it, with a line on `what`. On a file system without locks, only warns.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -30,7 +30,7 @@ def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Itera
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        report(f"warning: no file locks here ({error.strerror}); let no other process work on {what} meanwhile")
+        report(f"warning: no file locks here ({error.strerror}); do not let another process work on {what} meanwhile")
         descriptor = os.open(path, _FLAGS, 0o666)
     try:
         yield descriptor
@@ -38,13 +38,14 @@ def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Itera
         os.close(descriptor)
 
 
-def try_lock(path: str | Path, *, dir_fd: int | None = None) -> int | None:
-    """A descriptor that holds a lock on the file `path` until it is closed; None while another process holds one."""
-    descriptor, taken = os.open(path, _FLAGS, 0o666, dir_fd=dir_fd), False
+def try_lock(path: str | Path) -> int | None:
+    """Return a descriptor that holds a lock on the file `path` until it is closed, None if another process holds it."""
+    descriptor, taken = os.open(path, _FLAGS, 0o666), False
     try:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = _same_file(descriptor, path, dir_fd)  # not if it was renamed or removed in between
+            # a file that was renamed or removed in between protects nothing
+            taken = os.path.samestat(os.fstat(descriptor), os.lstat(path))
     finally:
         if not taken:
             os.close(descriptor)
@@ -52,7 +53,7 @@ def try_lock(path: str | Path, *, dir_fd: int | None = None) -> int | None:
 
 
 def wait_for(attempt: Callable[[], Result | None], what: str | Path, why: str, *, report: Report = say) -> Result:
-    """The first result of `attempt()` that is not None; `report` gets two lines if that is not the first."""
+    """Call `attempt` until it returns something; `report` gets one line before and one after the waiting, if any."""
     began = None
     while (result := attempt()) is None:
         if began is None:
@@ -74,11 +75,3 @@ def is_locked(path: str | Path) -> bool:
     except OSError:  # no such file, or a file system without locks
         pass
     return False
-
-
-def _same_file(descriptor: int, path: str | Path, dir_fd: int | None) -> bool:
-    """Whether `path` still names the file that is open as `descriptor`."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=dir_fd, follow_symlinks=False))
-    except FileNotFoundError:
-        return False

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind, each file written whole; the record last, as the mark of being done."""
+"""Write the files of a finished run, each atomically; the record last, as the completion marker."""
 
 import csv
 import resource
@@ -14,29 +14,23 @@ from scl import config
 from scl.config import RunSettings
 from scl.engine.artifacts import WRITTEN
 from scl.engine.identity import fingerprint
-from scl.engine.io import RunFailed, atomic, sha256, write_json
+from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import provenance
 
 if TYPE_CHECKING:
     from scl.engine.trainer import Trainer
 
-CODE_ROOT = Path(__file__).resolve().parent.parent
-
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class OutOfMemory(RunFailed):
-    """A run that does not fit into the memory of its GPU."""
-
-
 def finish(trainer: "Trainer") -> Path:
-    """Assignments, weights, history and record of a trained run; returns the record's path."""
+    """Write assignments, weights, history and record of a trained run; return the record's path."""
     directory, method = trainer.directory, trainer.method
     final, confidence = trainer.last_assignment or trainer.assign()
-    trainer.save(optimizer=False)  # kept: if the files below are deleted, they are made again without training
+    trainer.save(optimizer=False)  # kept, so that deleted files can be written again without training
     _write_assignments(trainer, final, confidence)
     with atomic(directory / "weights.pt") as path:
         torch.save({k: v.cpu() for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
@@ -55,10 +49,10 @@ def _write_assignments(trainer: "Trainer", final: np.ndarray, confidence: np.nda
         if trainer.curve
         else np.empty((0, len(final)), np.int16),
     }
-    neighbors = getattr(trainer.method, "neighbors", None)
-    if neighbors is not None:  # evaluation reports their purity
-        arrays["neighbors"] = trainer.images.rows[neighbors.cpu().numpy()].astype(np.int32)
-        arrays["neighbor_rows"] = trainer.images.rows[: len(neighbors)]
+    further = trainer.method.arrays(trainer.images)
+    if taken := sorted(arrays.keys() & further.keys()):
+        raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
+    arrays |= further
     with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -72,7 +66,7 @@ def _write_history(path: Path, history: list[dict]) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes: of the tensors on a GPU since fit() began, of the whole process on a CPU."""
+    """Peak memory in bytes: of the tensors on a GPU since fit() began, or of the whole process on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -81,23 +75,18 @@ def peak_memory(device: str) -> int:
 def _record(trainer: "Trainer") -> dict:
     run = trainer.run
     return {
-        "benchmark": run.benchmark,
-        "protocol": run.protocol,
-        "stage": run.stage,
-        "seed": run.seed,
-        "method": run.method,
-        "options": run.options,
+        **run.model_dump(include={"benchmark", "protocol", "stage", "seed", "method", "options"}),
         "epochs": run.training.epochs,
         "seconds": trainer.seconds,
         "peak_memory_bytes": max(attempt["peak_memory_bytes"] for attempt in trainer.attempts),
         "precision": trainer.precision,
-        **provenance(CODE_ROOT, device=trainer.device),
+        **provenance(device=trainer.device),
         "config_sha256": config.digest(run),
         "images_sha256": trainer.facts["images_sha256"],
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
-        "seeds": {p: trainer.seeds(p) for p in ("initial weights", "prepare", "kmeans")},
+        "seeds": {purpose: trainer.seeds(purpose) for purpose in ("initial weights", "prepare", "kmeans")},
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
         "counts": trainer.method.counts,
         "images": len(trainer.images),
@@ -109,17 +98,16 @@ def _record(trainer: "Trainer") -> dict:
 
 
 def write_failure(directory: Path, error: Exception, run: RunSettings, trainer: "Trainer | None" = None) -> None:
-    """failure.json: why the run failed, where, and whether trying again can help. trainer: None if the run failed
-    before there was one."""
+    """Write failure.json: why and where the run failed, and whether a retry can help. trainer: None if the run failed
+    before training."""
     where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
     where |= getattr(error, "where", {})
-    passing = isinstance(error, (OSError, RuntimeError))  # of the disk, of the device
     write_json(
         directory / "failure.json",
         {
             "error": str(error) or type(error).__name__,
             "kind": type(error).__name__,
-            "permanent": not passing,
+            "permanent": not isinstance(error, (OSError, RuntimeError)),  # errors of disks and devices may pass
             "config_sha256": config.digest(run),
             "time": now(),
             **where,

@@ -1,4 +1,4 @@
-"""benchmark.json, the description of a prepared benchmark, as others read it. No torch: evaluation starts faster."""
+"""Read benchmark.json, the description of a prepared benchmark. No torch, so that evaluation starts fast."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ Rows = Annotated[list[int], Field(min_length=2, max_length=2)]  # start, stop
 
 
 class Roles(Strict):
-    """The splits that a protocol clusters, those allowed for representation learning too, and those it evaluates."""
+    """Splits of a protocol: clustered, also allowed for representation learning, and evaluated."""
 
     fit: list[str]
     represent: list[str]
@@ -20,14 +20,14 @@ class Roles(Strict):
 
 
 class Larger(Strict):
-    """The same images once more, larger: in images-<size>.npy."""
+    """The same images at a larger size, in images-<size>.npy."""
 
     size: int
     sha256: str
 
 
 class Prepared(Strict):
-    """What is relied on; the other keys are kept as they are."""
+    """The keys that the engine relies on; others are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -39,20 +39,20 @@ class Prepared(Strict):
     protocols: dict[str, Roles]
 
     @model_validator(mode="after")
-    def _names_its_splits(self) -> "Prepared":
+    def _splits_exist(self) -> "Prepared":
         for protocol, roles in self.protocols.items():
             if not {*roles.fit, *roles.represent, *roles.assign} <= self.splits.keys():
-                raise ValueError(f"protocol {protocol} names a split that is not there")
+                raise ValueError(f"protocols.{protocol}: names a split that does not exist")
         return self
 
 
 def describe(folder: str | Path) -> dict:
-    """The contents of benchmark.json in `folder`. Raises Damaged, naming the file, if it is missing or damaged."""
+    """The contents of benchmark.json in `folder`. Raises Damaged if it is missing or damaged."""
     path = Path(folder) / "benchmark.json"
     try:
         found = read(path, Prepared)
     except Damaged as error:
-        raise Damaged(f"{path}: {error}; the command that runs the study prepares the benchmark again") from None
+        raise Damaged(f"{path}: {error}; rerun the study to prepare the benchmark again") from None
     if found is None:
         raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})")
     return found.model_dump()

@@ -1,27 +1,30 @@
-"""What a result was made with: commit, versions, processor, device."""
+"""Provenance of a result: commit, package versions, device."""
 
 import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
-CODE = ("*.py", "*.smk", "Snakefile", "pyproject.toml", "constraints.txt", ":(exclude)results")
+ROOT = Path(__file__).resolve().parents[2]
+# a custom method's file is not among them: the run's settings hold its checksum
+CODE = ("scl/*.py", "baselines/*.py", "benchmarks/*.py", "Snakefile", "pyproject.toml", "constraints.txt")
 
 
-def provenance(root: str | Path, *, device: str | None = None) -> dict[str, Any]:
-    """What made this run: {"commit", "dirty", "versions", "device", "threads"}; no host name.
+def provenance(root: str | Path = ROOT, *, device: str | None = None) -> dict[str, Any]:
+    """{"commit", "dirty", "versions", "device", "threads"} of this process; no host name.
 
     root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
-    dirty: the code (not results or texts) differs from the commit, new files included. Asked once a process.
-    device: "cpu", "cuda" or "cuda:1"; None takes the one torch would use. The answer names the hardware; a CPU also
-    with the instructions that torch uses on it, because processors of one name can differ in them, and so in results.
-    threads: those of torch, or those allowed to the process if torch is not loaded.
+    dirty: whether the code differs from the commit, new files included. Looked up once per process.
+    device: "cpu", "cuda" or "cuda:1"; None means the one torch would use. In the result it is the name of the hardware,
+    for a CPU with the instruction set that torch uses: CPUs of the same name can differ in it, and so in results.
+    threads: those of torch or, if torch is not loaded, those available to the process.
     """
     commit, dirty = _commit(str(root))
     torch: Any = sys.modules.get("torch")
@@ -32,16 +35,16 @@ def provenance(root: str | Path, *, device: str | None = None) -> dict[str, Any]
         "commit": commit,
         "dirty": dirty,
         "versions": _versions(),
-        "device": torch.cuda.get_device_name(device) if cuda else _processor() + _instructions(torch),
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
         "threads": torch.get_num_threads() if torch else cores(),
     }
 
 
 @functools.cache
 def _commit(root: str) -> tuple[str, bool | None]:
-    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside git hooks: another repository's
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside the git hooks of another repository
     environment = {name: value for name, value in os.environ.items() if name not in others}
-    environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start side by side: none may hold the index
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start in parallel: none may lock the index
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -50,7 +53,7 @@ def _commit(root: str) -> tuple[str, bool | None]:
         return done.stdout.strip()
 
     try:
-        if not git("ls-files", "--", "."):  # unpacked inside a repository that is not ours
+        if not git("ls-files", "--", "."):  # unpacked inside another repository
             return "unknown", None
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.SubprocessError):
@@ -58,28 +61,22 @@ def _commit(root: str) -> tuple[str, bool | None]:
 
 
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()} | dict.fromkeys(PACKAGES)
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     return versions
 
 
-@functools.cache
 def _processor() -> str:
+    name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return "CPU: " + line.partition(":")[2].strip()
-    return "CPU: " + (platform.processor() or platform.machine())
-
-
-def _instructions(torch: Any) -> str:
-    return f", {torch.backends.cpu.get_cpu_capability()}" if torch else ""
+        if found := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            name = found[1].strip()
+    torch: Any = sys.modules.get("torch")
+    return f"CPU: {name}, {torch.backends.cpu.get_cpu_capability()}" if torch else f"CPU: {name}"
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Seeds by name: every random stream of a run has its own seed, derived from what it is for.
+"""Seeds by name: every random stream of a run has its own seed, derived from its purpose.
 
-A stream depends on nothing but its name, so adding a method, a benchmark or a purpose never changes another's
-numbers, and a resumed run re-creates the stream of any step without having saved a generator.
+A stream depends only on its name: adding a method, a benchmark or a purpose never changes another's numbers, and a
+resumed run re-creates the stream of any step without a saved generator.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""The one training loop: every stage of every method runs through `Trainer`, nothing else.
+"""The training loop of every stage of every method.
 
-Random streams are derived from (run, purpose, step), so a checkpoint need not hold any generator: a resumed run
-repeats the interrupted one bit for bit on the CPU, given the same number of threads.
+Random streams are derived from (run, purpose, step), so a checkpoint holds no generator: on the CPU, with the same
+number of threads, a resumed run is bit-equal to an uninterrupted one.
 """
 
 import functools
@@ -22,7 +22,7 @@ from scl.engine import artifacts, checkpoint, precision
 from scl.engine.assign import assignments
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
-from scl.engine.outputs import CODE_ROOT, now, peak_memory
+from scl.engine.outputs import now, peak_memory
 from scl.engine.prepared import describe
 from scl.engine.provenance import provenance
 from scl.engine.seeding import Seeds
@@ -30,39 +30,41 @@ from scl.method import Method, Problem
 from scl.util.classes import find_class
 from scl.util.text import Report, duration, say
 
-CHECK_EVERY = 50  # steps between looks at the losses: each look waits for the device
+CHECK_EVERY = 50  # steps between checks of the losses: each check waits for the device
+# attributes of Trainer that a checkpoint holds as they are
+STATE = ("epoch", "step_in_epoch", "term_names", "history", "curve", "seconds", "attempts")
 
 
 class NonFinite(RunFailed):
-    """A term of the loss is not finite; carries where."""
+    """A term of the loss is not finite; `where` names the term, epoch and step."""
 
     def __init__(self, term: str, value: float, epoch: int, step: int):
         super().__init__(
-            f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; try a lower "
-            f"learning rate or precision: fp32"
+            f"the loss term '{term}' is {value} at epoch {epoch + 1}, step {step + 1}; "
+            "try a lower learning rate or precision: fp32"
         )
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
 
 
 def learning_rate(training: Training, epoch: int) -> float:
-    """Of a whole epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
-    if training.schedule == "constant":
-        return training.learning_rate
+    """Learning rate of an epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
     low, high = training.final_learning_rate, training.learning_rate
+    if training.schedule == "constant":
+        return high
     return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
 
 
 def curve_epochs(training: Training) -> set[int]:
-    """The epochs (counted from 1) after which assignments are kept: evenly spread, the last included."""
+    """Epochs (counted from 1) after which assignments are kept: evenly spaced, the last included."""
     points = min(training.curve_points, training.epochs)
     return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
 
 
 def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Zeros for parameters that the loss does not reach, once they have been trained: torch before 2.0 left them so.
+    """Set zero gradients for parameters that the loss does not reach but that have been trained, as torch before 2.0.
 
-    Adam then goes on moving such a parameter by its momentum and lets its second moment decay, where without a gradient
-    it would stay as it is. `optimizer` tells who has been trained, also after a resume.
+    Adam then still moves such a parameter by its momentum and decays its second moment; without a gradient it would
+    not change. The optimizer's state tells which parameters have been trained, also after a resume.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -71,19 +73,20 @@ def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 class Trainer:
-    """One run in memory: what `fit` changes, `state` saves and `restore` brings back."""
+    """One run in memory: `fit` trains it, `save` and `restore` write and read its checkpoint."""
 
     def __init__(self, run: RunSettings, directory: Path, *, device: str, report: Report = say):
         self.run, self.directory, self.device, self.report = run, directory, device, report
         self.started = now()
         self.seeds = Seeds(run.benchmark, run.stage, run.seed)
         method_class = find_class(run.method)
-        self.facts = describe(run.data)  # once: the benchmark may be prepared again while the run trains
-        use = "represent" if method_class.uses_unlabeled else "fit"
-        self.images = images.load(run.data, run.protocol, use, size=run.image_size, facts=self.facts, device=device)
-        self.evaluated = self._evaluated_images()
+        self.facts = describe(run.data)  # read once: the benchmark may be prepared again while the run trains
+        self.images = self._load_images("represent" if method_class.uses_unlabeled else "fit")
+        uses = self.facts["protocols"][run.protocol]
+        same = uses["assign"] == uses["fit"] and len(self.images) == self.images.fit
+        self.evaluated = self.images if same else self._load_images("assign")
         weights, checksum = artifacts.weights_of(Path(run.after)) if run.after else (None, None)
-        self.identity = identity_of(run, self.facts, checksum)  # of what was loaded
+        self.identity = identity_of(run, self.facts, checksum)
         self.method = self._build(method_class, weights)
         self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
         dtype = precision.choose(run.training.precision, device)
@@ -92,21 +95,18 @@ class Trainer:
         self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = self._optimizer() if run.training.epochs else None
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
+        self.term_names: list[str] = []
         self.history: list[dict[str, Any]] = []
         self.curve: list[tuple[int, Tensor]] = []
         self.attempts: list[dict[str, Any]] = []
-        # after the last epoch, if it was trained by this process
+        # after the last epoch, if this process trained it
         self.last_assignment: tuple[np.ndarray, np.ndarray] | None = None
-        self.epoch_losses: list[Tensor] = []  # of the running epoch: one small tensor a step, on the device
+        self.epoch_losses: list[Tensor] = []  # of the current epoch: one small tensor per step, on the device
         self.losses_checked = 0
 
-    def _evaluated_images(self) -> images.Images:
-        uses = self.facts["protocols"][self.run.protocol]
-        if uses["assign"] == uses["fit"] and len(self.images) == self.images.fit:
-            return self.images
-        return images.load(
-            self.run.data, self.run.protocol, "assign", size=self.run.image_size, facts=self.facts, device=self.device
-        )
+    def _load_images(self, use: str) -> images.Images:
+        run = self.run
+        return images.load(run.data, run.protocol, use, size=run.image_size, facts=self.facts, device=self.device)
 
     def _build(self, method_class: type[Method], weights: bytes | None) -> Method:
         clusters = self.facts["clusters"]
@@ -142,18 +142,12 @@ class Trainer:
     # --- the loop --------------------------------------------------------------------------------------------
 
     def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float) -> None:
-        """All epochs that are left. `stop.requested` (a signal) saves and leaves."""
+        """Train the remaining epochs; if `stop.requested` (a signal), save and raise SystemExit."""
         resumed = self.restore()
-        made_by = provenance(CODE_ROOT, device=self.device)
+        made_by = provenance(device=self.device)
         self.attempts.append(
-            {
-                "started": self.started,
-                "epoch": self.epoch,
-                "commit": made_by["commit"],
-                "device": made_by["device"],
-                "precision": self.precision,
-                "peak_memory_bytes": 0,
-            }
+            {"started": self.started, "epoch": self.epoch, "commit": made_by["commit"], "device": made_by["device"]}
+            | {"precision": self.precision, "peak_memory_bytes": 0}
         )
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -174,21 +168,16 @@ class Trainer:
                     raise SystemExit(stop.status)
             self._end_epoch()
 
-    def steps_per_epoch(self) -> tuple[int, int]:
-        """(steps, batch size) of this epoch; the method says whether a last batch that is not full is one."""
-        pool = self.method.pool(self.epoch)
-        batch = min(self.run.training.batch_size, pool)
-        return math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch, batch
-
     def steps_of_epoch(self) -> Iterator[None]:
-        """Makes the steps that this epoch has left, one each time it is asked for the next."""
+        """Train the remaining steps of this epoch; yields after each."""
         self.method.epoch = self.epoch
         assert self.optimizer is not None  # there are epochs
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.run.training, self.epoch)
-        steps, batch = self.steps_per_epoch()
-        order = torch.randperm(self.method.pool(self.epoch), generator=self.seeds.generator("order", self.epoch))
-        order = order.to(self.device)
+        pool = self.method.pool(self.epoch)
+        batch = min(self.run.training.batch_size, pool)
+        steps = math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch
+        order = torch.randperm(pool, generator=self.seeds.generator("order", self.epoch)).to(self.device)
         while self.step_in_epoch < steps:
             index = order[self.step_in_epoch * batch : (self.step_in_epoch + 1) * batch]  # B
             self.learn(self.draw(index), index)
@@ -203,14 +192,14 @@ class Trainer:
         return self.method.draw(self.images, index, self.augment, generator)
 
     def learn(self, views: tuple[Tensor, ...], index: Tensor) -> None:
-        """Forward, backward, optimizer and memory; waits for nothing on the device."""
-        torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers of a method
+        """Forward, backward and optimizer step; never waits for the device."""
+        torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers
         with self.autocast():
             terms = self.method.step(views, index)
         self.term_names = list(terms)
         values = torch.stack([t.float() for t in terms.values()])
         loss = values.sum()
-        if loss.requires_grad:  # not so where a step has nothing to learn from, e.g. an empty self-label mask
+        if loss.requires_grad:  # not if a step has nothing to learn from, e.g. an empty self-label mask
             assert self.optimizer is not None
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -221,16 +210,13 @@ class Trainer:
         self.epoch_losses.append(values.detach())
 
     def _check_losses(self) -> None:
-        """One synchronization for many steps; names the first term that is not finite."""
-        fresh = self.epoch_losses[self.losses_checked :]
-        if fresh:
-            values = torch.stack(fresh).cpu()  # steps x terms
-            bad = (~values.isfinite()).nonzero()
-            if len(bad):
-                step, term = bad[0].tolist()
-                raise NonFinite(
-                    self.term_names[term], values[step, term].item(), self.epoch, self.losses_checked + step
-                )
+        """Raise NonFinite for the first term that is not finite; one synchronization for many steps."""
+        checked = self.losses_checked
+        if checked < len(self.epoch_losses):
+            values = torch.stack(self.epoch_losses[checked:]).cpu()  # steps x terms
+            if bad := (~values.isfinite()).nonzero().tolist():
+                step, term = bad[0]
+                raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, checked + step)
         self.losses_checked = len(self.epoch_losses)
 
     def _end_epoch(self) -> None:
@@ -251,13 +237,13 @@ class Trainer:
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
-            found = self.assign()
-            self.last_assignment = found if self.epoch == self.run.training.epochs else None
-            self.curve.append((self.epoch, torch.from_numpy(found[0]).short()))
+            result = self.assign()
+            self.last_assignment = result if self.epoch == self.run.training.epochs else None
+            self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
         self._progress(terms)
 
     def assign(self) -> tuple[np.ndarray, np.ndarray]:
-        """(assignments, confidence) of the evaluated images with the present weights."""
+        """(assignments, confidence) of the evaluated images with the current weights."""
         return assignments(self.method, self.images, self.evaluated, autocast=self.autocast, seed=self.seeds("kmeans"))
 
     def _progress(self, terms: dict[str, float]) -> None:
@@ -272,7 +258,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------------------
 
     def save(self, *, optimizer: bool = True) -> None:
-        """A checkpoint of a state whose losses are all finite. Without optimizer: after the last epoch."""
+        """Save a checkpoint; raises NonFinite instead if a loss is not finite. optimizer: not needed after training."""
         self._check_losses()
         self.seconds = time.perf_counter() - self.clock
         self.attempts[-1]["peak_memory_bytes"] = peak_memory(self.device)
@@ -280,35 +266,27 @@ class Trainer:
             self.directory / "checkpoint.pt",
             {
                 "fingerprint": fingerprint(self.identity),
-                "epoch": self.epoch,
-                "step_in_epoch": self.step_in_epoch,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict() if self.optimizer and optimizer else None,
                 "epoch_losses": torch.stack(self.epoch_losses).cpu() if self.epoch_losses else None,
-                "term_names": getattr(self, "term_names", []),
-                "history": self.history,
-                "curve": self.curve,
-                "seconds": self.seconds,
-                "attempts": self.attempts,
+                **{name: getattr(self, name) for name in STATE},
             },
         )
 
     def restore(self) -> bool:
-        """Whether a checkpoint of this very run was found and loaded."""
-        state = checkpoint.load(
-            self.directory / "checkpoint.pt", fingerprint=fingerprint(self.identity), report=self.report
-        )
+        """Load the checkpoint of exactly this run, if there is one; return whether there was."""
+        path = self.directory / "checkpoint.pt"
+        state = checkpoint.load(path, fingerprint=fingerprint(self.identity), report=self.report)
         if state is None:
             return False
         self.method.load_state_dict(state["method"])
         if self.optimizer and state["optimizer"]:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step_in_epoch, self.seconds = state["epoch"], state["step_in_epoch"], state["seconds"]
+        for name in STATE:
+            setattr(self, name, state[name])
         losses = state["epoch_losses"]
         self.epoch_losses = [] if losses is None else list(losses.to(self.device))
         self.losses_checked = len(self.epoch_losses)
-        self.term_names, self.history = state["term_names"], state["history"]
-        self.curve, self.attempts = [(epoch, found) for epoch, found in state["curve"]], state["attempts"]
         self.report(
             f"resumed at epoch {self.epoch + 1}, step {self.step_in_epoch + 1}, "
             f"after {duration(self.seconds)} of training"

@@ -1,8 +1,7 @@
-"""Classes named by dotted paths, also of a user's own file: whatever that file does, the answer is one line."""
+"""Find classes by dotted path, also in custom files; whatever such a file does, the error is one line."""
 
 import importlib
 import importlib.util
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -11,27 +10,25 @@ from typing import Any
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
 
-ROOT = Path(__file__).resolve().parent.parent
-OURS = ("scl", "baselines")  # packages whose methods the commit tells
-FAILURES = (Exception, SystemExit)  # what code of the user's own may raise; Ctrl-C is none of them
+ROOT = Path(__file__).resolve().parents[2]
+BUILT_IN = ("scl", "baselines")  # packages whose methods are versioned by the commit
+FAILURES = (Exception, SystemExit)  # what custom code may raise; Ctrl-C is not among them
 
 
 def source_of(dotted: str, where: str = "method") -> str | None:
-    """SHA-256 of the file in which a class of the user's own stands, None for one of ours. Nothing is imported but
-    the packages around it. Raises ValueError if there is no such file."""
+    """SHA-256 of the file that defines a custom class, None for a built-in one. Imports only the packages around it.
+
+    Raises ValueError if there is no such file.
+    """
     module_name = module_of(dotted, where)
-    if module_name.split(".")[0] in OURS:
+    if module_name.split(".")[0] in BUILT_IN:
         return None
     try:
         spec = importlib.util.find_spec(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{module_name}.".startswith(f"{error.name}."):  # what the package around it imports
-            raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': {described(error)}") from None
-        spec = None
+        if spec is None or not spec.has_location or not spec.origin:
+            raise ModuleNotFoundError("no such file on the Python path")
     except FAILURES as error:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': {described(error)}") from None
-    if spec is None or not spec.has_location or not spec.origin:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': no such file on the Python path")
+        raise _cannot_import(dotted, where, error) from None
     return sha256(spec.origin)
 
 
@@ -40,34 +37,32 @@ def find_class(dotted: str, where: str = "method") -> type[Any]:
     module_name, name = module_of(dotted, where), dotted.rpartition(".")[2]
     try:
         module = importlib.import_module(module_name)
-        found = getattr(module, name, None)
+        result = getattr(module, name, None)
     except FAILURES as error:
-        raise ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': {described(error)}") from None
-    if not isinstance(found, type):
+        raise _cannot_import(dotted, where, error) from None
+    if not isinstance(result, type):
         known = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
         raise ValueError(f"{where}: '{module_name}' has no class '{name}'{did_you_mean(name, known)}")
-    return found
+    return result
 
 
 def module_of(dotted: str, where: str) -> str:
-    """The part before the last dot. Raises ValueError, with the dotted path where that can be guessed."""
-    names = dotted.split(".")
-    if len(names) > 1 and all(map(str.isidentifier, names)):
-        return dotted.rpartition(".")[0]
-    parts = re.findall(r"\w+", dotted.replace(".py", ""))
-    if len(parts) < 2 or dotted.endswith(".py"):
-        parts = [*(parts or ["my_file"]), "MyMethod"]
-    if dotted.startswith(("/", "~")):
-        parts = parts[-2:]
-    hint = f"; write it as '{'.'.join(parts)}'" if all(map(str.isidentifier, parts)) else ""
-    raise ValueError(
-        f"{where}: {dotted!r} is not a dotted path such as 'scl.scl.SCL': the file without '.py', in "
-        f"the working directory or on PYTHONPATH, then the class{hint}"
-    )
+    """The part of a dotted path before its last dot. Raises ValueError if it is not a dotted path."""
+    module_name, _, _ = dotted.rpartition(".")
+    if not module_name or not all(map(str.isidentifier, dotted.split("."))) or dotted.endswith(".py"):
+        raise ValueError(
+            f"{where}: {dotted!r} is not a dotted path such as 'scl.scl.SCL'; write the file without '.py', in the "
+            "working directory or on PYTHONPATH, then a dot and the class"
+        )
+    return module_name
 
 
-def described(error: BaseException) -> str:
-    """What went wrong in code of the user's own, with file and line where they are known."""
+def _cannot_import(dotted: str, where: str, error: BaseException) -> ValueError:
+    return ValueError(f"{where}: cannot import '{dotted.rpartition('.')[0]}' for '{dotted}': {describe_error(error)}")
+
+
+def describe_error(error: BaseException) -> str:
+    """What went wrong in custom code, with file and line where they are known."""
     if isinstance(error, SyntaxError):
         place = f"{error.filename} line {error.lineno}: " if error.filename and error.lineno else ""
         return f"{place}{type(error).__name__}: {error.msg}"
@@ -76,12 +71,12 @@ def described(error: BaseException) -> str:
     message = str(error).partition("\n\n")[0]  # pydantic adds paragraphs
     problem = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if isinstance(error, SystemExit):
-        problem = "ends the program (SystemExit, sys.exit); take that out"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
+        problem = "ends the program (SystemExit, sys.exit); remove that"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_custom(frame.filename)]
     return f"{frames[-1].filename} line {frames[-1].lineno}: {problem}" if frames else problem
 
 
-def _ours(file: str) -> bool:
-    """Whether a frame is of Python, of an installed package or of this project: not what the user wrote."""
-    folders = (sys.prefix, sys.base_prefix, *(ROOT / name for name in (*OURS, "benchmarks")))
-    return "/site-packages/" in file or file.startswith(("<", *(f"{folder}/" for folder in folders)))
+def _is_custom(file: str) -> bool:
+    """Whether a frame belongs to the user, not to Python, an installed package or this project."""
+    folders = (sys.prefix, sys.base_prefix, *(ROOT / name for name in (*BUILT_IN, "benchmarks")))
+    return "/site-packages/" not in file and not file.startswith(("<", *(f"{folder}/" for folder in folders)))

@@ -1,4 +1,4 @@
-"""Large imports, made cheaper."""
+"""Faster large imports."""
 
 import contextlib
 import gc
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Import without the garbage collector, and leave what came out of its sight.
+def gc_paused() -> Iterator[None]:
+    """Pause garbage collection during imports, then freeze the new objects.
 
-    torch, timm and scikit-learn make a million objects that stay; looking through them again and again is a fifth
-    of the start of a run.
+    torch, timm and scikit-learn create a million objects that stay; scanning them again and again is a fifth of the
+    start of a run.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,8 +1,7 @@
-"""The one door to torchvision: `from scl.util.shim import torchvision` (and before timm, which imports it too).
+"""Import torchvision beside any build of torch: `from scl.util.shim import torchvision`, also before timm.
 
 PyPI's torchvision is built for CUDA; beside a CPU build of torch its import fails because the operators
-`torchvision::nms` and `torchvision::qnms` were never defined. Nothing here uses them, so their schemas are
-enough.
+`torchvision::nms` and `torchvision::qnms` are not defined. Nothing here uses them, so their schemas are enough.
 """
 
 import torch

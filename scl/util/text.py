@@ -1,20 +1,19 @@
-"""Text from files, servers and users, made fit to be shown."""
+"""Format text for messages: from files, servers and users, durations, suggestions."""
 
 import difflib
 import reprlib
 import sys
 from collections.abc import Callable, Iterable
 
-Report = Callable[[str], object]  # what is given a line on progress or a problem, such as `say`
+Report = Callable[[str], object]  # called with each line on progress or a problem, such as `say`
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    """`text` with every character that is not printable (control characters, line breaks, changes of direction,
-    surrogates) written as its escape, such as \\x1b or \\n. keep: characters left as they are.
+    """Escape every character that is not printable, such as \\x1b or \\n, except those in `keep`.
 
-    For a terminal: an escape sequence in a record or an error message would otherwise be obeyed.
+    Otherwise a terminal would execute an escape sequence in a record or an error message.
     """
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
@@ -23,12 +22,12 @@ def printable(text: object, *, keep: str = "") -> str:
 
 
 def say(text: object) -> None:
-    """Report progress or a problem on stderr, at once: a log is read while it grows."""
+    """Print a line on progress or a problem to stderr, unbuffered."""
     print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best; '–' for None and NaN."""
+    """Format seconds as seconds, minutes or hours; '–' for None and NaN."""
     if seconds is None or seconds != seconds:
         return "–"
     if seconds < 0.05:
@@ -39,14 +38,14 @@ def duration(seconds: float | None) -> str:
 
 
 def did_you_mean(word: object, known: Iterable) -> str:
-    """' (did you mean ...?)', or the list of what is known."""
+    """' (did you mean ...?)', or the list of known names."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(map(str, known)) or 'none'}"
 
 
 def shown(value: object) -> str:
-    """`value` as Python writes it, cut short."""
+    """The repr of `value`, shortened."""
     try:
         return _SHORT.repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of thousands of digits"

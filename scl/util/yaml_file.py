@@ -1,21 +1,21 @@
-"""YAML files read strictly: no key twice, nothing that contains itself, no aliases that grow without bound."""
+"""Read YAML strictly: no duplicate keys, no cycles, no aliases that expand without bound."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-MOST_VALUES = 100_000  # of a file, those behind an alias counted as often as they are named
+MOST_VALUES = 100_000  # of a file, with every alias expanded
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys and says nothing, and follows any alias; this one refuses."""
+    """SafeLoader that refuses duplicate keys, of which PyYAML silently keeps the last, and too many aliases."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _marked("a key is a text, not a list or a mapping", key)
+                raise _marked("a key must be a string, not a list or a mapping", key)
             name = (key.tag, key.value)
             if name in seen:
                 raise _marked(f"'{key.value}' is given twice; keep one", key)
@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_document(self, node: yaml.Node) -> Any:
         if _count(node, frozenset(), {}) > MOST_VALUES:
-            raise _marked(f"aliases stand for more than {MOST_VALUES:,} values; write them out", node)
+            raise _marked(f"aliases expand to more than {MOST_VALUES:,} values; write them out", node)
         return super().construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -39,9 +39,9 @@ def _marked(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
 
 
 def _count(node: yaml.Node, around: frozenset, known: dict) -> int:
-    """How many values `node` stands for. around: the nodes it lies in."""
+    """Number of values in `node`. around: ids of the nodes that contain it; known: counts by id."""
     if id(node) in around:
-        raise _marked("this contains itself, by an alias; write it out", node)
+        raise _marked("an alias contains itself; write it out", node)
     if id(node) not in known:
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
@@ -51,13 +51,13 @@ def _count(node: yaml.Node, around: frozenset, known: dict) -> int:
 
 
 def load_yaml(path: str | Path) -> dict:
-    """A YAML mapping. Raises ValueError naming the file (and the line, for a syntax error or a key given twice)."""
+    """Read a YAML mapping. Raises ValueError naming the file, and the line where YAML knows it."""
     path = Path(path)
     text = _read(path)
     try:
         content = yaml.load(text, _Loader)
     except RecursionError:
-        raise ValueError(f"{path}: nested too deep") from None
+        raise ValueError(f"{path}: nested too deeply") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ValueError(f"{path} line {line}: not valid YAML: the character {chr(error.character)!r}") from None
@@ -66,18 +66,14 @@ def load_yaml(path: str | Path) -> dict:
         place = f" line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected keys and values at the top")
+        raise ValueError(f"{path}: must be a mapping (keys and values) at the top level")
     return content
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
-    except OSError as error:  # a folder, a file above it, permissions
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a null byte in the name
-        raise ValueError(f"{str(path)!r}: no name of a file: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ValueError(f"{path}: cannot read the file: {getattr(error, 'strerror', error)}") from None

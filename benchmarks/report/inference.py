@@ -1,0 +1,165 @@
+"""Statistics of a study: intervals and tests over the seeds of one benchmark, and over several benchmarks.
+
+Scores of a method are arrays of one value per seed; over several benchmarks, {benchmark: array}. docs/statistics.md
+explains each choice and simulates its size, power and coverage.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL = 0.05  # of the tests; intervals cover 1 - LEVEL
+POWER = 0.8  # at which the smallest detectable difference is given
+RESAMPLES = 10_000
+EXACT_UP_TO = 16  # values whose signs are all enumerated (65,536 sign vectors); beyond that they are sampled
+SAMPLED_SIGNS = 100_000
+
+Scores = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its confidence interval (NaN where there are too few values)."""
+
+    value: float
+    low: float
+    high: float
+
+
+# --- one benchmark ---------------------------------------------------------------------------------------------------
+
+
+def t_interval(values: np.ndarray) -> Estimate:
+    """Mean and Student's t interval. n values; the interval is NaN for n < 2."""
+    values = np.asarray(values, float)
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return Estimate(mean, math.nan, math.nan)
+    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def welch_interval(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Difference of two means and Welch's interval, for runs that share nothing (unpaired)."""
+    if min(len(first), len(second)) < 2:
+        return Estimate(float(np.mean(first) - np.mean(second)), math.nan, math.nan)
+    found = stats.ttest_ind(first, second, equal_var=False)
+    low, high = found.confidence_interval(1 - LEVEL)
+    return Estimate(float(np.mean(first) - np.mean(second)), float(low), float(high))
+
+
+def sign_flip_p(*groups: np.ndarray) -> float:
+    """Two-sided p of the sign-flip test (Fisher 1935): under the null every difference is symmetric around 0.
+
+    groups: paired differences, one array per benchmark. The statistic is the mean over groups of the groups' means, so
+    each benchmark weighs the same. All sign vectors are enumerated up to 16 values; beyond that 100,000 are sampled and
+    the observed one is counted, so that p is never 0 (Phipson & Smyth 2010).
+    """
+    weighted = np.concatenate([np.asarray(g, float) / (len(g) * len(groups)) for g in groups])
+    scale = np.abs(weighted).max()
+    if not scale:
+        return 1.0
+    weighted = weighted / scale  # ties are told from rounding at 1e-9
+    observed, n = abs(weighted.sum()) - 1e-9, len(weighted)
+    extreme = int((np.abs(_signs(n) @ weighted) >= observed).sum())
+    return extreme / 2**n if n <= EXACT_UP_TO else (extreme + 1) / (SAMPLED_SIGNS + 1)
+
+
+@lru_cache(maxsize=4)
+def _signs(n: int) -> np.ndarray:
+    """Sign vectors of n values: all 2^n, or SAMPLED_SIGNS random ones (always the same)."""
+    if n <= EXACT_UP_TO:
+        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    return np.random.default_rng(0).integers(0, 2, (SAMPLED_SIGNS, n)) * 2.0 - 1.0
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p that the exact sign-flip test of n values can give."""
+    return min(1.0, 2 / 2**n)
+
+
+def detectable_difference(sd: float, n: int, *, second_n: int | None = None) -> float:
+    """The difference of means that a two-sided t-test at LEVEL detects with power POWER.
+
+    Paired: sd of the n differences. Unpaired (second_n given): common sd of the values of both groups. NaN for n < 2.
+    """
+    if n < 2 or (second_n is not None and second_n < 2):
+        return math.nan
+    freedom = n - 1 if second_n is None else n + second_n - 2
+    size = n if second_n is None else 1 / (1 / n + 1 / second_n)
+    critical = stats.t.ppf(1 - LEVEL / 2, freedom)
+    # power = E[P(|Z + shift| > critical * spread)] over the chi distribution of spread: scipy's noncentral t is NaN in
+    # its tails, a sum over 10,000 quantiles is not
+    spread = np.sqrt(stats.chi2.ppf((np.arange(10_000) + 0.5) / 10_000, freedom) / freedom)
+
+    def missing_power(shift: float) -> float:
+        bound = critical * spread
+        return float(np.mean(stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift))) - POWER
+
+    return float(optimize.brentq(missing_power, 0.0, 10 * critical) * sd / math.sqrt(size))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values adjusted for testing them all (Holm 1979)."""
+    p = np.asarray(p_values, float)
+    order, adjusted = p.argsort(kind="stable"), np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(p.size, 0, -1) * p[order]))
+    return adjusted
+
+
+# --- over the benchmarks of a study ----------------------------------------------------------------------------------
+
+
+def probability_of_improvement(first: Scores, second: Scores, *, resamples: int = RESAMPLES) -> Estimate:
+    """P(a run of `first` scores higher than a run of `second`), mean over benchmarks (Agarwal et al. 2021).
+
+    Ties count one half. The interval is a bootstrap stratified by benchmark.
+    """
+    names = sorted(first)
+
+    def statistic(*drawn: np.ndarray) -> float:
+        return float(np.mean([_higher(drawn[i], drawn[i + len(names)]) for i in range(len(names))]))
+
+    return stratified_bootstrap(
+        statistic, [*(first[n] for n in names), *(second[n] for n in names)], resamples=resamples
+    )
+
+
+def _higher(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of pairs with x > y, ties counting one half (Mann-Whitney U over n m)."""
+    difference = x[:, None] - y[None, :]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def normalized_mean(scores: Scores, chance: Mapping[str, float], *, resamples: int = RESAMPLES) -> Estimate:
+    """Mean over benchmarks of (score - chance) / (1 - chance), with a bootstrap stratified by benchmark."""
+    names = sorted(scores)
+    normalized = [(np.asarray(scores[n], float) - chance[n]) / (1 - chance[n]) for n in names]
+    return stratified_bootstrap(lambda *drawn: np.mean([g.mean() for g in drawn]), normalized, resamples=resamples)
+
+
+def stratified_bootstrap(statistic: Callable, groups: list[np.ndarray], *, resamples: int = RESAMPLES) -> Estimate:
+    """`statistic(*groups)` and its percentile interval; each group is resampled by itself. The generator is private."""
+    groups = [np.asarray(group, float) for group in groups]
+    value = float(statistic(*groups))
+    if min(map(len, groups)) < 2:
+        return Estimate(value, math.nan, math.nan)
+    rng = np.random.default_rng(0)
+    drawn = [statistic(*(g[rng.integers(len(g), size=len(g))] for g in groups)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def average_ranks(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean rank of each method over the benchmarks, 1 = best, ties shared (Demšar 2006).
+
+    means: {method: {benchmark: mean score}}, the same benchmarks for every method.
+    """
+    methods = list(means)
+    table = np.array([[means[m][b] for b in sorted(means[methods[0]])] for m in methods])
+    ranks = stats.rankdata(-table, axis=0)
+    return dict(zip(methods, ranks.mean(axis=1).tolist()))

@@ -1,0 +1,196 @@
+"""Snakemake and `scl` in processes of their own, without their start: forked where everything is imported already.
+
+Starting Snakemake costs two seconds, starting a job one to two, nearly all of it imports; the tests do so hundreds of
+times. A forked process differs from a started one in nothing else that a user could see: it has its process group, its
+jobs are processes of that group, signals reach them in the same way, and they end with the same status.
+
+    pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
+                                                    \\-> server of jobs -> keeper -> job
+"""
+
+import atexit
+import contextlib
+import json
+import multiprocessing
+import os
+import select
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENT = Path(__file__).with_name("job_client.py")
+CPU_ONLY = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+os.environ["OMP_NUM_THREADS"] = "1"  # of the server: a library that starts threads must not be forked
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    [
+        "pytest",
+        "scl.engine.train",
+        "scl.scl",
+        "baselines.scan",
+        "baselines.pica",
+        "baselines.controls",
+        "benchmarks.check",
+        "benchmarks.single",
+        "benchmarks.status",
+        "benchmarks.workflow",
+        "benchmarks.slurm",
+        "benchmarks.report.render",
+        "matplotlib.backends.backend_svg",
+        "matplotlib.backends.backend_agg",
+        "sklearn.cluster",
+        "sklearn.datasets",
+        "scl.util.shim",
+        "timm",
+        "snakemake.cli",
+        "snakemake.executors.local",
+    ]
+)
+
+
+class Process:
+    """A command of Snakemake or `scl`, as `subprocess.Popen` would have started it: leader of its own process group."""
+
+    def __init__(self, command, arguments, folder, *, merged=False):
+        """command: 'snakemake' or 'scl'. merged: standard error goes to standard output."""
+        self._own = tempfile.TemporaryDirectory(prefix=f"{command}-")
+        self._logs = [Path(self._own.name, name) for name in (("out", "out") if merged else ("out", "err"))]
+        self._process = FORK.Process(target=_run, args=(command, list(map(str, arguments)), str(folder), *self._logs))
+        self._process.start()
+        self.pid = self._process.pid
+        while not self._logs[1].exists() and self.poll() is None:  # until it leads its group, as after Popen
+            time.sleep(0.001)
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout=600):
+        self._process.join(timeout)
+        assert self.returncode is not None, f"still running after {timeout} s"
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self, timeout=600):
+        """Wait for the end; returns (standard output, standard error or "")."""
+        self.wait(timeout)
+        output, error = self._logs
+        return output.read_text(), error.read_text() if error != output else ""
+
+
+def _run(command, arguments, folder, out, err):
+    """The process itself."""
+    os.setsid()
+    for target, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), target)
+    if command == "scl":
+        _become_job(arguments, folder, os.environ | CPU_ONLY)
+    _become(folder, os.environ | CPU_ONLY)
+    sys.executable = _start_job_server(out.parent)
+    sys.argv = [str(Path(sys.prefix) / "bin" / "snakemake"), *arguments]
+    from snakemake.cli import main
+
+    sys.exit(main(arguments))
+
+
+def _become(folder, environment):
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _become_job(arguments, folder, environment):
+    """Run an `scl` command as `python -m benchmarks.cli` does, and end with its status."""
+    _become(folder, environment)
+    Path("/proc/self/comm").write_text(f"scl {arguments[0]}"[:15])
+    sys.argv = [str(ROOT / "benchmarks" / "cli.py"), *arguments]
+    sys.path.insert(0, folder)
+    from benchmarks.cli import main
+
+    sys.exit(main(arguments))
+
+
+def _start_job_server(folder):
+    """Fork the server of jobs; returns the path of what takes the place of Python for the jobs."""
+    address, python = folder / "jobs", folder / "python"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(address))
+    listener.listen(64)
+    ended, alive = os.pipe()  # `alive` stays with Snakemake: programs that it starts do not inherit it
+    if os.fork() == 0:
+        os.close(alive)
+        _serve_jobs(listener, ended)
+    os.close(ended)
+    words = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", str(CLIENT), str(address)]
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def _serve_jobs(listener, ended):
+    """Fork a keeper for every job, until Snakemake has ended; jobs outlive that, as they do otherwise."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        ready = select.select([listener, ended], [], [])[0]
+        if ended in ready:
+            os._exit(0)
+        connection = listener.accept()[0]
+        if os.fork() == 0:
+            os.close(ended)
+            listener.close()
+            _keep_job(connection)
+        connection.close()
+
+
+def _keep_job(connection):
+    """Fork the job that is asked for, wait for its end and tell the client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, files, _, _ = socket.recv_fds(connection, 2**20, 3)
+    asked = json.loads(message)
+    job = os.fork()
+    if job == 0:
+        connection.close()
+        for target, file in enumerate(files):
+            os.dup2(file, target)
+            os.close(file)
+        _exit_with(lambda: _become_job(asked["arguments"], asked["folder"], asked["environment"]))
+    for file in files:
+        os.close(file)
+    status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
+    with contextlib.suppress(OSError):  # the client was killed
+        connection.send(str(status).encode())
+    os._exit(0)
+
+
+def _exit_with(function):
+    """End this process as Python does with `function` as its program, without what its ancestors would still do."""
+    status = 1
+    try:
+        function()
+    except SystemExit as stopped:
+        status = stopped.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

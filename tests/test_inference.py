@@ -1,0 +1,151 @@
+"""Statistics of a study, against hand-worked cases, scipy, and rliable 1.2.0 (values pinned: it needs pandas < 3)."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.report.inference import (
+    EXACT_UP_TO,
+    average_ranks,
+    detectable_difference,
+    holm,
+    normalized_mean,
+    probability_of_improvement,
+    sign_flip_p,
+    smallest_p,
+    stratified_bootstrap,
+    t_interval,
+    welch_interval,
+)
+
+FIRST = {
+    "a": np.array([0.6, 0.615, 0.586, 0.555, 0.577]),
+    "b": np.array([0.6, 0.653, 0.717, 0.625, 0.619]),
+    "c": np.array([0.724, 0.718, 0.705, 0.653, 0.699]),
+}
+SECOND = {
+    "a": np.array([0.605, 0.503, 0.547, 0.475, 0.506]),
+    "b": np.array([0.528, 0.608, 0.557, 0.634, 0.628]),
+    "c": np.array([0.661, 0.544, 0.643, 0.668, 0.676]),
+}
+
+
+def test_t_interval_is_scipys():
+    values = np.array([0.3, 0.1, -0.2, 0.5, 0.4])
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = t_interval(values)
+    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high))
+
+
+def test_interval_of_one_value_is_nan():
+    assert math.isnan(t_interval(np.array([0.5])).low)
+    assert math.isnan(welch_interval(np.array([0.5]), np.array([0.5, 0.6])).low)
+    assert math.isnan(normalized_mean({"a": np.array([0.5])}, {"a": 0.1}).low)
+    assert math.isnan(detectable_difference(1.0, 1))
+
+
+def test_welch_interval_by_hand():
+    x, y = np.array([0.80, 0.85, 0.90]), np.array([0.70, 0.72, 0.80, 0.90])
+    error = math.sqrt(x.var(ddof=1) / 3 + y.var(ddof=1) / 4)
+    freedom = error**4 / ((x.var(ddof=1) / 3) ** 2 / 2 + (y.var(ddof=1) / 4) ** 2 / 3)
+    half = stats.t.ppf(0.975, freedom) * error
+    found = welch_interval(x, y)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+    assert found.value == pytest.approx(x.mean() - y.mean())
+
+
+def test_sign_flip_enumerates_all_signs():
+    assert sign_flip_p(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 8)
+    assert sign_flip_p(np.array([3.0, -1.0])) == 1  # |sums| 4, 2, 2, 4; observed 2
+    assert sign_flip_p(np.zeros(3)) == 1
+    assert sign_flip_p(np.array([0.1, 0.2, -0.3])) == 1  # a sum of 5.6e-17 is a tie with 0
+
+
+def test_stratified_sign_flip_weighs_each_benchmark_the_same():
+    """A double loop over signs; the mean of group means, whatever the sizes of the groups."""
+    groups = [np.array([0.3, 0.1]), np.array([-0.2, 0.5, 0.4, 0.1])]
+
+    def statistic(flipped):
+        return abs(flipped[:2].mean() + flipped[2:].mean()) / 2
+
+    values = np.concatenate(groups)
+    observed = statistic(values)
+    hits = [statistic(values * signs) >= observed - 1e-12 for signs in itertools.product((1, -1), repeat=6)]
+    assert sign_flip_p(*groups) == pytest.approx(np.mean(hits))
+
+
+def test_sign_flip_of_many_values_is_sampled_and_never_zero():
+    n = EXACT_UP_TO + 1
+    assert 0 < sign_flip_p(np.ones(n)) < 1e-4
+    values = np.arange(1.0, n + 1)
+    values[::3] *= -1
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+    exact = (abs(signs @ values) >= abs(values.sum())).mean()
+    assert sign_flip_p(values) == pytest.approx(exact, abs=0.005)
+
+
+def test_smallest_p_is_reached():
+    assert [sign_flip_p(np.ones(n)) for n in (1, 3, 5)] == [smallest_p(n) for n in (1, 3, 5)]
+
+
+def test_detectable_difference_has_the_stated_power():
+    """Against scipy's noncentral t where that is reliable."""
+    for n in (3, 5, 10, 60):
+        shift = detectable_difference(2.0, n) / 2.0 * math.sqrt(n)
+        critical = stats.t.ppf(0.975, n - 1)
+        power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
+        assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_detectable_difference_unpaired():
+    shift = detectable_difference(7.0, 60, second_n=60) / (7.0 * math.sqrt(2 / 60))
+    critical = stats.t.ppf(0.975, 118)
+    power = stats.nct.sf(critical, 118, shift) + stats.nct.cdf(-critical, 118, shift)
+    assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(np.array([])).size == 0
+
+
+def test_probability_of_improvement_is_rliables():
+    found = probability_of_improvement(FIRST, SECOND)
+    assert found.value == pytest.approx(0.8133333333)
+    assert (found.low, found.high) == pytest.approx((0.6267, 0.96), abs=0.015)
+
+
+def test_probability_of_improvement_counts_ties_half():
+    same = {"a": np.array([0.5, 0.6])}
+    assert probability_of_improvement(same, same).value == 0.5
+
+
+def test_normalized_mean_is_rliables():
+    found = normalized_mean(FIRST, dict.fromkeys("abc", 0.1))
+    assert found.value == pytest.approx(0.6034074074)
+    assert (found.low, found.high) == pytest.approx((0.5870, 0.6210), abs=0.002)
+
+
+def test_normalized_mean_at_chance_is_zero():
+    assert normalized_mean({"a": np.full(3, 0.2), "b": np.full(3, 0.1)}, {"a": 0.2, "b": 0.1}).value == pytest.approx(0)
+
+
+def test_bootstrap_resamples_each_group_by_itself():
+    """With constant groups nothing varies; pooled resampling would."""
+    found = stratified_bootstrap(lambda x, y: x.mean() - y.mean(), [np.full(4, 1.0), np.full(4, 3.0)])
+    assert (found.low, found.high) == (-2.0, -2.0)
+
+
+def test_bootstrap_ignores_the_global_generator():
+    np.random.seed(1)
+    first = normalized_mean(FIRST, dict.fromkeys("abc", 0.1))
+    np.random.seed(2)
+    assert normalized_mean(FIRST, dict.fromkeys("abc", 0.1)) == first
+
+
+def test_average_ranks_share_ties():
+    means = {"x": {"a": 0.9, "b": 0.5}, "y": {"a": 0.8, "b": 0.5}, "z": {"a": 0.1, "b": 0.1}}
+    assert average_ranks(means) == {"x": 1.25, "y": 1.75, "z": 3.0}

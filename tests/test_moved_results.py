@@ -1,0 +1,118 @@
+"""Files that were damaged, copied or left behind between two starts of a study."""
+
+import json
+import os
+import shutil
+import signal
+
+import flow
+import pytest
+import yaml
+from conftest import TINY_METHODS, flip_a_bit
+from flow import TINY, copy_of, run_of, start
+from long_study import (
+    STUDY,
+    assert_the_same_command_finishes,
+    end_of,
+    ended,
+    jobs_of,
+    log_of_training,
+    resumed,
+    snakemake,
+    wait_for_training,
+)
+
+pytestmark = pytest.mark.workflow
+
+
+def test_damaged_weights_of_the_stage_before_are_never_used(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    flip_a_bit(run_of(folder) / "weights.pt")
+    shutil.rmtree(run_of(folder, "scan"))  # so that they are loaded
+    status, output = snakemake(folder, STUDY)
+    assert status != 0 and "weights.pt: damaged" in output and "set aside as weights.pt.damaged" in output
+    assert_the_same_command_finishes(folder, undisturbed)
+
+
+def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed):
+    """Whatever is interrupted after the change, no run of the old clusters counts, and none of them is in a table."""
+    folder = copy_of(undisturbed, tmp_path)
+    fewer = STUDY | {"benchmarks": {"tiny": TINY["benchmarks"]["tiny"] | {"clusters": 5}}}
+    log_of_training(folder).unlink()
+    process = start(folder, fewer)
+    wait_for_training(folder, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert end_of(process)[0] != 0
+    assert flow.scl(folder, "report", "study.yaml").returncode == 0
+    partial = (folder / "results" / "partial" / "tables.md").read_text()
+    assert "0 of 2 done" in partial
+    status, output = snakemake(folder, fewer)
+    assert status == 0, output
+    clusters = json.loads((run_of(folder, "scan") / "metrics.json").read_text())["clusters"]
+    assert clusters == 5
+    assert_the_same_command_finishes(folder, undisturbed)  # and back again
+
+
+def test_a_dry_run_of_another_plan_changes_nothing(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    other = STUDY | {"training": STUDY["training"] | {"batch_size": 16}, "seeds": 2}
+    status, output = snakemake(folder, other, "--dry-run")
+    assert status == 0 and "train simclr on tiny (joint), seed 1" in output and "2 out of date" not in output
+    (folder / "study.yaml").write_bytes((undisturbed / "study.yaml").read_bytes())
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    assert {p for p in after if after[p] != before.get(p)} <= {folder / "study.yaml"} and before.keys() == after.keys()
+    assert snakemake(folder, STUDY)[1].count("Nothing to be done") == 1
+
+
+WEIGHTS = ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt")
+
+
+def carry(undisturbed, tmp_path, *without):
+    """Results as they arrive on another machine, with the times of the copying; without: names left behind."""
+    folder = tmp_path / "moved"
+    shutil.copytree(
+        undisturbed, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".snakemake", *without)
+    )
+    return folder
+
+
+def test_results_copied_with_data_newer_or_without_data_are_not_made_again(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path)
+    for path in [
+        *(folder / "data" / "tiny").iterdir(),
+        run_of(folder) / "weights.pt",
+        run_of(folder) / "assignments.npz",
+    ]:
+        os.utime(path)
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    shutil.rmtree(folder / "data")
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    status, output = snakemake(folder, STUDY)
+    assert status == 0 and ended(folder) == ended(undisturbed)
+
+
+def test_results_copied_without_weights_are_not_made_again_until_a_further_stage_needs_them(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path, *WEIGHTS)
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    further = STUDY | {"methods": STUDY["methods"] | {"selflabel": TINY_METHODS["selflabel"]}}
+    assert jobs_of(folder, further)["train"] == 3  # with SimCLR, whose weights SCAN needs
+    assert jobs_of(carry(undisturbed, tmp_path / "all"), further)["train"] == 1
+
+
+def test_copied_results_on_other_images_are_made_again(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path, "data")
+    other = STUDY | {"benchmarks": {"tiny": {"dataset": "digits", "subset": 61, "size": 8}}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(other))
+    assert flow.scl(folder, "prepare", "tiny", "--study", "study.yaml").returncode == 0
+    assert jobs_of(folder, other)["train"] == 2
+
+
+def test_a_run_begun_elsewhere_resumes_from_its_copied_checkpoint(tmp_path, undisturbed):
+    process = start(tmp_path, STUDY)
+    wait_for_training(tmp_path, process)
+    os.killpg(process.pid, signal.SIGINT)
+    end_of(process)
+    folder = carry(tmp_path, tmp_path.parent / f"{tmp_path.name}-elsewhere", "data", "partial")
+    assert_the_same_command_finishes(folder, undisturbed)
+    assert resumed(folder)
