@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 import yaml
 from folders import digits, tiny_settings
 from safetensors.torch import save_file
 
-from baselines.pretrained import read_weights
+from baselines.pretrained import read_weights, timm  # after torchvision, which timm needs
 from benchmarks import ImageClustering
 from benchmarks.cli import main
 from benchmarks.compose import resolve
