@@ -34,11 +34,15 @@ class Options(MethodOptions):
 
 
 class SimCLR(Method):
-    """Instance contrast between two views; clusters are k-means of the normalized features."""
+    """Instance contrast between two views; clusters are k-means of the normalized features.
+
+    Starts from random weights, or from a pretrained encoder where the configuration says `after`.
+    """
 
     version = 2
     Options = Options
     augmentations = ("view",)
+    follows = ("encoder",)
     uses_unlabeled = True
     clusters_by_kmeans = True
 

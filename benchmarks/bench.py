@@ -124,7 +124,7 @@ class Subject:
             before = Trainer(config.complete(self._settings(planned.after, data)), self.folder, device="cpu")
             trainer.method.start_from(before.method.state_dict())
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
-        _fill_memory(trainer.method)
+        fill_memory(trainer.method)
         trainer.method.train()
         return trainer
 
@@ -143,7 +143,7 @@ class Subject:
         return folder
 
 
-def _fill_memory(method) -> None:
+def fill_memory(method) -> None:
     """Fill the memory as after some epochs: unit rows and even classes. A fresh one is all zero."""
     memory = getattr(method, "memory", None)
     if memory is not None:

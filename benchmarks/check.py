@@ -143,7 +143,8 @@ def missing_sources(study: Study) -> Iterator[str]:
         if source.tar and not source.remote and not Path(source.tar).expanduser().is_file():
             yield f"downloads.imagenet.tar: {source.tar} is not a file"
     for key, folder in folders.items():
-        if folder and not Path(folder).expanduser().is_dir():
+        path = Path(folder or ".").expanduser()
+        if not path.is_dir() and not (path.is_file() and path.suffix == ".npy" and key.endswith(".path")):
             yield f"{key}: {folder} is not a folder"
 
 

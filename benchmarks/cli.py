@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.datasets.connection import plain_text
 from scl import config
 from scl.engine.io import RunFailed, write_json
@@ -250,6 +251,8 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         _argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **_within(1, 10_000)),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
+    cluster: CLUSTER,
+    assign: ASSIGN,
     report: [
         "config/smoke.yaml --partial",
         STUDY,

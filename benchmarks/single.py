@@ -1,5 +1,6 @@
 """`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, evaluate."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
@@ -13,11 +14,15 @@ from scl.engine.train import train
 from scl.util.text import say
 
 
-def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, report=say) -> Path:
+def run_single(
+    study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, leased: str | None = None, report=say
+) -> Path:
     """Do the missing steps of `run` one after the other and return the path of its metrics.json.
 
     The same call resumes after an interruption, and Snakemake accepts the results. threads: by default
-    `machine.threads` of the study, else all cores. Raises ValueError for a skipped benchmark, and what `train` raises.
+    `machine.threads` of the study, else all cores. leased: the CUDA_VISIBLE_DEVICES of a lease that the caller holds
+    for all steps, "" for the CPU; by default one is taken for those that train. Raises ValueError for a skipped
+    benchmark, and what `train` raises.
     """
     if run.benchmark in study.skipped:
         raise ValueError(f"{run.benchmark}: {study.skipped[run.benchmark]}")
@@ -27,23 +32,23 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark)
-    untrained = _untrained(Survey(study), run)
+    untrained, given = untrained_runs(Survey(study), run), leased is not None
     steps = {step: study.settings(step).training.epochs > 0 for step in untrained}  # {run: on a GPU?}
-    with gpu_lease.lease(
+    lease = gpu_lease.lease(
         gpus if any(steps.values()) else 0,
         required=machine.require_gpu,
         runs_per_gpu=machine.runs_per_gpu,
         report=report,
-    ) as leased:  # once for all steps: a process that has used a GPU cannot switch to another
+    )
+    # once for all steps: a process that has used a GPU cannot switch to another
+    with nullcontext(leased) if given else lease as leased:
         for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
-            log_of(study, step).unlink(
-                missing_ok=True
-            )  # of an earlier training by Snakemake; this one writes to stderr
+            log_of(study, step).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
-                leased=leased if on_gpu else "",
+                leased=leased if on_gpu or given else "",
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
@@ -52,9 +57,9 @@ def run_single(study: Study, run: Run, *, gpus: int = 1, threads: int | None = N
     return evaluate_run(run.directory, study.data / run.benchmark)
 
 
-def _untrained(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:
+def untrained_runs(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:
     """The runs to train, upstream first. A run whose result counts needs nothing upstream."""
     counts = survey.state(run).record is not None
     if counts and not (needs_weights and not (run.directory / "weights.pt").exists()):
         return []
-    return [*(_untrained(survey, run.after, needs_weights=True) if run.after else []), run]
+    return [*(untrained_runs(survey, run.after, needs_weights=True) if run.after else []), run]

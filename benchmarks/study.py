@@ -49,7 +49,7 @@ class Benchmark(Settings):
     clusters: int | None = Field(None, ge=2, le=10**6)
     """Number of clusters K; by default the number of classes of the data set."""
     path: str | None = None
-    """Folder of your images, for `dataset: folder` only."""
+    """Folder of your images, or a .npy file of them (uint8, N x H x W x 3), for `dataset: folder` only."""
     protocols: Protocols | None = None
     """Protocols to run on this benchmark; by default those of the study that the data set supports."""
 

@@ -22,6 +22,7 @@ PLAIN = {
     "a valid tuple": "a list",
     "a valid boolean": "true or false",
     " after validation": "",
+    r"String should match pattern '\^\[0-9a-fA-F\]\{(\d+)\}\$'": r"must be \1 hexadecimal digits",
 }
 
 

@@ -122,3 +122,8 @@ def test_a_file_may_not_extend_itself(tmp_path, monkeypatch):
         (tmp_path / f"{name}.yaml").write_text(f"extends: {base}.yaml\n")
     assert refused("a.yaml") == "extends: a circle: a.yaml -> a.yaml"
     assert refused({"extends": "b.yaml"}) == "extends: a circle: b.yaml -> c.yaml -> b.yaml"
+
+
+def test_checksum_of_another_length_is_refused_in_plain_words():
+    told = refused(put("downloads.checksums", {"cifar-10-python.tar.gz": {"md5": "0"}}))
+    assert told == "downloads.checksums.cifar-10-python.tar.gz.md5: must be 32 hexadecimal digits, got '0'"

@@ -9,8 +9,9 @@ from PIL import Image
 
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.pixels import to_square
-from benchmarks.datasets.prepare import prepare, unlike
+from benchmarks.datasets.prepare import prepare, read_names, unlike
 from benchmarks.study import Benchmark
+from scl.engine.io import Damaged
 
 
 def write(root, names):
@@ -27,10 +28,9 @@ def make(tmp_path, **changes):
     mark = prepare(
         "mine",
         dataset="folder",
-        path=tmp_path / "images",
         folder=out,
         archives=tmp_path / "archives",
-        **{"size": 24, **changes},
+        **{"size": 24, "path": tmp_path / "images", **changes},
     )
     labels = np.load(out / "labels.npy") if (out / "labels.npy").exists() else None
     return json.loads(mark.read_text()), np.load(out / "images.npy"), labels
@@ -120,11 +120,57 @@ def test_missing_folder(tmp_path):
         make(tmp_path)
 
 
-def test_broken_image_is_named_with_its_folder(tmp_path):
-    write(tmp_path / "images", ["a/0.png", "b/1.png"])
-    (tmp_path / "images" / "b" / "2.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ValueError, match="b/2.jpg: cannot be read as an image"):
-        make(tmp_path)
+def test_a_broken_image_is_named_and_left_out(tmp_path, capsys):
+    """Images, labels and names of the others stay together, also at the larger size."""
+    names = [f"{kind}/{i}.png" for kind in "ab" for i in range(8)]
+    write(tmp_path / "images", names)
+    whole = make(tmp_path, larger_size=32)
+    stored = dict(zip(read_names(tmp_path / "data" / "mine"), zip(whole[1], whole[2])))
+    for i in range(12):
+        (tmp_path / "images" / "b" / f"broken{i:02}.jpg").write_bytes(b"\xff\xd8\xff")
+    capsys.readouterr()
+    record, images, labels = make(tmp_path, larger_size=32)
+    assert record["count"] == 16 and record["splits"] == {"all": [0, 16]} and len(record["unreadable"]) == 12
+    assert record["unreadable"]["b/broken00.jpg"] == "cannot be read as an image: no image of a known format"
+    again = read_names(tmp_path / "data" / "mine")
+    assert sorted(again) == sorted(names) and np.load(tmp_path / "data" / "mine" / "images-32.npy").shape[0] == 16
+    for name, image, label in zip(again, images, labels):
+        assert np.array_equal(image, stored[name][0]) and label == stored[name][1] == "ab".index(name[0])
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("  ")]
+    assert "mine: 12 unreadable image(s) left out:" in lines and len(told) == 11
+    assert told[0].startswith("  b/broken00.jpg: cannot be read as an image") and told[-1] == "  and 2 more"
+
+
+def test_too_few_readable_images_for_the_clusters(tmp_path):
+    write(tmp_path / "images", ["0.png", "1.png"])
+    (tmp_path / "images" / "2.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(
+        ValueError, match="only 2 of 3 images can be read, too few for 3 clusters .2.jpg: cannot be read"
+    ):
+        make(tmp_path, clusters=3)
+    assert not (tmp_path / "data" / "mine" / "benchmark.json").exists()
+
+
+def test_names_survive_line_breaks_and_quotes(tmp_path):
+    names = ["a\nb.png", 'quote".png', "back\\slash.png", "übel\u2028.png"]
+    write(tmp_path / "images", names)
+    record, _, _ = make(tmp_path, clusters=2)
+    assert sorted(read_names(tmp_path / "data" / "mine")) == sorted(names)
+    (tmp_path / "data" / "mine" / "image_names.json").unlink()
+    with pytest.raises(Damaged, match="image_names.json: cannot be read"):
+        read_names(tmp_path / "data" / "mine")
+
+
+def test_an_array_is_a_folder_too(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 30, 24, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    record, stored, labels = make(tmp_path, clusters=2, path=tmp_path / "images.npy", size=24)
+    assert labels is None and np.array_equal(stored, images[:, 3:27])
+    assert read_names(tmp_path / "data" / "mine") == list("01234")
+    np.save(tmp_path / "images.npy", images.astype(np.float32))
+    with pytest.raises(ValueError, match=r"images.npy: float32 \(5, 30, 24, 3\); images are uint8"):
+        make(tmp_path, clusters=2, path=tmp_path / "images.npy")
 
 
 def test_photographs_stand_upright(tmp_path):

@@ -221,6 +221,7 @@ def test_an_idle_head_moves_on_as_under_torch_1_0(resumed_before):
     trainer = object.__new__(Trainer)
     trainer.method, trainer.autocast, trainer.epoch_losses = method, contextlib.nullcontext, []
     trainer.seeds, trainer.epoch, trainer.step_in_epoch = Seeds("x", "y", 0), 0, 0
+    trainer.device = "cpu"
     trainer.optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
     steps = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]  # the epoch of each
     for number, method.epoch in enumerate(steps):

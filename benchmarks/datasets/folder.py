@@ -1,10 +1,16 @@
-"""A user's own images: a folder of class sub-folders, or one without classes; sizes, modes and formats mixed."""
+"""A user's own images: a folder of class sub-folders, or one without classes, of mixed sizes, modes and formats; or one
+.npy file of an array."""
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.datasets.catalog import Dataset
-from benchmarks.datasets.dataset import RawDataset, Sources, labels_by_folder
+from benchmarks.datasets.dataset import Image, RawDataset, Sources, labels_by_folder
+from benchmarks.datasets.pixels import MAX_BYTES
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, whole_file
 from scl.util.text import printable, say
 
@@ -12,14 +18,17 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".ti
 
 
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
-    """The images of `sources.path`, in the order of the hashes of the relative names.
+    """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
     If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); if all are,
     there are no classes; a mixture is refused. Hidden files and other file types are skipped, links are followed.
     Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two names
-    (including circular links), broken links, pipes and devices, names that are not UTF-8.
+    (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too large or
+    that may not be read are left out (`RawDataset.unreadable`).
     """
     root = sources.path
+    if root is not None and root.is_file() and root.suffix == ".npy":
+        return _array(root)
     if root is None or not root.is_dir():
         raise ValueError(f"{root or 'folder'}: is not a folder of images; give the benchmark a `path:`")
     slices, folders = _find(root)
@@ -32,14 +41,54 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
             "move these into a class, or all images into one folder without classes"
         )
     slices = in_hash_order(slices)
+    unreadable = {image.name: why for image in slices if (why := _problem(image))}
+    slices = [image for image in slices if image.name not in unreadable]
+    if not slices:
+        raise ValueError(f"{root}: none of its {len(unreadable)} images can be read: {next(iter(unreadable.values()))}")
     names = [image.name for image in slices]
     classes = [] if flat else sorted({name.partition("/")[0] for name in names})
     for name in sorted(folders.difference(classes)) if classes else []:
         say(f"{root / name}: holds no images, so it is not a class")
     labels = labels_by_folder(names, classes) if classes else None
     return RawDataset(
-        {"all": len(slices)}, labels, classes, lambda rows: slice_images(slices, rows), names, upright=True
+        {"all": len(slices)},
+        labels,
+        classes,
+        lambda rows: slice_images(slices, rows),
+        names,
+        upright=True,
+        unreadable=unreadable,
     )
+
+
+def fingerprint(root: Path) -> str:
+    """SHA-256 of the names, sizes and modification times of the images in `root`, which changes if an image is added,
+    removed or edited. Raises ValueError or OSError as `read` does."""
+    images = _find(root)[0] if root.is_dir() else [whole_file(root.name, root)]
+    facts = sorted((image.name, image.size, image.file.stat().st_mtime_ns) for image in images)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _array(path: Path) -> RawDataset:
+    """Unlabeled images: uint8 N x H x W x 3. Their names are their rows."""
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy array: {error}") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+        raise ValueError(f"{path}: {images.dtype} {images.shape}; images are uint8, N x H x W x 3")
+
+    def read_rows(rows: np.ndarray) -> Iterator[Image]:
+        return ((int(row), f"{path.name}, image {row}", np.asarray(images[row])) for row in rows)
+
+    return RawDataset({"all": len(images)}, None, [], read_rows, [str(row) for row in range(len(images))])
+
+
+def _problem(image: FileSlice) -> str:
+    """Why a file is left out before it is opened, "" if it is not."""
+    if image.size > MAX_BYTES:
+        return f"{image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
+    return "" if os.access(image.file, os.R_OK) else "no permission to read it"
 
 
 def _find(root: Path) -> tuple[list[FileSlice], set[str]]:

@@ -33,12 +33,14 @@ def write_images(
     workers: int | None = None,
     upright: bool = False,
     label: str = "images",
+    unreadable: dict[int, str] | None = None,
 ) -> None:
     """Fill `path` with a .npy of uint8 count x size x size x 3.
 
     images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; resized if needed.
     workers: threads that decode and resize (Pillow releases the GIL; default: one per core, at most 8).
-    Raises ValueError naming the image that cannot be read.
+    Raises ValueError naming the image that cannot be read; with `unreadable`, adds {row: message} to it and leaves the
+    row black instead.
 
     Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message instead
     of a SIGBUS, and the written pages do not count as memory of the process.
@@ -57,7 +59,13 @@ def write_images(
 
         def write(row: int, name: str, data: bytes | np.ndarray) -> int:
             if isinstance(data, bytes):
-                data = from_bytes(data, size, name=name, upright=upright)
+                try:
+                    data = from_bytes(data, size, name=name, upright=upright)
+                except ValueError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable[row] = str(error)
+                    return row
             _pwrite(file.fileno(), to_square(data, size), offset + row * size * size * 3)
             return row
 

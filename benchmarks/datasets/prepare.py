@@ -2,7 +2,9 @@
 benchmark.json, which marks that all is there."""
 
 import importlib
+import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,9 +13,12 @@ import numpy as np
 from benchmarks.datasets.catalog import Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
+from benchmarks.datasets.folder import fingerprint
 from benchmarks.datasets.pixels import RESIZE, write_images
-from scl.engine.io import atomic, sha256, write_json
-from scl.util.text import say
+from scl.engine.io import Damaged, atomic, sha256, write_json
+from scl.util.text import printable, say
+
+NAMES = "image_names.json"
 
 
 def prepare(
@@ -43,7 +48,9 @@ def prepare(
     wanted = archives_of(info, downloads)
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
     read = importlib.import_module(f"benchmarks.datasets.{info.reader}").read
-    raw = read(info, Sources(files, Path(path).expanduser() if path else None, Path(archives), downloads))
+    own = Path(path).expanduser() if path else None
+    seen = fingerprint(own) if own and own.exists() else None  # before the images are read
+    raw = read(info, Sources(files, own, Path(archives), downloads))
     official = _check_counts(name, info, raw, all(archive.official for archive in wanted))
     spans = ranges(raw.splits)
     rows = subset_rows(raw.splits, subset) if subset else {split: np.arange(*span) for split, span in spans.items()}
@@ -54,6 +61,8 @@ def prepare(
         "subset": subset,
         "path": None if path is None else str(path),
         "official": official,
+        "fingerprint": seen,
+        "unreadable": dict(raw.unreadable),
         "resize": RESIZE,
         "sources": raw.sources
         + [
@@ -101,7 +110,20 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
             recorded = sources.get(archive.file, {}).get(kind)
             if recorded and recorded != digest:
                 return f"{archive.file}: {kind} {recorded}, wanted {digest}"
+    if block.path and _changed(Path(block.path).expanduser(), facts):
+        return "images were added, removed or changed in its folder"
     return ""
+
+
+def _changed(path: Path, facts: dict) -> bool:
+    """Whether the user's images at `path` differ from those that were prepared; False where they are not on this
+    machine (prepared images may have been copied to it)."""
+    if not path.exists():
+        return False
+    try:
+        return fingerprint(path) != facts.get("fingerprint")
+    except (ValueError, OSError):  # preparing them reports the problem
+        return True
 
 
 def _check_counts(name: str, info: Dataset, raw: RawDataset, official: bool) -> bool:
@@ -139,7 +161,7 @@ def _write(
     folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
 ) -> Path:
     """Write arrays of the chosen rows, then `record` with their checksums as benchmark.json."""
-    marker, labels, names = folder / "benchmark.json", folder / "labels.npy", folder / "image_names.json"
+    marker, labels, names = folder / "benchmark.json", folder / "labels.npy", folder / NAMES
     folder.mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)  # from here on the folder is incomplete
     names.unlink(missing_ok=True)
@@ -147,18 +169,35 @@ def _write(
     position = np.full(sum(raw.splits.values()), -1)
     position[rows] = np.arange(len(rows))
 
-    def write(size: int, file: str) -> str:
-        """The SHA-256 of the file written."""
+    failed: dict[int, str] | None = {} if record["path"] else None  # of the user's images only
+
+    def write(size: int, file: str) -> None:
         name, count, path = record["name"], len(rows), folder / file
         say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
         images = ((int(position[row]), where, data) for row, where, data in raw.images(rows))
         with atomic(path) as temporary:
-            write_images(temporary, images, count=count, size=size, workers=workers, upright=raw.upright, label=name)
-        return sha256(path)
+            write_images(
+                temporary,
+                images,
+                count=count,
+                size=size,
+                workers=workers,
+                upright=raw.upright,
+                label=name,
+                unreadable=failed,
+            )
 
-    record |= {"images_sha256": write(record["size"][0], "images.npy"), "larger": None, "labels_sha256": None}
+    write(record["size"][0], "images.npy")
+    if failed:
+        rows = _leave_out(folder / "images.npy", raw.names, rows, failed, record)
+        position[:] = -1
+        position[rows] = np.arange(len(rows))
+    if record["unreadable"]:
+        say(f"{record['name']}: {describe_unreadable(record['unreadable'])}")
+    record |= {"images_sha256": sha256(folder / "images.npy"), "larger": None, "labels_sha256": None}
     if larger_size:
-        record["larger"] = {"size": larger_size, "sha256": write(larger_size, f"images-{larger_size}.npy")}
+        write(larger_size, f"images-{larger_size}.npy")
+        record["larger"] = {"size": larger_size, "sha256": sha256(folder / f"images-{larger_size}.npy")}
     if raw.labels is not None:
         with atomic(labels) as temporary:
             np.save(temporary, raw.labels[rows])
@@ -168,3 +207,41 @@ def _write(
     record["versions"] = {"python": platform.python_version(), **packages}
     write_json(marker, record)
     return marker
+
+
+def read_names(folder: Path) -> list[str]:
+    """The name of each image of a prepared benchmark, by row. Raises Damaged."""
+    path = folder / NAMES
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path}: cannot be read ({error}); prepare the benchmark again") from None
+
+
+def _leave_out(path: Path, names: Sequence[str], rows: np.ndarray, failed: dict[int, str], record: dict) -> np.ndarray:
+    """Remove the rows that could not be read from images.npy, list them in the record, and return the others."""
+    kept = np.setdiff1d(np.arange(len(rows)), list(failed))
+    for at, why in sorted(failed.items()):
+        name = names[rows[at]]
+        record["unreadable"][name] = why.removeprefix(f"{name}: ")
+    if not len(kept) or record["clusters"] > len(kept):
+        name, why = min(record["unreadable"].items())
+        raise ValueError(
+            f"{record['name']}: only {len(kept)} of {len(rows)} images can be read, too few for {record['clusters']} "
+            f"clusters ({name}: {why})"
+        )
+    images = np.load(path, mmap_mode="r")
+    with atomic(path) as temporary:
+        shorter = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(kept), *images.shape[1:]))
+        for start in range(0, len(kept), 256):
+            shorter[start : start + 256] = images[kept[start : start + 256]]
+        shorter.flush()
+    record |= {"count": len(kept), "splits": {split: [0, len(kept)] for split in record["splits"]}}
+    return rows[kept]
+
+
+def describe_unreadable(unreadable: dict[str, str], most: int = 10) -> str:
+    """The number of files that were left out, and a line for each of the first `most`."""
+    lines = [f"  {printable(name)}: {printable(why)}" for name, why in sorted(unreadable.items())[:most]]
+    more = [f"  and {len(unreadable) - most} more"] if len(unreadable) > most else []
+    return "\n".join([f"{len(unreadable)} unreadable image(s) left out:", *lines, *more])

@@ -26,3 +26,13 @@ class Seeds:
 
     def generator(self, *purpose: object, device: str = "cpu") -> torch.Generator:
         return torch.Generator(device=device).manual_seed(self(*purpose))
+
+
+def seed_default_generators(seed: int, device: str) -> None:
+    """Seed what torch draws from where no generator is given, on the CPU and on `device`.
+
+    As `torch.manual_seed`, which takes 0.4 ms to visit every backend; this takes a microsecond.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -25,7 +25,7 @@ from scl.engine.io import RunFailed
 from scl.engine.outputs import now, peak_memory
 from scl.engine.prepared import describe
 from scl.engine.provenance import provenance
-from scl.engine.seeding import Seeds
+from scl.engine.seeding import Seeds, seed_default_generators
 from scl.method import Method, Problem
 from scl.util.classes import find_class
 from scl.util.text import Report, duration, say
@@ -135,9 +135,11 @@ class Trainer:
     def _optimizer(self) -> torch.optim.Optimizer:
         t = self.run.training
         parameters = [p for p in self.method.parameters() if p.requires_grad]
+        fused = self.device == "cuda"  # one kernel for all parameters instead of several for each
+        common: dict[str, Any] = {"lr": t.learning_rate, "weight_decay": t.weight_decay, "fused": fused}
         if t.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay)
-        return torch.optim.Adam(parameters, lr=t.learning_rate, weight_decay=t.weight_decay)
+            return torch.optim.SGD(parameters, momentum=t.momentum, **common)
+        return torch.optim.Adam(parameters, **common)
 
     # --- the loop --------------------------------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class Trainer:
 
     def learn(self, views: tuple[Tensor, ...], index: Tensor) -> None:
         """Forward, backward and optimizer step; never waits for the device."""
-        torch.manual_seed(self.seeds("step", self.epoch, self.step_in_epoch, "layers"))  # for random layers
+        seed_default_generators(self.seeds("step", self.epoch, self.step_in_epoch, "layers"), self.device)
         with self.autocast():
             terms = self.method.step(views, index)
         self.term_names = list(terms)

@@ -1,0 +1,106 @@
+"""A finished run and new images: the cluster of each image, and how sure that is."""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scl import config, images
+from scl.engine import artifacts, precision
+from scl.engine.assign import outputs
+from scl.engine.io import Damaged, set_aside
+from scl.engine.prepared import describe
+from scl.images import Images
+from scl.method import Problem
+from scl.util.classes import find_class
+
+MEASURES = {False: "probability of the cluster", True: "simplified silhouette"}
+
+
+class Assigner:
+    """The network of a finished run, its weights loaded, and the centers of its clusters where k-means made them."""
+
+    def __init__(self, directory: Path, data: Path | None = None, *, device: str = "cpu"):
+        """directory: of the run. data: its prepared benchmark (default: where the run found it). Raises ValueError or
+        Damaged if either is not whole."""
+        self.device, self.record = device, artifacts.read_record(directory)
+        run = config.load_run(directory)
+        config.check_planned(run)
+        run = config.complete(run)
+        data = Path(run.data) if data is None else data
+        self.facts = facts = describe(data)
+        if facts["images_sha256"] != self.record.images_sha256:
+            raise ValueError(f"{data}: holds other images than those that {directory} was trained on")
+        self.size, self.image_size, self.clusters = facts["size"][0], run.image_size, facts["clusters"]
+        dtype = precision.choose(run.training.precision, device)
+        precision.compute_in(dtype)
+        self._autocast = partial(precision.autocast, dtype, device)
+        self.method = self._load(directory, run)
+        self.by_kmeans = self.method.clusters_by_kmeans
+        self.centers = self._centers(directory, data, run) if self.by_kmeans else None
+
+    @property
+    def measure(self) -> str:
+        """What the confidence is, in words."""
+        return MEASURES[self.by_kmeans]
+
+    def _load(self, directory: Path, run):
+        roles = self.facts["protocols"][run.protocol]
+        counts = {name: stop - start for name, (start, stop) in self.facts["splits"].items()}
+        problem = Problem(
+            images=sum(counts[name] for name in roles["fit"]),
+            unlabeled=0,
+            clusters=self.clusters,
+            size=self.size,
+            epochs=run.training.epochs,
+            mean=(0.0,) * 3,  # the weights hold those of the training images
+            std=(1.0,) * 3,
+        )
+        method = find_class(run.method)(
+            config.options_of(find_class(run.method), run.options, f"{run.stage}.options"), problem, run.network
+        )
+        content, _ = artifacts.weights_of(directory)
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone
+        return method.to(self.device, memory_format=torch.channels_last)
+
+    def _centers(self, directory: Path, data: Path, run) -> np.ndarray:
+        """K x D: the mean features of the images that the run assigned to each cluster; NaN where there are none."""
+        if wrong := artifacts.damage(directory, self.record, ("assignments.npz",)):
+            raise set_aside(directory / "assignments.npz", wrong["assignments.npz"])
+        with np.load(directory / "assignments.npz") as file:
+            rows, assigned = file["rows"], file["assignments"]
+        evaluated = images.load(data, run.protocol, "assign", size=run.image_size, facts=self.facts, device=self.device)
+        if not np.array_equal(evaluated.rows, rows):
+            raise Damaged(f"{directory}: assigned other images than those in {data}; train the run again")
+        features = outputs(self.method, evaluated, autocast=self._autocast)
+        centers = np.full((self.clusters, features.shape[1]), np.nan, np.float32)
+        for cluster in np.unique(assigned):
+            centers[cluster] = features[assigned == cluster].mean(0)
+        return centers
+
+    def __call__(self, found: Images, assigned: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(cluster, confidence in [0, 1]) of every image, N each. assigned: the clusters that they are in already.
+
+        Confidence is the probability of the cluster or, for k-means, the simplified silhouette 1 - a / b: a is the
+        distance to the center of the cluster, b that to the nearest other one (Hruschka et al. 2004).
+        """
+        result = outputs(self.method, found, autocast=self._autocast)
+        if self.centers is None:
+            assigned = result.argmax(1) if assigned is None else assigned
+            return assigned.astype(np.int64), result[np.arange(len(result)), assigned]
+        distances = torch.cdist(torch.from_numpy(result), torch.from_numpy(self.centers)).numpy()  # N x K
+        distances = np.where(np.isnan(distances), np.inf, distances)
+        assigned = distances.argmin(1) if assigned is None else assigned
+        return assigned.astype(np.int64), _silhouettes(distances, assigned)
+
+
+def _silhouettes(distances: np.ndarray, assigned: np.ndarray) -> np.ndarray:
+    rows, others = np.arange(len(distances)), distances.copy()
+    others[rows, assigned] = np.inf
+    own, nearest = distances[rows, assigned], others.min(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        confidence = np.where(nearest > 0, 1 - own / nearest, 0)
+    return np.nan_to_num(confidence).clip(0, 1).astype(np.float32)

@@ -1,0 +1,287 @@
+"""`scl cluster` and `scl assign`: a folder of images to clusters, by the same steps as a run of a study."""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.assigner import Assigner
+from benchmarks.check import check_methods
+from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
+from benchmarks.estimate import estimate
+from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
+from benchmarks.single import run_single, untrained_runs
+from benchmarks.state import Metrics, Survey
+from benchmarks.study import Run, Study
+from scl import images
+from scl.engine import gpu_lease
+from scl.engine.artifacts import read, read_record
+from scl.engine.io import atomic, write_json, write_yaml_if_changed
+from scl.engine.prepared import describe
+from scl.engine.provenance import cores
+from scl.util.text import Report, duration, printable, say
+
+import torch  # isort: skip
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Images in clusters: file names, cluster and confidence of each, rank within its cluster (1: most confident)."""
+
+    files: list[str]
+    clusters: np.ndarray
+    confidence: np.ndarray
+    summary: dict
+    assigner: Assigner
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """1 for the most confident image of each cluster; equals in the order of their names."""
+        ranks = np.empty(len(self.files), np.int64)
+        for cluster in np.unique(self.clusters):
+            rows = np.flatnonzero(self.clusters == cluster)
+            ranks[sorted(rows, key=lambda row: (-self.confidence[row], self.files[row]))] = range(1, len(rows) + 1)
+        return ranks
+
+    def rows(self) -> list[tuple[str, int, float, int]]:
+        """(file, cluster, confidence, rank), by cluster and rank."""
+        found = zip(self.files, self.clusters.tolist(), self.confidence.tolist(), self.ranks.tolist())
+        return sorted(found, key=lambda row: (row[1], row[3]))
+
+
+def cluster_folder(
+    request: Request, *, strict: bool = False, threads: int | None = None, report: Report = say
+) -> Clustering:
+    """Prepare, train, assign; everything goes into `request.results`. The same call resumes. Raises ValueError for bad
+    input, and whatever training raises.
+
+    strict: ValueError, before training, where an image cannot be read.
+    """
+    raw, clusters = survey(request)
+    study, mapping, stage = folder_study(request, images=sum(raw.splits.values()), clusters=clusters)
+    check_methods(study)
+    request.results.mkdir(parents=True, exist_ok=True)
+    write_yaml_if_changed(request.results / "study.yaml", mapping)  # from now on the folder is ours
+    facts = _prepared(study, report)
+    if strict and facts["unreadable"]:
+        name, why = sorted(facts["unreadable"].items())[0]
+        raise ValueError(
+            f"--strict: {len(facts['unreadable'])} unreadable image(s), such as {name}: {why}; mend or remove them"
+        )
+    study, mapping, stage = folder_study(request, images=facts["count"], clusters=clusters)  # now that it is known
+    write_yaml_if_changed(request.results / "study.yaml", mapping)
+    run = study.run(BENCHMARK, "joint", stage, request.seed)
+    threads = threads or study.machine.threads or cores()
+    torch.set_num_threads(threads)
+    times: dict[str, float | None] = {"estimated_seconds": None, "seconds": None}
+    with gpu_lease.lease(request.gpus, report=report) as leased:
+        device = gpu_lease.torch_device(leased, report=report)
+        if untrained := untrained_runs(Survey(study), run):
+            times["estimated_seconds"] = _announce(study, untrained, device, threads, report)
+        began = time.perf_counter()
+        metrics = run_single(study, run, threads=threads, leased=leased, report=report)
+        if untrained:
+            times["seconds"] = time.perf_counter() - began
+        return _collect(study, run, metrics, facts, device, times)
+
+
+def _prepared(study: Study, report: Report) -> dict:
+    """benchmark.json of the folder as it is now."""
+    facts, problem = Survey(study).prepared(BENCHMARK)
+    if facts is not None and not problem and (study.data / BENCHMARK / NAMES).exists():
+        if facts["unreadable"]:
+            report(describe_unreadable(facts["unreadable"]))
+        return facts
+    if problem:
+        report(f"{study.benchmarks[BENCHMARK].path}: prepared again ({problem})")
+    prepare_for(study, BENCHMARK)
+    return describe(study.data / BENCHMARK)
+
+
+def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:
+    """Say how long it will take; returns the seconds, None where that cannot be told."""
+    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU ({threads} threads)"
+    try:
+        parts = [estimate(study, run, device) for run in untrained]
+    except torch.OutOfMemoryError:
+        report(f"no estimate: a step does not fit into the memory of {where}")
+        return None
+    total = sum(part.seconds for part in parts)
+    report(f"this will take about {duration(total)} on {where}: {'; '.join(map(str, parts))}")
+    return total
+
+
+def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, times: dict) -> Clustering:
+    """The finished run as files, clusters and a summary."""
+    data = study.data / run.benchmark
+    assigner = Assigner(run.directory, data, device=device)
+    with np.load(run.directory / "assignments.npz") as file:
+        rows, assigned, confidence = file["rows"], file["assignments"], file["confidence"]
+    if not confidence.size:
+        found = images.load(data, "joint", "assign", size=assigner.image_size, facts=facts, device=device)
+        confidence = assigner(found, assigned)[1]
+    names = read_names(data)
+    scored = read(metrics, Metrics)
+    summary = {
+        "folder": study.benchmarks[run.benchmark].path,
+        "run": run.directory.relative_to(study.results).as_posix(),
+        "method": run.stage,
+        "title": run.title,
+        "seed": run.seed,
+        **describe_clusters(assigned, confidence, facts["clusters"]),
+        "confidence": assigner.measure,
+        "unreadable": len(facts["unreadable"]),
+        "weights": study.methods["pretrained"].note if "pretrained" in study.methods else None,
+        "scores": scored.scores.model_dump() if scored and scored.scores else None,
+        "classes": len(facts["classes"]),
+        "epochs": read_record(run.directory).epochs,
+        **times,
+    }
+    return Clustering([names[row] for row in rows], assigned, confidence, summary, assigner)
+
+
+def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
+    """What can be said without labels. Shares are of the images, over all K clusters."""
+    sizes = np.bincount(assigned, minlength=clusters)
+    return {
+        "images": len(assigned),
+        "clusters": clusters,
+        "clusters_used": int((sizes > 0).sum()),
+        "largest_share": float(sizes.max() / len(assigned)),
+        "smallest_share": float(sizes.min() / len(assigned)),
+        "mean_confidence": float(confidence.mean()),
+    }
+
+
+def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> list[Path]:
+    """clusters.csv, weights.pt, summary.json and, on request, sorted/<cluster>/ in `out`; returns their paths."""
+    summary = found.summary
+    paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
+    with atomic(paths[1]) as temporary:
+        shutil.copyfile(out / summary["run"] / "weights.pt", temporary)
+    write_json(out / "summary.json", summary)
+    if sort:
+        paths.append(sort_images(found, Path(summary["folder"]), out / "sorted", copies=sort == "copies"))
+    return [*paths, out / "summary.json"]
+
+
+def write_csv(found: Clustering, path: Path) -> Path:
+    """file, cluster, confidence, rank: a line an image, by cluster and rank."""
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "cluster", "confidence", "rank"))
+        writer.writerows((name, cluster, f"{sure:.6f}", rank) for name, cluster, sure, rank in found.rows())
+    return path
+
+
+def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) -> Path:
+    """One folder a cluster, of links to the images or of copies, named by rank. Replaces an earlier one of links."""
+    check_sortable(folder, target)
+    fresh = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    digits = len(str(len(found.files)))
+    for name, cluster, _, rank in found.rows():
+        place = fresh / f"{cluster:0{len(str(found.summary['clusters'] - 1))}}" / f"{rank:0{digits}}-{Path(name).name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if copies:
+            shutil.copy2(folder / name, place)
+        else:
+            place.symlink_to((folder / name).absolute())
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(fresh, target)
+    return target
+
+
+def check_sortable(folder: Path, target: Path) -> None:
+    """Raises ValueError where `target` would have to be overwritten with files in it that are not links."""
+    if not folder.is_dir():
+        raise ValueError(f"--sort: {folder} is not a folder of images")
+    if target.exists() and any(path.is_file() and not path.is_symlink() for path in target.rglob("*")):
+        raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
+
+
+def summary_lines(summary: dict) -> list[str]:
+    """The summary for the eye."""
+    s = summary
+    lines = [
+        f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
+        f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
+        f"images, the smallest {s['smallest_share']:.1%}",
+        f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
+    ]
+    if s.get("scores"):
+        scores = ", ".join(f"{name.upper()} {s['scores'][name]:.1%}" for name in ("acc", "nmi", "ari"))
+        lines.append(f"against the {s['classes']} sub-folders: {scores}")
+    if s.get("weights"):
+        lines.append(f"weights: {s['weights']}")
+    if s["unreadable"]:
+        lines.append(f"left out: {s['unreadable']} unreadable image(s)")
+    if s.get("seconds") is not None:
+        said = "" if s["estimated_seconds"] is None else f" (estimate: {duration(s['estimated_seconds'])})"
+        lines.append(f"time: {duration(s['seconds'])}{said}")
+    return [printable(line) for line in lines]
+
+
+# --- scl assign --------------------------------------------------------------------------------------------------
+
+
+def assign_folder(
+    place: Path, folder: Path, *, gpus: int = 1, threads: int | None = None, report: Report = say
+) -> Clustering:
+    """The images in `folder` in the clusters of a finished run. place: the folder of the run, or one that `scl cluster`
+    made. Raises ValueError if either is not usable; unreadable images are listed and left out."""
+    directory, data = run_of(place)
+    images_in(folder)  # before the run is loaded
+    torch.set_num_threads(threads or cores())
+    with gpu_lease.lease(gpus, report=report) as leased, tempfile.TemporaryDirectory(prefix="scl-assign-") as temporary:
+        assigner = Assigner(directory, data, device=gpu_lease.torch_device(leased, report=report))
+        files, found, facts = load_folder(folder, Path(temporary), assigner)
+        assigned, confidence = assigner(found)
+    summary = {
+        "folder": str(folder.expanduser().absolute()),
+        "method": assigner.record.stage,
+        "title": assigner.record.stage,
+        "seed": assigner.record.seed,
+        **describe_clusters(assigned, confidence, assigner.clusters),
+        "confidence": assigner.measure,
+        "unreadable": len(facts["unreadable"]),
+    }
+    return Clustering(files, assigned, confidence, summary, assigner)
+
+
+def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list[str], images.Images, dict]:
+    """(names, images, benchmark.json) of a folder at the size of a run, prepared in `temporary`."""
+    path = images_in(folder)
+    larger = assigner.image_size if assigner.image_size and assigner.facts.get("larger") else None
+    prepare(
+        folder.name or "images",
+        dataset="folder",
+        folder=temporary,
+        archives=temporary,
+        size=assigner.size,
+        larger_size=larger,
+        clusters=1,
+        path=path.absolute(),
+    )
+    facts = describe(temporary)
+    found = images.load(temporary, "joint", "assign", size=larger, facts=facts, device=assigner.device)
+    return read_names(temporary), found, facts
+
+
+def run_of(place: Path) -> tuple[Path, Path | None]:
+    """(run, its data or None for where the run says) of a folder that `scl cluster` made, or of a run."""
+    if (place / "summary.json").is_file():
+        try:
+            run = json.loads((place / "summary.json").read_bytes())["run"]
+            return place / run, place / "data" / BENCHMARK
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{place / 'summary.json'}: damaged; give the scl cluster command again") from None
+    if (place / "run.yaml").is_file():
+        return place, None
+    raise ValueError(f"{place}: not a folder that scl cluster has finished, nor one of a finished run (with run.yaml)")

@@ -1,0 +1,309 @@
+"""`scl cluster` and `scl assign`: a folder of images in one command."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from flow import planned, scl, snakemake, start_scl
+from folders import digits, mixed, tiny_settings
+
+from benchmarks.cli import main
+from benchmarks.datasets.prepare import read_names
+from benchmarks.folder_study import Request, folder_study
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The test's own folder, as the working directory, with the settings of tiny networks in tiny.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    tiny_settings(tmp_path / "tiny.yaml")
+    return tmp_path
+
+
+def cluster(*arguments, epochs=1):
+    return main(["cluster", *map(str, arguments), "--config", "tiny.yaml", "--epochs", str(epochs), "--threads", "1"])
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
+    """K is the number of classes; ranks count from 1 by falling confidence; sorted/ holds a link to every image."""
+    digits(here / "photos")
+    assert cluster("photos", "--method", "scan", "--sort", "links") == 0
+    done = capsys.readouterr()
+    rows = table("photos-clusters/clusters.csv")
+    assert list(rows[0]) == ["file", "cluster", "confidence", "rank"]
+    assert sorted(row["file"] for row in rows) == sorted(f"{p.parent.name}/{p.name}" for p in here.glob("photos/*/*"))
+    for cluster_id in {row["cluster"] for row in rows}:
+        members = [row for row in rows if row["cluster"] == cluster_id]
+        assert [int(row["rank"]) for row in members] == list(range(1, len(members) + 1))
+        sure = [float(row["confidence"]) for row in members]
+        assert sure == sorted(sure, reverse=True) and 0 < sure[-1] <= sure[0] <= 1
+    summary = json.loads((here / "photos-clusters" / "summary.json").read_text())
+    assert summary["clusters"] == 10 and summary["run"] == "runs/images/joint/scan/seed0"
+    assert summary["scores"]["acc"] > 0 and summary["estimated_seconds"] > 0
+    assert "against the 10 sub-folders: ACC" in done.out and "clusters in use: " in done.out
+    run = here / "photos-clusters" / summary["run"]
+    assert (here / "photos-clusters" / "weights.pt").read_bytes() == (run / "weights.pt").read_bytes()
+    links = list(here.glob("photos-clusters/sorted/*/*"))
+    assert len(links) == 60 and all(link.is_symlink() and link.resolve().is_file() for link in links)
+    first = next(row for row in rows if row["rank"] == "1")
+    link = here / "photos-clusters" / "sorted" / first["cluster"] / f"01-{os.path.basename(first['file'])}"
+    assert link.resolve() == (here / "photos" / first["file"]).resolve()
+    before, trained = done.err.index("this will take about"), done.err.index("train simclr")
+    assert before < trained and done.err.count("\nepoch 1/1") == 2
+
+
+def test_names_of_folders_and_files_with_spaces_and_other_letters(here):
+    digits(here / "my photos é", 20, classes=False)
+    (here / "my photos é" / "000.png").rename(here / "my photos é" / 'a "b",\nc.png')
+    assert cluster("my photos é", "--clusters", 2, "--method", "kmeans", "--sort", "copies") == 0
+    rows = table("my photos é-clusters/clusters.csv")
+    assert 'a "b",\nc.png' in [row["file"] for row in rows] and len(rows) == 20
+    assert len(list(here.glob("my photos é-clusters/sorted/*/*"))) == 20
+
+
+def test_the_assignments_are_those_of_the_run(here):
+    digits(here / "photos")
+    assert cluster("photos", "--method", "scl") == 0
+    out = here / "photos-clusters"
+    names = read_names(out / "data" / "images")
+    with np.load(out / "runs" / "images" / "joint" / "scl" / "seed0" / "assignments.npz") as file:
+        wanted = {names[row]: int(k) for row, k in zip(file["rows"], file["assignments"])}
+    assert {row["file"]: int(row["cluster"]) for row in table(out / "clusters.csv")} == wanted
+
+
+def test_an_unlabeled_folder_has_no_scores(here, capsys):
+    digits(here / "photos", classes=False)
+    assert cluster("photos", "--clusters", 4, "--method", "simclr", "--out", "out") == 0
+    summary = json.loads((here / "out" / "summary.json").read_text())
+    assert summary["scores"] is None and summary["clusters"] == 4
+    assert summary["confidence"] == "simplified silhouette" and 0 < summary["mean_confidence"] < 1
+    assert "sub-folders" not in capsys.readouterr().out
+    assert not (here / "out" / "data" / "images" / "labels.npy").exists()
+
+
+def test_mixed_formats_with_broken_files(here, capsys):
+    broken = mixed(here / "photos")
+    arguments = ("photos", "--clusters", 3, "--method", "kmeans")
+    assert cluster(*arguments, "--strict") == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith(
+        "scl: error: --strict: 3 unreadable image(s), such as cut.jpg: cannot be read as an image"
+    )
+    assert not (here / "photos-clusters" / "runs").exists()
+    assert cluster(*arguments) == 0
+    done = capsys.readouterr()
+    assert "left out: 3 unreadable image(s)" in done.out
+    assert [line.split(":")[0].strip() for line in done.err.splitlines() if line.startswith("  ")] == broken
+    rows = table("photos-clusters/clusters.csv")
+    assert len(rows) == 12 and not {row["file"] for row in rows} & set(broken)
+
+
+def test_copies_are_not_overwritten(here, capsys):
+    digits(here / "photos", 20)
+    arguments = ("photos", "--method", "kmeans", "--clusters", 2, "--sort", "copies")
+    assert cluster(*arguments) == 0
+    copies = list(here.glob("photos-clusters/sorted/*/*.png"))
+    assert len(copies) == 20 and not any(copy.is_symlink() for copy in copies)
+    capsys.readouterr()
+    assert cluster(*arguments) == 2
+    assert "photos-clusters/sorted: holds files of an earlier command; move or remove it" in capsys.readouterr().err
+
+
+def test_the_same_command_trains_nothing_again_and_a_changed_folder_all(here, capsys):
+    """Added, removed or changed images lead to a new preparation; only touched ones do too, but train nothing."""
+    digits(here / "photos", 40, classes=False)
+    arguments = ("photos", "--clusters", 3, "--method", "simclr")
+
+    def again():
+        assert cluster(*arguments) == 0
+        error = capsys.readouterr().err
+        return "prepared again" in error, "train simclr" in error
+
+    assert again() == (False, True)
+    assert again() == (False, False)
+    os.utime(here / "photos" / "000.png", (0, 0))
+    assert again() == (True, False)
+    shutil.copy(here / "photos" / "000.png", here / "photos" / "new.png")
+    assert again() == (True, True)
+    assert len(table("photos-clusters/clusters.csv")) == 41
+    (here / "photos" / "new.png").unlink()
+    assert again() == (True, True)
+    shutil.copy(here / "photos" / "001.png", here / "photos" / "000.png")
+    assert again() == (True, True)
+
+
+def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
+    """The three commands of a study agree: out of date after a change of the folder, done after the same command."""
+    digits(here / "photos", 30, classes=False)
+    assert cluster("photos", "--clusters", 3, "--method", "simclr", "--out", "out") == 0
+    text = (here / "out" / "study.yaml").read_text()
+    study = yaml.safe_load(text)
+
+    def states():
+        told = []
+        for verb in ("plan", "status"):
+            capsys.readouterr()
+            assert main([verb, "out/study.yaml"]) == 0
+            told.append(capsys.readouterr().out)
+        return told, planned(snakemake(here, study, "--dry-run"))
+
+    (plan, status), jobs = states()
+    assert "1 of them trained" in plan and "done in" in status and not {"prepare", "train"} & set(jobs)
+    digits(here / "photos", 31, classes=False)
+    (plan, status), jobs = states()
+    assert "0 of them trained, 1 out of date" in plan and jobs["prepare"] == jobs["train"] == 1
+    assert "images are to be prepared again (images were added, removed or changed in its folder)" in status
+    done = snakemake(here, study, "--until", "evaluate")
+    assert done.returncode == 0, done.stderr
+    (plan, status), jobs = states()
+    assert "1 of them trained" in plan and "done in" in status and not {"prepare", "train"} & set(jobs)
+
+
+def test_ctrl_c_and_the_same_command(here):
+    """Stopped while it trains, the command goes on where it was and ends like one that nothing disturbed."""
+    digits(here / "photos", 40, classes=False)
+    command = ["cluster", "photos", "--clusters", "3", "--method", "scan", "--config", "tiny.yaml", "--epochs", "100"]
+    process = start_scl(here, *command)
+    assert any(line.startswith("epoch 10/") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=600)[1]
+    assert process.returncode == 130 and "the same command resumes" in error and "Traceback" not in error
+    assert not (here / "photos-clusters" / "clusters.csv").exists()
+    done = scl(here, *command)
+    assert done.returncode == 0 and "resumed at epoch" in done.stderr, done.stderr
+    left = int(re.search(r"simclr [^(]*\((\d+) epochs of", done.stderr)[1])
+    assert 0 < left < 100  # the estimate is of what is left
+    undisturbed = scl(here, *command, "--out", "undisturbed")
+    assert undisturbed.returncode == 0
+    assert (here / "photos-clusters/clusters.csv").read_bytes() == (here / "undisturbed/clusters.csv").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["scl", "scan", "selflabel", "simclr", "pica", "kmeans"])
+def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
+    """The training images go where they were, whatever the folder is called and wherever the results lie."""
+    digits(here / "photos", 40)
+    assert cluster("photos", "--clusters", 3, "--method", method) == 0
+    digits(here / "more", 45)
+    shutil.move(here / "photos-clusters", here / "moved")
+    shutil.rmtree(here / "photos")
+    (here / "more" / "0" / "broken.png").write_text("broken")
+    capsys.readouterr()
+    assert main(["assign", "moved", "more", "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    assert "left out: 1 unreadable image(s)" in told.out and "0/broken.png: cannot be read" in told.err
+    known = {row["file"]: row["cluster"] for row in table("moved/clusters.csv")}
+    found = {row["file"]: row["cluster"] for row in table("more-assigned.csv")}
+    assert len(found) == 45 and {name: found[name] for name in known} == known
+
+
+def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
+    study = tiny_study("simclr", "scan")
+    runs = train_all(study)
+    digits(here / "new", 20, classes=False)
+    for run in runs:
+        assert main(["assign", str(run.directory), "new", "--out", "found.csv", "--threads", "1"]) == 0
+        assert len(table("found.csv")) == 20
+
+
+@pytest.mark.parametrize(
+    "arguments,told",
+    [
+        (["nowhere"], "nowhere: not a folder of images, nor a .npy file; check the name"),
+        (["tiny.yaml"], "tiny.yaml: not a folder of images"),
+        (["empty", "--clusters", "3"], "empty: holds no images"),
+        (["flat"], "--clusters: flat has no class sub-folders; give the number of clusters, 2 or more"),
+        (["one"], "--clusters: one has 1 class; give the number of clusters, 2 or more"),
+        (["flat", "--clusters", "21"], "--clusters: 21 clusters cannot be found in 20 images"),
+        (["flat", "--clusters", "1"], "argument --clusters: 1 is not within 2 .. 1000000"),
+        (["flat", "--clusters", "3", "--method", "scn"], "--method: unknown 'scn' (did you mean 'scan'?)"),
+        (["flat", "--clusters", "3", "--out", "flat/out"], "--out: flat/out is inside the folder of the images"),
+        (["flat", "--clusters", "3", "--out", "empty/.."], "--out: empty/.. holds other files; name another folder"),
+        (["flat", "--clusters", "3", "--size", "4"], "argument --size: 4 is not within 8 .. 1024"),
+        (["text", "--clusters", "3"], "images: only 0 of 3 images can be read, too few for 3 clusters"),
+    ],
+)
+def test_bad_input_is_one_line(here, arguments, told, capsys):
+    digits(here / "flat", 20, classes=False)
+    (here / "empty").mkdir()
+    (here / "one" / "only").mkdir(parents=True)
+    shutil.copy(here / "flat" / "000.png", here / "one" / "only")
+    (here / "text").mkdir()
+    for i in range(3):
+        (here / "text" / f"{i}.jpg").write_text("text")
+    try:
+        status = main(["cluster", *arguments, "--config", "tiny.yaml"])
+    except SystemExit as stop:
+        status = stop.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2 and lines[-1].startswith(f"scl: error: {told}") and "Traceback" not in "".join(lines)
+    assert not (here / "flat-clusters" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,told",
+    [
+        (["flat", "flat"], "flat: not a folder that scl cluster has finished"),
+        (["flat", "nowhere"], "flat: not a folder that scl cluster has finished"),
+        (["nowhere", "flat"], "nowhere: not a folder that scl cluster has finished"),
+        (["flat", "flat", "--out", "no/where.csv"], "--out: no/where.csv: its folder does not exist; name a file"),
+    ],
+)
+def test_bad_input_of_assign(here, arguments, told, capsys):
+    digits(here / "flat", 3, classes=False)
+    assert main(["assign", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")
+
+
+def schedule(tmp_path, images, **changes):
+    request = Request(tmp_path, clusters=10, **changes)
+    study, _, stage = folder_study(request, images=images, clusters=10)
+    runs = [study.run("images", "joint", name, 0) for name in study.methods]
+    return {run.stage: study.settings(run) for run in runs}, stage
+
+
+def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
+    """The same number of steps from 1,000 to a million images, within the bounds on epochs; on any device."""
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for visible in ("", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        reference = {name: s.training.epochs for name, s in schedule(tmp_path, 10_000)[0].items()}
+        for images in (50, 300, 3_000, 30_000, 10**6):
+            for name, settings in schedule(tmp_path, images)[0].items():
+                training = settings.training
+                steps = training.epochs * max(1, images // training.batch_size)
+                wanted = reference[name] * (10_000 // training.batch_size)
+                assert training.epochs in (5, 1_000) or abs(steps / wanted - 1) < 0.2
+                assert 5 <= training.epochs <= 1_000
+        assert [s.training.epochs for s in schedule(tmp_path, 50, epochs=7)[0].values()] == [7, 7]
+
+
+def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
+    sizes = {}
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for visible in ("", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        request = Request(tmp_path, clusters=10)
+        study, mapping, _ = folder_study(request, images=1_000, clusters=10)
+        sizes[visible] = study.benchmarks["images"].size, study.network.width
+    assert sizes == {"": (32, 32), "0": (96, 64)}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    study, _, _ = folder_study(Request(tmp_path, clusters=10, size=128), images=1_000, clusters=10)
+    assert (study.network.width, study.network.layers) == (64, None)  # narrow networks are for small images
+
+
+def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = {n: schedule(tmp_path, n, method="selflabel")[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
+    assert found == {12: 1, 100: 5, 1_000: 20}
