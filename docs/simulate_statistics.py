@@ -34,7 +34,7 @@ def coverage(draw: Draw, n: int, interval: Callable, trials: int) -> float:
 
 
 def percentile_bootstrap(values: np.ndarray) -> inference.Estimate:
-    return inference.stratified_bootstrap(np.mean, [values], resamples=1000)
+    return inference.stratified_bootstrap(lambda x: x.mean(-1), [values], resamples=1000)
 
 
 def rejections(draw: Draw, benchmarks: int, n: int, effect: float, trials: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from benchmarks.datasets.catalog import Downloads, dataset_named
+from benchmarks.datasets.catalog import CATALOG, Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
 from scl.config import RunSettings, Training, complete, digest
@@ -15,8 +15,8 @@ from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import sha256
 
 
-def block(title, method, after=None, origin=""):
-    return SimpleNamespace(title=title, method=method, after=after, origin=origin)
+def block(title, method, after=None, origin="", **options):
+    return SimpleNamespace(title=title, method=method, after=after, origin=origin, options=options)
 
 
 def benchmark(**keys):
@@ -30,8 +30,20 @@ METHODS = {
     "pica": block("PICA", "baselines.pica.PICA"),
     "scl": block("SCL", "scl.scl.SCL"),
 }
-LEVELS = {"pixels": 0.23, "simclr": 0.61, "scan": 0.76, "pica": 0.63, "scl": 0.81}
-SECONDS = {"pixels": 4.0, "simclr": 3000.0, "scan": 900.0, "pica": 4000.0, "scl": 5200.0}
+MORE = {  # for studies of claims
+    "random": block("random", "baselines.controls.Random"),
+    "no-semantic": block("without semantic contrast", "scl.scl.SCL", after="simclr", semantic_weight=0.0),
+}
+LEVELS = {"random": 0.12, "no-semantic": 0.8, "pixels": 0.23, "simclr": 0.61, "scan": 0.76, "pica": 0.63, "scl": 0.81}
+SECONDS = {
+    "random": 1.0,
+    "no-semantic": 5000.0,
+    "pixels": 4.0,
+    "simclr": 3000.0,
+    "scan": 900.0,
+    "pica": 4000.0,
+    "scl": 5200.0,
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ def settings_of(run, epochs=100):
         protocol=run.protocol,
         stage=run.stage,
         seed=run.seed,
-        method=METHODS[run.stage].method,
+        method=(METHODS | MORE)[run.stage].method,
         data="data",
         training=Training(epochs=0 if run.stage == "pixels" else epochs),
     )
@@ -118,7 +130,11 @@ def finish(run, *, points=10, **changed):
     epochs = settings.training.epochs
     for name in ("assignments.npz", "history.csv"):
         (run.directory / name).write_text(f"{name} of {run.stage}")
-    images = {"images_sha256": changed.get("images_sha256", f"i-{run.benchmark}"), "clusters": 10, "splits": {}}
+    images = {
+        "images_sha256": changed.get("images_sha256", f"i-{run.benchmark}"),
+        "clusters": dataset_named(run.benchmark).clusters if run.benchmark in CATALOG else 10,
+        "splits": {},
+    }
     identity = identity_of(settings, images, f"w-{run.after.stage}" if run.after else None)
     hour = {"simclr": 10, "scan": 12}.get(run.stage, 11)
     record = {
@@ -226,6 +242,14 @@ def lines_of(path):
             (line["benchmark"], line["protocol"], line["stage"], int(line["seed"])): line
             for line in csv.DictReader(file)
         }
+
+
+def decisive(tmp_path, seeds=(0, 1, 2, 3, 4), **changed):
+    """Two benchmarks used for tuning and two that count; chance and an ablation of SCL among the methods."""
+    methods = METHODS | MORE | {"scl": block("SCL", "scl.scl.SCL", after="simclr", semantic_weight=1.0)}
+    names = ("cifar10", "cifar100-20", "digits", "stl10")
+    keys = {"benchmarks": dict.fromkeys(names, benchmark()), "methods": methods, "seeds": seeds} | changed
+    return finish_all(Study(tmp_path / "decisive", **keys))
 
 
 def troubled(tmp_path):

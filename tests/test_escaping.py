@@ -161,6 +161,7 @@ ALLOWED = {
     "par",
     "footnotesize",
     "pm",
+    "dagger",
     "le",
     "textasciitilde",
     "textasciicircum",
@@ -180,7 +181,9 @@ def latex_outline(text):
         assert set(commands) <= ALLOWED, line
         assert depth == 0 and not re.search(r"(?<!\\)[%#~]|(?<!\\)\^(?!\{)|(?<!\\)_", line), line
         assert not line.startswith(("[", "*")), line
-        rule = next((name for name in commands if name not in ("pm", "le") and not name.startswith("text")), "")
+        rule = next(
+            (name for name in commands if name not in ("pm", "le", "dagger") and not name.startswith("text")), ""
+        )
         cells = re.findall(r"(?<!\\)&", line)
         found.append((rule if line.startswith("\\") else "", len(cells), line.endswith(r" \\"), line == ""))
     return found
@@ -202,7 +205,7 @@ def markdown_outline(text):
         if kind == "**":
             assert inner.endswith("**")
             inner = inner[:-2]
-        inner = re.sub(r"\*\*(not )?supported[^*]*\*\*\.|\*\*too few[^*]*\*\*\.", "", inner).replace("`reference:`", "")
+        inner = re.sub(r"\*\*(supported|contradicted|not decided|not run)\*\*", "", inner).replace("`reference:`", "")
         bare = re.sub(r"\\[!-/:-@\[-`{-~]", " ", inner)  # without what is escaped
         cells = len(re.findall(r"\|", bare)) if kind.startswith("|") else 0
         bare = bare.replace("|", "") if kind.startswith("|") else bare

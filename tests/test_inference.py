@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -57,6 +58,11 @@ def test_welch_interval_by_hand():
     assert found.value == pytest.approx(x.mean() - y.mean())
 
 
+def test_interval_without_spread_is_the_difference():
+    found = welch_interval(np.full(3, 0.7), np.full(4, 0.4))
+    assert (found.low, found.value, found.high) == pytest.approx((0.3, 0.3, 0.3))
+
+
 def test_sign_flip_enumerates_all_signs():
     assert sign_flip_p(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 8)
     assert sign_flip_p(np.array([3.0, -1.0])) == 1  # |sums| 4, 2, 2, 4; observed 2
@@ -87,6 +93,17 @@ def test_sign_flip_of_many_values_is_sampled_and_never_zero():
     assert sign_flip_p(values) == pytest.approx(exact, abs=0.005)
 
 
+@pytest.mark.parametrize("unit", [Fraction(1, 1000), Fraction(1, 10), Fraction(10**6, 7)])
+def test_sign_flip_counts_ties_despite_rounding(unit):
+    """Against sums of fractions: in floating point 0.1 + 0.2 is not 0.3, and large numbers are rounded more."""
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        exactly = [int(number) * unit for number in generator.integers(-9, 10, size=6)]
+        sums = [abs(sum(s * x for s, x in zip(signs, exactly))) for signs in itertools.product((1, -1), repeat=6)]
+        found = sign_flip_p(np.array([float(x) for x in exactly]))
+        assert found == sum(x >= abs(sum(exactly)) for x in sums) / 64
+
+
 def test_smallest_p_is_reached():
     assert [sign_flip_p(np.ones(n)) for n in (1, 3, 5)] == [smallest_p(n) for n in (1, 3, 5)]
 
@@ -100,6 +117,10 @@ def test_detectable_difference_has_the_stated_power():
         assert power == pytest.approx(0.8, abs=1e-3)
 
 
+def test_detectable_difference_grows_as_the_level_falls():
+    assert detectable_difference(1.0, 10, level=0.05 / 6) > 1.3 * detectable_difference(1.0, 10)
+
+
 def test_detectable_difference_unpaired():
     shift = detectable_difference(7.0, 60, second_n=60) / (7.0 * math.sqrt(2 / 60))
     critical = stats.t.ppf(0.975, 118)
@@ -109,6 +130,9 @@ def test_detectable_difference_unpaired():
 
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+    # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made increasing
+    assert holm(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
     assert holm(np.array([])).size == 0
 
 
@@ -135,7 +159,7 @@ def test_normalized_mean_at_chance_is_zero():
 
 def test_bootstrap_resamples_each_group_by_itself():
     """With constant groups nothing varies; pooled resampling would."""
-    found = stratified_bootstrap(lambda x, y: x.mean() - y.mean(), [np.full(4, 1.0), np.full(4, 3.0)])
+    found = stratified_bootstrap(lambda x, y: x.mean(-1) - y.mean(-1), [np.full(4, 1.0), np.full(4, 3.0)])
     assert (found.low, found.high) == (-2.0, -2.0)
 
 

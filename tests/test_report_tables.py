@@ -55,7 +55,7 @@ class Noted(Study):
 def test_a_note_on_settings_is_below_the_table_of_its_benchmark(tmp_path):
     page = tables(finish_all(Noted(tmp_path / "noted")))[0]
     assert page.count("- SCAN (clustering step): no official settings") == 1
-    digits = page[page.index("**digits (joint)**") :]
+    digits = page[page.index("**digits † (joint)**") :]
     assert "no official settings" in digits[: digits.index("\n**")]
 
 
@@ -68,7 +68,7 @@ def test_images_that_are_not_the_published_ones_are_named_below_their_table(tmp_
     downloads = Downloads(checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}})
     page = tables(finish_all(OtherImages(tmp_path / "other", benchmarks=subset, downloads=downloads)))[0]
     assert page.count("- Images: from an archive other than the published one") == 1
-    digits = page[page.index("**digits (joint)**") :]
+    digits = page[page.index("**digits † (joint)**") :]
     assert "- Images: a fixed subset of 500 images of Digits" in digits[: digits.index("\n**")]
 
 
@@ -207,7 +207,8 @@ def test_a_reconstruction_is_called_one(study):
 
 def test_what_would_break_a_table_is_escaped():
     table = Table("50 % & more", ["a|b", "n_1"], [[Cell("<x>"), Cell("1 ± 2", "a")]], ["*why*"])
-    names = ("name", "title", "header", "origins", "comparisons", "published", "reference", "runs")
+    names = ("name", "title", "header", "origins", "comparisons", "verdicts")
+    names += ("without_verdict", "published", "reference", "runs")
     context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}}
     rows = [Row(table.rows[0], "", "done", ["", ""], {})]
     page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}

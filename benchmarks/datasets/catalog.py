@@ -46,7 +46,8 @@ class Dataset:
     whose `read(dataset, sources)` returns a RawDataset. counts: images per split in row order, as published (empty:
     any). protocols: {protocol: {role: splits}}; clustering is fitted on `fit`, representation learning may also use
     `represent`, and `assign` is evaluated. options: passed to the reader. imagenet: needs a source of ILSVRC-2012.
-    user_path: needs `path` in the configuration.
+    user_path: needs `path` in the configuration. tuned: hyper-parameters of this project were chosen on it with its
+    labels, so that it counts for no verdict of a study.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     imagenet: bool = False
     user_path: bool = False
+    tuned: bool = False
 
 
 CATALOG = {

@@ -7,19 +7,19 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from benchmarks.report.inference import t_interval
 from benchmarks.report.published import published_for
 
 KEYS = ["protocol", "benchmark", "stage"]
 SCORES = ("acc", "nmi", "nmi_geometric", "ari", "oracle_acc")
-MINIMUM_FOR_INTERVAL = 5  # the bootstrap of 2 or 3 values only gives their range; see bootstrap_interval
 FOOTNOTES = {
     "a": "seeds trained at different commits",
     "b": "trained with uncommitted code changes",
     "c": "runs on this benchmark used different images",
     "d": "seeds or resumed attempts differ in device, precision, PyTorch version, or number of CPU threads",
     "e": "an earlier attempt or an upstream stage was trained at another commit",
+    "f": "shares no encoder with the reference: unpaired, with Welch's interval",
 }
 
 
@@ -27,7 +27,7 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per group of KEYS, protocol by protocol in the order of `runs`.
 
     planned and n count the seeds planned and done. Scores (SCORES, their standard deviations `<score>_sd` with n - 1,
-    the interval acc_low .. acc_high) and mean times are NaN unless every planned seed has them: incomplete groups are
+    the t interval acc_low .. acc_high) and mean times are NaN unless every planned seed has them: incomplete groups are
     never averaged. epochs, min_epochs and max_epochs are over the done runs, 0 without any. absence says why there is
     no ACC; accuracies maps seed to ACC; footnotes holds keys of FOOTNOTES; published is the published result or None.
     """
@@ -54,8 +54,9 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
         complete = (groups.absence == "") & (by_group[score].count() == groups.planned)
         groups[score] = by_group[score].mean().where(complete)
         groups[f"{score}_sd"] = by_group[score].std().where(complete)
-    intervals = [bootstrap_interval(list(values.values())) for values in groups.accuracies]
-    bounds = pd.DataFrame(intervals, groups.index, ["acc_low", "acc_high"], dtype=float)
+    intervals = [t_interval(np.array([*values.values()])) if values else None for values in groups.accuracies]
+    limits = [(found.low, found.high) if found else (np.nan, np.nan) for found in intervals]
+    bounds = pd.DataFrame(limits, groups.index, ["acc_low", "acc_high"], dtype=float)
     return groups.join(bounds.where(groups.acc.notna())).reset_index()
 
 
@@ -91,25 +92,9 @@ def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
         or differ(done[on_cpu(done)], "threads"),  # the number of CPU threads changes no result on a GPU
         "e": (done.other_commits != "").any(),
     }
-    return "".join(letter for letter in FOOTNOTES if applies[letter])
+    return "".join(letter for letter, does in applies.items() if does)
 
 
 def on_cpu(runs: pd.DataFrame) -> pd.Series:
     """Which runs were trained on a CPU."""
     return runs.device.str.startswith("CPU").astype(bool)
-
-
-def bootstrap_interval(values, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13), with a separate generator.
-
-    (NaN, NaN) below MINIMUM_FOR_INTERVAL values. It is too narrow for few values: for normal ones it covers the true
-    mean in 51, 75, 81, 85, 87 and 91 % of the cases at n = 2, 3, 4, 5, 6 and 10 (simulated). It shows the spread of
-    the seeds; significance.py decides.
-    """
-    if len(values) < MINIMUM_FOR_INTERVAL:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    sample = (np.asarray(values, dtype=float),)
-    result = stats.bootstrap(sample, np.mean, n_resamples=10_000, method="percentile", rng=rng)
-    low, high = map(float, result.confidence_interval)
-    return low, high

@@ -38,7 +38,7 @@ def write_figures(study, groups: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def draw_scores(study, groups: pd.DataFrame) -> Figure:
-    """ACC: mean with bootstrap interval, a circle per seed, a diamond for the published result."""
+    """ACC: mean with t interval, a circle per seed, a diamond for the published result."""
     parts = _by_panel(study, groups)
     if not any(any(part.accuracies) for part in parts):
         return _empty("No completed runs with labels yet.")
@@ -57,9 +57,7 @@ def draw_scores(study, groups: pd.DataFrame) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     drawn = pd.concat(parts).dropna(subset="acc")
     intervals = drawn.acc_low.notna().any()
-    means = (
-        "●— mean over seeds, 95 % bootstrap interval" if intervals else "● mean over seeds (too few for an interval)"
-    )
+    means = "●— mean over seeds, 95 % t interval" if intervals else "● mean over seeds (too few for an interval)"
     legend = ["○ single seed"]
     legend += ["◇ published, with its own training schedule"] * bool(drawn.published.notna().any())
     legend += ["← mean below the axis range"] * any(outliers)

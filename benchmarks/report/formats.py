@@ -16,7 +16,7 @@ from scl.util.text import printable
 LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-    "±": r"$\pm$", "–": "--", "−": "$-$", "≤": r"$\le$",
+    "±": r"$\pm$", "–": "--", "−": "$-$", "≤": r"$\le$", "†": r"$\dagger$",
 })  # fmt: skip
 MARKDOWN = re.compile(
     r"<(?=[A-Za-z/!?]|$)|&(?=#?\w+;|$)"  # tags, entities
@@ -39,6 +39,11 @@ def number(mean: float, sd: float = float("nan"), *, signed: bool = False) -> st
 def points(fraction: float) -> str:
     """'+3.2', '−0.4': a difference of scores in percentage points."""
     return number(fraction, signed=True)
+
+
+def interval(low: float, high: float, *, signed: bool = True) -> str:
+    """'+1.2 to +5.0' from fractions; '–' for none."""
+    return "–" if pd.isna(low) else f"{number(low, signed=signed)} to {number(high, signed=signed)}"
 
 
 def p_value(p: float) -> str:

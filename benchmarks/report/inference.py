@@ -47,6 +47,8 @@ def welch_interval(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Difference of two means and Welch's interval, for runs that share nothing (unpaired)."""
     if min(len(first), len(second)) < 2:
         return Estimate(float(np.mean(first) - np.mean(second)), math.nan, math.nan)
+    if np.ptp(first) == np.ptp(second) == 0:
+        return Estimate(*[float(first[0] - second[0])] * 3)
     found = stats.ttest_ind(first, second, equal_var=False)
     low, high = found.confidence_interval(1 - LEVEL)
     return Estimate(float(np.mean(first) - np.mean(second)), float(low), float(high))
@@ -82,8 +84,8 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2 / 2**n)
 
 
-def detectable_difference(sd: float, n: int, *, second_n: int | None = None) -> float:
-    """The difference of means that a two-sided t-test at LEVEL detects with power POWER.
+def detectable_difference(sd: float, n: int, *, second_n: int | None = None, level: float = LEVEL) -> float:
+    """The difference of means that a two-sided t-test at `level` detects with power POWER.
 
     Paired: sd of the n differences. Unpaired (second_n given): common sd of the values of both groups. NaN for n < 2.
     """
@@ -91,7 +93,7 @@ def detectable_difference(sd: float, n: int, *, second_n: int | None = None) -> 
         return math.nan
     freedom = n - 1 if second_n is None else n + second_n - 2
     size = n if second_n is None else 1 / (1 / n + 1 / second_n)
-    critical = stats.t.ppf(1 - LEVEL / 2, freedom)
+    critical = stats.t.ppf(1 - level / 2, freedom)
     # power = E[P(|Z + shift| > critical * spread)] over the chi distribution of spread: scipy's noncentral t is NaN in
     # its tails, a sum over 10,000 quantiles is not
     spread = np.sqrt(stats.chi2.ppf((np.arange(10_000) + 0.5) / 10_000, freedom) / freedom)
@@ -121,36 +123,41 @@ def probability_of_improvement(first: Scores, second: Scores, *, resamples: int 
     """
     names = sorted(first)
 
-    def statistic(*drawn: np.ndarray) -> float:
-        return float(np.mean([_higher(drawn[i], drawn[i + len(names)]) for i in range(len(names))]))
+    def statistic(*drawn: np.ndarray) -> np.ndarray:
+        return np.mean([_higher(drawn[i], drawn[i + len(names)]) for i in range(len(names))], axis=0)
 
     return stratified_bootstrap(
         statistic, [*(first[n] for n in names), *(second[n] for n in names)], resamples=resamples
     )
 
 
-def _higher(x: np.ndarray, y: np.ndarray) -> float:
-    """The share of pairs with x > y, ties counting one half (Mann-Whitney U over n m)."""
-    difference = x[:, None] - y[None, :]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The share of pairs with x > y along the last axis, ties counting one half (Mann-Whitney U over n m)."""
+    difference = x[..., :, None] - y[..., None, :]
+    return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
 
 
 def normalized_mean(scores: Scores, chance: Mapping[str, float], *, resamples: int = RESAMPLES) -> Estimate:
     """Mean over benchmarks of (score - chance) / (1 - chance), with a bootstrap stratified by benchmark."""
     names = sorted(scores)
     normalized = [(np.asarray(scores[n], float) - chance[n]) / (1 - chance[n]) for n in names]
-    return stratified_bootstrap(lambda *drawn: np.mean([g.mean() for g in drawn]), normalized, resamples=resamples)
+    return stratified_bootstrap(
+        lambda *drawn: np.mean([g.mean(-1) for g in drawn], axis=0), normalized, resamples=resamples
+    )
 
 
 def stratified_bootstrap(statistic: Callable, groups: list[np.ndarray], *, resamples: int = RESAMPLES) -> Estimate:
-    """`statistic(*groups)` and its percentile interval; each group is resampled by itself. The generator is private."""
+    """`statistic(*groups)` and its percentile interval; each group is resampled by itself. The generator is private.
+
+    statistic: over the last axis of each group; an axis of resamples may precede it.
+    """
     groups = [np.asarray(group, float) for group in groups]
     value = float(statistic(*groups))
     if min(map(len, groups)) < 2:
         return Estimate(value, math.nan, math.nan)
     rng = np.random.default_rng(0)
-    drawn = [statistic(*(g[rng.integers(len(g), size=len(g))] for g in groups)) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    drawn = [[g[rng.integers(len(g), size=len(g))] for g in groups] for _ in range(resamples)]
+    low, high = np.quantile(statistic(*map(np.stack, zip(*drawn))), [LEVEL / 2, 1 - LEVEL / 2])
     return Estimate(value, float(low), float(high))
 
 

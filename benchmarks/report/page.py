@@ -21,7 +21,7 @@ from benchmarks.report.tables import Cell, Table
 SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns with a value per seed
 ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
 CAPTIONS = {
-    "scores": "ACC of each method: individual seeds, their mean, and, with enough seeds, its interval.",
+    "scores": "ACC of each method: individual seeds, their mean, and, with enough seeds, its t interval.",
     "curves": "ACC during training. Labels are used for this plot only.",
 }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from benchmarks.report import formats, significance
-from benchmarks.report.aggregate import FOOTNOTES, MINIMUM_FOR_INTERVAL, aggregate
+from benchmarks.report import formats, inference, significance
+from benchmarks.report.aggregate import FOOTNOTES, aggregate
 from benchmarks.report.figures import write_figures
 from benchmarks.report.page import page_context, preformatted
 from benchmarks.report.published import published_scores
@@ -18,7 +18,7 @@ from benchmarks.report.tables import Table, citation, header, origins, tables_by
 from scl.engine.io import atomic
 from scl.util.text import duration
 
-SUPERSCRIPT = str.maketrans("abcde", "ᵃᵇᶜᵈᵉ")
+SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
 ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html": formats.escape_html}
 
 
@@ -27,6 +27,7 @@ def write_report(study, folder: Path) -> list[Path]:
     runs = read_runs(folder)
     groups = aggregate(study, runs)
     pairs = significance.comparisons(study, runs, groups)
+    verdicts = significance.verdicts(study, pairs)
     figures = write_figures(study, groups, folder)
     context = {
         "name": study.results.name,
@@ -35,7 +36,9 @@ def write_report(study, folder: Path) -> list[Path]:
         "origins": origins(study),
         "protocols": tables_by_protocol(study, runs, groups, pairs),
         "reference": study.reference,
-        "comparisons": list(pairs[~pairs.benchmark.isin(list(study.skipped))].itertuples()),
+        "comparisons": list(pairs.itertuples()),
+        "verdicts": verdicts,
+        "without_verdict": list(dict.fromkeys((v.protocol, v.reason) for v in verdicts if not v.benchmarks)),
         "published": list(groups[groups.published.notna() & (groups.absence == "")].itertuples()),
         "statuses": {status: count for status in STATUSES if (count := (runs.status == status).sum())},
         "runs": list(runs.astype(object).where(runs.notna(), None).itertuples()),
@@ -61,24 +64,20 @@ def template(name: str) -> jinja2.Template:
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
     )
-    environment.globals |= {
-        "FOOTNOTES": FOOTNOTES,
-        "LEVEL": significance.LEVEL,
-        "MINIMUM_FOR_INTERVAL": MINIMUM_FOR_INTERVAL,
-        "MINIMUM_FOR_SIGN_FLIP": significance.seeds_for_sign_flip(),
-    }
+    environment.globals |= {"FOOTNOTES": FOOTNOTES, "LEVEL": inference.LEVEL, "POWER": inference.POWER}
     environment.filters |= {
         "aligned": aligned,
         "citation": citation,
         "code": lambda text: Markup(formats.code(text)),
         "duration": duration,
+        "interval": lambda pair: formats.interval(pair.low, pair.high),
         "number": formats.number,
         "one_line": formats.one_line,
         "p_value": formats.p_value,
         "points": formats.points,
         "preformatted": preformatted,
         "published_scores": published_scores,
-        "smallest_p": significance.smallest_p,
+        "smallest_p": inference.smallest_p,
         "superscript": lambda letters: letters.translate(SUPERSCRIPT),
     }
     return environment.get_template(name)

@@ -1,113 +1,151 @@
-"""Every method against the study's reference method, seed by seed: the tests behind claims and tables.
+"""Every method against the study's reference: differences on each benchmark (described), and the study's verdicts.
 
-Two tests of the differences: Student's paired t (assumes that they are about normal) and the exact sign-flip
-permutation test (Fisher 1935; Good 2005, section 3), which assumes only that they are symmetric around 0 if the methods
-are equal, but whose p is at least 2 / 2^n. Paired tests over seeds follow Bouthillier et al., "Accounting for variance
-in machine learning benchmarks" (MLSys 2021). What n seeds are too few for is NaN.
+docs/statistics.md explains the tests; inference.py has their formulas.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from benchmarks.report.aggregate import KEYS, bootstrap_interval, rows_of
+from benchmarks.compose import chain
+from benchmarks.report.aggregate import KEYS, rows_of
+from benchmarks.report.inference import (
+    LEVEL,
+    detectable_difference,
+    holm,
+    sign_flip_p,
+    smallest_p,
+    t_interval,
+    welch_interval,
+)
 
-LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
-MINIMUM_SEEDS = 3  # for a test: at n = 2, t has 1 degree of freedom
-MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p_t", "p_exact")
+CHANCE = "baselines.controls.Random"  # the class of the row that shows chance: no competitor
+MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p", "detectable", "differences")
+SCORES = ["acc", "nmi", "ari"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The test of "the reference is better than `title`" over the benchmarks of a protocol.
+
+    n: differences in all. acc: mean over benchmarks of their mean differences. p: adjusted for all `competitors`.
+    answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "". beside: the
+    rows of `comparisons` on benchmarks that the test leaves out because they were used for tuning.
+    """
+
+    protocol: str
+    stage: str
+    title: str
+    reference: str
+    benchmarks: tuple[str, ...]
+    competitors: int
+    n: int = 0
+    acc: float = math.nan
+    p: float = math.nan
+    detectable: float = math.nan
+    answer: str = "not run"
+    reason: str = ""
+    beside: tuple = ()
 
 
 def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """One row per group (of `aggregate`) and the reference's on the same benchmark; none without a reference.
 
-    reference and other are the groups, title is that of the other; absence says why they are not compared. n, acc,
-    acc_sd, low, high, nmi, ari: of the differences, reference minus other, over the seeds. p_t and p_exact: of ACC,
-    two-sided; p: p_t adjusted by Holm's method over all rows; verdict: on "the reference is better".
+    reference and other are the groups, title is that of the other; absence says why they are not compared. tuned: see
+    `Dataset.tuned`. paired: whether the two share an encoder. MEASURED: see `difference`. Skipped benchmarks are left
+    out.
     """
     rows, scores = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
-    for (protocol, benchmark), part in groups.groupby(KEYS[:2], sort=False):
+    ran = groups[~groups.benchmark.isin(list(study.skipped))]
+    for (protocol, benchmark), part in ran.groupby(KEYS[:2], sort=False):
         others = {group.stage: group for group in rows_of(part)}
         reference = others.pop(study.reference, None)
         for stage, other in others.items() if reference else ():
             absent = next((f"{group.title}: {group.absence}" for group in (reference, other) if group.absence), "")
             both = (scores[protocol, benchmark, name] for name in (study.reference, stage))
-            measured = [math.nan] * len(MEASURED) if absent else difference(*both)
-            rows.append((protocol, benchmark, stage, other.title, reference, other, absent, *measured))
-    pairs = pd.DataFrame(rows, columns=[*KEYS, "title", "reference", "other", "absence", *MEASURED])
-    tested = pairs.p_t.dropna()
-    pairs["p"] = pd.Series(holm(tested), tested.index, dtype=float)
-    pairs["verdict"] = [pair.absence or verdict(pair.acc, int(pair.n), pair.p, pair.p_exact) for pair in rows_of(pairs)]
-    return pairs
+            paired = share_encoder(study, study.reference, stage)
+            measured = [math.nan] * len(MEASURED) if absent else difference(*both, paired=paired)
+            tuned = study.dataset(benchmark).tuned
+            rows.append((protocol, benchmark, stage, other.title, reference, other, absent, tuned, paired, *measured))
+    return pd.DataFrame(
+        rows, columns=[*KEYS, "title", "reference", "other", "absence", "tuned", "paired", *MEASURED]
+    ).astype({"tuned": bool, "paired": bool})
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, ...]:
-    """MEASURED: first minus second over the seeds that both have. Scores: acc, nmi, ari, indexed by seed."""
-    scores = ["acc", "nmi", "ari"]
-    change = (first[scores] - second[scores]).dropna(subset="acc")
-    acc, enough = change.acc, len(change) >= MINIMUM_SEEDS
-    tests = (paired_t(acc), sign_flip(acc)) if enough else (math.nan, math.nan)
-    return len(acc), acc.mean(), acc.std(), *bootstrap_interval(acc), change.nmi.mean(), change.ari.mean(), *tests
+def share_encoder(study, first: str, second: str) -> bool:
+    """Whether two stages are, or start from, the same trained stage: their runs of one seed then share its weights."""
+    links = {name: block.after for name, block in study.methods.items()}
+    return not set(chain(links, first, "after")).isdisjoint(chain(links, second, "after"))
 
 
-def paired_t(differences) -> float:
-    """Two-sided p of Student's t for paired values (Student 1908).
+def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> tuple:
+    """MEASURED: first minus second over the seeds that both have, in fractions. Scores: SCORES, indexed by seed.
 
-    Equal differences leave t undefined (two methods that ignore the seed): the exact test replaces it.
+    differences: of ACC, one per seed. low, high: t interval of their mean, and p of their signs; without pairs Welch's
+    interval and no p. detectable: the smallest difference that these seeds detect with the power of inference.POWER.
     """
-    if np.ptp(differences) <= 1e-12:
-        return sign_flip(differences)
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    change = (first[SCORES] - second[SCORES]).dropna(subset="acc")
+    acc, n = change.acc.to_numpy(float), len(change)
+    if not n:
+        return 0, *[math.nan] * (len(MEASURED) - 2), acc
+    if paired:
+        interval, p, detectable = t_interval(acc), sign_flip_p(acc), detectable_difference(acc.std(ddof=n > 1), n)
+    else:
+        x, y = (scores.acc[change.index].to_numpy(float) for scores in (first, second))
+        sd = math.sqrt((x.var(ddof=n > 1) + y.var(ddof=n > 1)) / 2)
+        interval, p, detectable = welch_interval(x, y), math.nan, detectable_difference(sd, n, second_n=n)
+    of_others = change.nmi.mean(), change.ari.mean()
+    return n, change.acc.mean(), change.acc.std(), interval.low, interval.high, *of_others, p, detectable, acc
 
 
-def sign_flip(differences) -> float:
-    """Two-sided p of the mean under random signs: all 2^n of them up to n = 16, beyond that 100,000 of them.
+def verdicts(study, pairs: pd.DataFrame) -> list[Verdict]:
+    """One per protocol and competitor, from `comparisons`: a stratified sign-flip test, Holm over the competitors.
 
-    The sampled form counts the observed signs too, so that p is never 0 (Phipson & Smyth 2010).
+    Only benchmarks with labels, on which no hyper-parameter was chosen, are tested. A competitor whose runs are
+    incomplete is not tested but counts for the adjustment.
     """
-    scaled = np.asarray(differences, dtype=float)
-    scaled = scaled / (abs(scaled).max() or 1.0)
-
-    def total(values, axis):
-        return values.sum(axis=axis).round(9)  # ties count, despite rounding
-
-    test = stats.permutation_test(
-        (scaled,), total, permutation_type="samples", n_resamples=100_000, rng=np.random.default_rng(0)
-    )
-    return float(test.pvalue)
-
-
-def holm(p_values) -> np.ndarray:
-    """p adjusted for testing them all (Holm 1979): the k-th smallest of m times m - k + 1, made monotone."""
-    p = np.asarray(p_values, dtype=float)
-    order, adjusted = p.argsort(kind="stable"), np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(p.size, 0, -1) * p[order]))
-    return adjusted
+    chance = [stage for stage, block in study.methods.items() if block.method == CHANCE]
+    found = []
+    for _, part in pairs[~pairs.stage.isin(chance)].groupby("protocol", sort=False):
+        competitors = [competitor for _, competitor in part.groupby("stage", sort=False)]
+        tested = [_test(competitor, len(competitors)) for competitor in competitors]
+        adjusted = holm(np.nan_to_num([test["p"] for test in tested], nan=1.0))
+        for test, p in zip(tested, adjusted, strict=True):
+            if not test["reason"]:
+                answer = "not decided" if p > LEVEL else "supported" if test["acc"] > 0 else "contradicted"
+                test |= {"p": float(p), "answer": answer}
+            found.append(Verdict(**test))
+    return found
 
 
-def smallest_p(n: int) -> float:
-    """The smallest p that the exact test of n seeds can give."""
-    return 2 / 2**n
+def counted(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `comparisons` that a verdict is about: benchmarks with labels that were not used for tuning."""
+    no_labels = [group.absence == "no labels" for group in pairs.other]
+    return pairs[~pairs.tuned & ~np.array(no_labels, dtype=bool)]
 
 
-def seeds_for_sign_flip(level: float = LEVEL) -> int:
-    """The number of seeds from which the exact test can reach `level` (6 for 0.05)."""
-    return math.ceil(math.log2(2 / level))
-
-
-def verdict(mean: float, n: int, p: float, p_exact: float, *, level: float = LEVEL) -> str:
-    """Whether a mean difference over n seeds supports "the first is better"; the adjusted p of the paired t decides.
-
-    Says so where the exact test disagrees or n is too small for it.
-    """
-    if math.isnan(p):
-        return f"too few seeds ({n}; a test needs {MINIMUM_SEEDS})"
-    if p > level:
-        return "not supported"
-    answer = "supported" if mean > 0 else "the reverse is supported"
-    if smallest_p(n) > level:
-        return f"{answer} by the t-test alone (too few seeds for the exact test)"
-    return answer if p_exact <= level else f"{answer} by the t-test alone"
+def _test(competitor: pd.DataFrame, competitors: int) -> dict:
+    """The fields of a Verdict on one competitor, its p not adjusted yet; competitor: its rows of one protocol."""
+    rows, first = counted(competitor), competitor.iloc[0]
+    verdict = {"protocol": first.protocol, "stage": first.stage, "title": first.title,
+               "reference": first.reference.title, "benchmarks": tuple(rows.benchmark), "competitors": competitors,
+               "p": math.nan, "reason": "",
+               "beside": tuple(rows_of(competitor[competitor.tuned & (competitor.absence == "")]))}  # fmt: skip
+    absent = [f"{row.benchmark}, {row.absence}" for row in rows_of(rows) if row.absence]
+    if not len(rows):
+        names = ", ".join(competitor.benchmark[competitor.tuned])
+        reason = f"hyper-parameters were chosen on every benchmark that was run ({names})" if names else "no labels"
+        return verdict | {"answer": "not decided", "reason": reason}
+    if absent:
+        return verdict | {"reason": "; ".join(absent)}
+    groups = list(rows.differences)
+    n, level = sum(map(len, groups)), LEVEL / competitors
+    error = math.sqrt(sum(g.var(ddof=1) / len(g) if len(g) > 1 else math.nan for g in groups)) / len(groups)
+    possible = smallest_p(n) <= level
+    detectable = detectable_difference(error * math.sqrt(n), n, level=level) if possible else math.nan
+    mean = float(np.mean([g.mean() for g in groups]))
+    return verdict | {"n": n, "acc": mean, "p": sign_flip_p(*groups), "detectable": detectable}

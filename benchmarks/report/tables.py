@@ -11,15 +11,16 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from benchmarks.report.aggregate import FOOTNOTES, KEYS, MINIMUM_FOR_INTERVAL, on_cpu, rows_of
-from benchmarks.report.formats import memory, number, p_value
+from benchmarks.report.aggregate import FOOTNOTES, KEYS, on_cpu, rows_of
+from benchmarks.report.formats import interval, memory, number
 from benchmarks.report.published import RECONSTRUCTED, STATISTICS
 from scl.util.text import duration
 
 DIFFERENCES = (
-    "Mean ± standard deviation (n − 1) of the differences per seed; p: two-sided paired t-test, Holm-corrected over "
-    f"all comparisons of the study. Intervals are in claims.md, from {MINIMUM_FOR_INTERVAL} seeds on."
+    "Mean ± standard deviation (n − 1) of the differences per seed, and the 95 % t interval of the mean. Runs of one "
+    "seed that share an encoder are paired. This table describes; the tests are in claims.md."
 )
+TUNED = "†: hyper-parameters were chosen on this data set, so it is not part of the study's verdicts."
 
 
 class Cell(NamedTuple):
@@ -89,21 +90,23 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
         found[protocol] = tables = []
         if part.benchmark.nunique() > 1:
             seeds = f", n = {part.planned.iloc[0]} seeds" if part.planned.nunique() == 1 else ""
-            tables.append(_by_benchmark(f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
+            tables.append(_by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
         tables += [_by_method(study, group, runs_by_group) for _, group in ran.groupby("benchmark", sort=False)]
         if (compared.absence == "").any():
             caption = f"ACC difference to {compared.reference.iloc[0].title} in percentage points ({protocol})"
-            tables.append(_by_benchmark(caption, compared, ran, _difference, DIFFERENCES))
+            tables.append(_by_benchmark(study, caption, compared, ran, _difference, DIFFERENCES))
     return {protocol: tables for protocol, tables in found.items() if tables}
 
 
-def _by_benchmark(caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
+def _by_benchmark(study, caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
     """A row per stage of `items`, a column per benchmark of `groups`. cell: function from an item to a Cell."""
     rows, benchmarks = [], list(groups.benchmark.unique())
     for _, of_stage in items.groupby("stage", sort=False):
         cells = {item.benchmark: cell(item) for item in rows_of(of_stage)}
         rows.append([Cell(of_stage.title.iloc[0]), *(cells.get(name, Cell("not planned")) for name in benchmarks)])
-    return Table(caption, ["Method", *benchmarks], rows, list(notes))
+    tuned = [study.dataset(name).tuned for name in benchmarks]
+    columns = [f"{name} †" if marked else name for name, marked in zip(benchmarks, tuned, strict=True)]
+    return Table(caption, ["Method", *columns], rows, [*notes, *[TUNED] * any(tuned)])
 
 
 def _acc(group) -> Cell:
@@ -111,20 +114,23 @@ def _acc(group) -> Cell:
 
 
 def _difference(pair) -> Cell:
-    test = "too few seeds" if pd.isna(pair.p) else p_value(pair.p)
-    return Cell("–" if pair.absence else f"{number(-pair.acc, pair.acc_sd, signed=True)} ({test})")
+    if pair.absence:
+        return Cell("–")
+    bounds = interval(-pair.high, -pair.low)
+    return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})", "" if pair.paired else "f")
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     """All results on one benchmark under one protocol, a row per stage."""
     protocol, benchmark = groups.protocol.iloc[0], groups.benchmark.iloc[0]
     images = study.images_note(benchmark)
-    rows, notes = [], [f"Images: {images}."] if images else []
+    rows, notes = [], [f"Images: {images}."] * bool(images) + [TUNED] * study.dataset(benchmark).tuned
     for group in rows_of(groups):
         cells = {
             "Method": Cell(group.title),
             "n": Cell(str(group.n)),
             "ACC": _acc(group),
+            "95 % interval": Cell(interval(group.acc_low, group.acc_high, signed=False)),
             "NMI": Cell(number(group.nmi, group.nmi_sd)),
             "ARI": Cell(number(group.ari, group.ari_sd)),
             "oracle": Cell(number(group.oracle_acc, group.oracle_acc_sd)),
@@ -141,7 +147,8 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
         rows.append(list(cells.values()))
     notes += _notes(study, groups, runs_by_group)
     shown = len(cells) - groups.published.isna().all()
-    return Table(f"{benchmark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows], notes)
+    mark = " †" if study.dataset(benchmark).tuned else ""
+    return Table(f"{benchmark}{mark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows], notes)
 
 
 def epochs(group) -> str:

@@ -1,0 +1,187 @@
+"""Differences, verdicts and claims.md, from run folders of a study that never ran."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_study import (
+    Study,
+    benchmark,
+    change,
+    check_golden,
+    decisive,
+    finish_all,
+    made_up,
+    partial,
+    troubled,
+    without_figures,
+)
+from scipy import stats
+
+from benchmarks.report.aggregate import aggregate
+from benchmarks.report.inference import holm, sign_flip_p
+from benchmarks.report.render import write_report
+from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.significance import MEASURED, comparisons, difference, share_encoder, verdicts
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return decisive(tmp_path_factory.mktemp("results"))
+
+
+def claims_of(study):
+    collect(study, partial(study))
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        return next(path for path in write_report(study, partial(study)) if path.name == "claims.md").read_text()
+
+
+def pairs_of(study):
+    collect(study, partial(study))
+    runs = read_runs(partial(study))
+    return comparisons(study, runs, aggregate(study, runs))
+
+
+def verdict_of(study, stage):
+    return next(verdict for verdict in verdicts(study, pairs_of(study)) if verdict.stage == stage)
+
+
+def differences(study, name, other):
+    """SCL minus another stage on one benchmark, one number per seed."""
+    return np.subtract(*([made_up(study.run(name, "joint", s, seed)) for seed in study.seeds] for s in ("scl", other)))
+
+
+@pytest.mark.parametrize("make, name", [(troubled, "claims.md"), (decisive, "claims-decisive.md")])
+def test_claims_are_as_expected(tmp_path, make, name):
+    check_golden(claims_of(make(tmp_path)), name)
+
+
+# ---- one benchmark ---------------------------------------------------------------------------------------
+
+
+def scores(by_seed):
+    """What `difference` takes: ACC as given, NMI and ARI a half and a quarter of it."""
+    acc = pd.Series(by_seed, dtype=float)
+    return pd.DataFrame({"acc": acc, "nmi": acc / 2, "ari": acc / 4})
+
+
+def measured(first, second, *, paired=True):
+    return dict(zip(MEASURED, difference(scores(first), scores(second), paired=paired), strict=True))
+
+
+def test_difference_is_of_the_seeds_that_both_have():
+    found = measured({0: 0.9, 1: 0.8, 2: 0.7, 7: 0.1}, {2: 0.6, 1: 0.75, 0: 0.7})
+    by_seed = [0.2, 0.05, 0.1]
+    assert found["n"] == 3 and found["acc_sd"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert (found["acc"], found["nmi"], found["ari"]) == pytest.approx((0.35 / 3, 0.35 / 6, 0.35 / 12))
+    assert (found["low"], found["high"]) == pytest.approx(stats.ttest_1samp(by_seed, 0).confidence_interval(0.95))
+    assert found["p"] == 0.25 and found["differences"] == pytest.approx(by_seed)
+
+
+def test_difference_unpaired_is_welchs():
+    x, y = [0.9, 0.8, 0.7, 0.85], [0.6, 0.75, 0.7, 0.5]
+    found = measured(dict(enumerate(x)), dict(enumerate(y)), paired=False)
+    expected = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx(expected) and math.isnan(found["p"])
+    assert found["acc"] == pytest.approx(np.mean(x) - np.mean(y))
+
+
+def test_difference_of_one_seed_or_none_has_no_interval():
+    one, none = measured({4: 0.9}, {4: 0.7}), measured({0: 1.0}, {1: 1.0})
+    assert one["n"] == 1 and math.isnan(one["low"]) and math.isnan(one["detectable"]) and one["p"] == 1
+    assert none["n"] == 0 and math.isnan(none["acc"])
+
+
+def test_stages_of_one_chain_share_an_encoder(study):
+    shared = [stage for stage in study.methods if share_encoder(study, "scl", stage)]
+    assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels and random do not
+
+
+def test_description_of_a_benchmark(study):
+    lines = claims_of(study).splitlines()
+    by_seed = differences(study, "stl10", "scan")
+    low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
+    line = next(line for line in lines if line.startswith("- stl10 (joint), SCL − SCAN (clustering step)"))
+    assert f"+{100 * by_seed.mean():.1f} points ACC (+{100 * low:.1f} to +{100 * high:.1f})" in line
+    assert f"exact p = {sign_flip_p(by_seed):.3f}" in line and "unpaired" not in line
+    assert "unpaired" in next(line for line in lines if line.startswith("- stl10 (joint), SCL − PICA"))
+    found = [line for line in lines if "no difference found" in line]
+    assert found and all("−0.5" in line or "(−" in line for line in found)  # the interval contains 0
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------
+
+
+def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study):
+    competitors = ("pixels", "simclr", "scan", "pica", "no-semantic")  # without random, which is chance
+    groups = {stage: [differences(study, name, stage) for name in ("cifar100-20", "stl10")] for stage in competitors}
+    adjusted = dict(zip(competitors, holm(np.array([sign_flip_p(*groups[stage]) for stage in competitors]))))
+    found = {verdict.stage: verdict for verdict in verdicts(study, pairs_of(study))}
+    assert list(found) == list(competitors)
+    for stage, verdict in found.items():
+        assert verdict.benchmarks == ("cifar100-20", "stl10") and verdict.n == 10 and verdict.competitors == 5
+        assert verdict.acc == pytest.approx(np.mean([g.mean() for g in groups[stage]]))
+        assert verdict.p == pytest.approx(adjusted[stage])
+        assert [pair.benchmark for pair in verdict.beside] == ["cifar10", "digits"]
+    assert found["scan"].answer == "supported" and found["no-semantic"].answer == "not decided"
+
+
+def test_verdict_against_the_reference_is_contradicted(tmp_path):
+    found = verdict_of(decisive(tmp_path, reference="scan"), "scl")
+    assert found.answer == "contradicted" and found.acc < 0
+
+
+def test_subset_of_a_data_set_used_for_tuning_has_no_verdict(tmp_path):
+    study = decisive(tmp_path, benchmarks={"ten": benchmark(dataset="cifar10", subset=10_000)})
+    found = verdict_of(study, "scan")
+    assert found.answer == "not decided" and found.benchmarks == () and "chosen on every benchmark" in found.reason
+    assert "- No verdict (joint): hyper-parameters were chosen on every benchmark that was run (ten)." in claims_of(
+        study
+    )
+
+
+def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(tmp_path):
+    study = decisive(tmp_path)
+    before = verdict_of(study, "scan")
+    (study.run("stl10", "joint", "pica", 2).directory / "metrics.json").unlink()
+    found = verdict_of(study, "pica")
+    assert found.answer == "not run" and found.reason == "stl10, PICA: missing (4 of 5 done)" and math.isnan(found.p)
+    assert verdict_of(study, "scan").p == before.p
+
+
+def test_too_few_differences_for_any_verdict_say_so(tmp_path):
+    study = decisive(tmp_path, seeds=(0, 1), benchmarks={"stl10": benchmark()})
+    found = verdict_of(study, "pixels")
+    assert found.answer == "not decided" and math.isnan(found.detectable)
+    assert "with so few differences the exact test cannot reach the level" in claims_of(study)
+
+
+def test_detectable_difference_is_of_the_adjusted_level(study):
+    found = verdict_of(study, "no-semantic")
+    groups = [differences(study, name, "no-semantic") for name in found.benchmarks]
+    error = math.sqrt(sum(g.var(ddof=1) / 5 for g in groups)) / 2
+    critical = stats.t.ppf(1 - 0.05 / 5 / 2, 9)
+    assert stats.nct.sf(critical, 9, found.detectable / error) == pytest.approx(0.8, abs=2e-3)
+
+
+def test_without_a_reference_nothing_is_compared(tmp_path):
+    study = finish_all(Study(tmp_path / "none", reference=None))
+    assert claims_of(study).count("names no `reference:`") == 2
+
+
+# ---- published values, cautions --------------------------------------------------------------------------
+
+
+def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
+    ours = 100 * np.mean([made_up(study.run("cifar10", "joint", "pica", s), "nmi_geometric") for s in study.seeds])
+    line = next(line for line in claims_of(study).splitlines() if line.startswith("- cifar10 (joint), PICA"))
+    assert f"NMI (geometric) {ours:.1f} here, 56.1 published" in line and "400 epochs there, 100 here" in line
+
+
+def test_a_comparison_across_commits_carries_a_caution(tmp_path):
+    study = finish_all(Study(tmp_path / "mixed", benchmarks={"digits": benchmark()}))
+    change(study.run("digits", "joint", "pica", 0), "record.json", commit="feed")
+    lines = [line for line in claims_of(study).splitlines() if "Caution" in line]
+    assert len(lines) == 1 and "Caution for PICA: seeds trained at different commits." in lines[0]
