@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,18 +127,27 @@ def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
             next(loop)
 
 
+def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
+    measurement = measure._Measurement(subject("simclr"), lambda *_: None)
+    before = len(measurement.trainer.epoch_losses)
+    measurement.time(measurement.sessions["learn"], 3)
+    assert len(measurement.trainer.epoch_losses) == before
+    measurement.time(measurement.sessions["step"], 1)
+    assert len(measurement.trainer.epoch_losses) == before + 1
+
+
 def test_numbers_of_loader_processes_that_are_tried():
-    assert plan.worker_counts(16, quick=False) == (1, 2, 4, 8, 16)
-    assert plan.worker_counts(6, quick=False) == (1, 2, 4, 6)
-    assert plan.worker_counts(1, quick=False) == (1,)
+    assert plan.worker_counts(16, quick=False) == (0, 1, 2, 4, 8, 16)
+    assert plan.worker_counts(6, quick=False) == (0, 1, 2, 4, 6)
+    assert plan.worker_counts(1, quick=False) == (0, 1)
     assert plan.worker_counts(6, quick=True) == (6,)
 
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
-    measurement = measure._Measurement(subject("simclr", workers=(1, 2, 4)), lambda *_: None)
-    seconds = {1: 4.0, 2: 1.0, 4: 2.0}
-    monkeypatch.setattr(measurement, "time", lambda session: seconds[session.__self__.workers])
-    assert measurement.choose_workers() == {1: 2, 2: 8, 4: 4}
+    measurement = measure._Measurement(subject("simclr", workers=(0, 2, 4)), lambda *_: None)
+    seconds = {0: 4.0, 2: 1.0, 4: 2.0}
+    monkeypatch.setattr(measurement, "time", lambda session, steps: seconds[session.__self__.workers])
+    assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
     assert {rival.workers for rival in measurement.rivals.values()} == {2}
 
 
@@ -286,6 +296,29 @@ def test_the_torchvision_counterpart_of_every_operation(spec):
     first, second = chain(image), chain(image)
     assert first.shape == (3, 16, 16) and first.min() >= 0 and first.max() <= 1
     assert not torch.equal(first, second)
+
+
+def test_kernels_and_launches_of_a_gpu():
+    from torch.autograd import DeviceType
+
+    def event(name, device, annotation=False):
+        return types.SimpleNamespace(name=name, device_type=device, is_user_annotation=annotation)
+
+    gpu, cpu = DeviceType.CUDA, DeviceType.CPU
+    events = [event("aten::mm", cpu), event("cudaLaunchKernel", cpu), event("cudaLaunchKernelExC", cpu)]
+    events += [event("cuLaunchKernel", cpu), event("cudaMemcpyAsync", cpu), event("Memcpy HtoD", gpu)]
+    events += [event("gemm", gpu), event("elementwise", gpu), event("Optimizer.step", gpu, annotation=True)]
+    assert count.kernels_and_launches(events) == (2, 3)
+
+
+def test_committed_measurements_state_device_versions_and_commit():
+    """Those made before the rework of the benchmark have no sweep; docs/decisions/engine.md says so."""
+    paths = sorted((Path(__file__).parent.parent / "results/reference/bench").glob("*.json"))
+    assert paths
+    for path in paths:
+        result = json.loads(path.read_text())
+        assert result["device"] and result["versions"]["torch"] and len(result["commit"]) == 40, path
+        assert "sweep" not in result or result["dirty"] is False, path
 
 
 def test_the_command(tiny_study, tmp_path, capsys):

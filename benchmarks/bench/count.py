@@ -69,19 +69,29 @@ def count_work(work: Callable[[], Any], device: str) -> dict[str, Any]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profile(activities=activities) as profiler:
         work()
+        if device == "cuda":
+            torch.cuda.synchronize()
     with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         work()
     events = list(profiler.events() or [])
     gpu = device == "cuda"
     by_time = sorted(profiler.key_averages(), key=lambda e: e.self_device_time_total if gpu else e.self_cpu_time_total)
+    kernels, launches = kernels_and_launches(events) if gpu else (None, None)
     return {
         "operators": traffic.operators,
-        "kernels": sum(event.device_type == DeviceType.CUDA for event in events) if gpu else None,
-        "launches": sum("LaunchKernel" in event.name for event in events) if gpu else None,
+        "kernels": kernels,
+        "launches": launches,
         "bytes": traffic.bytes,
         "flops": flops.get_total_flops(),
         "longest": [event.key for event in reversed(by_time[-5:])],
     }
+
+
+def kernels_and_launches(events: list[Any]) -> tuple[int, int]:
+    """Kernels that ran on the GPU, without copies and annotations, and the launches by the CPU."""
+    on_gpu = [event for event in events if event.device_type == DeviceType.CUDA]
+    kernels = [e for e in on_gpu if not e.name.startswith(("Memcpy", "Memset")) and not e.is_user_annotation]
+    return len(kernels), sum("LaunchKernel" in event.name for event in events if event.device_type == DeviceType.CPU)
 
 
 def bound(counted: dict[str, Any], precision: str, device: Device) -> dict[str, Any]:

@@ -78,11 +78,12 @@ class _Measurement:
             ),
             "tuned": StandardPipeline(subject.trainer(**subject.base), self.names, tuned=True),
         }
-        ours = {
-            "augment": lambda: trainer.draw(index),
-            "learn": lambda: trainer.learn(views, index),
-            "step": lambda: next(loop),
-        }
+
+        def learn() -> None:
+            trainer.learn(views, index)
+            trainer.epoch_losses.pop()  # the loop would check it
+
+        ours = {"augment": lambda: trainer.draw(index), "learn": learn, "step": lambda: next(loop)}
         self.peers = peer_works(trainer, self.names, views)
         self.variants = list(subject.variants())
         growth = {i: partial(next, endless(subject.trainer(**variant))) for i, variant in enumerate(self.variants)}
@@ -96,7 +97,7 @@ class _Measurement:
     def _once(self):
         """What happens once a run, outside the timed steps, and peak memory of a step in bytes."""
         method, once = self.trainer.method, {}
-        if hasattr(method, "place_prototypes"):
+        if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
             once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 1, self.device)
         loop = endless(self.trainer)
         once["first_step_seconds"] = _seconds(lambda: next(loop), 1, self.device)  # includes compilation
@@ -116,19 +117,20 @@ class _Measurement:
         for turn in range(plan.rounds):
             self.report(f"round {turn + 1} of {plan.rounds}: {plan.steps} steps of {plan.batch_size} images per part")
             for name in names[:: -1 if turn % 2 else 1]:  # to and fro, so that a drift of the load cancels
-                self.times[name].append(self.time(self.sessions[name]))
+                steps = 1 if name == "torchvision_v2" else plan.steps  # always on the CPU
+                self.times[name].append(self.time(self.sessions[name], steps))
 
-    def time(self, session: Session) -> float:
+    def time(self, session: Session, steps: int) -> float:
         """Seconds per step, under the TF32 switches of our precision: TF32 counts for both sides or for neither."""
         with own_precision(self.dtype), session() as step:
-            return _seconds(step, self.plan.steps, self.device)
+            return _seconds(step, steps, self.device)
 
     def choose_workers(self) -> dict[int, float]:
         """Give both rivals the number of loader processes that is best for the tuned one; images/s by number."""
         tuned, speeds = self.rivals["tuned"], {}
         for tuned.workers in self.plan.workers:
             self.report(f"tuned pipeline with {tuned.workers} loader processes")
-            speeds[tuned.workers] = self.plan.batch_size / self.time(tuned.session)
+            speeds[tuned.workers] = self.plan.batch_size / self.time(tuned.session, self.plan.steps)
         for rival in self.rivals.values():
             rival.workers = max(speeds, key=speeds.__getitem__)
         return speeds
@@ -154,7 +156,6 @@ class _Measurement:
                 return {"problem": problem}
             return {**row(name, ours == "learn"), "ours": ours, "gain": ratio(times[name], times[ours])}
 
-        growth = [(self.subject.base, "step"), *((variant, i) for i, variant in enumerate(self.variants))]
         return {
             "precision": self.trainer.precision,
             "views": self.names,
@@ -171,17 +172,18 @@ class _Measurement:
             "peak_tflops_per_second": peak,
             "peak_memory_bytes": self.peak_memory,
             "once": self.once,
-            "growth": [
-                {
-                    **variant,
-                    "images_per_second": variant["batch_size"] / statistics.median(times[name]),
-                    "seconds_per_step": statistics.median(times[name]),
-                    "all": times[name],
-                    "relative": ratio(times[name], times["step"]),
-                }
-                for variant, name in growth
-            ],
+            "growth": self._growth(),
         }
+
+    def _growth(self) -> list[dict]:
+        """Steps of the training loop for other batch sizes, numbers of images and clusters, relative to part (c)."""
+        rows = []
+        for variant, name in [(self.subject.base, "step"), *((v, i) for i, v in enumerate(self.variants))]:
+            seconds = statistics.median(self.times[name])
+            speed = {"images_per_second": variant["batch_size"] / seconds, "seconds_per_step": seconds}
+            relative = ratio(self.times[name], self.times["step"])
+            rows.append({**variant, **speed, "all": self.times[name], "relative": relative})
+        return rows
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _torchvision_v2(trainer, names, batch: int):
     T = importlib.import_module("torchvision.transforms.v2")  # after the shim
     to_tensor = T.ToDtype(torch.float32, scale=True)
     chains = {name: transform(spec, trainer.images.size, T, to_tensor) for name, spec in trainer.run.augment.items()}
-    images = trainer.images.pixels[:batch].permute(0, 3, 1, 2)
+    images = trainer.images.pixels[:batch].cpu().permute(0, 3, 1, 2)
     return lambda: [torch.stack([chains[name](image) for image in images]) for name in names]
 
 

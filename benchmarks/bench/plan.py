@@ -50,6 +50,9 @@ def plan_of(*, gpus: int, quick: bool, method: str, steps=None, rounds=None, wor
 
 
 def worker_counts(available: int, quick: bool) -> tuple[int, ...]:
-    """Numbers of loader processes to try: powers of two up to the cores, and the cores; quick: the cores only."""
+    """Numbers of loader processes to try: 0 (in the main process), powers of two up to the cores, and the cores.
+
+    quick: the cores only.
+    """
     powers = (2**i for i in range(available.bit_length()))
-    return (available,) if quick else tuple(sorted({n for n in powers if n < available} | {available}))
+    return (available,) if quick else tuple(sorted({0, available} | {n for n in powers if n < available}))
