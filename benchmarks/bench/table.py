@@ -47,8 +47,9 @@ def counted(result: dict) -> str:
     ]
     for precision, bound in result["bounds"].items():
         parts = ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in bound["seconds"].items())
+        speed = result["batch_size"] / bound["bound_seconds"]
         lines.append(
-            f"bound on {result['bound_on']} in {precision}: {result['batch_size'] / bound['bound_seconds']:,.0f} images/s "
+            f"bound on {result['bound_on']} in {precision}: {speed:,.0f} images/s "
             f"by {bound['limit']} ({parts}; peaks of the data sheet, 5 µs per launch assumed)"
         )
     return "\n".join(lines)
