@@ -171,16 +171,14 @@ def doctor(study):
     show("\n".join(["missing:", *(f"  {line}" for line in problems)] if problems else ["nothing is missing"]))
 
 
-def bench(study, out, gpus, threads, **options):
-    """Time augmentation, network, training loop and a standard torchvision pipeline, in images per second."""
+def bench(study, out, **options):
+    """Time augmentation, network, training loop, the standard torchvision pipeline, and other libraries."""
     study = load_study(study)
     with gc_paused():
-        from benchmarks import bench as benching
+        from benchmarks.bench import run_bench
         from benchmarks.check import check_methods
     check_methods(study)
-    measured = benching.plan_of(gpus=gpus, **options)
-    result = benching.bench(study, measured, gpus=gpus, threads=threads or benching.cores())
-    print(benching.table(result))
+    result = run_bench(study, **options)
     if out:
         write_json(out, result)
         print(out)
@@ -226,6 +224,7 @@ RUN_FOLDER = _argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = _argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **_within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
 SHOW = _argument("--show", "print the settings of this run, and where each is set", dest="show_run", metavar=FORM)
+BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = _argument("--threads", "CPU threads (default: those of the study, else all cores)", **_within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --show digits/joint/scl", STUDY, "output", SHOW],
@@ -270,14 +269,15 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         _argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
         _argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
-        _argument("--steps", "steps timed in a row (default: 30 on a GPU, else 1)", **_within(1, 10**6)),
+        _argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **_within(1, 10**6)),
         _argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **_within(1, 10**6)),
         _argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
+        _argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
         _argument("--out", "JSON file for the result (default: none)", type=_new_file, metavar="FILE"),
         "machine",
         GPUS,
         _argument("--threads", "CPU threads (default: all cores)", **_within(1, 1024)),
-        _argument("--workers", "loader processes of part d (default: the cores, at most 8)", **_within(0, 1024)),
+        _argument("--workers", "loader processes (default: the best of several numbers)", **_within(0, 1024)),
     ],
 }
 

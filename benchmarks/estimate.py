@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bench import endless, fill_memory
+from benchmarks.bench.subject import endless, fill_memory
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings

@@ -1,38 +1,61 @@
-"""`scl bench` on tiny networks: a well-formed answer whose ratios are those of its parts. Nothing here is timed."""
+"""`scl bench` on tiny networks: well-formed results, fair comparisons, paired ratios. Nothing here is timed."""
 
+import importlib.machinery
+import importlib.util
 import json
+import math
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from benchmarks import torchvision_pipeline
-from benchmarks.bench import Plan, Subject, bench, endless, table
-from benchmarks.cli import main
+from benchmarks.bench import Plan, Subject, bench, count, endless, measure, peers, plan, rivals, table
+from benchmarks.bench.subject import own_precision
+from benchmarks.cli import BOUNDED, main
+from scl.engine import trainer as training
 from scl.engine.io import write_json
+from scl.scl import SCL
 
-TINY = {"size": 8, "batch_size": 8, "steps": 1, "rounds": 2, "images": (40, 80), "clusters": (3, 5), "workers": 0}
+TINY = {"size": 8, "batch_size": 8, "steps": 1, "rounds": 2, "images": (40, 80), "clusters": (3, 5), "workers": (0,)}
+TINY |= {"matrix": 32}
 
 
 @pytest.fixture
-def measure(tiny_study):
-    return lambda *stages, **plan: bench(
-        tiny_study(*stages), Plan(stage=stages[-1], **(TINY | plan)), gpus=0, report=lambda *_: None
+def run_plan(tiny_study):
+    return lambda *stages, **changes: bench(
+        tiny_study(*stages), Plan(stage=stages[-1], **(TINY | changes)), gpus=0, report=lambda *_: None
     )
 
 
-def test_the_parts_the_ratios_and_the_growth(measure, tmp_path):
-    result = measure("scl")
+@pytest.fixture
+def subject(tiny_study, tmp_path):
+    return lambda *stages, **changes: Subject(
+        tiny_study(*stages), Plan(stage=stages[-1], **(TINY | changes)), tmp_path, "cpu"
+    )
+
+
+def test_the_parts_the_ratios_and_the_growth(run_plan, tmp_path):
+    result = run_plan("scl")
     write_json(tmp_path / "bench.json", result)
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(result))
-    speed = {name: part["images_per_second"] for name, part in result["parts"].items()}
-    assert list(speed) == ["augment", "learn", "step", "ordinary"] and min(speed.values()) > 0
-    for name, part in result["parts"].items():
+    parts = result["parts"]
+    assert list(parts) == ["augment", "learn", "step", "standard", "tuned"]
+    for name, part in parts.items():
         assert part["images_per_second"] == pytest.approx(8 / part["seconds_per_step"]), name
         assert len(part["all"]) == 2 and min(part["all"]) <= part["seconds_per_step"] <= max(part["all"])
-    assert result["ratios"]["goodput"] == pytest.approx(speed["step"] / speed["learn"])
-    assert result["ratios"]["gain"] == pytest.approx(speed["step"] / speed["ordinary"])
+        if name != "augment":
+            rate = result["flops_per_step"] / part["seconds_per_step"] / 1e12
+            assert part["tflops_per_second"] == pytest.approx(rate)
+            assert part["share_of_peak"] == pytest.approx(rate / result["peak_tflops_per_second"])
+    for name, over in (("goodput", "learn"), ("gain_standard", "standard"), ("gain_tuned", "tuned")):
+        by_round = [a / b for a, b in zip(parts[over]["all"], parts["step"]["all"])]
+        assert result["ratios"][name]["all"] == pytest.approx(by_round)
+        assert result["ratios"][name]["median"] == pytest.approx(sum(by_round) / 2)
     assert [(row["batch_size"], row["images"], row["clusters"]) for row in result["growth"]] == [
         (8, 40, 3),
         (2, 40, 3),
@@ -43,20 +66,198 @@ def test_the_parts_the_ratios_and_the_growth(measure, tmp_path):
         (8, 80, 5),
     ]
     for row in result["growth"]:
-        assert row["relative"] == pytest.approx(row["seconds_per_step"] / result["parts"]["step"]["seconds_per_step"])
+        assert row["relative"]["all"] == pytest.approx([a / b for a, b in zip(row["all"], parts["step"]["all"])])
     assert result["views"] == ["view", "strong"] and result["peak_memory_bytes"] > 1e6
-    assert {"commit", "dirty", "versions", "device", "threads", "precision"} <= result.keys()
-    assert "goodput c/b" in table(result) and len(table(result).splitlines()) == 2 + 4 + 2 + 7
+    assert {"commit", "dirty", "versions", "peer_versions", "device", "threads", "precision"} <= result.keys()
+    text = table.measured(result)
+    assert "goodput c/b" in text and len(text.splitlines()) == 4 + 5 + 4 + 6 + 1 + 7
 
 
-def test_stages_that_build_on_another_and_other_numbers_of_views(measure):
-    assert measure("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
-    assert measure("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
+def test_ratio_interval():
+    """Against the textbook: t quantile of 2 degrees of freedom, standard error of the logarithms."""
+    ratio = measure.ratio([2.0, 4.0, 8.0], [2.0, 2.0, 2.0])
+    assert ratio["median"] == 2 and ratio["all"] == [1, 2, 4]
+    half = 4.302653 * math.log(2) / math.sqrt(3)
+    assert (ratio["low"], ratio["high"]) == pytest.approx((2 / math.exp(half), 2 * math.exp(half)), rel=1e-6)
+    assert measure.ratio([3.0], [2.0]) == {"median": 1.5, "low": None, "high": None, "all": [1.5]}
 
 
-def test_what_cannot_be_measured_is_said(measure, tiny_study):
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_every_part_is_timed_under_the_tf32_switches_of_ours(run_plan, monkeypatch, precision):
+    """The standard pipeline is fp32, whose trainer turns TF32 off for the whole process."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    seen = []
+
+    def record(work, steps, device):
+        work()
+        seen.append([backend.allow_tf32 for backend in backends])
+        return 1.0
+
+    monkeypatch.setattr(measure, "_seconds", record)
+    with own_precision():  # restores them
+        for backend in backends:
+            backend.allow_tf32 = True
+        result = run_plan("simclr", precision=precision, rounds=1)
+        assert [backend.allow_tf32 for backend in backends] == [True, True]
+    timed = sum(len(part["all"]) for part in result["parts"].values())
+    assert seen[-timed:] == [[precision == "bf16", False]] * timed
+
+
+def test_prototypes_are_placed_before_the_first_step_that_is_timed(run_plan, subject, monkeypatch):
+    calls, place = [], SCL.place_prototypes
+    monkeypatch.setattr(SCL, "place_prototypes", lambda method: calls.append(method) or place(method))
+    assert subject("scl").trainer(images=40, clusters=3, batch_size=8).method.placed
+    result = run_plan("scl", rounds=1)
+    assert len(calls) == 1 and list(result["once"]) == ["place_prototypes_seconds", "first_step_seconds"]
+    assert list(run_plan("simclr", rounds=1)["once"]) == ["first_step_seconds"]
+
+
+def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
+    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    checks, check = [], trainer._check_losses
+    monkeypatch.setattr(trainer, "_check_losses", lambda: checks.append(len(trainer.epoch_losses)) or check())
+    loop = endless(trainer)
+    for _ in range(11):  # two epochs of five steps, and one step
+        next(loop)
+    assert checks == [2, 4, 5, 2, 4, 5]
+    trainer.epoch_losses.append(torch.tensor([math.nan]))
+    with pytest.raises(training.NonFinite):
+        for _ in range(2):
+            next(loop)
+
+
+def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
+    measurement = measure._Measurement(subject("simclr"), lambda *_: None)
+    before = len(measurement.trainer.epoch_losses)
+    measurement.time(measurement.sessions["learn"], 3)
+    assert len(measurement.trainer.epoch_losses) == before
+    measurement.time(measurement.sessions["step"], 1)
+    assert len(measurement.trainer.epoch_losses) == before + 1
+
+
+def test_numbers_of_loader_processes_that_are_tried():
+    assert plan.worker_counts(16, quick=False) == (0, 1, 2, 4, 8, 16)
+    assert plan.worker_counts(6, quick=False) == (0, 1, 2, 4, 6)
+    assert plan.worker_counts(1, quick=False) == (0, 1)
+    assert plan.worker_counts(6, quick=True) == (6,)
+
+
+def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
+    measurement = measure._Measurement(subject("simclr", workers=(0, 2, 4)), lambda *_: None)
+    seconds = {0: 4.0, 2: 1.0, 4: 2.0}
+    monkeypatch.setattr(measurement, "time", lambda session, steps: seconds[session.__self__.workers])
+    assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
+    assert {rival.workers for rival in measurement.rivals.values()} == {2}
+
+
+def test_the_tuned_pipeline_has_every_advantage(subject):
+    base = {"images": 40, "clusters": 3, "batch_size": 8}
+    maker = subject("simclr", precision="bf16")
+    tuned = rivals.StandardPipeline(maker.trainer(**base), ["view"] * 2, tuned=True, workers=2)
+    plain = rivals.StandardPipeline(maker.trainer(**base, precision="fp32"), ["view"] * 2, tuned=False, workers=2)
+    assert (tuned.trainer.precision, plain.trainer.precision) == ("bf16", "fp32")
+    assert tuned.loader().persistent_workers and not plain.loader().persistent_workers
+    for rival, memory_format in ((tuned, torch.channels_last), (plain, torch.contiguous_format)):
+        weights = [p for p in rival.trainer.method.parameters() if p.dim() == 4 and p.shape[2] > 1]
+        assert all(p.is_contiguous(memory_format=memory_format) for p in weights)
+        seen, learn = [], rival.trainer.learn
+        rival.trainer.learn = lambda views, index, seen=seen, learn=learn: seen.append(views) or learn(views, index)
+        rival.train(torch.arange(8), torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8))
+        assert all(view.is_contiguous(memory_format=memory_format) for view in seen[0])
+
+
+@pytest.mark.parametrize("workers, loaded", [(0, 3), (2, 6)])
+def test_a_session_begins_with_three_batches_per_loader_process(subject, monkeypatch, workers, loaded):
+    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    rival = rivals.StandardPipeline(trainer, ["view"] * 2, tuned=True, workers=workers)
+    batches, trained, make = [], [], rival._batches
+    monkeypatch.setattr(rival, "_batches", lambda: (batches.append((*batch,)) or batch for batch in make()))
+    monkeypatch.setattr(rival, "train", lambda *batch: trained.append(batch))
+    with rival.session() as step:
+        assert len(batches) == loaded and [batch[0] is trained[0][0] for batch in batches] == [False] * (loaded - 1) + [
+            True
+        ]
+        step()
+    assert len(batches) == loaded + 1 and trained[1][0] is batches[-1][0] and len(trained) == 2
+
+
+def test_a_batch_larger_than_the_images_is_refused():
+    """The loop of the standard pipeline would wait for a full batch forever."""
+    with pytest.raises(ValueError, match="--batch-size: 30 makes batches of up to 60 images, but only 40"):
+        Plan(**TINY | {"batch_size": 30})
+
+
+def test_peers_that_are_not_installed_or_do_not_apply_are_rows(run_plan, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in ("lightly", "kornia") else real(name, *rest)
+    )
+    result = run_plan("simclr", rounds=2)
+    rows = result["peers"]
+    assert rows["lightly"] == rows["lightly_tuned"] == rows["kornia"] == {"problem": "not installed"}
+    row, ours = rows["torchvision_v2"], result["parts"]["augment"]
+    assert row["ours"] == "augment" and row["share_of_peak"] is None
+    assert row["gain"]["all"] == pytest.approx([a / b for a, b in zip(row["all"], ours["all"])])
+    assert table.measured(result).count("not installed") == 3
+
+
+def fake_lightly(monkeypatch):
+    """Just what the comparison uses."""
+    loss, modules = types.ModuleType("lightly.loss"), types.ModuleType("lightly.models.modules")
+    loss.NTXentLoss = lambda temperature: lambda a, b: (a * b).sum() / temperature
+    modules.SimCLRProjectionHead = lambda i, h, o, batch_norm: nn.Sequential(nn.Linear(i, h), nn.Linear(h, o))
+    for name, module in (("lightly.loss", loss), ("lightly.models.modules", modules)):
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("lightly", "lightly.models"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_lightly_trains_a_copy_of_our_network_with_our_settings(subject, monkeypatch):
+    fake_lightly(monkeypatch)
+    optimizers, make = [], torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda *a, **k: optimizers.append(make(*a, **k)) or optimizers[-1])
+    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    optimizers.clear()
+    index = torch.arange(8)
+    works = peers.peer_works(trainer, ["view", "view"], trainer.draw(index))
+    before = [p.detach().clone() for p in trainer.method.parameters()]
+    for name, optimizer in zip(("lightly", "lightly_tuned"), optimizers, strict=True):
+        theirs = [p.detach().clone() for p in optimizer.param_groups[0]["params"]]
+        works[name]()
+        assert any(not torch.equal(a, b) for a, b in zip(theirs, optimizer.param_groups[0]["params"]))
+        assert optimizer.param_groups[0]["lr"] == trainer.run.training.learning_rate
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.method.parameters()))
+    pica = subject("pica").trainer(images=40, clusters=3, batch_size=8)
+    views = pica.draw(index)
+    assert peers.peer_works(pica, ["original"], views)["lightly"] == "only compared with SimCLR"
+
+
+def test_count_of_a_matrix_product_and_its_bound():
+    a, b = torch.randn(64, 32), torch.randn(32, 16)
+    counted = count.count_work(lambda: (a @ b).view(-1), "cpu")
+    assert counted["flops"] == 2 * 64 * 32 * 16 and counted["operators"] == 1
+    assert counted["bytes"] == 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    assert counted["kernels"] is counted["launches"] is None and "aten::mm" in counted["longest"]
+    device = count.Device(bf16=100, fp32=10, bandwidth=2)
+    work = {"flops": 10**12, "bytes": 10**12, "operators": 1000, "launches": None}
+    result = count.bound(work, "fp32", device)
+    assert result["seconds"] == pytest.approx({"arithmetic": 0.1, "memory": 0.5, "launches": 0.005})
+    assert result["limit"] == "memory" and result["bound_seconds"] == pytest.approx(0.5)
+    assert count.bound(work | {"launches": 10**6}, "bf16", device)["limit"] == "launches"
+    assert sorted(count.DEVICES) == BOUNDED
+
+
+def test_stages_that_build_on_another_and_other_numbers_of_views(run_plan):
+    assert run_plan("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
+    assert run_plan("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
+
+
+def test_what_cannot_be_measured_is_said(run_plan, tiny_study):
     with pytest.raises(ValueError, match="random: does not train"):
-        measure("random")
+        run_plan("random")
     with pytest.raises(ValueError, match="sc1: not a method of this study; it has scl"):
         bench(tiny_study("scl"), Plan(stage="sc1", **TINY), gpus=0)
 
@@ -88,42 +289,48 @@ def test_the_loop_measured_is_past_its_warm_up_and_trains(tiny_study, tmp_path):
         ],
     ],
 )
-def test_the_ordinary_counterpart_of_every_operation(spec):
+def test_the_torchvision_counterpart_of_every_operation(spec):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-    chain = torchvision_pipeline.transform(spec, 16)
+    chain = rivals.transform(spec, 16)
     assert len(chain.transforms) == len(spec) + 1
     first, second = chain(image), chain(image)
     assert first.shape == (3, 16, 16) and first.min() >= 0 and first.max() <= 1
     assert not torch.equal(first, second)
 
 
+def test_kernels_and_launches_of_a_gpu():
+    from torch.autograd import DeviceType
+
+    def event(name, device, annotation=False):
+        return types.SimpleNamespace(name=name, device_type=device, is_user_annotation=annotation)
+
+    gpu, cpu = DeviceType.CUDA, DeviceType.CPU
+    events = [event("aten::mm", cpu), event("cudaLaunchKernel", cpu), event("cudaLaunchKernelExC", cpu)]
+    events += [event("cuLaunchKernel", cpu), event("cudaMemcpyAsync", cpu), event("Memcpy HtoD", gpu)]
+    events += [event("gemm", gpu), event("elementwise", gpu), event("Optimizer.step", gpu, annotation=True)]
+    assert count.kernels_and_launches(events) == (2, 3)
+
+
+def test_committed_measurements_state_device_versions_and_commit():
+    """Those made before the rework of the benchmark have no sweep; docs/decisions/engine.md says so."""
+    paths = sorted((Path(__file__).parent.parent / "results/reference/bench").glob("*.json"))
+    assert paths
+    for path in paths:
+        result = json.loads(path.read_text())
+        assert result["device"] and result["versions"]["torch"] and len(result["commit"]) == 40, path
+        assert "sweep" not in result or result["dirty"] is False, path
+
+
 def test_the_command(tiny_study, tmp_path, capsys):
     study, out = tiny_study("simclr"), tmp_path / "bench.json"
-    assert (
-        main(
-            [
-                "bench",
-                str(study.results / "study.yaml"),
-                "--method",
-                "simclr",
-                "--size",
-                "8",
-                "--batch-size",
-                "8",
-                "--gpus",
-                "0",
-                "--threads",
-                "1",
-                "--workers",
-                "0",
-                "--quick",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    command = ["bench", str(study.results / "study.yaml"), "--method", "simclr", "--size", "8", "--batch-size", "8"]
+    command += ["--gpus", "0", "--threads", "1", "--workers", "0", "--out", str(out)]
+    assert main([*command, "--quick"]) == 0
     assert "goodput c/b" in capsys.readouterr().out
     assert json.loads(out.read_text())["rounds"] == 1
+    assert main([*command, "--count", "H100"]) == 0
+    assert "bound on H100 in bf16" in capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert result["count"]["flops"] > 0 and {"commit", "device", "versions"} <= result.keys()
     assert main(["bench", str(study.results / "study.yaml"), "--method", "simlr"]) == 2
     assert "simlr: not a method of this study" in capsys.readouterr().err

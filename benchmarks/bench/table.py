@@ -1,0 +1,82 @@
+"""Results of `scl bench` as text."""
+
+from benchmarks.bench.measure import PARTS
+from benchmarks.bench.peers import PEERS
+
+
+def measured(result: dict) -> str:
+    ratios, workers = result["ratios"], result["loader_processes"]
+    once = ", ".join(
+        f"{name.removesuffix('_seconds').replace('_', ' ')} {s:.2f} s" for name, s in result["once"].items()
+    )
+    swept = ", ".join(f"{n}: {speed:.1f}" for n, speed in result["sweep"].items())
+    return "\n".join(
+        [
+            *_head(result),
+            f"views: {', '.join(result['views'])}; {result['threads']} threads, machine load "
+            f"{result['load_before']:.1f} to {result['load_after']:.1f}; {result['rounds']} rounds",
+            f"  {'':52}   images/s     s/step  TFLOP/s  of peak",
+            *(_row(PARTS[name], part) for name, part in result["parts"].items()),
+            *(_peer(name, row) for name, row in result["peers"].items()),
+            f"peak of the device: {result['peak_tflops_per_second']:.3f} TFLOP/s (matrix product, side "
+            f"{result['matrix']}, {result['precision']})",
+            f"goodput c/b {_ratio(ratios['goodput'])}",
+            f"gain c/d {_ratio(ratios['gain_standard'])}, most of it by the precision where ours is bf16",
+            f"gain c/e {_ratio(ratios['gain_tuned'])}",
+            f"loader processes of d and e: {workers} (images/s of e by number: {swept})",
+            f"once a run: {once}; peak memory {result['peak_memory_bytes'] / 1e6:.0f} MB",
+            "  images (N)  clusters (K)  batch   images/s     s/step   relative",
+            *(
+                f"  {row['images']:10}  {row['clusters']:12}  {row['batch_size']:5}  {row['images_per_second']:9.1f}"
+                f"  {row['seconds_per_step']:9.4f}   {_ratio(row['relative'])}"
+                for row in result["growth"]
+            ),
+        ]
+    )
+
+
+def counted(result: dict) -> str:
+    count = result["count"]
+    on_gpu = count["kernels"] is not None
+    kernels = f"{count['kernels']} kernels, {count['launches']} launches" if on_gpu else "no GPU, so no kernels"
+    lines = [
+        *_head(result),
+        f"one step: {count['flops'] / 1e9:.3f} GFLOP, {count['bytes'] / 1e9:.3f} GB if nothing is cached or fused, "
+        f"{count['operators']} operators; {kernels}",
+        f"longest: {', '.join(count['longest'])}",
+    ]
+    for precision, bound in result["bounds"].items():
+        parts = ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in bound["seconds"].items())
+        speed = result["batch_size"] / bound["bound_seconds"]
+        lines.append(
+            f"bound on {result['bound_on']} in {precision}: {speed:,.0f} images/s "
+            f"by {bound['limit']} ({parts}; peaks of the data sheet, 5 µs per launch assumed)"
+        )
+    return "\n".join(lines)
+
+
+def _head(result: dict) -> list[str]:
+    changed = {True: " with uncommitted changes", False: "", None: ""}[result["dirty"]]
+    compiled = ", compiled" if result.get("compile") else ""
+    return [
+        f"{result['method']}, {result['size']} px, batch {result['batch_size']}, {result['precision']}{compiled}; "
+        f"{result['device']}",
+        f"commit {result['commit'][:12]}{changed}; torch {result['versions']['torch']}",
+    ]
+
+
+def _row(label: str, row: dict) -> str:
+    line = f"  {label:52} {row['images_per_second']:10.1f}  {row['seconds_per_step']:9.4f}"
+    return line + (f"  {row['tflops_per_second']:7.3f}  {row['share_of_peak']:6.1%}" if row["share_of_peak"] else "")
+
+
+def _peer(name: str, row: dict) -> str:
+    label = PEERS[name][0]
+    if "problem" in row:
+        return f"  {label:52} {row['problem']}"
+    return f"{_row(label, row)}  ours / this {_ratio(row['gain'])}"
+
+
+def _ratio(ratio: dict) -> str:
+    interval = "" if ratio["low"] is None else f" [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+    return f"{ratio['median']:.3f}{interval}"
