@@ -62,7 +62,11 @@ CLUSTER: list = [
     "photos --clusters 12",
     _argument("folder", "images, or one sub-folder per class, or a .npy file", type=Path, metavar="FOLDER"),
     _argument("--clusters", "number of clusters (default: of classes)", type=_integer(2, 10**6), metavar="K"),
-    _argument("--strict", "stop before training if an image cannot be read", action="store_true"),
+    _argument(
+        "--strict",
+        "stop before training if an image cannot be read (default: list it and leave it out)",
+        action="store_true",
+    ),
     "method",
     _argument("--method", "scl (the default), scan, selflabel, simclr, pica, or kmeans", default="scl"),
     _argument("--size", "side of the images in pixels (default: by device)", type=_integer(8, 1024), metavar="PX"),

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from archive_server import ArchiveServer
@@ -169,12 +170,13 @@ def test_a_dead_server_is_named_and_the_other_benchmarks_are_done(broken):
 
 
 @pytest.mark.xdist_group("broken")
-def test_a_broken_image_is_one_message_and_leaves_no_data(broken):
+def test_a_broken_image_is_listed_and_left_out(broken):
     _, folder, _ = broken
     log = (folder / "results" / "logs" / "prepare" / "few.log").read_text()
-    assert log.count("scl: error:") == 1 and "broken.png" in log
-    assert "Traceback" not in log
-    assert not (folder / "data" / "few").exists() or not list((folder / "data" / "few").glob("*.*"))
+    assert "broken.png: cannot be read as an image" in log and "Traceback" not in log
+    facts = json.loads((folder / "data" / "few" / "benchmark.json").read_text())
+    assert list(facts["unreadable"]) == ["broken.png"]
+    assert facts["count"] == len(np.load(folder / "data" / "few" / "images.npy")) == 3
 
 
 @pytest.mark.xdist_group("broken")
