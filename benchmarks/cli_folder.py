@@ -68,7 +68,7 @@ CLUSTER: list = [
         action="store_true",
     ),
     "method",
-    _argument("--method", "scl (the default), scan, selflabel, simclr, pica, or kmeans", default="scl"),
+    _argument("--method", "scl, scan, selflabel, simclr, pica, or kmeans (default: scl)", default="scl"),
     _argument("--size", "side of the images in pixels (default: by device)", type=_integer(8, 1024), metavar="PX"),
     _argument(
         "--epochs",
@@ -76,10 +76,10 @@ CLUSTER: list = [
         type=_integer(1, 10**6),
         metavar="N",
     ),
-    _argument("--seed", "default: 0", default=0, type=_integer(0, 2**63 - 1), metavar="S"),
+    _argument("--seed", "of all random numbers (default: 0)", default=0, type=_integer(0, 2**63 - 1), metavar="S"),
     _argument(
         "--weights",
-        "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file",
+        "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)",
         metavar="NAME_OR_FILE",
     ),
     _argument(
@@ -87,7 +87,9 @@ CLUSTER: list = [
     ),
     "output",
     _argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=Path, metavar="DIR"),
-    _argument("--sort", "also make sorted/, one folder of images per cluster", choices=["links", "copies"]),
+    _argument(
+        "--sort", "also make sorted/, one folder of images per cluster (default: no)", choices=["links", "copies"]
+    ),
     *MACHINE,
 ]
 ASSIGN: list = [
