@@ -1,4 +1,4 @@
-"""Write docs/configuration.md and docs/augmentations.md from the code: `python docs/reference.py`.
+"""Write docs/configuration.md, augmentations.md and published.md from the code: `python docs/reference.py`.
 
 Keys, types, ranges, defaults, and descriptions are those of the pydantic models and of the signatures of the
 augmentations. tests/test_docs.py fails when the committed pages differ from what this writes.
@@ -12,6 +12,9 @@ from pathlib import Path
 import yaml
 
 import baselines
+from benchmarks.datasets.catalog import CATALOG
+from benchmarks.report import formats
+from benchmarks.report.published import load_context
 from benchmarks.study import Benchmark, Differences, Machine, MethodBlock, Study
 from scl.augment.build import OPERATIONS, parameters_of
 from scl.config import Network, RunSettings, Training
@@ -88,7 +91,26 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """The content of each generated page."""
-    return {"configuration.md": configuration(), "augmentations.md": augmentations()}
+    return {"configuration.md": configuration(), "augmentations.md": augmentations(), "published.md": published()}
+
+
+def published() -> str:
+    """A table per benchmark and protocol of what others published, best ACC first."""
+    parts = [
+        "# Published results of other methods",
+        GENERATED,
+        "Methods and variants that are not implemented here, for context. Networks, image sizes, and schedules differ "
+        "between papers and from those of this project, so no table puts these values beside ours. Scores in percent; "
+        "statistic: what the value is over runs (unknown: the source does not say); image size in pixels, "
+        "where the source states it. `supervised` is no clustering method: it shows what labels give.",
+    ]
+    for (benchmark, protocol), rows in load_context().groupby(["benchmark", "protocol"], sort=False):
+        lines = ["| method | ACC | NMI | ARI | statistic | image size | source |", "|---|---|---|---|---|---|---|"]
+        for row in rows.sort_values("acc", ascending=False, kind="stable").itertuples():
+            scores = " | ".join(map(formats.number, (row.acc, row.nmi, row.ari)))
+            lines.append(f"| {row.method} | {scores} | {row.statistic} | {row.image_size or '–'} | {row.source} |")
+        parts += [f"## {CATALOG[benchmark].title} ({protocol})", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def configuration() -> str:

@@ -1,4 +1,5 @@
-"""Published results: the rows of published.csv, each for the class that implements the same method here."""
+"""Published results: published.csv, each row for the class that implements the same method here, and context.csv,
+results of methods that are not implemented here."""
 
 from __future__ import annotations
 
@@ -45,3 +46,11 @@ def published_scores(group) -> list[tuple[str, float, float]]:
     nmi = ("NMI (geometric)", group.nmi_geometric) if source.nmi_average == "geometric" else ("NMI", group.nmi)
     scores = [("ACC", group.acc, source.acc), (*nmi, source.nmi), ("ARI", group.ari, source.ari)]
     return [score for score in scores if not pd.isna(score[1] - score[2])]
+
+
+@cache
+def load_context() -> pd.DataFrame:
+    """The rows of context.csv in its order. Scores are fractions, NaN where the source has none; statistic is
+    mean, best, single, or unknown; image_size is "" where the source does not say."""
+    with resources.files("benchmarks.report").joinpath("context.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype={"image_size": str}).fillna({"image_size": ""})
