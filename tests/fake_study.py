@@ -34,6 +34,7 @@ MORE = {  # for studies of claims
     "random": block("random", "baselines.controls.Random"),
     "no-semantic": block("without semantic contrast", "scl.scl.SCL", after="simclr", semantic_weight=0.0),
 }
+SCL = block("SCL", "scl.scl.SCL", after="simclr", semantic_weight=1.0)
 LEVELS = {"random": 0.12, "no-semantic": 0.8, "pixels": 0.23, "simclr": 0.61, "scan": 0.76, "pica": 0.63, "scl": 0.81}
 SECONDS = {
     "random": 1.0,
@@ -246,7 +247,7 @@ def lines_of(path):
 
 def decisive(tmp_path, seeds=(0, 1, 2, 3, 4), **changed):
     """Two benchmarks used for tuning and two that count; chance and an ablation of SCL among the methods."""
-    methods = METHODS | MORE | {"scl": block("SCL", "scl.scl.SCL", after="simclr", semantic_weight=1.0)}
+    methods = METHODS | MORE | {"scl": SCL}
     names = ("cifar10", "cifar100-20", "digits", "stl10")
     keys = {"benchmarks": dict.fromkeys(names, benchmark()), "methods": methods, "seeds": seeds} | changed
     return finish_all(Study(tmp_path / "decisive", **keys))

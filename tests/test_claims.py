@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_study import (
+    METHODS,
+    MORE,
+    SCL,
     Study,
     benchmark,
+    block,
     change,
     check_golden,
     decisive,
@@ -20,6 +24,7 @@ from fake_study import (
 from scipy import stats
 
 from benchmarks.report.aggregate import aggregate
+from benchmarks.report.claims import across_benchmarks, gains, statements
 from benchmarks.report.inference import holm, sign_flip_p
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs
@@ -169,6 +174,85 @@ def test_detectable_difference_is_of_the_adjusted_level(study):
 def test_without_a_reference_nothing_is_compared(tmp_path):
     study = finish_all(Study(tmp_path / "none", reference=None))
     assert claims_of(study).count("names no `reference:`") == 2
+
+
+# ---- statements of the abstract, descriptions ------------------------------------------------------------
+
+
+def statements_of(study):
+    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs_of(study)))}
+
+
+def test_statements_take_the_verdicts_of_their_rows(study):
+    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study).items()}
+    assert found == {
+        "SCL is above SimCLR + k-means": [("simclr", "supported")],
+        "SCL is above SCAN": [("scan", "supported")],
+        "SCL is above PICA": [("pica", "supported")],
+        "The semantic contrast contributes": [("no-semantic", "not decided")],
+        "The consistency condition contributes": [],
+        "The consensus contributes": [],
+    }
+    text = claims_of(study)
+    assert "- The consensus contributes: **not run** (no row of this study)." in text
+    assert "- SCL is above PICA, row PICA (joint): **supported**" in text
+
+
+def test_statements_are_of_scl_only(tmp_path):
+    assert statements_of(decisive(tmp_path, reference="pica")) == {}
+
+
+@pytest.mark.parametrize(
+    "after, options", [(None, {"semantic_weight": 0.0}), ("simclr", {"semantic_weight": 0.0, "x": 1})]
+)
+def test_ablation_differs_in_one_option_alone(tmp_path, after, options):
+    other = block("other", "scl.scl.SCL", after=after, **options)
+    keys = {"benchmarks": {"stl10": benchmark()}, "seeds": (0,)}
+    study = decisive(tmp_path, methods=METHODS | MORE | {"scl": SCL, "no-semantic": other}, **keys)
+    assert statements_of(study)["The semantic contrast contributes"] == []
+
+
+def test_gains_are_listed_by_classes_and_images(study):
+    line = gains(study, pairs_of(study))[0]
+    assert line.startswith("over SimCLR + k-means (joint): digits † +")
+    places = [line.index(part) for part in ("10 classes, 13,000", "10 classes, 60,000", "20 classes, 60,000")]
+    assert places == sorted(places)
+
+
+def test_gains_need_benchmarks_that_differ(tmp_path):
+    study = decisive(tmp_path, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
+    assert gains(study, pairs_of(study)) == []
+
+
+def descriptions_of(study):
+    collect(study, partial(study))
+    runs = read_runs(partial(study))
+    groups = aggregate(study, runs)
+    return across_benchmarks(study, groups, comparisons(study, runs, groups))
+
+
+def test_descriptions_are_over_the_benchmarks_that_count(study):
+    table, names = descriptions_of(study)["joint"], ("cifar100-20", "stl10")
+    assert table.caption == "ACC over cifar100-20, stl10 (joint)"
+    rows = {row[0].text: dict(zip(table.columns, (cell.text for cell in row))) for row in table.rows}
+
+    def accs(stage, name):
+        return [made_up(study.run(name, "joint", stage, seed)) for seed in study.seeds]
+
+    higher = [np.mean([x > y for x in accs("scl", n) for y in accs("no-semantic", n)]) for n in names]
+    chance = {name: np.mean(accs("random", name)) for name in names}
+    normalized = np.mean([(np.mean(accs("scl", n)) - c) / (1 - c) for n, c in chance.items()])
+    assert rows["without semantic contrast"]["P(improvement)"].startswith(f"{100 * np.mean(higher):.1f} (")
+    assert rows["SCL"]["normalized ACC"].startswith(f"{100 * normalized:.1f} (")
+    assert rows["SCL"]["average rank"] == "1.0" and rows["random"]["average rank"] == "7.0"
+
+
+def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
+    study = decisive(tmp_path, methods=METHODS, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
+    (study.run("stl10", "joint", "pica", 1).directory / "metrics.json").unlink()
+    table = descriptions_of(study)["joint"]
+    assert table.columns == ["Method", "P(improvement)", "average rank"] and "left out" in table.notes[1]
+    assert [cell.text for row in table.rows for cell in row[1:] if row[0].text == "PICA"] == ["–", "–"]
 
 
 # ---- published values, cautions --------------------------------------------------------------------------

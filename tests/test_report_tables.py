@@ -1,7 +1,10 @@
 """The tables, from run folders of a study that never ran."""
 
+import csv
+import hashlib
 import json
 import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -19,9 +22,9 @@ from fake_study import (
     without_figures,
 )
 
-from benchmarks.datasets.catalog import Downloads
+from benchmarks.datasets.catalog import CATALOG, Downloads
 from benchmarks.report.page import Block, Row
-from benchmarks.report.published import load_published, published_for
+from benchmarks.report.published import load_context, load_published, published_for
 from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect
 from benchmarks.report.tables import Cell, Table
@@ -198,6 +201,37 @@ def test_published_rows_are_whole():
     assert len({row[:5] for row in rows}) == len(rows)
 
 
+CONTEXT = {  # source: rows, and the start of the SHA-256 of their values as they were verified
+    "DCDC repository, table of results": (6, "5b161464366318ca"),
+    "Contrastive Clustering (AAAI 2021), as quoted by a leaderboard and by the ProPos repository": (
+        6,
+        "4b6119927d7f41b9",
+    ),
+    "ProPos repository, table of main results, which quotes other papers (ResNet-18 to ResNet-34)": (
+        23,
+        "281df144ac3ffcda",
+    ),
+    "SPICE (IEEE TIP 2022) Table III, best of several runs": (27, "9a280cdcad62c80c"),
+}
+
+
+@pytest.mark.parametrize("source", CONTEXT)
+def test_context_values_are_those_verified(source):
+    with resources.files("benchmarks.report").joinpath("context.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == source]
+    keys = ("method", "statistic", "protocol", "benchmark", "acc", "nmi", "ari")
+    lines = "\n".join(",".join(row[key] for key in keys) for row in rows)
+    assert (len(rows), hashlib.sha256(lines.encode()).hexdigest()[:16]) == CONTEXT[source]
+
+
+def test_context_is_whole_and_apart_from_our_methods():
+    rows = load_context()
+    assert len(rows) == 62 and set(rows.source) == set(CONTEXT)
+    assert not rows.duplicated(["method", "protocol", "benchmark"]).any()
+    assert rows.acc.between(0, 1).all() and set(rows.benchmark) <= set(CATALOG)
+    assert set(rows.statistic) <= {"mean", "best", "single", "unknown"} and "SCL" not in set(rows.method)
+
+
 def test_a_reconstruction_is_called_one(study):
     assert "SCL: reconstructed from the abstract of its paper" in tables(study)[0]
 
@@ -208,8 +242,8 @@ def test_a_reconstruction_is_called_one(study):
 def test_what_would_break_a_table_is_escaped():
     table = Table("50 % & more", ["a|b", "n_1"], [[Cell("<x>"), Cell("1 ± 2", "a")]], ["*why*"])
     names = ("name", "title", "header", "origins", "comparisons", "verdicts")
-    names += ("without_verdict", "published", "reference", "runs")
-    context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}}
+    names += ("without_verdict", "statements", "gains", "published", "reference", "runs")
+    context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}, "descriptions": {}}
     rows = [Row(table.rows[0], "", "done", ["", ""], {})]
     page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}
     context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [Block(table, "", rows)]}}

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from benchmarks.report import formats, inference, significance
+from benchmarks.report import claims, formats, inference, significance
 from benchmarks.report.aggregate import FOOTNOTES, aggregate
 from benchmarks.report.figures import write_figures
 from benchmarks.report.page import page_context, preformatted
@@ -38,6 +38,9 @@ def write_report(study, folder: Path) -> list[Path]:
         "reference": study.reference,
         "comparisons": list(pairs.itertuples()),
         "verdicts": verdicts,
+        "statements": claims.statements(study, verdicts),
+        "gains": claims.gains(study, pairs),
+        "descriptions": claims.across_benchmarks(study, groups, pairs),
         "without_verdict": list(dict.fromkeys((v.protocol, v.reason) for v in verdicts if not v.benchmarks)),
         "published": list(groups[groups.published.notna() & (groups.absence == "")].itertuples()),
         "statuses": {status: count for status in STATUSES if (count := (runs.status == status).sum())},
