@@ -9,7 +9,7 @@ CORES ?= all
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
 
-test: .venv/ready # Everything that needs no GPU, four minutes on two cores; one file: make test TESTS=tests/test_losses.py
+test: .venv/ready # Everything that needs no GPU, six minutes on two cores; one file: make test TESTS=tests/test_losses.py
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
 test-fast: .venv/ready # A minute on two cores

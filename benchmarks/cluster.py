@@ -207,7 +207,7 @@ def check_sortable(folder: Path, target: Path) -> None:
 
 
 def summary_lines(summary: dict) -> list[str]:
-    """The summary for the eye."""
+    """The summary as lines of text."""
     s = summary
     lines = [
         f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",

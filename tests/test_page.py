@@ -6,16 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_study import Study, benchmark
+from fake_study import Study, benchmark, finish_all
 
 from benchmarks.evaluation.evaluate import evaluate_run
-from benchmarks.report import run_page
+from benchmarks.report import page, run_page
+from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
 from benchmarks.report.render import write_report
 from benchmarks.report.run_data import RunData
 from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
+from benchmarks.report.tables import tables_by_protocol
 
 TINY_DIGITS = {"dataset": "digits", "subset": 200, "size": 8, "clusters": 10}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -251,3 +254,28 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     runs = read_runs(study.results / "partial")
     assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
     assert not stale.exists()
+
+
+def test_tables_of_a_tuned_data_set_link_to_its_runs(report):
+    """The caption and the column carry a dagger; links, filters and seed values go by the benchmark's name."""
+    results = (report / "index.html").read_text().partition('id="results"')[2].partition('id="figures"')[0]
+    assert (
+        "tiny-digits † (joint)" in results
+        and 'data-benchmark="tiny-digits" data-protocol="joint" data-stage="scl"' in results
+    )
+    assert 'href="runs/tiny-digits-joint-scl-seed1.html"' in results
+
+
+def test_each_table_shows_the_seeds_of_its_own_benchmark(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
+    collect(study, study.results)
+    runs = read_runs(study.results)
+    groups = aggregate(study, runs)
+    found = tables_by_protocol(study, runs, groups, comparisons(study, runs, groups))
+    for protocol, tables in found.items():
+        blocks = [page._block(study, runs, protocol, table, {}) for table in tables]
+        assert [block.benchmark for block in blocks] == ["", "digits", "cifar10", ""]
+        mine = runs[(runs.protocol == protocol) & (runs.stage == "scl")].set_index(["benchmark", "seed"])
+        across, on_digits = (next(row for row in blocks[i].rows if row.stage == "scl") for i in (0, 1))
+        assert f"seed 0: {100 * mine.acc['digits', 0]:.2f}" in on_digits.seeds[2]
+        assert f"seed 0: {100 * mine.acc['digits', 0]:.2f}" in across.seeds[1]

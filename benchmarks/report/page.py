@@ -18,7 +18,6 @@ from benchmarks.report.runs import STATUSES
 from benchmarks.report.styles import marker_svg, styles_of
 from benchmarks.report.tables import Cell, Table
 
-SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns with a value per seed
 ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
 CAPTIONS = {
     "scores": "ACC of each method: individual seeds, their mean, and, with enough seeds, its t interval.",
@@ -72,31 +71,26 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
 
 
 def _block(study, runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, RunPage]) -> Block:
-    benchmark = next((name for name in study.benchmarks if table.caption.startswith(f"{name} ({protocol})")), "")
     kept = [i for i in range(len(table.columns)) if i == 0 or any(row[i].text not in ABSENT for row in table.rows)]
-    here = runs[(runs.protocol == protocol) & (runs.benchmark.isin([benchmark] if benchmark else study.benchmarks))]
-    stages: dict[str, list[str]] = {}
-    for stage, title in dict(zip(here.stage, here.method)).items():
-        stages.setdefault(title, []).append(stage)
+    here = runs[runs.protocol == protocol]
+    if table.benchmark:
+        here = here[here.benchmark == table.benchmark]
     rows = []
-    for cells in table.rows:
-        same = stages.get(cells[0].text, [""])
-        stage = same.pop(0) if len(same) > 1 else same[0]
+    for stage, cells in zip(table.stages, table.rows, strict=True):
         mine = here[here.stage == stage]
-        links = {seed: page.name for seed in mine.seed if (page := pages.get((protocol, benchmark, stage, seed)))}
+        of_seed = {seed: pages.get((protocol, table.benchmark, stage, seed)) for seed in mine.seed}
+        links = {seed: page.name for seed, page in of_seed.items() if page}
         seeds = [_seeds(mine, table, table.columns[i]) for i in kept]
         rows.append(Row([cells[i] for i in kept], stage, " ".join(dict.fromkeys(mine.status)), seeds, links))
-    return Block(replace(table, columns=[table.columns[i] for i in kept]), benchmark, rows)
+    return Block(replace(table, columns=[table.columns[i] for i in kept]), table.benchmark, rows)
 
 
 def _seeds(runs: pd.DataFrame, table: Table, column: str) -> str:
     """'seed 0: 95.3, seed 1: 94.1': what a cell was averaged from; "" for other cells."""
-    score = SCORES.get(column)
-    if table.caption.startswith("ACC on all") and column in set(runs.benchmark):
-        runs, score = runs[runs.benchmark == column], "acc"
-    if not score:
+    if column not in table.scores:
         return ""
-    values = runs.set_index("seed")[score].dropna()
+    benchmark, score = table.scores[column]
+    values = runs[runs.benchmark == benchmark].set_index("seed")[score].dropna()
     return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
 
 
@@ -106,15 +100,16 @@ def _unlabeled(groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage])
     columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
     tables, of_protocol = [], groups[(groups.protocol == protocol) & (groups.absence == "no labels")]
     for benchmark, part in of_protocol.groupby("benchmark", sort=False):
-        rows = []
+        rows, stages = [], []
         for group in rows_of(part):
             key = tuple(getattr(group, name) for name in KEYS)
             data = [page.data for name, page in pages.items() if name[:3] == key and page.data is not None]
             if data:
+                stages.append(group.stage)
                 rows.append([Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data))])
         note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 is the same clusters."
         if rows:
-            tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note]))
+            tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note], stages, benchmark))
     return tables
 
 

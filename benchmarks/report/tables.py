@@ -6,7 +6,7 @@ All texts are plain: render.py and its templates escape them for Markdown, LaTeX
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
@@ -20,6 +20,7 @@ DIFFERENCES = (
     "Mean ± standard deviation (n − 1) of the differences per seed, and the 95 % t interval of the mean. Runs of one "
     "seed that share an encoder are paired. This table describes; the tests are in claims.md."
 )
+SEED_SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns that are means over seeds
 TUNED = "†: hyper-parameters were chosen on this data set, so it is not part of the study's verdicts."
 
 
@@ -32,12 +33,19 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, column names (the first names the rows), rows of one cell per column, and notes below."""
+    """A caption, column names (the first names the rows), rows of one cell per column, and notes below.
+
+    stages: one per row. benchmark: that of all columns, or "". scores: {column: (benchmark, score in runs.csv)} of the
+    columns that are means over seeds.
+    """
 
     caption: str
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str]
+    stages: list[str] = field(default_factory=list)
+    benchmark: str = ""
+    scores: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def footnotes(self) -> dict[str, str]:
@@ -90,7 +98,9 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
         found[protocol] = tables = []
         if part.benchmark.nunique() > 1:
             seeds = f", n = {part.planned.iloc[0]} seeds" if part.planned.nunique() == 1 else ""
-            tables.append(_by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
+            all_benchmarks = _by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc)
+            names = zip(all_benchmarks.columns[1:], part.benchmark.unique(), strict=True)
+            tables.append(replace(all_benchmarks, scores={column: (name, "acc") for column, name in names}))
         tables += [_by_method(study, group, runs_by_group) for _, group in ran.groupby("benchmark", sort=False)]
         if (compared.absence == "").any():
             caption = f"ACC difference to {compared.reference.iloc[0].title} in percentage points ({protocol})"
@@ -100,13 +110,14 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
 
 def _by_benchmark(study, caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
     """A row per stage of `items`, a column per benchmark of `groups`. cell: function from an item to a Cell."""
-    rows, benchmarks = [], list(groups.benchmark.unique())
-    for _, of_stage in items.groupby("stage", sort=False):
+    rows, stages, benchmarks = [], [], list(groups.benchmark.unique())
+    for stage, of_stage in cast(Any, items.groupby("stage", sort=False)):
+        stages.append(stage)
         cells = {item.benchmark: cell(item) for item in rows_of(of_stage)}
         rows.append([Cell(of_stage.title.iloc[0]), *(cells.get(name, Cell("not planned")) for name in benchmarks)])
     tuned = [study.dataset(name).tuned for name in benchmarks]
     columns = [f"{name} †" if marked else name for name, marked in zip(benchmarks, tuned, strict=True)]
-    return Table(caption, ["Method", *columns], rows, [*notes, *[TUNED] * any(tuned)])
+    return Table(caption, ["Method", *columns], rows, [*notes, *[TUNED] * any(tuned)], stages)
 
 
 def _acc(group) -> Cell:
@@ -148,7 +159,9 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     notes += _notes(study, groups, runs_by_group)
     shown = len(cells) - groups.published.isna().all()
     mark = " †" if study.dataset(benchmark).tuned else ""
-    return Table(f"{benchmark}{mark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows], notes)
+    caption, columns, rows = f"{benchmark}{mark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows]
+    scores = {column: (benchmark, score) for column, score in SEED_SCORES.items()}
+    return Table(caption, columns, rows, notes, list(groups.stage), benchmark, scores)
 
 
 def epochs(group) -> str:
