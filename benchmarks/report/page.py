@@ -99,7 +99,7 @@ def _unlabeled(groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage])
     columns = ["Method", "n", "clusters in use", "largest share, %", "smallest share, %", "mean confidence, %"]
     columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
     tables, of_protocol = [], groups[(groups.protocol == protocol) & (groups.absence == "no labels")]
-    for benchmark, part in of_protocol.groupby("benchmark", sort=False):
+    for benchmark, part in cast(Any, of_protocol.groupby("benchmark", sort=False)):
         rows, stages = [], []
         for group in rows_of(part):
             key = tuple(getattr(group, name) for name in KEYS)

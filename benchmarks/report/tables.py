@@ -160,8 +160,8 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     shown = len(cells) - groups.published.isna().all()
     mark = " †" if study.dataset(benchmark).tuned else ""
     caption, columns, rows = f"{benchmark}{mark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows]
-    scores = {column: (benchmark, score) for column, score in SEED_SCORES.items()}
-    return Table(caption, columns, rows, notes, list(groups.stage), benchmark, scores)
+    by_seed = {column: (benchmark, score) for column, score in SEED_SCORES.items()}
+    return Table(caption, columns, rows, notes, list(groups.stage), benchmark, by_seed)
 
 
 def epochs(group) -> str:
