@@ -4,7 +4,6 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from fake_study import Study, benchmark, finish_all
 
@@ -12,9 +11,7 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import page, run_page
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
-from benchmarks.report.gallery import gallery
 from benchmarks.report.render import write_report
-from benchmarks.report.run_data import RunData
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
@@ -154,48 +151,6 @@ CONTRASTS = """() => {
 
 
 # ---- without a browser -----------------------------------------------------------------------------------
-
-
-def data_of(clusters=3, size=48, **changed):
-    """Twelve images in two clusters of three, two of them in the wrong one; confidence falls with the row."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        "rows": np.arange(12),
-        "assignments": np.repeat([0, 2], 6),
-        "confidence": np.linspace(1, 0.5, 12),
-        "labels": np.array([1, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, -1]),
-        "classes": ["cat", "dog"],
-        "images": rng.integers(0, 256, (12, size, size, 3), dtype=np.uint8),
-    }
-    return RunData(clusters=clusters, **(arrays | changed))
-
-
-def test_a_gallery_shows_extremes_and_errors():
-    clusters, size = gallery(data_of(), 10**6)
-    assert [(c.number, c.size, c.match) for c in clusters] == [(0, 6, "dog"), (1, 0, ""), (2, 6, "cat")]
-    lines = {line.kind: line.names for line in clusters[0].lines}
-    assert lines["most confident"][0] == "row 0 (dog)" and lines["misassigned"] == ["row 4 (cat)"]
-    assert clusters[1].source is None and size < 10**6
-    assert {line.kind: line.names for line in clusters[2].lines}["misassigned"] == ["row 9 (dog)"]
-
-
-def test_a_gallery_without_confidence_and_labels_is_in_the_order_of_the_data():
-    clusters, _ = gallery(
-        data_of(confidence=None, labels=None, classes=[], names=[f"<{i}>.jpg" for i in range(12)]), 10**6
-    )
-    assert clusters[0].lines == [("first images", [f"<{i}>.jpg" for i in range(6)])]
-
-
-@pytest.mark.parametrize("budget", [30_000, 8_000, 1_000, 0])
-def test_a_gallery_keeps_to_its_budget(budget):
-    data = data_of(size=64)
-    clusters, _ = gallery(data, budget)
-    assert sum(len(cluster.source or "") for cluster in clusters) <= budget
-
-
-def test_a_confusion_matrix_may_be_rectangular():
-    data = data_of()
-    assert data.confusion.tolist() == [[1, 5], [0, 0], [4, 1]] and data.match == {0: 1, 2: 0}
 
 
 def test_a_chart_of_nothing_is_none():
