@@ -153,12 +153,14 @@ def _embedded(features: np.ndarray) -> np.ndarray:
     """[s, 2], the same in every call with the same features."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE  # takes a second to import
+    from threadpoolctl import threadpool_limits
 
     reduced = PCA(min(COMPONENTS, *features.shape), random_state=SEED).fit_transform(features)
     start = reduced[:, :2] if reduced.shape[1] > 1 else np.repeat(reduced, 2, axis=1)
     start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    return TSNE(init=start, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
+    with threadpool_limits(1):  # several runs are evaluated at a time, and threads that wait for each other spin
+        return TSNE(init=start, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
 
 
 def agreement(assignments: Sequence[np.ndarray]) -> dict[str, float]:
