@@ -136,14 +136,18 @@ def evaluate(run):
     print(evaluate_run(run, config.load_run(run).data))
 
 
-def report(study, part, partial):
+def report(study, part, partial, gallery):
     """Write runs.csv, tables, figures, claims and the page from all runs with exactly the settings of the study.
 
-    They go to <results>/partial if a run is missing or failed.
+    They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
     from benchmarks.report.runs import Unfinished, collect
 
     study = load_study(study)
+    if gallery:
+        from benchmarks.report.render import add_gallery
+
+        return print(add_gallery(study, gallery, partial=partial))
     folder = study.results / "partial" if partial else study.results
     if part != "report":
         try:
@@ -258,6 +262,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "output",
         _argument("--part", "only runs.csv, or all but it, of a finished study", choices=["collect", "report"]),
         _argument("--partial", "write to <results>/partial even if all runs are done", action="store_true"),
+        _argument("--gallery", "only add the images of this run to its page", metavar=f"{FORM}/SEED"),
     ],
     doctor: ["config/smoke.yaml", STUDY],
     bench: [

@@ -141,7 +141,9 @@ def test_every_image_of_a_map_is_drawn_once_with_its_cluster_and_class():
     data.map = module.Map(x=[0, 1, 2, 999], y=[5, 6, 7, 8], clusters=[0, 0, 2, 2], labels=[1, 0, -1, 0])
     svg = scatter(data)
     drawn = re.findall(r'data-k="(\d+)" data-c="(-?\d+)" d="M(\d+) (\d+)h0"', svg)
-    assert sorted(drawn) == sorted([("0", "1", "0", "5"), ("0", "0", "1", "6"), ("2", "-1", "2", "7"), ("2", "0", "999", "8")])
+    assert sorted(drawn) == sorted(
+        [("0", "1", "0", "5"), ("0", "0", "1", "6"), ("2", "-1", "2", "7"), ("2", "0", "999", "8")]
+    )
     assert "<title>cluster 0, dog</title>" in svg and "<title>cluster 2</title>" in svg
     assert scatter(data_of()) is None
 

@@ -11,7 +11,7 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import page, run_page
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
-from benchmarks.report.render import write_report
+from benchmarks.report.render import add_gallery, write_report
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
@@ -188,7 +188,17 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     write_report(study, study.results)
     pages = [path.read_text() for path in sorted((study.results / "report" / "runs").iterdir())]
     assert ["data:image/" in page for page in pages] == [True, False]
-    assert "one seed of each method and benchmark" in pages[1]
+    assert "scl report STUDY --gallery tiny-digits/joint/kmeans/1" in pages[1]
+
+    path = add_gallery(study, "tiny-digits/joint/kmeans/1")
+    assert path.name == "tiny-digits-joint-kmeans-seed1.html"
+    assert "data:image/" in path.read_text() and "No gallery" not in path.read_text()
+    assert path.read_text().partition('id="provenance"')[2] == pages[1].partition('id="provenance"')[2]
+    with pytest.raises(ValueError, match="not a run of this study; give BENCHMARK/PROTOCOL/STAGE/SEED, such as"):
+        add_gallery(study, "tiny-digits/joint/kmeans/7")
+    (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
+        add_gallery(study, "tiny-digits/joint/kmeans/1")
 
 
 def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabeled):

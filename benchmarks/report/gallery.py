@@ -48,9 +48,7 @@ def _bytes(cluster: Cluster) -> int:
 
 
 def _cluster(data: Clusters, images: np.ndarray, number: int, count: int, pixels: int) -> Cluster:
-    lines = [
-        Line(kind=line.kind, rows=line.rows[:count], names=line.names[:count]) for line in data.shown[number]
-    ]
+    lines = [Line(kind=line.kind, rows=line.rows[:count], names=line.names[:count]) for line in data.shown[number]]
     title = data.title(number)
     if not lines:
         return Cluster(number, 0, title, None, 0, 0, [])

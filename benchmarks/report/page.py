@@ -50,7 +50,8 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
     pages = write_run_pages(study, runs, folder, template)
     blocks = {
         protocol: [
-            _block(study, runs, protocol, table, pages) for table in (*found, *_unlabeled(study, groups, protocol, pages))
+            _block(study, runs, protocol, table, pages)
+            for table in (*found, *_unlabeled(study, groups, protocol, pages))
         ]
         for protocol, found in tables.items()
     }
@@ -107,9 +108,13 @@ def _unlabeled(study, groups: pd.DataFrame, protocol: str, pages: dict[tuple, Ru
             key = tuple(getattr(group, name) for name in KEYS)
             data = {name[3]: page.data for name, page in pages.items() if name[:3] == key and page.data is not None}
             if data:
-                files = [study.run(benchmark, protocol, group.stage, seed).directory / "assignments.npz" for seed in data]
+                files = [
+                    study.run(benchmark, protocol, group.stage, seed).directory / "assignments.npz" for seed in data
+                ]
                 stages.append(group.stage)
-                rows.append([Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data.values(), files))])
+                rows.append(
+                    [Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data.values(), files))]
+                )
         note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 is the same clusters."
         if rows:
             tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note], stages, benchmark))

@@ -30,5 +30,9 @@ def scatter(data: Clusters) -> Markup | None:
             cluster % COLORS, f"c{of_class % COLORS}" if of_class >= 0 else "", cluster, of_class, path
         )
         title = f"cluster {cluster}" + (f", {data.classes[of_class]}" if of_class >= 0 else "")
-        parts += [drawn, Markup("<title>{}</title>").format(title) if len(paths) <= MOST_TITLES else "", Markup("</path>")]
+        parts += [
+            drawn,
+            Markup("<title>{}</title>").format(title) if len(paths) <= MOST_TITLES else "",
+            Markup("</path>"),
+        ]
     return Markup("").join([*parts, Markup("</svg>")])
