@@ -12,7 +12,8 @@ from benchmarks.evaluation.clusters import FILE, GRID, Clusters, agreement, clus
 from benchmarks.evaluation.evaluate import evaluate_run, read_assignments
 from benchmarks.report.gallery import gallery
 from benchmarks.report.run_data import read_clusters
-from benchmarks.report.scatter import scatter
+from benchmarks.report.scatter import COLORS, scatter
+from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
 from scl.engine.artifacts import read, read_record
 
@@ -217,3 +218,30 @@ def test_a_page_needs_neither_images_nor_assignments(run, data, tmp_path):
     (run.directory / "assignments.npz").unlink()
     record, metrics = read_record(run.directory), read(run.directory / "metrics.json", Metrics)
     assert sum(read_clusters(run.directory, record, metrics, tmp_path).sizes) == 200
+
+
+# ---- colors ----------------------------------------------------------------------------------------------
+
+
+def luminance(color):
+    values = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colors_of_text_and_dots_have_the_contrast_of_wcag_aa(scheme):
+    """4.5 for text, also on shaded rows, and 3 for dots, lines and markers (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    css = (Path(module.__file__).parents[1] / "report" / "templates" / "page.css").read_text()
+    colors = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]))
+    for name in ("ink", "soft", "link"):
+        assert min(contrast(colors[name], colors[back]) for back in ("paper", "wash")) >= 4.5, name
+    for name in [f"m{i}" for i in range(COLORS)] + ["s0", "s1", "s2"]:
+        assert contrast(colors[name], colors["paper"]) >= 3, name
+    assert len({colors[f"m{i}"] for i in range(COLORS)}) == COLORS
+    assert min(contrast(color, colors["paper"]) for color in METHOD_COLORS) >= 3

@@ -20,11 +20,11 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".ti
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else there are
-    no classes, which is said if there are sub-folders too. Hidden files and other file types are skipped, links are followed.
-    Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two names
-    (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too large or
-    that may not be read are left out (`RawDataset.unreadable`).
+    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else there
+    are no classes, which is said if there are sub-folders too. Hidden files and other file types are skipped, links are
+    followed. Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two
+    names (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too
+    large or that may not be read are left out (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
