@@ -230,9 +230,8 @@ def summary_lines(summary: dict) -> list[str]:
         scores = ", ".join(f"{name.upper()} {s['scores'][name]:.1%}" for name in ("acc", "nmi", "ari"))
         lines.append(f"against the {s['classes']} sub-folders: {scores}")
     if s.get("agreement"):
-        lines.append(
-            f"agreement with {s['agreement']['seeds']}: ARI {s['agreement']['ARI']:.1%}, NMI {s['agreement']['NMI']:.1%}"
-        )
+        agreed = s["agreement"]
+        lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
     if s.get("weights"):
         lines.append(f"weights: {s['weights']}")
     if s["unreadable"]:

@@ -5,7 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from fake_study import Study, benchmark, finish_all
+from fake_study import Study, benchmark, change, finish_all
 
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import page, run_page
@@ -208,6 +208,24 @@ def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabel
     assert "clusters found" in text and "agreement of seeds" in text
     page = (unlabeled / "runs" / "tiny-digits-joint-scl-seed0.html").read_text()
     assert "Misassigned" not in page and "Confusion" not in page and "data:image/png" in page
+
+
+def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_of_its_own(tmp_path):
+    """Its scores are in no table across benchmarks, and its runs are in the table of runs."""
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
+    for run in study.runs():
+        if run.benchmark == "cifar10":
+            unscored = {"scores": None, "per_epoch": [], "oracle": None, "reason": "the data set has no labels"}
+            change(run, "metrics.json", **unscored)
+    collect(study, study.results)
+    write_report(study, study.results)
+    text = (study.results / "report" / "index.html").read_text()
+    results, _, figures = text.partition('id="results"')[2].partition('id="figures"')
+    across, *_ = results.split("<figure>")[1:]
+    assert "digits" in across and "cifar10" not in across
+    assert ">ACC<" not in next(table for table in results.split("<figure>") if table.startswith("<figcaption>cifar10"))
+    assert "cifar10 (joint)" not in figures.partition('id="claims"')[0]
+    assert text.partition('id="runs"')[2].count("the data set has no labels") == 15
 
 
 def test_pages_of_removed_runs_are_removed(tmp_path):
