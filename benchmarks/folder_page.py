@@ -36,7 +36,7 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
         template("run.html"),
         MOST_BYTES,
         data=data,
-        files=[path.parent / name for name in ("clusters.csv", "summary.json", "study.yaml")],
+        downloads=["clusters.csv", "summary.json"],
         index="",
         title=study.title,
         hint=summary["advice"],

@@ -119,7 +119,7 @@ def test_images_beside_sub_folders_mean_that_these_are_no_classes(tmp_path, caps
     record, images, labels = make(tmp_path, clusters=2)
     assert labels is None and len(images) == 3 and record["classes"] == [] and record["labels_sha256"] is None
     assert sorted(read_names(tmp_path / "data" / "mine")) == ["2.png", "a/0.png", "b/deep/1.png"]
-    assert "images: 1 of 3 images, such as 2.png, are in no sub-folder" in capsys.readouterr().err
+    assert "mine: 1 of 3 images, such as 2.png, are in no sub-folder" in capsys.readouterr().err
 
 
 def test_missing_folder(tmp_path):

@@ -65,15 +65,15 @@ def write_run_page(
     """Write the page of a run to `path`; returns what the run found, None if there is nothing to show.
 
     row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default what the run's files
-    say. further: of run.html; `files` are linked too, `index` is the page of all runs.
+    say. further: of run.html; `downloads` are names of files beside the page, `index` is the page of all runs.
     """
-    files = [*further.pop("files", []), *(run.directory / name for name in LINKED), log_of(study, run)]
+    files = [*(run.directory / name for name in LINKED), log_of(study, run)]
     settings = run.directory / "run.yaml"
     context: dict[str, Any] = {
         "run": run, "row": row, "charts": {}, "record": None, "data": None, "gallery": [], "problem": "",
         "links": {file.name: os.path.relpath(file, path.parent) for file in files if file.exists()},
         "settings": settings.read_text(encoding="utf-8", errors="replace") if settings.exists() else "",
-        "index": "../index.html", "title": "", "hint": "", "measure": "", "agreement": {}, "map": None,
+        "index": "../index.html", "title": "", "downloads": [], "hint": "", "measure": "", "agreement": {}, "map": None,
     }  # fmt: skip
     if row.status == "done":
         context |= _found(study, run, data, budget)
