@@ -4,9 +4,13 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from fake_study import Study, benchmark, change, finish_all
+from folders import digits as digit_files
+from folders import tiny_settings
 
+from benchmarks.cli import main
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import page, run_page
 from benchmarks.report.aggregate import aggregate
@@ -23,9 +27,13 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture
 def report(tiny_study, train_all):
-    """The folder of the report of a finished study: two methods with confidence, one without; two seeds."""
+    """The folder of the report of a finished study: a method with confidence and a map, two without; two seeds."""
     study = tiny_study("kmeans", "simclr", "scl", seeds=(0, 1), reference="scl")
     for run in train_all(study):
+        if run.stage == "scl":
+            with np.load(run.directory / "assignments.npz") as file:
+                features = np.random.default_rng(0).normal(size=(len(file["rows"]), 8)).astype(np.float16)
+                np.savez(run.directory / "sample.npz", sample_rows=file["rows"], sample_features=features)
         evaluate_run(run.directory, study.data / run.benchmark)
     collect(study, study.results)
     write_report(study, study.results)
@@ -115,12 +123,83 @@ def loss_terms(path):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_and_text_has_contrast(report, browser, width, scheme):
-    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html"):
+def test_nothing_is_cut_off_and_text_has_contrast(report, photos, browser, width, scheme):
+    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html", photos):
         page = opened(browser, path, [], viewport={"width": width, "height": 800}, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CONTRASTS) == []
         page.close()
+
+
+@pytest.mark.browser
+def test_printed_pages_are_light_and_fit_the_paper(report, photos, browser):
+    """A4 has 794 px less its margins; what scrolls on the screen would be cut off there."""
+    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html", photos):
+        page = opened(browser, path, [], viewport={"width": 718, "height": 1000}, color_scheme="dark")
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.locator("nav").is_visible() and page.evaluate(CONTRASTS) == []
+        page.close()
+
+
+@pytest.mark.browser
+def test_the_map_is_colored_by_cluster_or_class_and_highlights_one(report, browser):
+    complaints = []
+    page = opened(browser, report / "runs" / "tiny-digits-joint-scl-seed0.html", complaints)
+    drawn = page.locator(".map path").evaluate_all("all => all.map(p => p.getAttribute('d').match(/M/g).length)")
+    assert sum(drawn) == 200
+    color = "p => getComputedStyle(p).stroke"
+    path = page.locator(".map path:not(.k0.c0, .k1.c1, .k2.c2, .k3.c3, .k4.c4, .k5.c5, .k6.c6, .k7.c7, .k8.c8, .k9.c9)")
+    by_cluster = path.first.evaluate(color)
+    page.get_by_label("class", exact=True).focus()
+    page.keyboard.press("Space")
+    assert path.first.evaluate(color) != by_cluster
+    button = page.locator(".keys[data-by=c] button").first
+    assert button.is_visible() and not page.locator(".keys[data-by=k]").is_visible()
+
+    button.focus()
+    assert button.evaluate("b => getComputedStyle(b).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    shown = page.locator(".map path:not(.dim)").evaluate_all("all => all.map(p => p.dataset.c)")
+    assert set(shown) == {"0"} and button.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Enter")
+    assert page.locator(".map path.dim").count() == 0
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_runs_without_features_have_no_map(report, browser):
+    page = opened(browser, report / "runs" / "tiny-digits-joint-kmeans-seed0.html", [])
+    assert page.locator("#map, a[href='#map'], script").count() == 0
+
+
+@pytest.mark.browser
+def test_the_page_of_a_folder_has_its_images_and_table(photos, browser):
+    complaints = []
+    page = opened(browser, photos, complaints)
+    assert min(page.evaluate("[...document.images].map(image => image.complete ? image.naturalWidth : 0)")) > 0
+    assert page.locator("#gallery h3").count() == len({row.split(",")[1] for row in lines(photos.parent)})
+    page.locator("#gallery summary").first.click()
+    names = page.locator("#gallery details[open] li").first.inner_text()
+    assert names.removeprefix("most confident: ").split(", ")[0] in {row.split(",")[0] for row in lines(photos.parent)}
+    assert page.locator("a[download]").all_inner_texts() == ["clusters.csv", "summary.json"]
+    assert complaints == []
+
+
+def lines(folder):
+    return (folder / "clusters.csv").read_text().splitlines()[1:]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """The page of 40 unlabeled images after `scl cluster`."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    digit_files(tmp_path / "photos", 40, classes=False)
+    settings = ["--config", str(tiny_settings(tmp_path / "tiny.yaml")), "--threads", "1"]
+    request = [str(tmp_path / "photos"), "--clusters", "4", "--method", "kmeans", "--out", str(tmp_path / "found")]
+    assert main(["cluster", *request, *settings]) == 0
+    return tmp_path / "found" / "index.html"
 
 
 CONTRASTS = """() => {
@@ -140,7 +219,7 @@ CONTRASTS = """() => {
   const low = [];
   for (const element of document.querySelectorAll("body *")) {
     const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!text || element.closest("script, style, [hidden], option")) continue;
+    if (!text || element.closest("script, style, title, [hidden], option")) continue;
     const style = getComputedStyle(element);
     const [a, b] = [light(parse(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
