@@ -63,7 +63,7 @@ def evaluate_run(directory, data_folder) -> Path:
     )
     if sample := clusters.read_sample(directory, arrays):
         found.map = clusters.map_of(*sample, arrays, labels)
-    write_json(directory / clusters.FILE, found.model_dump() | {"of": metrics["of"]}, indent=None)
+    write_json(directory / clusters.FILE, found.model_dump() | {"of": metrics["of"]}, compact=True)
     write_json(directory / "metrics.json", scored | metrics)
     return directory / "metrics.json"
 

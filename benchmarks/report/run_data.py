@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def read_clusters(directory: Path, record: Record, metrics: Metrics | None, fold
         found = None
     if found and metrics and found.of == metrics.of.model_dump():
         return found
-    arrays, further = read_assignments(directory / "assignments.npz"), {}
+    arrays, further = read_assignments(directory / "assignments.npz"), dict[str, Any]()
     try:
         facts = _facts(record, folder)
         further["names"] = names_of(folder, facts)

@@ -32,7 +32,7 @@ def scatter(data: Clusters) -> Markup | None:
         title = f"cluster {cluster}" + (f", {data.classes[of_class]}" if of_class >= 0 else "")
         parts += [
             drawn,
-            Markup("<title>{}</title>").format(title) if len(paths) <= MOST_TITLES else "",
+            Markup("<title>{}</title>").format(title) if len(paths) <= MOST_TITLES else Markup(""),
             Markup("</path>"),
         ]
     return Markup("").join([*parts, Markup("</svg>")])

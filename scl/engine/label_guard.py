@@ -29,7 +29,8 @@ _installed = False
 
 @contextlib.contextmanager
 def forbid_label_access(*benchmarks: str | Path) -> Iterator[None]:
-    """Raise PermissionError inside the block for opening labels, archives, metrics.json and clusters.json, links to them included.
+    """Raise PermissionError inside the block for opening labels, archives, metrics.json and clusters.json, or links to
+    them.
 
     benchmarks: folders of prepared benchmarks. The labels of all benchmarks beside them and the files in `archives`
     there are identified by device and inode too, which catches hard links and other names.
