@@ -3,6 +3,7 @@
 #   download   archives of the data sets            -> data/archives/
 #   prepare    one benchmark                        -> data/<benchmark>/
 #   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
+#   cluster    k-means of one run's features, on the CPU, for methods without a head
 #   evaluate   scores of one run, with the labels   -> metrics.json of the run
 #   collect    all runs in one table                -> results/runs.csv
 #   report     tables, figures, claims, web page    -> results/
@@ -103,7 +104,6 @@ rule train:
     output:
         f"{RUN}/weights.pt",
         f"{RUN}/history.csv",
-        f"{RUN}/assignments.npz",
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
@@ -120,6 +120,27 @@ rule train:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
+
+
+# k-means on the features that a run has kept, while the GPU trains the next one; deletes them. The flag is all that
+# Snakemake may delete, should it be interrupted.
+rule cluster:
+    input:
+        unpack(WORK.cluster_inputs),
+    output:
+        touch(f"{RUN}/clustered"),
+    log:
+        f"{LOG}.cluster.log",
+    priority: lambda w: WORK.priority(w) - 1  # what needs a GPU comes first
+    conda:
+        "environment.yaml"
+    threads: WORK.threads
+    params:
+        run=lambda w: str(WORK.run(w).directory),
+    message:
+        "cluster {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
+    shell:
+        "scl kmeans {params.run:q} --threads {threads} &> {log:q}"
 
 
 # Score the clusters of one run with the labels.

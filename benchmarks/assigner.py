@@ -68,9 +68,11 @@ class Assigner:
 
     def _centers(self, directory: Path, data: Path, run) -> np.ndarray:
         """K x D: the mean features of the images that the run assigned to each cluster; NaN where there are none."""
-        if wrong := artifacts.damage(directory, self.record, ("assignments.npz",)):
-            raise set_aside(directory / "assignments.npz", wrong["assignments.npz"])
-        with np.load(directory / "assignments.npz") as file:
+        if artifacts.ASSIGNMENTS not in self.record.files:
+            raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
+        if wrong := artifacts.damage(directory, self.record, (artifacts.ASSIGNMENTS,)):
+            raise set_aside(directory / artifacts.ASSIGNMENTS, wrong[artifacts.ASSIGNMENTS])
+        with np.load(directory / artifacts.ASSIGNMENTS) as file:
             rows, assigned = file["rows"], file["assignments"]
         evaluated = images.load(data, run.protocol, "assign", size=run.image_size, facts=self.facts, device=self.device)
         if not np.array_equal(evaluated.rows, rows):

@@ -19,7 +19,7 @@ from scl.util.text import did_you_mean, shown
 
 with gc_paused():
     from scl import augment, networks
-    from scl.method import Method
+    from scl.method import Method, clustered_by_kmeans
 
 
 def check_study(study: Study) -> None:
@@ -41,6 +41,7 @@ def check_methods(study: Study) -> None:
             run = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
             size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
             _check_options(method, run.options, f"{where}.options")
+            _check_clustering(method, config.options_of(method, run.options, f"{where}.options"), where)
             _check_epochs(method, run.training.epochs, f"{where}.training.epochs on {benchmark}")
             if run.training.epochs:
                 _try(networks.check, run.network, size, tried, f"{where}.", f" (on {benchmark}, {size} px)")
@@ -77,6 +78,15 @@ def _check_options(method: type[Method], options: dict, where: str) -> None:
             f"{where}: {method.__name__} has options that are not strings, finite numbers, lists or "
             f"mappings: {type(error).__name__}: {error}"
         ) from None
+
+
+def _check_clustering(method: type[Method], options: config.MethodOptions, where: str) -> None:
+    try:
+        by_kmeans = clustered_by_kmeans(method, options)
+    except FAILURES as error:
+        raise ValueError(f"{where}: {method.__name__}.clusters_by_kmeans: {describe_error(error)}") from None
+    if by_kmeans and not isinstance(getattr(options, "kmeans_restarts", None), int):
+        raise ValueError(f"{where}: {method.__name__}.Options has no kmeans_restarts; add it (scl/method.py)")
 
 
 def _check_epochs(method: type[Method], epochs: int, where: str) -> None:

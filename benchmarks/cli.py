@@ -129,6 +129,13 @@ def train(run, **options):
     print(train_run(run, **options))
 
 
+def kmeans(run, threads):
+    """Cluster the features that one trained run has kept, if its method is clustered by k-means."""
+    from scl.engine.clustering import cluster_run
+
+    print(cluster_run(run, threads=threads))
+
+
 def evaluate(run):
     """Score the assignments of one trained run with the labels."""
     from benchmarks.evaluation.evaluate import evaluate_run
@@ -248,6 +255,11 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "interruptions",
         _argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **_within(0.0, 1e6)),
         _argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **_within(1, 10_000)),
+    ],
+    kmeans: [
+        "results/smoke/runs/digits/joint/simclr/seed0",
+        RUN_FOLDER,
+        *("machine", _argument("--threads", "CPU threads", default=1, **_within(1, 1024))),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
     cluster: CLUSTER,

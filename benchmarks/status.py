@@ -45,6 +45,8 @@ def describe_states(study, survey: Survey) -> list[str]:
 
 def describe_state(study, run, state: State) -> str:
     """Status of a run as planned now: done, running, failed, stopped, not started, or why its results do not count."""
+    if state.status == "unclustered":
+        return "trained, being clustered" if is_locked(run.directory / ".lock") else state.reason
     if state.record:
         return f"done in {duration(state.record.seconds)}"
     if state.status == "failed":

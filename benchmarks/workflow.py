@@ -17,7 +17,9 @@ from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
+from scl.config import options_of
 from scl.engine import gpu_lease
+from scl.util.classes import find_class
 from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
@@ -77,6 +79,14 @@ class Workflow:
         """0 for methods without epochs, such as k-means on pixels."""
         return int(self.study.settings(self.run(wildcards)).training.epochs > 0)
 
+    def by_kmeans(self, run: Run) -> bool:
+        """Whether the run is clustered by k-means, after its training; imports its method."""
+        from scl.method import clustered_by_kmeans  # imports torch
+
+        settings = self.study.settings(run)
+        method = find_class(settings.method)
+        return clustered_by_kmeans(method, options_of(method, settings.options, f"{run.stage}.options"))
+
     def priority(self, wildcards) -> int:
         """One seed of everything before a second of anything; what all runs of a benchmark need, with the first."""
         seeds = self.study.seeds
@@ -102,13 +112,21 @@ class Workflow:
             inputs["after"] = str(run.after.directory / "weights.pt")
         return _ancient_if(self.survey and self.survey.state(run).record, inputs)
 
+    def cluster_inputs(self, wildcards) -> dict:
+        """The record of a trained run, which names the features that it has kept."""
+        run = self.run(wildcards)
+        state = self.survey and self.survey.state(run)
+        counts = state and state.record and state.status != "unclustered"
+        return _ancient_if(counts, {"record": str(run.directory / "record.json")})
+
     def evaluate_inputs(self, wildcards) -> dict:
         run = self.run(wildcards)
         inputs = {
             "record": str(run.directory / "record.json"),
-            "assignments": str(run.directory / "assignments.npz"),
             "benchmark": str(self.study.data / run.benchmark / "benchmark.json"),
         }
+        if self.by_kmeans(run):
+            inputs["clustered"] = str(run.directory / "clustered")
         return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
     def collect_inputs(self, wildcards) -> list[str]:
@@ -179,7 +197,8 @@ def share_machine(workflow, study: Study) -> int:
 
     Snakemake does not limit a resource by default. For a local run without `--resources gpu=N` the limit is the number
     of visible GPUs, or the number of CPU runs that the cores can hold. On a cluster the scheduler sets the limit (login
-    nodes have no GPU), and a run has as many threads as its job requests CPUs.
+    nodes have no GPU), and a run has as many threads as its job requests CPUs. Where runs use GPUs, cores are left for
+    k-means beside them.
     """
     if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is inside one
         threads = study.machine.threads or CLUSTER_THREADS
@@ -194,7 +213,8 @@ def share_machine(workflow, study: Study) -> int:
         slots = limits["gpu"].value or 1
     if not gpus and study.machine.threads:
         return min(cores, study.machine.threads)
-    return max(1, cores // slots)
+    on_gpus = gpus and not ("gpu" in limits and limits["gpu"].value == 0)
+    return max(1, cores // (slots + bool(on_gpus)))  # a share for k-means, so that no GPU waits for it
 
 
 def _allotted_cpus() -> int | None:

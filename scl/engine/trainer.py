@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scl import augment, config, images
 from scl.config import RunSettings, Training
-from scl.engine import artifacts, checkpoint, precision
-from scl.engine.assign import assignments
+from scl.engine import artifacts, checkpoint, features, precision
+from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
 from scl.engine.outputs import now, peak_memory
@@ -97,7 +97,7 @@ class Trainer:
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.term_names: list[str] = []
         self.history: list[dict[str, Any]] = []
-        self.curve: list[tuple[int, Tensor]] = []
+        self.curve: list[tuple[int, Tensor | str]] = []  # assignments or, for k-means, the SHA-256 of kept features
         self.attempts: list[dict[str, Any]] = []
         # after the last epoch, if this process trained it
         self.last_assignment: tuple[np.ndarray, np.ndarray] | None = None
@@ -239,14 +239,25 @@ class Trainer:
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
-            result = self.assign()
-            self.last_assignment = result if self.epoch == self.run.training.epochs else None
-            self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
+            self._add_to_curve()
         self._progress(terms)
+
+    def _add_to_curve(self) -> None:
+        if self.method.clusters_by_kmeans:
+            self.curve.append((self.epoch, self.keep_features()))
+            return
+        result = self.assign()
+        self.last_assignment = result if self.epoch == self.run.training.epochs else None
+        self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
 
     def assign(self) -> tuple[np.ndarray, np.ndarray]:
         """(assignments, confidence) of the evaluated images with the current weights."""
-        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast, seed=self.seeds("kmeans"))
+        return assigning.assignments(self.method, self.evaluated, autocast=self.autocast)
+
+    def keep_features(self) -> str:
+        """Keep the features of this epoch for `scl kmeans`; returns the SHA-256 of their file."""
+        found = assigning.features(self.method, self.images, self.evaluated, autocast=self.autocast)
+        return features.keep(self.directory, features.name_of(self.epoch), found)
 
     def _progress(self, terms: dict[str, float]) -> None:
         epochs = self.run.training.epochs
@@ -279,7 +290,7 @@ class Trainer:
         """Load the checkpoint of exactly this run, if there is one; return whether there was."""
         path = self.directory / "checkpoint.pt"
         state = checkpoint.load(path, fingerprint=fingerprint(self.identity), report=self.report)
-        if state is None:
+        if state is None or self._features_lost(state):
             return False
         self.method.load_state_dict(state["method"])
         if self.optimizer and state["optimizer"]:
@@ -294,3 +305,18 @@ class Trainer:
             f"after {duration(self.seconds)} of training"
         )
         return True
+
+    def _features_lost(self, state: dict[str, Any]) -> bool:
+        """Whether features of earlier epochs are neither kept nor clustered: the curve would lack their points."""
+        if not self.method.clusters_by_kmeans:
+            return False
+        files = {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
+        if state["epoch"] == self.run.training.epochs and artifacts.is_clustered(
+            self.directory, fingerprint(self.identity), files
+        ):
+            return False
+        if lost := features.lost(self.directory, files):
+            self.report(
+                f"{self.directory / features.FOLDER / lost[0]}: missing or damaged; training starts from the beginning"
+            )
+        return bool(lost)
