@@ -17,7 +17,7 @@ from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
 from scl import config
 from scl.engine import features
-from scl.engine.artifacts import ASSIGNMENTS, Failure, Record, Strict, damage, load, read
+from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
@@ -165,7 +165,7 @@ class Survey:
             return State("damaged", f"{name} is {problem}: train again")
         if record.kmeans and ASSIGNMENTS not in record.files:
             if features.lost(run.directory, record.kmeans.files, hashed=False):
-                return State("damaged", f"neither {ASSIGNMENTS} nor the features for it are there: train again")
+                return State("damaged", f"{CLUSTERING} is not of this training, whose features are gone: train again")
             return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
 

@@ -12,7 +12,7 @@ from scl.config import in_one_line
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
-ASSIGNMENTS = "assignments.npz"
+ASSIGNMENTS, CLUSTERING = "assignments.npz", "clustering.json"
 WRITTEN = (ASSIGNMENTS, "weights.pt", "history.csv")  # of a finished run; their checksums are in the record
 SAMPLE = "sample.npz"  # optional: records of earlier versions lack it, and nothing but the page needs it
 CHECKSUM_DIFFERS = "damaged (its checksum is not the recorded one)"
@@ -147,7 +147,7 @@ def load(directory: Path) -> Record | None:
 def clustering(directory: Path, fingerprint: str) -> Clustering | None:
     """clustering.json if it is of this run, else None."""
     try:
-        made = read(directory / "clustering.json", Clustering)
+        made = read(directory / CLUSTERING, Clustering)
     except Damaged:
         return None
     return made if made and made.fingerprint == fingerprint else None

@@ -44,16 +44,14 @@ def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say
     directory = Path(directory)
     run = config.load_run(directory)
     with locked(directory / ".lock", directory, report=report), forbid_label_access(run.data):
-        record = artifacts.read_record(directory)
-        path = directory / artifacts.ASSIGNMENTS
-        if path.name in record.files:
-            for problem in artifacts.damage(directory, record, (path.name,)).values():
-                set_aside(directory / "record.json", problem)
-                raise set_aside(path, problem)
+        record, path = artifacts.read_record(directory), directory / artifacts.ASSIGNMENTS
+        damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
+        if path.name in record.files and not damage:
             report(f"{directory}: has its assignments already")
         else:
-            assert record.kmeans  # else the record has assignments
             try:
+                if not record.kmeans:
+                    raise set_aside(path, damage)
                 _cluster(directory, record, record.kmeans, threads, report)
             except Damaged as error:
                 set_aside(directory / "record.json", error)  # the completion marker: now trained again
@@ -80,7 +78,7 @@ def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, re
     points = [(epoch, clusters) for epoch, clusters in zip(epochs, curve) if epoch]
     write_assignments(directory, rows, final, np.empty(0, np.float32), points, further)
     write_json(
-        directory / "clustering.json",
+        directory / artifacts.CLUSTERING,
         {
             "fingerprint": record.fingerprint,
             "features": settings.files,
