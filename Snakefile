@@ -107,7 +107,7 @@ rule train:
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
-    priority: WORK.priority
+    priority: WORK.train_priority
     conda:
         "environment.yaml"
     threads: WORK.threads
@@ -131,7 +131,7 @@ rule cluster:
         touch(f"{RUN}/clustered"),
     log:
         f"{LOG}.cluster.log",
-    priority: lambda w: WORK.priority(w) - 1  # what needs a GPU comes first
+    priority: WORK.cluster_priority
     conda:
         "environment.yaml"
     threads: WORK.threads

@@ -90,7 +90,15 @@ class Workflow:
     def priority(self, wildcards) -> int:
         """One seed of everything before a second of anything; what all runs of a benchmark need, with the first."""
         seeds = self.study.seeds
-        return len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0)
+        return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0))
+
+    def cluster_priority(self, wildcards) -> int:
+        """After what needs a GPU."""
+        return self.priority(wildcards) - 1
+
+    def train_priority(self, wildcards) -> int:
+        """Without a GPU after k-means: else all such runs would keep their features at the same time."""
+        return self.priority(wildcards) - (0 if self.gpus(wildcards) else 2)
 
     def metrics(self) -> list[str]:
         runs = [run for run in self.study.runs() if run.benchmark not in self.study.skipped]
