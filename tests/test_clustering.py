@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
 from benchmarks.single import run_single
 from benchmarks.state import Survey
+from benchmarks.workflow import share_machine
 from scl import images
 from scl.engine import artifacts, clustering
 from scl.engine.assign import outputs
@@ -205,6 +207,19 @@ def test_a_method_for_kmeans_needs_its_option(tiny_study):
     methods = {"restless": TINY_METHODS["simclr"] | {"method": "test_clustering.Restless", "options": {}}}
     with pytest.raises(ValueError, match=r"methods\.restless: Restless\.Options has no kmeans_restarts"):
         check_methods(tiny_study(methods=methods, plan=False))
+
+
+@pytest.mark.parametrize("gpus,limit,threads", [(0, None, 16), (1, None, 8), (3, None, 4), (3, 1, 8), (3, 0, 16)])
+def test_cores_are_left_for_kmeans_beside_runs_on_gpus(gpus, limit, threads, monkeypatch):
+    """limit: of `--resources gpu=N`; 0 trains on the CPU, with the threads that a machine without GPUs would give."""
+    monkeypatch.setattr("scl.engine.gpu_lease.visible", lambda: [f"GPU-{i}" for i in range(gpus)])
+    limits = {"_cores": SimpleNamespace(value=16)}
+    if limit is not None:
+        limits["gpu"] = SimpleNamespace(value=limit)
+    workflow = SimpleNamespace(nodes=None, remote_exec=False, is_main_process=True, global_resources=limits)
+    workflow.register_resource = lambda name, value: limits.update({name: SimpleNamespace(value=value)})
+    study = SimpleNamespace(machine=SimpleNamespace(threads=None, runs_per_gpu=1))
+    assert share_machine(workflow, study) == threads
 
 
 # --- the sample for a map ----------------------------------------------------------------------------------------

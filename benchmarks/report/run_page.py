@@ -22,7 +22,15 @@ ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies on
 ALL_BYTES, MOST_BYTES = 18_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
-LINKED = ("run.yaml", "record.json", "metrics.json", "history.csv", "assignments.npz", "failure.json")
+LINKED = (
+    "run.yaml",
+    "record.json",
+    "clustering.json",
+    "metrics.json",
+    "history.csv",
+    "assignments.npz",
+    "failure.json",
+)
 
 
 class RunPage(NamedTuple):
