@@ -188,8 +188,8 @@ def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(re
     assert_the_same_command_finishes(tmp_path, undisturbed)
 
 
-SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 1000}}
-CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 40, "curve_points": 20}}}}
+SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 500}}
+CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 8, "curve_points": 8}}}}
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def clustered(tmp_path_factory):
 def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
     process = start(tmp_path, CLUSTERED, "--retries", "0")
     log = run_log(tmp_path)
-    while not (log.exists() and "k-means 1/20" in log.read_text()):
+    while not (log.exists() and "k-means 1/8" in log.read_text()):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     pids = pids_of(tmp_path, "kmeans")

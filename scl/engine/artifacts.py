@@ -150,7 +150,7 @@ def clustering(directory: Path, fingerprint: str) -> Clustering | None:
         made = read(directory / CLUSTERING, Clustering)
     except Damaged:
         return None
-    return made if made and made.fingerprint == fingerprint else None
+    return made if made and made.fingerprint == fingerprint and made.files.keys() == {ASSIGNMENTS} else None
 
 
 def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
