@@ -245,6 +245,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         _argument("--threads", "CPU threads", default=1, **_within(1, 1024)),
         _argument("--runs-per-gpu", "runs that share a GPU", default=1, **_within(1, 100)),
         _argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
+        _argument("--tensorboard", "write the curves for TensorBoard too (default: no)", action="store_true"),
         "interruptions",
         _argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **_within(0.0, 1e6)),
         _argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **_within(1, 10_000)),

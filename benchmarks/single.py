@@ -52,6 +52,7 @@ def run_single(
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
+                tensorboard=machine.tensorboard,
                 report=report,
             )
     return evaluate_run(run.directory, study.data / run.benchmark)

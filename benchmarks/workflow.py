@@ -121,7 +121,7 @@ class Workflow:
         run uses this machine) and $plan (the file of the study). As params, these would make runs out of date."""
         machine = self.study.machine
         flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
-        flags += " --require-gpu" if machine.require_gpu else ""
+        flags += " --require-gpu" * machine.require_gpu + " --tensorboard" * machine.tensorboard
         python, plan = (
             shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
             for path in (sys.executable, self.study.results / "study.yaml")

@@ -12,6 +12,7 @@ import torch
 
 from scl import config
 from scl.config import RunSettings
+from scl.engine import progress
 from scl.engine.artifacts import WRITTEN
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
@@ -36,6 +37,7 @@ def finish(trainer: "Trainer") -> Path:
         torch.save({k: v.cpu() for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
     _write_history(directory / "history.csv", trainer.history)
     write_json(directory / "record.json", _record(trainer))
+    (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
 
 
