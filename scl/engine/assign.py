@@ -17,9 +17,18 @@ Autocast = Callable[[], AbstractContextManager]
 
 @torch.no_grad()
 def outputs(
-    method: Method, images: Images, *, autocast: Autocast, first: int | None = None, batch_size: int = 512
+    method: Method,
+    images: Images,
+    *,
+    autocast: Autocast,
+    first: int | None = None,
+    batch_size: int = 512,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    """`method.assign` of all images, or of the `first` ones, in evaluation mode: M x K or M x D, float32."""
+    """`method.assign` of all images, or of the `first` ones, in evaluation mode: M x K or M x D, float32.
+
+    advance: called with the number of images of each batch.
+    """
     count = len(images) if first is None else first
     training = method.training
     method.eval()
@@ -29,6 +38,7 @@ def outputs(
         index = torch.arange(start, min(start + batch_size, count), device=device)
         with autocast():
             parts.append(method.assign(images.batch(index)).float())
+        advance(len(index))
     method.train(training)
     return torch.cat(parts).cpu().numpy()
 
