@@ -5,6 +5,7 @@ Subcommands import what they need, so that those without torch start at once.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -61,23 +62,32 @@ def load_study(path):
 def plan(study, show_run):
     """Check a configuration and print what it would run, without running it."""
     from benchmarks.check import check_study
+    from benchmarks.overview import Overview
     from benchmarks.show import describe_settings
     from benchmarks.status import summarize_study
 
     loaded = load_study(study)
     check_study(loaded)
-    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(loaded))
+    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(Overview(loaded)))
 
 
-def status(study):
-    """Print the status of every run: done, running (with its last line), stopped, failed, or not started."""
-    from benchmarks.state import Survey
-    from benchmarks.status import describe_states, summarize_study
+def status(study, watch, as_json):
+    """Print the status of every run: done, running (epoch, loss, speed), stopped, failed (log), or not started."""
+    from benchmarks.overview import Overview
+    from benchmarks.status import describe_runs, summarize_study
 
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise ValueError("--watch: only on a terminal and without --json; `scl status` prints once")
     study = load_study(study)
-    survey = Survey(study)
-    show(summarize_study(study, survey))
-    for line in describe_states(study, survey):
+    if watch:
+        from benchmarks.watch import watch_study
+
+        return watch_study(study)
+    overview = Overview(study)
+    if as_json:
+        return print(json.dumps(overview.as_json(), indent=2))
+    show(summarize_study(overview))
+    for line in describe_runs(overview):
         print(printable(line))  # contains text of logs and failure.json
 
 
@@ -162,11 +172,14 @@ def report(study, part, partial):
 def doctor(study):
     """Print versions, devices and free disk space of this machine, and what the study still needs."""
     from benchmarks.check import check_methods
+    from benchmarks.overview import Overview
     from benchmarks.status import describe_machine, missing, summarize_study
 
     study = load_study(study)
     check_methods(study)
-    show("\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(study)]))
+    show(
+        "\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(Overview(study))])
+    )
     problems = missing(study)
     show("\n".join(["missing:", *(f"  {line}" for line in problems)] if problems else ["nothing is missing"]))
 
@@ -228,7 +241,13 @@ BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their 
 RUN_THREADS = _argument("--threads", "CPU threads (default: those of the study, else all cores)", **_within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --show digits/joint/scl", STUDY, "output", SHOW],
-    status: ["config/smoke.yaml", STUDY],
+    status: [
+        "config/smoke.yaml --watch",
+        STUDY,
+        "output",
+        _argument("--watch", "show bars until the study ends, or Ctrl-C (default: no)", action="store_true"),
+        _argument("--json", "print as JSON (default: as text)", dest="as_json", action="store_true"),
+    ],
     download: ["cifar-10-python.tar.gz", _argument("file", "archive, as named in the catalog"), STUDY_OPTION],
     prepare: ["cifar10", _argument("benchmark", "name in the configuration"), STUDY_OPTION],
     run: [

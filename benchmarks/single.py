@@ -5,8 +5,8 @@ from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.overview import log_of
 from benchmarks.state import Survey
-from benchmarks.status import log_of
 from benchmarks.study import Run, Study, write_run
 from scl.engine import gpu_lease
 from scl.engine.provenance import cores

@@ -15,6 +15,7 @@ from benchmarks import slurm
 from benchmarks.cli import in_one_line
 from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
+from benchmarks.overview import Overview
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.engine import gpu_lease
@@ -41,7 +42,7 @@ class Workflow:
             _exit(error)
         self.threads = share_machine(workflow, self.study)
         if self.survey:
-            say(summarize_study(self.study, self.survey))
+            say(summarize_study(Overview(self.study, self.survey)))
             if any(Path(".snakemake/locks").glob("*")):
                 say(LOCKED)
 

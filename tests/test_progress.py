@@ -88,10 +88,14 @@ def test_a_run_that_resumes_continues_its_lines_and_drops_those_after_its_checkp
     assert [line["epoch"] for line in seen] == [1, 2, 3] and seen[0] == first[0] and seen[1]["loss"] > 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]\n", "\0\n", '{"epoch": 1}', "\xff\n"])
+LINE = {"epoch": 1, "epochs": 3, "images": 192, "loss": 1.5, "seconds": 2.0}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]\n", "\0\n", json.dumps(LINE), '{"epoch": 1}\n', "\xff\n", "[" * 9999])
 def test_what_is_no_whole_line_is_skipped(text, tmp_path):
-    (tmp_path / progress.NAME).write_bytes(b'{"epoch": 1}\n' + text.encode("latin-1"))
-    assert read_progress(tmp_path) == [{"epoch": 1}]
+    content = text.encode("latin-1") + b"\n" + json.dumps(LINE).encode() + b"\n" + text.encode("latin-1")
+    (tmp_path / progress.NAME).write_bytes(content if text != json.dumps(LINE) else content.partition(b"\n")[2])
+    assert read_progress(tmp_path) == [LINE]
     assert read_progress(tmp_path / "nothing") == []
 
 

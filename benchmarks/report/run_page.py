@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.overview import log_of
+from benchmarks.progress import ProgressBar
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
-from benchmarks.progress import ProgressBar
 from benchmarks.report.run_data import RunData, read_run_data
 from benchmarks.state import Metrics
-from benchmarks.status import log_of
 from scl.engine.artifacts import Record, read
 from scl.engine.io import atomic
 

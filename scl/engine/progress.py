@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "progress.jsonl"
+KEYS = ("epoch", "epochs", "images", "loss", "seconds")  # of every line
 NOT_CURVES = ("epoch", "epochs", "steps", "images")
 
 
@@ -54,13 +55,13 @@ class Progress:
 
 
 def read_progress(directory: Path) -> list[dict[str, Any]]:
-    """The epochs of a run that is not finished, oldest first; [] if there are none. Lines cut short are skipped."""
+    """The epochs of a run that is not finished, oldest first; [] if there are none. Other lines are skipped."""
     epochs = []
     with contextlib.suppress(OSError), open(directory / NAME, encoding="utf-8", errors="replace") as file:
         for line in file:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 epoch = json.loads(line)
-                if isinstance(epoch, dict) and line.endswith("\n"):
+                if line.endswith("\n") and all(type(epoch[key]) in (int, float) for key in KEYS):
                     epochs.append(epoch)
     return epochs
 
