@@ -2,7 +2,7 @@
 
 import io
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -132,7 +132,7 @@ def test_watching_ends_with_the_study(tiny_study, train_all, terminal, monkeypat
 
     study = tiny_study("random")
     waits = iter([lambda: None, lambda: run_single(study, study.runs()[0], gpus=0, report=lambda *_: None)])
-    monkeypatch.setattr(time, "sleep", lambda seconds: next(waits)())
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=lambda seconds: next(waits)()))
     watch_study(study, terminal)
     assert next(waits, None) is None and "1 of 1 runs trained, 0 running" in terminal.file.getvalue()
 
@@ -140,7 +140,7 @@ def test_watching_ends_with_the_study(tiny_study, train_all, terminal, monkeypat
 def test_watching_a_failed_study_ends_after_some_patience(tiny_study, terminal, monkeypatch):
     study, waited = tiny_study("kmeans"), []
     fail(study, study.runs()[0], error="bad \x1b[31m[red]news")
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=waited.append))
     watch_study(study, terminal)
     assert watch.PATIENCE <= sum(waited) < 2 * watch.PATIENCE
     assert "bad \\x1b[31m[red]news" in terminal.file.getvalue()
@@ -150,7 +150,7 @@ def test_ctrl_c_ends_watching_without_an_error(tiny_study, terminal, monkeypatch
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=interrupt))
     watch_study(tiny_study("random"), terminal)
     assert "\x1b[?25h" in terminal.file.getvalue()  # the cursor is back
 
