@@ -140,10 +140,12 @@ def train(run, **options):
 
 
 def evaluate(run):
-    """Score the assignments of one trained run with the labels."""
+    """Score the assignments of one trained run with the labels, and print the scores in percent."""
     from benchmarks.evaluation.evaluate import evaluate_run
+    from benchmarks.overview import describe_result
 
-    print(evaluate_run(run, config.load_run(run).data))
+    evaluate_run(run, config.load_run(run).data)
+    show(describe_result(run))
 
 
 def report(study, part, partial):

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.state import Survey
+from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run
+from scl.engine.artifacts import Record, read
 from scl.engine.locks import is_locked
 from scl.engine.progress import read_progress
+from scl.util.text import duration
 
 RECENT = 10  # epochs that the speed is measured over
 MARKS = ("record.json", "metrics.json", "failure.json", "checkpoint.pt")  # files that change a run's state
@@ -61,9 +63,24 @@ class RunNow:
         }
 
 
-def log_of(study, run: Run) -> Path:
-    """Snakemake's log of the training of a run."""
-    return study.results / "logs" / run.directory.relative_to(study.results / "runs").with_suffix(".log")
+def log_of(directory: Path) -> Path:
+    """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/..."""
+    runs = directory.parent.parent.parent.parent
+    return runs.with_name("logs") / directory.relative_to(runs).with_suffix(".log")
+
+
+def describe_result(directory: Path) -> str:
+    """Epochs, time and scores of an evaluated run, and where its log is, or its folder if it has none."""
+    record, metrics = read(directory / "record.json", Record), read(directory / "metrics.json", Metrics)
+    assert record and metrics  # it is evaluated
+    log = log_of(directory) if len(directory.parts) > 5 else None  # not for `scl evaluate .`
+    scores = metrics.scores
+    found = [f"{name.upper()} {100 * getattr(scores, name):.1f}" for name in ("acc", "nmi", "ari")] if scores else []
+    return (
+        f"{record.benchmark} {record.protocol} {record.stage} seed {record.seed}: {record.epochs} epochs in "
+        f"{duration(record.seconds)}, {', '.join(found) or metrics.reason} "
+        f"({f'log: {log}' if log and log.exists() else directory})"
+    )
 
 
 class Overview:
@@ -74,7 +91,7 @@ class Overview:
         self.runs = [self._now(run) for run in study.runs() if run.benchmark not in study.skipped]
 
     def _now(self, run: Run) -> RunNow:
-        state, log = self.survey.state(run), log_of(self.study, run)
+        state, log = self.survey.state(run), log_of(run.directory)
         status, reason, seconds = state.status, state.reason, None
         if state.record:
             seconds = state.record.seconds

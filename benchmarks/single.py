@@ -45,7 +45,7 @@ def run_single(
         for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
-            log_of(study, step).unlink(missing_ok=True)  # of an earlier training by Snakemake
+            log_of(step.directory).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
                 leased=leased if on_gpu or given else "",

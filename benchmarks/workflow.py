@@ -138,7 +138,7 @@ class Workflow:
 
 
 class Brief(logging.Filter):
-    """Hides what says nothing new: the choice and the end of jobs, and the list of jobs of a long dry run (-p shows it).
+    """Hides what says nothing new: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
 
     Starts, failures with their logs, and counts stay.
     """

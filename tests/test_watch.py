@@ -30,8 +30,8 @@ def fail(study, run, error="the loss is nan"):
     failure = {"error": error, "kind": "NonFinite", "permanent": True, "epoch": 2}
     failure["config_sha256"] = digest(complete(study.settings(run)))
     (run.directory / "failure.json").write_text(json.dumps(failure))
-    log_of(study, run).parent.mkdir(parents=True, exist_ok=True)
-    log_of(study, run).write_text("...\n")
+    log_of(run.directory).parent.mkdir(parents=True, exist_ok=True)
+    log_of(run.directory).write_text("...\n")
 
 
 def shown(study, width=120):
@@ -58,7 +58,7 @@ def test_watch_shows_a_bar_per_running_run_totals_and_failures(running):
     for words in ("tiny-digits joint simclr seed 0", "epoch 4/50", "loss 1.250", "500 images/s", "92 s left"):
         assert words in bar
     assert "tiny-digits joint scl seed 0" in told and "starting" in told
-    log = log_of(running, running.runs()[1])
+    log = log_of(running.runs()[1].directory)
     assert f"failed: tiny-digits joint kmeans seed 0: the loss is nan (epoch 2)\n  log: {log}" in shown(running, 500)
     assert "scan" not in told  # neither running nor failed
 

@@ -61,7 +61,7 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
 
 def _context(study, run, row, folder: Path, budget: int | None) -> tuple[dict, RunData | None]:
     """What run.html prints. budget: bytes for the gallery, None for a page without one."""
-    files = [run.directory / name for name in LINKED] + [log_of(study, run)]
+    files = [run.directory / name for name in LINKED] + [log_of(run.directory)]
     settings = run.directory / "run.yaml"
     context: dict[str, Any] = {
         "run": run, "row": row, "after": run.after, "charts": {}, "record": None, "data": None,
