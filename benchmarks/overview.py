@@ -76,10 +76,11 @@ def describe_result(directory: Path) -> str:
     log = log_of(directory) if len(directory.parts) > 5 else None  # not for `scl evaluate .`
     scores = metrics.scores
     found = [f"{name.upper()} {100 * getattr(scores, name):.1f}" for name in ("acc", "nmi", "ari")] if scores else []
+    epochs = f"{record.epochs} epochs in " if record.epochs else ""
+    place = f"log: {log}" if log and log.exists() else directory
     return (
-        f"{record.benchmark} {record.protocol} {record.stage} seed {record.seed}: {record.epochs} epochs in "
-        f"{duration(record.seconds)}, {', '.join(found) or metrics.reason} "
-        f"({f'log: {log}' if log and log.exists() else directory})"
+        f"{record.benchmark} {record.protocol} {record.stage} seed {record.seed}: "
+        f"{epochs}{duration(record.seconds)}, {', '.join(found) or metrics.reason} ({place})"
     )
 
 
