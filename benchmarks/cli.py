@@ -277,7 +277,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
 
 def parser() -> argparse.ArgumentParser:
     top = Parser(prog="scl", description=__doc__.split("\n", 1)[0])
-    top.add_argument("--version", action=Version, nargs=0, help="print the versions of scl and torch, then exit")
+    top.add_argument("--version", action=Version, help="print the versions of scl and torch, then exit")
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
     for function, (example, *arguments) in SUBCOMMANDS.items():
         name, text = function.__name__, function.__doc__

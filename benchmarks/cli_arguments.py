@@ -41,8 +41,12 @@ def argument(name: str, text: str, **settings) -> tuple[str, dict]:
 class Version(argparse.Action):
     """Prints the versions of scl and torch, and the commit of a checkout; imports no torch."""
 
+    def __init__(self, option_strings, dest, **settings):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **settings)
+
     def __call__(self, parser, *arguments):
-        parser.exit(0, describe_version() + "\n")
+        print(describe_version())
+        parser.exit()
 
 
 def describe_version() -> str:
