@@ -2,6 +2,7 @@
 
 import time
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -23,7 +24,7 @@ def watch_study(study, console: Console | None = None) -> None:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 overview = watcher.look()
-                live.update(render(overview), refresh=True)
+                live.update(render(overview, live.console.width), refresh=True)
                 idle = idle + EVERY if overview.is_over else 0.0
                 if idle > PATIENCE or (overview.is_over and not overview.count("failed")):
                     return
@@ -32,17 +33,17 @@ def watch_study(study, console: Console | None = None) -> None:
         return
 
 
-def render(overview: Overview) -> RenderableType:
-    """The whole display."""
+def render(overview: Overview, width: int) -> RenderableType:
+    """The whole display. width: of the terminal, in characters."""
     totals = overview.totals
     counted = ", ".join(f"{totals[name]} {name}" for name in ("running", "failed", "left"))
     title = overview.study.title or overview.study.results.name
     parts: list[RenderableType] = [
         Text(printable(f"{title}: {totals['trained']} of {totals['runs']} runs trained, {counted}")),
-        ProgressBar(total=max(1, totals["runs"]), completed=totals["trained"]),
+        Columns([ProgressBar(total=max(1, totals["runs"]), completed=totals["trained"])]),  # ends the line
     ]
     if running := [now for now in overview.runs if now.status == "running"]:
-        parts.append(_bars(running))
+        parts.append(_bars(running, width))
     for now in overview.runs:
         if now.status == "failed":
             log = f"\n  log: {now.log}" if now.log else ""
@@ -50,10 +51,10 @@ def render(overview: Overview) -> RenderableType:
     return Group(*parts)
 
 
-def _bars(running: list[RunNow]) -> Table:
+def _bars(running: list[RunNow], width: int) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_column(ratio=1, min_width=10)
+    table.add_column()  # wraps on a narrow terminal
+    table.add_column(width=20 if width > 100 else 5)
     for _ in range(4):
         table.add_column(justify="right", no_wrap=True)
     for now in running:

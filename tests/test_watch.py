@@ -36,7 +36,7 @@ def fail(study, run, error="the loss is nan"):
 
 def shown(study, width=120):
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(Overview(study)))
+    console.print(render(Overview(study), width))
     return console.file.getvalue()
 
 
@@ -54,6 +54,7 @@ def running(tiny_study):
 def test_watch_shows_a_bar_per_running_run_totals_and_failures(running):
     told = shown(running)
     assert told.startswith("My study: 0 of 5 runs trained, 2 running, 1 failed, 2 left\n")
+    assert all(len(line) <= 120 for line in told.splitlines())
     [bar] = [line for line in told.splitlines() if "simclr" in line]
     for words in ("tiny-digits joint simclr seed 0", "epoch 4/50", "loss 1.250", "500 images/s", "92 s left"):
         assert words in bar
