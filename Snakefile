@@ -59,6 +59,8 @@ rule all:
         f"{RESULTS}/claims.md",
         f"{RESULTS}/report/index.html",
         WORK.metrics(),
+    message:
+        f"all results: {RESULTS}/report/index.html"
 
 
 # Fetch an archive and verify its checksum.
@@ -159,7 +161,7 @@ rule evaluate:
     message:
         "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
-        "scl evaluate {params.run:q} &> {log:q}"
+        "scl evaluate {params.run:q} 2> {log:q}"  # prints the scores
 
 
 # One row per run.

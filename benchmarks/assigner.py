@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.progress import ProgressBar
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
@@ -89,7 +90,8 @@ class Assigner:
         Confidence is the probability of the cluster or, for k-means, the simplified silhouette 1 - a / b: a is the
         distance to the center of the cluster, b that to the nearest other one (Hruschka et al. 2004).
         """
-        result = outputs(self.method, found, autocast=self._autocast)
+        with ProgressBar("assign", len(found), unit="images") as bar:
+            result = outputs(self.method, found, autocast=self._autocast, advance=bar.update)
         if self.centers is None:
             assigned = result.argmax(1) if assigned is None else assigned
             return assigned.astype(np.int64), result[np.arange(len(result)), assigned]

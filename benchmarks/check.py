@@ -13,6 +13,7 @@ from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import config
+from scl.engine.progress import require_tensorboard
 from scl.util.classes import FAILURES, describe_error, find_class
 from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, shown
@@ -26,6 +27,8 @@ def check_study(study: Study) -> None:
     """Check everything that can be known before the first run."""
     check_methods(study)
     check_images(study)
+    if study.machine.tensorboard:
+        require_tensorboard()
 
 
 # --- methods -----------------------------------------------------------------------------------------------------

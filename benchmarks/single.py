@@ -5,8 +5,8 @@ from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.overview import log_of
 from benchmarks.state import Survey
-from benchmarks.status import log_of
 from benchmarks.study import Run, Study, write_run
 from scl.engine import features, gpu_lease
 from scl.engine.clustering import cluster_run
@@ -46,13 +46,14 @@ def run_single(
         for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
-            log_of(study, step).unlink(missing_ok=True)  # of an earlier training by Snakemake
+            log_of(step.directory).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
                 leased=leased if on_gpu or given else "",
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
+                tensorboard=machine.tensorboard,
                 report=report,
             )
     for step in to_cluster(Survey(study), run):  # without the lease: on the CPU

@@ -1,5 +1,6 @@
 """What the Snakefile needs: the files of a study, and how its runs share this machine. No torch at import."""
 
+import logging
 import os
 import shlex
 import signal
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from snakemake.io import ancient
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmarks import slurm
 from benchmarks.cli import in_one_line
 from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
+from benchmarks.overview import Overview
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.config import options_of
@@ -43,7 +47,10 @@ class Workflow:
             _exit(error)
         self.threads = share_machine(workflow, self.study)
         if self.survey:
-            say(summarize_study(self.study, self.survey))
+            for handler in logger.handlers:
+                if handler.name == "DefaultStreamHandler":  # not the log file
+                    handler.addFilter(Brief(workflow))
+            say(summarize_study(Overview(self.study, self.survey)))
             if any(Path(".snakemake/locks").glob("*")):
                 say(LOCKED)
 
@@ -147,13 +154,32 @@ class Workflow:
         run uses this machine) and $plan (the file of the study). As params, these would make runs out of date."""
         machine = self.study.machine
         flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
-        flags += " --require-gpu" if machine.require_gpu else ""
+        flags += " --require-gpu" * machine.require_gpu + " --tensorboard" * machine.tensorboard
         python, plan = (
             shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
             for path in (sys.executable, self.study.results / "study.yaml")
         )
         scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
         return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
+
+
+class Brief(logging.Filter):
+    """Hides what says nothing new: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
+
+    Starts, failures with their logs, and counts stay.
+    """
+
+    LISTED = 50  # jobs that a dry run lists
+
+    def __init__(self, workflow):
+        super().__init__()
+        self.workflow = workflow
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO and self.workflow.dryrun and not self.workflow.output_settings.printshellcmds:
+            return len(self.workflow.dag) <= self.LISTED
+        return event not in (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED) and record.msg != "Select jobs to execute..."
 
 
 def _exit(error: Exception) -> NoReturn:

@@ -267,8 +267,20 @@ def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
     two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
     study = TINY | {"benchmarks": two, "seeds": [3, 1, 2], "methods": {"random": TINY_METHODS["random"]}}
     done = snakemake(tmp_path, study, "--cores", "1")
-    seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", done.stdout + done.stderr, re.MULTILINE)
+    told = done.stdout + done.stderr
+    seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", told, re.MULTILINE)
     assert done.returncode == 0 and seeds == ["3"] * 4 + ["1"] * 4 + ["2"] * 4
+    line = r"^(?:tiny|other) joint random seed \d: .* s, ACC \d+\.\d, NMI .* \(log: results/logs/.*seed\d\.log\)$"
+    assert len(re.findall(line, told, re.MULTILINE)) == 6 and "steps (100%) done" in told
+    assert not re.search("Reason:|Finished jobid|Select jobs|^Execute", told, re.MULTILINE)
+
+
+def test_a_long_dry_run_counts_its_jobs_and_lists_them_on_request(tmp_path):
+    study = TINY | {"methods": {"random": TINY_METHODS["random"]}, "seeds": 40}
+    done = snakemake(tmp_path, study, "--dry-run")
+    assert planned(done)["train"] == 40 and len((done.stdout + done.stderr).splitlines()) < 60
+    listed = snakemake(tmp_path, study, "--dry-run", "--printshellcmds")
+    assert (listed.stdout + listed.stderr).count("train random on tiny") == 40
 
 
 @pytest.mark.xdist_group("finished")

@@ -17,11 +17,20 @@ SAMPLE = 2_000  # images whose features are kept for a map
 
 
 def outputs(
-    method: Method, images: Images, *, autocast: Autocast, first: int | None = None, batch_size: int = 512
+    method: Method,
+    images: Images,
+    *,
+    autocast: Autocast,
+    first: int | None = None,
+    batch_size: int = 512,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    """`method.assign` of all images, or of the `first` ones, in evaluation mode: M x K or M x D, float32."""
+    """`method.assign` of all images, or of the `first` ones, in evaluation mode: M x K or M x D, float32.
+
+    advance: called with the number of images of each batch.
+    """
     index = torch.arange(len(images) if first is None else first, device=images.pixels.device)
-    return _forward(method, method.assign, images, index, autocast, batch_size)
+    return _forward(method, method.assign, images, index, autocast, batch_size, advance)
 
 
 @torch.no_grad()
@@ -32,6 +41,7 @@ def _forward(
     index: Tensor,
     autocast: Autocast,
     batch_size: int = 512,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
     training = method.training
     method.eval()
@@ -39,6 +49,7 @@ def _forward(
     for batch in index.split(batch_size):
         with autocast():
             parts.append(function(images.batch(batch)).float())
+        advance(len(batch))
     method.train(training)
     return torch.cat(parts).cpu().numpy()
 

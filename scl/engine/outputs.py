@@ -12,7 +12,7 @@ import torch
 
 from scl import config
 from scl.config import RunSettings
-from scl.engine import artifacts, features
+from scl.engine import artifacts, features, progress
 from scl.engine.assign import sample
 from scl.engine.clustering import HARNESS, write_assignments
 from scl.engine.identity import fingerprint
@@ -51,6 +51,7 @@ def finish(trainer: "Trainer") -> Path:
     write_json(directory / "record.json", _record(trainer, kmeans))
     if kmeans and artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
         features.remove(directory)  # an earlier training had the same
+    (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
 
 

@@ -42,6 +42,7 @@ def train(
     checkpoint_seconds: float = 300.0,
     runs_per_gpu: int = 1,
     require_gpu: bool = False,
+    tensorboard: bool = False,
     attempt: int = 1,
     leased: str | None = None,
     report: Report = say,
@@ -76,7 +77,7 @@ def train(
                 device = gpu_lease.torch_device(leased, required=require_gpu, report=report)
                 with _explain_errors(run, stop):
                     trainer = Trainer(run, directory, device=device, report=report)
-                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
+                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
                     return finish(trainer)
         except Damaged:  # not a failure of this run: the same command recreates the file
             raise

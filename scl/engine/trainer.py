@@ -4,6 +4,7 @@ Random streams are derived from (run, purpose, step), so a checkpoint holds no g
 number of threads, a resumed run is bit-equal to an uninterrupted one.
 """
 
+import contextlib
 import functools
 import io
 import math
@@ -24,6 +25,7 @@ from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
 from scl.engine.outputs import now, peak_memory
 from scl.engine.prepared import describe
+from scl.engine.progress import Progress
 from scl.engine.provenance import provenance
 from scl.engine.seeding import Seeds, seed_default_generators
 from scl.method import Method, Problem
@@ -143,7 +145,7 @@ class Trainer:
 
     # --- the loop --------------------------------------------------------------------------------------------
 
-    def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float) -> None:
+    def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float, tensorboard: bool = False) -> None:
         """Train the remaining epochs; if `stop.requested` (a signal), save and raise SystemExit."""
         resumed = self.restore()
         made_by = provenance(device=self.device)
@@ -159,16 +161,18 @@ class Trainer:
                 self.method.prepare(self.images, self.seeds.generator("prepare", device=self.device))
         self.method.train()
         saved = time.perf_counter()
-        while self.epoch < self.run.training.epochs:
-            for _ in self.steps_of_epoch():
-                late = time.perf_counter() - saved > checkpoint_seconds
-                if late or stop.requested:
-                    self.save()
-                    saved = time.perf_counter()
-                if stop.requested:
-                    self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
-                    raise SystemExit(stop.status)
-            self._end_epoch()
+        lines = map(self._progress_line, self.history)
+        with contextlib.closing(Progress(self.directory, lines, tensorboard=tensorboard)) as progress:
+            while self.epoch < self.run.training.epochs:
+                for _ in self.steps_of_epoch():
+                    late = time.perf_counter() - saved > checkpoint_seconds
+                    if late or stop.requested:
+                        self.save()
+                        saved = time.perf_counter()
+                    if stop.requested:
+                        self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
+                        raise SystemExit(stop.status)
+                self._end_epoch(progress)
 
     def steps_of_epoch(self) -> Iterator[None]:
         """Train the remaining steps of this epoch; yields after each."""
@@ -221,7 +225,7 @@ class Trainer:
                 raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, checked + step)
         self.losses_checked = len(self.epoch_losses)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, progress: Progress) -> None:
         self._check_losses()
         means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
         terms = dict(zip(self.term_names, means))
@@ -236,11 +240,12 @@ class Trainer:
                 "seconds": self.seconds,
             }
         )
+        progress.add(self._progress_line(self.history[-1]))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
             self._add_to_curve()
-        self._progress(terms)
+        self._report_epoch(terms)
 
     def _add_to_curve(self) -> None:
         if self.method.clusters_by_kmeans:
@@ -259,7 +264,12 @@ class Trainer:
         found = assigning.features(self.method, self.images, self.evaluated, autocast=self.autocast)
         return features.keep(self.directory, features.name_of(self.epoch), found)
 
-    def _progress(self, terms: dict[str, float]) -> None:
+    def _progress_line(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of the history, with the epochs of the run and the images of this one."""
+        images = min(self.method.pool(row["epoch"] - 1), row["steps"] * self.run.training.batch_size)
+        return {**row, "epochs": self.run.training.epochs, "images": images}
+
+    def _report_epoch(self, terms: dict[str, float]) -> None:
         epochs = self.run.training.epochs
         left = self.seconds / self.epoch * (epochs - self.epoch)
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
