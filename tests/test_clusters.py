@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import flip_a_bit
 
 from benchmarks.evaluation import clusters as module
-from benchmarks.evaluation.clusters import FILE, GRID, Clusters, agreement, clusters_of, map_of, read_sample
-from benchmarks.evaluation.evaluate import evaluate_run, read_assignments
+from benchmarks.evaluation.clusters import FILE, GRID, Clusters, agreement, clusters_of, map_of
+from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report.gallery import gallery
 from benchmarks.report.run_data import read_clusters
 from benchmarks.report.scatter import COLORS, scatter
 from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
-from scl.engine.artifacts import read, read_record
+from scl.engine.artifacts import SAMPLE, read, read_record
 
 ROWS = 12
 
@@ -111,7 +112,7 @@ def test_a_map_is_the_same_each_time():
 
 
 def test_a_map_has_the_labels_of_its_images_and_a_bounded_number_of_them(monkeypatch):
-    monkeypatch.setattr(module, "SAMPLE", 20)
+    monkeypatch.setattr(module, "MOST_DRAWN", 20)
     rows, features, arrays = sample_of()
     labels = np.where(np.arange(len(arrays["rows"])) % 4 == 0, -1, np.arange(len(arrays["rows"])) % 3)
     found = map_of(rows, features, arrays, labels)
@@ -158,19 +159,6 @@ def run(tiny_study, train_all):
     return run
 
 
-def rewrite(run, **arrays):
-    """Leave assignments.npz as if training had written `arrays` too."""
-    path = run.directory / "assignments.npz"
-    stored = read_assignments(path)
-    np.savez_compressed(path, **stored, **arrays)
-    record = json.loads((run.directory / "record.json").read_text())
-    from scl.engine.io import sha256
-
-    record["files"]["assignments.npz"] = sha256(path)
-    (run.directory / "record.json").write_text(json.dumps(record))
-    return stored
-
-
 @pytest.fixture
 def data(digits):
     return digits / "tiny-digits"
@@ -186,19 +174,18 @@ def test_an_evaluated_run_has_its_clusters(run, data):
     assert Path(run.directory / FILE).stat().st_size < 30_000
 
 
-@pytest.mark.parametrize("place", ["assignments.npz", "sample.npz"])
-def test_features_that_training_kept_become_a_map(run, data, place):
-    rows = read_assignments(run.directory / "assignments.npz")["rows"][::2]
-    sample = {"sample_rows": rows, "sample_features": np.random.default_rng(0).normal(size=(len(rows), 8)).astype("f2")}
-    if place == "assignments.npz":
-        rewrite(run, **sample)
-    else:
-        np.savez_compressed(run.directory / place, **sample)
+def test_features_that_training_kept_become_a_map(tiny_study, train_all, data):
+    """If they are damaged there is no map, and the scores are the same."""
+    (run,) = train_all(tiny_study("scl", seeds=(0,)))
     evaluate_run(run.directory, data)
-    found = read(run.directory / FILE, Clusters).map
-    assert len(found.x) == len(found.labels) == len(rows)
-    assert found.labels == np.load(data / "labels.npy")[rows].tolist()
-    assert read_sample(run.directory, {}) is None or place == "sample.npz"
+    metrics, found = (run.directory / "metrics.json").read_bytes(), read(run.directory / FILE, Clusters)
+    with np.load(run.directory / SAMPLE) as file:
+        rows = file["sample_rows"]
+    assert found.map.labels == np.load(data / "labels.npy")[rows].tolist()
+    flip_a_bit(run.directory / SAMPLE)
+    evaluate_run(run.directory, data)
+    assert read(run.directory / FILE, Clusters) == found.model_copy(update={"map": None})
+    assert (run.directory / "metrics.json").read_bytes() == metrics
 
 
 def test_runs_evaluated_by_earlier_versions_show_the_same(run, data):

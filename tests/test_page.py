@@ -4,7 +4,6 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from fake_study import Study, benchmark, change, finish_all
 from folders import digits as digit_files
@@ -27,13 +26,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture
 def report(tiny_study, train_all):
-    """The folder of the report of a finished study: a method with confidence and a map, two without; two seeds."""
+    """The folder of the report of a finished study: two methods with a map, one without; two seeds."""
     study = tiny_study("kmeans", "simclr", "scl", seeds=(0, 1), reference="scl")
     for run in train_all(study):
-        if run.stage == "scl":
-            with np.load(run.directory / "assignments.npz") as file:
-                features = np.random.default_rng(0).normal(size=(len(file["rows"]), 8)).astype(np.float16)
-                np.savez(run.directory / "sample.npz", sample_rows=file["rows"], sample_features=features)
         evaluate_run(run.directory, study.data / run.benchmark)
     collect(study, study.results)
     write_report(study, study.results)

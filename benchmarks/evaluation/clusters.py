@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from scl.engine.artifacts import Strict
+from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
 MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; of all clusters together, about
-SAMPLE = 2_000  # images on a map
+MOST_DRAWN = 2_000  # images on a map
 COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
 GRID = 1_000  # coordinates are integers below this
 
@@ -124,19 +124,20 @@ def _name(row: int, names: Sequence[str] | None, labels: np.ndarray | None, posi
     return f"{name} ({classes[labels[position]]})" if labels is not None and labels[position] >= 0 else name
 
 
-def read_sample(directory: Path, arrays: dict) -> tuple[np.ndarray, np.ndarray] | None:
-    """(rows [s], features [s, D]) that training kept of a run: None for methods without an encoder and earlier runs."""
-    if (directory / "sample.npz").exists():
-        with np.load(directory / "sample.npz", allow_pickle=False) as file:
-            arrays = dict(file)
-    return (arrays["sample_rows"], arrays["sample_features"]) if "sample_features" in arrays else None
+def read_sample(directory: Path, record: Record) -> tuple[np.ndarray, np.ndarray] | None:
+    """(rows [s], features [s, D]) that training kept of a run; None for methods without an encoder, runs of earlier
+    versions, and if the file is missing or damaged, since nothing but a map is made from it."""
+    if SAMPLE not in record.files or damage(directory, record, (SAMPLE,)):
+        return None
+    with np.load(directory / SAMPLE, allow_pickle=False) as file:
+        return file["sample_rows"], file["sample_features"]
 
 
 def map_of(rows: np.ndarray, features: np.ndarray, arrays: dict, labels: np.ndarray | None) -> Map | None:
     """Features [s, D] of the images in `rows` [s] as points: PCA, then t-SNE. None if there is nothing to draw."""
     place = {row: i for i, row in enumerate(arrays["rows"].tolist())}
     found = [i for i, row in enumerate(rows.tolist()) if row in place]
-    kept = np.array(found, int)[np.linspace(0, len(found) - 1, min(SAMPLE, len(found))).round().astype(int)]
+    kept = np.array(found, int)[np.linspace(0, len(found) - 1, min(MOST_DRAWN, len(found))).round().astype(int)]
     values = features[kept].astype(np.float32)
     if len(kept) < 4 or not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
         return None

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.datasets.prepare import read_names
 from benchmarks.evaluation import clusters
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
-from scl.engine.artifacts import damage, read_record
+from scl.engine.artifacts import ASSIGNMENTS, damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
 
@@ -37,9 +37,11 @@ def evaluate_run(directory, data_folder) -> Path:
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
-    for name, problem in damage(directory, record, ("assignments.npz",)).items():
+    if ASSIGNMENTS not in record.files:
+        raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
+    for name, problem in damage(directory, record, (ASSIGNMENTS,)).items():
         raise set_aside(directory / name, problem)
-    arrays = read_assignments(directory / "assignments.npz")
+    arrays = read_assignments(directory / ASSIGNMENTS)
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
@@ -47,7 +49,7 @@ def evaluate_run(directory, data_folder) -> Path:
         "clusters": benchmark["clusters"],
         "of": {
             "fingerprint": record.fingerprint,
-            "assignments_sha256": record.files["assignments.npz"],
+            "assignments_sha256": record.files[ASSIGNMENTS],
             "labels_sha256": benchmark.get("labels_sha256"),
             "evaluator": VERSION,
         },
@@ -61,7 +63,7 @@ def evaluate_run(directory, data_folder) -> Path:
         classes=benchmark.get("classes"),
         names=names_of(data_folder, benchmark),
     )
-    if sample := clusters.read_sample(directory, arrays):
+    if sample := clusters.read_sample(directory, record):
         found.map = clusters.map_of(*sample, arrays, labels)
     write_json(directory / clusters.FILE, found.model_dump() | {"of": metrics["of"]}, compact=True)
     write_json(directory / "metrics.json", scored | metrics)

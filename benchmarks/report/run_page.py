@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.evaluation.clusters import FILE, Clusters
+from benchmarks.overview import log_of
+from benchmarks.progress import ProgressBar
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
 from benchmarks.report.run_data import read_clusters, read_images
 from benchmarks.report.scatter import scatter
 from benchmarks.state import Metrics
-from benchmarks.status import log_of
 from scl.engine.artifacts import Record, read
 from scl.engine.io import atomic
 
@@ -24,7 +25,10 @@ ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies on
 ALL_BYTES, MOST_BYTES = 11_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
-LINKED = ("run.yaml", "record.json", "metrics.json", FILE, "history.csv", "assignments.npz", "failure.json")
+LINKED = (
+    *("run.yaml", "record.json", "clustering.json", "metrics.json", FILE, "history.csv", "assignments.npz"),
+    "failure.json",
+)
 
 
 class RunPage(NamedTuple):
@@ -44,12 +48,15 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
     done = runs[runs.status == "done"]
     chosen = done if len(done) <= ALL_GALLERIES else done.drop_duplicates(KEYS)
     budget = min(MOST_BYTES, ALL_BYTES // max(1, len(chosen)))
-    for row in rows_of(runs[runs.status.isin(["done", "failed"])]):
-        run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
-        path = pages / page_name(run)
-        data = write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
-        kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
-        written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path.name, path, kept)
+    rows = list(rows_of(runs[runs.status.isin(["done", "failed"])]))
+    with ProgressBar("report", len(rows), unit="pages") as bar:
+        for row in rows:
+            run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
+            path = pages / page_name(run)
+            data = write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
+            kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
+            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path.name, path, kept)
+            bar.update()
     for stale in set(pages.glob("*.html")) - {page.path for page in written.values()}:
         stale.unlink()
     return written
@@ -67,7 +74,7 @@ def write_run_page(
     row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default what the run's files
     say. further: of run.html; `downloads` are names of files beside the page, `index` is the page of all runs.
     """
-    files = [*(run.directory / name for name in LINKED), log_of(study, run)]
+    files = [*(run.directory / name for name in LINKED), log_of(run.directory)]
     settings = run.directory / "run.yaml"
     context: dict[str, Any] = {
         "run": run, "row": row, "charts": {}, "record": None, "data": None, "gallery": [], "problem": "",
