@@ -155,6 +155,9 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
     return Clustering(files, assigned, arrays["confidence"], summary, assigner, page)
 
 
+TINY = 0.1  # of the size of an average cluster
+
+
 def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
     """What can be said without labels. Shares are of the images, over all K clusters."""
     sizes = np.bincount(assigned, minlength=clusters)
@@ -162,6 +165,7 @@ def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: in
         "images": len(assigned),
         "clusters": clusters,
         "clusters_used": int((sizes > 0).sum()),
+        "tiny_clusters": int((sizes < TINY * len(assigned) / clusters).sum()),  # empty ones included
         "largest_share": float(sizes.max() / len(assigned)),
         "smallest_share": float(sizes.min() / len(assigned)),
         "mean_confidence": float(confidence.mean()),

@@ -67,15 +67,16 @@ def _clusters_by_row(run: Run) -> np.ndarray:
 
 
 def advice(summary: dict) -> str:
-    """What to try if clusters are empty; "" if none is."""
-    empty = summary["clusters"] - summary["clusters_used"]
-    if not empty:
+    """What to try if clusters are empty or tiny; "" if none is."""
+    empty, tiny = summary["clusters"] - summary["clusters_used"], summary["tiny_clusters"]
+    if not tiny:
         return ""
+    parts = [f"{empty} empty"] * (empty > 0) + [f"{tiny - empty} nearly empty"] * (tiny > empty)
     hints = ["fewer --clusters", "more images"]
     if not summary["weights"]:
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k, with --method kmeans within minutes)")
-    few = " Training on few images often ends so." if summary["epochs"] else ""
+    why = " Training on few images often ends like this." if summary["epochs"] else ""
     return (
-        f"{empty} of {summary['clusters']} clusters are empty: the images are in fewer groups than asked for.{few} "
+        f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images are in fewer groups than asked for.{why} "
         f"Try {', '.join(hints[:-1])}, or {hints[-1]}."
     )

@@ -14,6 +14,7 @@ from flow import planned, scl, snakemake, start_scl
 from folders import digits, mixed, tiny_settings
 
 from benchmarks.cli import main
+from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice
 from benchmarks.folder_study import Request, folder_study
@@ -131,10 +132,12 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
 
 
 def test_empty_clusters_are_said_with_what_to_try():
-    found = {"clusters": 10, "clusters_used": 4, "weights": None, "epochs": 40}
-    assert advice(found).startswith("6 of 10 clusters are empty") and "--weights" in advice(found)
+    sizes = [100, 96, 1, 1, 2, 0]
+    found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6) | {"weights": None, "epochs": 40}
+    assert advice(found).startswith("Of 6 clusters, 1 empty and 3 nearly empty: ") and "--weights" in advice(found)
     assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer --clusters" in advice(found)
-    assert advice(found | {"clusters_used": 10}) == ""
+    assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 nearly empty: ")
+    assert advice(found | {"clusters_used": 6, "tiny_clusters": 0}) == ""
 
 
 def test_images_beside_sub_folders_are_clustered_without_classes(here, capsys):
