@@ -76,7 +76,5 @@ def advice(summary: dict) -> str:
     if not summary["weights"]:
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k, with --method kmeans within minutes)")
     why = " Training on few images often ends like this." if summary["epochs"] else ""
-    return (
-        f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images are in fewer groups than asked for.{why} "
-        f"Try {', '.join(hints[:-1])}, or {hints[-1]}."
-    )
+    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images are in fewer groups than asked for."
+    return f"{found}{why} Try {', '.join(hints[:-1])}, or {hints[-1]}."
