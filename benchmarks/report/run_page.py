@@ -22,7 +22,7 @@ from scl.engine.artifacts import Record, read
 from scl.engine.io import atomic
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
-ALL_BYTES, MOST_BYTES = 11_000_000, 1_500_000  # of the galleries of a study, of one
+ALL_BYTES, MOST_BYTES = 10_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
 LINKED = (
