@@ -252,7 +252,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
     kmeans: [
         "results/smoke/runs/digits/joint/simclr/seed0",
         RUN_FOLDER,
-        *("machine", _argument("--threads", "CPU threads", default=1, **_within(1, 1024))),
+        *("machine", argument("--threads", "CPU threads", default=1, **within(1, 1024))),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
     cluster: CLUSTER,
