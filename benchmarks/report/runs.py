@@ -32,7 +32,7 @@ COLUMNS = {
     "settings": TEXT,  # hash of the settings of the run and its upstream stages without the seed
     # of upstream stages (commits only) and earlier attempts, where they differ from those of the run
     "other_commits": TEXT, "other_devices": TEXT,
-    "images_sha256": TEXT, "torch": TEXT,
+    "images_sha256": TEXT, "torch": TEXT, "packages": TEXT,  # versions of PyTorch, and of Python and other packages
     "counts": TEXT,  # events that the method counted, such as skipped steps
     "finished": TEXT,
 }  # fmt: skip
@@ -108,6 +108,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
         "chain_seconds": record.seconds + sum(earlier.seconds for earlier in upstream),
         "peak_memory_mb": record.peak_memory_bytes / 1e6,
         "torch": record.versions.get("torch") or "",
+        "packages": ", ".join(f"{k} {v}" for k, v in record.versions.items() if v and k != "torch"),
         "settings": settings_of([record, *upstream]),
         "other_commits": " ".join(sorted(commits - {record.commit})),
         "other_devices": ", ".join(sorted(devices - {f"{record.device} {record.precision}"})),

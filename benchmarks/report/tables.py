@@ -71,6 +71,7 @@ def header(study, runs: pd.DataFrame) -> list[str]:
         hours = {"GPU": done.seconds[~cpu].sum() / 3600, "CPU": done.seconds[cpu].sum() / 3600}
         spent = ", ".join(f"{value:.2f} {kind}-hours" for kind, value in hours.items() if value)
         lines.append(f"Commit: {_counted(commits)}. Device: {_counted(devices)}. PyTorch: {_counted(done.torch)}.")
+        lines += [f"Packages: {_counted(done.packages)}."] if done.packages.any() else []
         lines.append(f"Total time for training and assignment: {spent}.")
     return lines
 
