@@ -17,8 +17,9 @@ from benchmarks.report.published import RECONSTRUCTED, STATISTICS
 from scl.util.text import duration
 
 DIFFERENCES = (
-    "Mean ± standard deviation (n − 1) of the differences per seed, and the 95 % t interval of the mean. Runs of one "
-    "seed that share an encoder are paired. This table describes; the tests are in claims.md."
+    "Paired, runs of one seed that share an encoder: mean ± standard deviation (n − 1) of the differences per seed, "
+    "and the 95 % t interval of the mean. Unpaired, all others: the difference of the means, and Welch's 95 % "
+    "interval. This table describes; the tests, and what these seeds can detect, are in claims.md."
 )
 SEED_SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns that are means over seeds
 TUNED = "†: hyper-parameters were chosen on this data set, so it is not part of the study's verdicts."
@@ -129,7 +130,9 @@ def _difference(pair) -> Cell:
     if pair.absence:
         return Cell("–")
     bounds = interval(-pair.high, -pair.low)
-    return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})", "" if pair.paired else "f")
+    if pair.paired:
+        return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})")
+    return Cell(f"{number(-pair.acc, signed=True)} ({bounds})", "f")
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
