@@ -1,11 +1,13 @@
 """Committed studies: results/reference/<study>/, made again from what is committed of each run (`make reference`).
 
-A committed run is a copy of its record and its metrics and, in small studies, of its history and settings; weights,
-assignments and images stay behind. runs.csv, tables, claims and figures are made from these by the code of every other
-report, so a changed default, statistic or template shows as a difference to what is committed.
+A committed run is a copy of its record and its metrics (JSON on one line in large studies) and, in small studies, of
+its history and settings; weights, assignments and images stay behind. runs.csv, tables, claims and figures are made
+from these by the code of every other report, so a changed default, statistic or template shows as a difference to what
+is committed.
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -53,20 +55,28 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
     study = load_study(source)
     collect(study, study.results)
     runs = [run for run in study.runs() if run.benchmark not in study.skipped]
-    names = (*KEPT, *KEPT_OF_FEW) if len(runs) <= FEW else KEPT
+    few = len(runs) <= FEW
     target = folder / study.results.name
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:
         copy = Path(parent) / target.name
         for run in runs:
             to = copy / run.directory.relative_to(study.results)
             to.mkdir(parents=True)
-            for name in names:
+            for name in KEPT_OF_FEW if few else ():
                 shutil.copyfile(run.directory / name, to / name)
+            for name in KEPT:
+                text = (run.directory / name).read_text(encoding="utf-8")
+                (to / name).write_text(text if few else one_line(text), encoding="utf-8")
         write_yaml_if_changed(copy / "study.yaml", resolve(source))
         remake(copy)
         shutil.rmtree(target, ignore_errors=True)
         copy.rename(target)
     return target
+
+
+def one_line(text: str) -> str:
+    """JSON without line breaks and indentation, a third shorter."""
+    return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
 
 
 def main(arguments=None) -> None:
