@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from svg import assert_plots_the_same
 from benchmarks import reference
 from benchmarks.compose import resolve
 from benchmarks.report import inference
-from benchmarks.report.landscape import write_landscape
+from benchmarks.report.landscape import MARKERS, draw_landscape, write_landscape
+from benchmarks.report.published import load_context
 from benchmarks.report.runs import Unfinished
 from benchmarks.single import run_single
 from benchmarks.study import load_study
@@ -175,3 +177,15 @@ def test_a_wrong_name_is_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         reference.main(["config/no-such.yaml"])
     assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_figure_of_published_results_has_every_value_with_its_statistic():
+    context = load_context()
+    figure = draw_landscape(context)
+    drawn = Counter(line.get_marker() for panel in figure.axes for line in panel.lines)
+    assert drawn == {MARKERS[name][1]: count for name, count in context.statistic.value_counts().items()}
+    titles = {f"{row.benchmark} ({row.protocol})" for row in context.itertuples()}
+    assert {panel.get_title() for panel in figure.axes} == titles
+    names = {label.get_text().rsplit(" [", 1)[0] for panel in figure.axes for label in panel.get_yticklabels()}
+    assert names == set(context.method)
+    assert all(source in figure._supxlabel.get_text() for source in context.source)
