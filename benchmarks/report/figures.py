@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.style
@@ -30,7 +31,7 @@ def write_figures(study, groups: pd.DataFrame, folder: Path) -> list[Path]:
     paths = []
     for name, draw in (("scores", draw_scores), ("curves", draw_curves)):
         kinds = [folder / "figures" / f"{name}.{kind}" for kind in METADATA]
-        save(kinds, lambda draw=draw: draw(study, groups))
+        save(kinds, partial(draw, study, groups))
         paths += kinds
     return paths
 
