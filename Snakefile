@@ -3,6 +3,7 @@
 #   download   archives of the data sets            -> data/archives/
 #   prepare    one benchmark                        -> data/<benchmark>/
 #   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
+#   cluster    k-means of one run's features, on the CPU, for methods without a head
 #   evaluate   scores of one run, with the labels   -> metrics.json of the run
 #   collect    all runs in one table                -> results/runs.csv
 #   report     tables, figures, claims, web page    -> results/
@@ -58,6 +59,8 @@ rule all:
         f"{RESULTS}/claims.md",
         f"{RESULTS}/report/index.html",
         WORK.metrics(),
+    message:
+        f"all results: {RESULTS}/report/index.html"
 
 
 # Fetch an archive and verify its checksum.
@@ -103,11 +106,10 @@ rule train:
     output:
         f"{RUN}/weights.pt",
         f"{RUN}/history.csv",
-        f"{RUN}/assignments.npz",
         f"{RUN}/record.json",
     log:
         f"{LOG}.log",
-    priority: WORK.priority
+    priority: WORK.train_priority
     conda:
         "environment.yaml"
     threads: WORK.threads
@@ -120,6 +122,27 @@ rule train:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
         "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
+
+
+# k-means on the features that a run has kept, while the GPU trains the next one; deletes them. The flag is all that
+# Snakemake may delete, should it be interrupted.
+rule cluster:
+    input:
+        unpack(WORK.cluster_inputs),
+    output:
+        touch(f"{RUN}/clustered"),
+    log:
+        f"{LOG}.cluster.log",
+    priority: WORK.cluster_priority
+    conda:
+        "environment.yaml"
+    threads: WORK.threads
+    params:
+        run=lambda w: str(WORK.run(w).directory),
+    message:
+        "cluster {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
+    shell:
+        "scl kmeans {params.run:q} --threads {threads} &> {log:q}"
 
 
 # Score the clusters of one run with the labels.
@@ -138,7 +161,7 @@ rule evaluate:
     message:
         "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
-        "scl evaluate {params.run:q} &> {log:q}"
+        "scl evaluate {params.run:q} 2> {log:q}"  # prints the scores
 
 
 # One row per run.

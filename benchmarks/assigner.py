@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.progress import ProgressBar
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
@@ -68,9 +69,11 @@ class Assigner:
 
     def _centers(self, directory: Path, data: Path, run) -> np.ndarray:
         """K x D: the mean features of the images that the run assigned to each cluster; NaN where there are none."""
-        if wrong := artifacts.damage(directory, self.record, ("assignments.npz",)):
-            raise set_aside(directory / "assignments.npz", wrong["assignments.npz"])
-        with np.load(directory / "assignments.npz") as file:
+        if artifacts.ASSIGNMENTS not in self.record.files:
+            raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
+        if wrong := artifacts.damage(directory, self.record, (artifacts.ASSIGNMENTS,)):
+            raise set_aside(directory / artifacts.ASSIGNMENTS, wrong[artifacts.ASSIGNMENTS])
+        with np.load(directory / artifacts.ASSIGNMENTS) as file:
             rows, assigned = file["rows"], file["assignments"]
         evaluated = images.load(data, run.protocol, "assign", size=run.image_size, facts=self.facts, device=self.device)
         if not np.array_equal(evaluated.rows, rows):
@@ -87,7 +90,8 @@ class Assigner:
         Confidence is the probability of the cluster or, for k-means, the simplified silhouette 1 - a / b: a is the
         distance to the center of the cluster, b that to the nearest other one (Hruschka et al. 2004).
         """
-        result = outputs(self.method, found, autocast=self._autocast)
+        with ProgressBar("assign", len(found), unit="images") as bar:
+            result = outputs(self.method, found, autocast=self._autocast, advance=bar.update)
         if self.centers is None:
             assigned = result.argmax(1) if assigned is None else assigned
             return assigned.astype(np.int64), result[np.arange(len(result)), assigned]

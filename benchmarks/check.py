@@ -13,19 +13,22 @@ from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
 from scl import config
+from scl.engine.progress import require_tensorboard
 from scl.util.classes import FAILURES, describe_error, find_class
 from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, shown
 
 with gc_paused():
     from scl import augment, networks
-    from scl.method import Method
+    from scl.method import Method, clustered_by_kmeans
 
 
 def check_study(study: Study) -> None:
     """Check everything that can be known before the first run."""
     check_methods(study)
     check_images(study)
+    if study.machine.tensorboard:
+        require_tensorboard()
 
 
 # --- methods -----------------------------------------------------------------------------------------------------
@@ -41,6 +44,7 @@ def check_methods(study: Study) -> None:
             run = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
             size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
             _check_options(method, run.options, f"{where}.options")
+            _check_clustering(method, config.options_of(method, run.options, f"{where}.options"), where)
             _check_epochs(method, run.training.epochs, f"{where}.training.epochs on {benchmark}")
             if run.training.epochs:
                 _try(networks.check, run.network, size, tried, f"{where}.", f" (on {benchmark}, {size} px)")
@@ -77,6 +81,15 @@ def _check_options(method: type[Method], options: dict, where: str) -> None:
             f"{where}: {method.__name__} has options that are not strings, finite numbers, lists or "
             f"mappings: {type(error).__name__}: {error}"
         ) from None
+
+
+def _check_clustering(method: type[Method], options: config.MethodOptions, where: str) -> None:
+    try:
+        by_kmeans = clustered_by_kmeans(method, options)
+    except FAILURES as error:
+        raise ValueError(f"{where}: {method.__name__}.clusters_by_kmeans: {describe_error(error)}") from None
+    if by_kmeans and not isinstance(getattr(options, "kmeans_restarts", None), int):
+        raise ValueError(f"{where}: {method.__name__}.Options has no kmeans_restarts; add it (scl/method.py)")
 
 
 def _check_epochs(method: type[Method], epochs: int, where: str) -> None:

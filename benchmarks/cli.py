@@ -5,10 +5,12 @@ Subcommands import what they need, so that those without torch start at once.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
+from benchmarks.cli_arguments import Parser, Version, argument, new_file, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.datasets.connection import plain_text
 from scl import config
@@ -61,23 +63,32 @@ def load_study(path):
 def plan(study, show_run):
     """Check a configuration and print what it would run, without running it."""
     from benchmarks.check import check_study
+    from benchmarks.overview import Overview
     from benchmarks.show import describe_settings
     from benchmarks.status import summarize_study
 
     loaded = load_study(study)
     check_study(loaded)
-    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(loaded))
+    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(Overview(loaded)))
 
 
-def status(study):
-    """Print the status of every run: done, running (with its last line), stopped, failed, or not started."""
-    from benchmarks.state import Survey
-    from benchmarks.status import describe_states, summarize_study
+def status(study, watch, as_json):
+    """Print the status of every run: done, running (epoch, loss, speed), stopped, failed (log), or not started."""
+    from benchmarks.overview import Overview
+    from benchmarks.status import describe_runs, summarize_study
 
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise ValueError("--watch: only on a terminal and without --json; `scl status` prints once")
     study = load_study(study)
-    survey = Survey(study)
-    show(summarize_study(study, survey))
-    for line in describe_states(study, survey):
+    if watch:
+        from benchmarks.watch import watch_study
+
+        return watch_study(study)
+    overview = Overview(study)
+    if as_json:
+        return print(json.dumps(overview.as_json(), indent=2))
+    show(summarize_study(overview))
+    for line in describe_runs(overview):
         print(printable(line))  # contains text of logs and failure.json
 
 
@@ -129,11 +140,20 @@ def train(run, **options):
     print(train_run(run, **options))
 
 
-def evaluate(run):
-    """Score the assignments of one trained run with the labels."""
-    from benchmarks.evaluation.evaluate import evaluate_run
+def kmeans(run, threads):
+    """Cluster the features that one trained run has kept, if its method is clustered by k-means."""
+    from scl.engine.clustering import cluster_run
 
-    print(evaluate_run(run, config.load_run(run).data))
+    print(cluster_run(run, threads=threads))
+
+
+def evaluate(run):
+    """Score the assignments of one trained run with the labels, and print the scores in percent."""
+    from benchmarks.evaluation.evaluate import evaluate_run
+    from benchmarks.overview import describe_result
+
+    evaluate_run(run, config.load_run(run).data)
+    show(describe_result(run))
 
 
 def report(study, part, partial):
@@ -162,11 +182,14 @@ def report(study, part, partial):
 def doctor(study):
     """Print versions, devices and free disk space of this machine, and what the study still needs."""
     from benchmarks.check import check_methods
+    from benchmarks.overview import Overview
     from benchmarks.status import describe_machine, missing, summarize_study
 
     study = load_study(study)
     check_methods(study)
-    show("\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(study)]))
+    show(
+        "\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(Overview(study))])
+    )
     problems = missing(study)
     show("\n".join(["missing:", *(f"  {line}" for line in problems)] if problems else ["nothing is missing"]))
 
@@ -187,53 +210,29 @@ def bench(study, out, **options):
 # --- command line --------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command in one line, like all invalid input."""
-
-    def error(self, message):
-        self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
-
-
-def _within(least, most) -> dict:
-    """Type of an argument: a number like `least`, from `least` to `most`."""
-
-    def number(text: str):
-        value = type(least)(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not within {least} .. {most}")
-        return value
-
-    return {"type": number, "metavar": "N" if isinstance(least, int) else "SECONDS"}
-
-
-def _new_file(text: str) -> Path:
-    if Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
-    return Path(text)
-
-
-def _argument(name: str, text: str, **settings) -> tuple[str, dict]:
-    """An argument with its help, which ends with the default."""
-    return name, {"help": text + (" (default: %(default)s)" if "default" in settings else ""), **settings}
-
-
 PAPER = {"default": "config/paper.yaml", "metavar": "FILE"}
-STUDY = _argument("study", "configuration of the study", nargs="?", **PAPER)
-STUDY_OPTION = _argument("--study", "configuration of the study", **PAPER)
-RUN_FOLDER = _argument("run", "folder of the run, with its run.yaml", type=Path)
-GPUS = _argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **_within(0, 16))
+STUDY = argument("study", "configuration of the study", nargs="?", **PAPER)
+STUDY_OPTION = argument("--study", "configuration of the study", **PAPER)
+RUN_FOLDER = argument("run", "folder of the run, with its run.yaml", type=Path)
+GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
-SHOW = _argument("--show", "print the settings of this run, and where each is set", dest="show_run", metavar=FORM)
+SHOW = argument("--show", "print the settings of this run, and where each is set", dest="show_run", metavar=FORM)
 BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
-RUN_THREADS = _argument("--threads", "CPU threads (default: those of the study, else all cores)", **_within(1, 1024))
+RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --show digits/joint/scl", STUDY, "output", SHOW],
-    status: ["config/smoke.yaml", STUDY],
-    download: ["cifar-10-python.tar.gz", _argument("file", "archive, as named in the catalog"), STUDY_OPTION],
-    prepare: ["cifar10", _argument("benchmark", "name in the configuration"), STUDY_OPTION],
+    status: [
+        "config/smoke.yaml --watch",
+        STUDY,
+        "output",
+        argument("--watch", "show bars until the study ends, or Ctrl-C (default: no)", action="store_true"),
+        argument("--json", "print as JSON (default: as text)", dest="as_json", action="store_true"),
+    ],
+    download: ["cifar-10-python.tar.gz", argument("file", "archive, as named in the catalog"), STUDY_OPTION],
+    prepare: ["cifar10", argument("benchmark", "name in the configuration"), STUDY_OPTION],
     run: [
         "digits/joint/scl/0 --study config/smoke.yaml",
-        _argument("run", "run of the study", metavar=f"{FORM}/SEED"),
+        argument("run", "run of the study", metavar=f"{FORM}/SEED"),
         STUDY_OPTION,
         *("machine", GPUS, RUN_THREADS),
     ],
@@ -242,12 +241,18 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         RUN_FOLDER,
         "machine",
         GPUS,
-        _argument("--threads", "CPU threads", default=1, **_within(1, 1024)),
-        _argument("--runs-per-gpu", "runs that share a GPU", default=1, **_within(1, 100)),
-        _argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
+        argument("--threads", "CPU threads", default=1, **within(1, 1024)),
+        argument("--runs-per-gpu", "runs that share a GPU", default=1, **within(1, 100)),
+        argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
+        argument("--tensorboard", "write the curves for TensorBoard too (default: no)", action="store_true"),
         "interruptions",
-        _argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **_within(0.0, 1e6)),
-        _argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **_within(1, 10_000)),
+        argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6)),
+        argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000)),
+    ],
+    kmeans: [
+        "results/smoke/runs/digits/joint/simclr/seed0",
+        RUN_FOLDER,
+        *("machine", _argument("--threads", "CPU threads", default=1, **_within(1, 1024))),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
     cluster: CLUSTER,
@@ -256,34 +261,35 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "config/smoke.yaml --partial",
         STUDY,
         "output",
-        _argument("--part", "only runs.csv, or all but it, of a finished study", choices=["collect", "report"]),
-        _argument("--partial", "write to <results>/partial even if all runs are done", action="store_true"),
+        argument("--part", "only runs.csv, or all but it, of a finished study", choices=["collect", "report"]),
+        argument("--partial", "write to <results>/partial even if all runs are done", action="store_true"),
     ],
     doctor: ["config/smoke.yaml", STUDY],
     bench: [
         "config/smoke.yaml --method scl --size 32",
         STUDY,
-        _argument("--method", "stage of the configuration", default="scl", metavar="STAGE"),
-        _argument("--size", "side of the images in pixels", default=32, **_within(8, 1024)),
-        _argument("--batch-size", "images per step", default=256, **_within(2, 100_000)),
-        _argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
-        _argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
+        argument("--method", "stage of the configuration", default="scl", metavar="STAGE"),
+        argument("--size", "side of the images in pixels", default=32, **within(8, 1024)),
+        argument("--batch-size", "images per step", default=256, **within(2, 100_000)),
+        argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
+        argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
-        _argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **_within(1, 10**6)),
-        _argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **_within(1, 10**6)),
-        _argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
-        _argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
-        _argument("--out", "JSON file for the result (default: none)", type=_new_file, metavar="FILE"),
+        argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **within(1, 10**6)),
+        argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **within(1, 10**6)),
+        argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
+        argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
+        argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,
-        _argument("--threads", "CPU threads (default: all cores)", **_within(1, 1024)),
-        _argument("--workers", "loader processes (default: the best of several numbers)", **_within(0, 1024)),
+        argument("--threads", "CPU threads (default: all cores)", **within(1, 1024)),
+        argument("--workers", "loader processes (default: the best of several numbers)", **within(0, 1024)),
     ],
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog="scl", description=__doc__.split("\n", 1)[0])
+    top = Parser(prog="scl", description=__doc__.split("\n", 1)[0])
+    top.add_argument("--version", action=Version, help="print the versions of scl and torch, then exit")
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
     for function, (example, *arguments) in SUBCOMMANDS.items():
         name, text = function.__name__, function.__doc__
@@ -291,11 +297,11 @@ def parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text.split("\n", 1)[0], description=text, epilog=epilog)
         sub.set_defaults(subcommand=function)
         group = sub.add_argument_group("input")
-        for argument in arguments:
-            if isinstance(argument, str):
-                group = sub.add_argument_group(argument)
+        for entry in arguments:
+            if isinstance(entry, str):
+                group = sub.add_argument_group(entry)
             else:
-                group.add_argument(argument[0], **argument[1])
+                group.add_argument(entry[0], **entry[1])
     return top
 
 

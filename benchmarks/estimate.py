@@ -13,7 +13,8 @@ from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
 from scl.engine import checkpoint
-from scl.engine.assign import assignments
+from scl.engine.assign import assignments, features
+from scl.engine.clustering import kmeans
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged
 from scl.engine.train import planned_identity
@@ -83,13 +84,17 @@ def _step_seconds(trainer: Trainer) -> float:
 
 def _assignment_seconds(trainer: Trainer) -> float:
     """Of one assignment of all images, by the time that a sample takes."""
-    found = trainer.images
-    count = min(len(found), max(SAMPLE, trainer.method.problem.clusters))
-    sample = Images(found.pixels[:count], found.rows[:count], count)
+    images, method = trainer.images, trainer.method
+    count = min(len(images), max(SAMPLE, method.problem.clusters))
+    sample = Images(images.pixels[:count], images.rows[:count], count)
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
-        assignments(trainer.method, sample, sample, autocast=trainer.autocast, seed=0)
-    return (time.perf_counter() - began) * len(found) / count
+        if method.clusters_by_kmeans:
+            found = features(method, sample, sample, autocast=trainer.autocast)["evaluated"]
+            kmeans(found, found, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=0)
+        else:
+            assignments(method, sample, autocast=trainer.autocast)
+    return (time.perf_counter() - began) * len(images) / count
 
 
 def _epochs_done(settings: RunSettings, directory: Path, steps: int) -> float:

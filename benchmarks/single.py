@@ -1,14 +1,15 @@
-"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, evaluate."""
+"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, cluster, score."""
 
 from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.overview import log_of
 from benchmarks.state import Survey
-from benchmarks.status import log_of
 from benchmarks.study import Run, Study, write_run
-from scl.engine import gpu_lease
+from scl.engine import features, gpu_lease
+from scl.engine.clustering import cluster_run
 from scl.engine.provenance import cores
 from scl.engine.train import train
 from scl.util.text import say
@@ -45,16 +46,27 @@ def run_single(
         for step, on_gpu in steps.items():
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
-            log_of(study, step).unlink(missing_ok=True)  # of an earlier training by Snakemake
+            log_of(step.directory).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
                 leased=leased if on_gpu or given else "",
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
+                tensorboard=machine.tensorboard,
                 report=report,
             )
+    for step in to_cluster(Survey(study), run):  # without the lease: on the CPU
+        report(f"cluster {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
+        cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
     return evaluate_run(run.directory, study.data / run.benchmark)
+
+
+def to_cluster(survey: Survey, run: Run) -> list[Run]:
+    """The runs of the chain whose features are kept for k-means, upstream first."""
+    earlier = to_cluster(survey, run.after) if run.after else []
+    kept = survey.state(run).record is not None and (run.directory / features.FOLDER).exists()
+    return [*earlier, run] if kept else earlier
 
 
 def untrained_runs(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:

@@ -16,12 +16,15 @@ from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation.evaluate import VERSION
 from scl import config
-from scl.engine.artifacts import Failure, Record, Strict, damage, read
+from scl.engine import features
+from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
 
-SMALL = ("assignments.npz", "history.csv")  # files whose checksums are always compared
+SMALL = (ASSIGNMENTS, "history.csv")  # files whose checksums are always compared
+
+CLUSTERED = "clustered"  # empty: tells Snakemake that clustering.json was written
 
 
 class Scores(Strict):
@@ -75,8 +78,9 @@ class Metrics(Strict):
 
 @dataclass(frozen=True)
 class State:
-    """status: done, trained (not evaluated), failed, stopped (has a checkpoint), missing, outdated, damaged, waiting
-    (for an upstream stage) or skipped. record and metrics are set only if they count."""
+    """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed, stopped
+    (has a checkpoint), missing, outdated, damaged, waiting (for an upstream stage) or skipped. record and metrics are
+    set only if they count."""
 
     status: str
     reason: str = ""
@@ -106,6 +110,8 @@ class Survey:
         for run, state in self.states().items():
             if state.status in ("damaged", "outdated", "waiting", "failed"):
                 files.append(run.directory / "record.json")
+            if state.status == "unclustered":
+                files.append(run.directory / CLUSTERED)
             if state.status not in ("done", "skipped"):
                 files.append(run.directory / "metrics.json")
         return [file for file in files if file.exists()]
@@ -127,8 +133,8 @@ class Survey:
             return State("skipped", self.study.skipped[run.benchmark])
         planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
-        if state.record:  # trained
-            return self._evaluated(run, state.record)
+        if state.record:
+            return state if state.status == "unclustered" else self._evaluated(run, state.record)
         try:
             failure = _failure(run.directory / "failure.json", planned)
         except Damaged as error:
@@ -137,11 +143,11 @@ class Survey:
 
     def _trained(self, run, planned) -> State:
         try:
-            record = read(run.directory / "record.json", Record)
+            record = load(run.directory)
         except Damaged as error:
             return State("damaged", f"record.json is {error}: train again")
         before = self.state(run.after) if run.after else None
-        if before and before.status not in ("done", "trained"):
+        if before and not before.record:
             if before.status == "failed":
                 return State("waiting", f"{run.after.stage}, on which it builds, failed")
             if record is not None:
@@ -162,6 +168,10 @@ class Survey:
         names = [name for name in SMALL if not self.committed or (run.directory / name).exists()]
         for name, problem in damage(run.directory, record, names).items():
             return State("damaged", f"{name} is {problem}: train again")
+        if record.kmeans and ASSIGNMENTS not in record.files:
+            if features.lost(run.directory, record.kmeans.files, hashed=False):
+                return State("damaged", f"{CLUSTERING} is not of this training, whose features are gone: train again")
+            return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
 
     def _evaluated(self, run, record: Record) -> State:
@@ -174,7 +184,7 @@ class Survey:
         facts, _ = self.prepared(run.benchmark)
         scored = Scored(
             fingerprint=record.fingerprint,
-            assignments_sha256=record.files["assignments.npz"],
+            assignments_sha256=record.files[ASSIGNMENTS],
             labels_sha256=facts.get("labels_sha256") if facts else metrics.of.labels_sha256,
             evaluator=VERSION,
         )

@@ -1,28 +1,31 @@
 """Text of `scl plan`, `scl status` and `scl doctor`: what a study plans, what is done, what is missing. Read-only."""
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from benchmarks.datasets.catalog import archives_of
-from benchmarks.state import State, Survey
+from benchmarks.overview import Overview, RunNow
 from scl.engine import gpu_lease
-from scl.engine.locks import is_locked
 from scl.util.text import duration
 
-COUNTED = {"outdated": "out of date", "damaged": "damaged", "failed": "failed", "stopped": "begun"}
+COUNTED = {
+    "running": "running",
+    "outdated": "out of date",
+    "damaged": "damaged",
+    "failed": "failed",
+    "stopped": "begun",
+}
 
 
-def summarize_study(study, survey: Survey | None = None) -> str:
+def summarize_study(overview: Overview) -> str:
     """A few lines: what is planned and done, where results go, which benchmarks are skipped and why."""
-    states = [state for state in (survey or Survey(study)).states().values() if state.status != "skipped"]
-    counts = Counter("done" if state.record else state.status for state in states)
-    others = "".join(f", {counts[status]} {words}" for status, words in COUNTED.items() if counts[status])
+    study, totals = overview.study, overview.totals
+    others = "".join(f", {count} {words}" for status, words in COUNTED.items() if (count := overview.count(status)))
     benchmarks = {name: " and ".join(study.protocols_of(name)) for name in study.benchmarks}
     benchmarks |= {name: f"not run: {reason}" for name, reason in study.skipped.items()}
     return "\n".join(
         [
-            f"{study.title or study.results}: {len(states)} runs, {counts['done']} of them trained{others}; "
+            f"{study.title or study.results}: {totals['runs']} runs, {totals['trained']} of them trained{others}; "
             f"results in {study.results}",
             f"  {len(study.methods)} methods and stages: {', '.join(study.methods)}",
             f"  seeds: {', '.join(map(str, study.seeds))}",
@@ -31,36 +34,43 @@ def summarize_study(study, survey: Survey | None = None) -> str:
     )
 
 
-def describe_states(study, survey: Survey) -> list[str]:
+def describe_runs(overview: Overview) -> list[str]:
     """One line per run, in columns."""
-    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
-    rows = [(run.benchmark, run.protocol, run.stage, f"seed {run.seed}") for run in runs]
+    rows = [(now.run.benchmark, now.run.protocol, now.run.stage, f"seed {now.run.seed}") for now in overview.runs]
     widths = [max(map(len, column)) for column in zip(*rows)][:3] + [0]
     return [
-        f"  {'  '.join(f'{cell:{width}}' for cell, width in zip(row, widths))}  "
-        f"{describe_state(study, run, survey.state(run))}"
-        for row, run in zip(rows, runs)
+        f"  {'  '.join(f'{cell:{width}}' for cell, width in zip(row, widths))}  {describe_run(now)}"
+        for row, now in zip(rows, overview.runs)
     ]
 
 
-def describe_state(study, run, state: State) -> str:
+def describe_run(now: RunNow) -> str:
     """Status of a run as planned now: done, running, failed, stopped, not started, or why its results do not count."""
-    if state.record:
-        return f"done in {duration(state.record.seconds)}"
-    if state.status == "failed":
-        return f"failed: {state.reason}"
-    log = log_of(study, run)
-    last = (log.read_text(errors="replace").strip().splitlines() if log.exists() else [])[-1:]
-    if is_locked(run.directory / ".lock"):
-        return ": ".join(["running", *last])
-    if state.status == "stopped":
-        return f"stopped: {''.join(last)}"
-    return "not started" if state.status == "missing" else state.reason
+    if now.status == "clustering":
+        return "trained, being clustered"
+    if now.status == "unclustered":
+        return now.reason
+    if now.seconds is not None:
+        return f"done in {duration(now.seconds)}"
+    if now.status == "failed":
+        return f"failed: {now.reason}" + (f"; log: {now.log}" if now.log else "")
+    if now.status in ("running", "stopped"):
+        return ": ".join(filter(None, [now.status, describe_progress(now) or _last_line(now.log)]))
+    return "not started" if now.status == "missing" else now.reason
 
 
-def log_of(study, run) -> Path:
-    """Snakemake's log of the training of a run."""
-    return study.results / "logs" / run.directory.relative_to(study.results / "runs").with_suffix(".log")
+def describe_progress(now: RunNow) -> str:
+    """Epoch, loss and speed of a run that is not finished; "" before the end of its first epoch."""
+    if now.speed is None:
+        return ""
+    rate, left = now.speed
+    speed = f", {rate:,.0f} images/s, {duration(left)} left" if now.status == "running" else ""
+    return f"epoch {now.epoch['epoch']}/{now.epoch['epochs']}, loss {now.epoch['loss']:.3f}{speed}"
+
+
+def _last_line(log: Path | None) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log else []
+    return lines[-1] if lines else ""
 
 
 def missing(study) -> list[str]:

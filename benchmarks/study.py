@@ -95,6 +95,8 @@ class Machine(Settings):
     """Seconds between checkpoints."""
     require_gpu: bool = False
     """Fail, rather than warn, where no GPU is visible."""
+    tensorboard: bool = False
+    """Write the curves of each run for TensorBoard too, into its folder; needs `pip install -e ".[tensorboard]"`."""
 
 
 @dataclass(frozen=True)

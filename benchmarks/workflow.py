@@ -1,5 +1,6 @@
 """What the Snakefile needs: the files of a study, and how its runs share this machine. No torch at import."""
 
+import logging
 import os
 import shlex
 import signal
@@ -10,14 +11,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from snakemake.io import ancient
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmarks import slurm
 from benchmarks.cli import in_one_line
 from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
+from benchmarks.overview import Overview
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
+from scl.config import options_of
 from scl.engine import gpu_lease
+from scl.util.classes import find_class
 from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
@@ -41,7 +47,10 @@ class Workflow:
             _exit(error)
         self.threads = share_machine(workflow, self.study)
         if self.survey:
-            say(summarize_study(self.study, self.survey))
+            for handler in logger.handlers:
+                if handler.name == "DefaultStreamHandler":  # not the log file
+                    handler.addFilter(Brief(workflow))
+            say(summarize_study(Overview(self.study, self.survey)))
             if any(Path(".snakemake/locks").glob("*")):
                 say(LOCKED)
 
@@ -77,10 +86,26 @@ class Workflow:
         """0 for methods without epochs, such as k-means on pixels."""
         return int(self.study.settings(self.run(wildcards)).training.epochs > 0)
 
+    def by_kmeans(self, run: Run) -> bool:
+        """Whether the run is clustered by k-means, after its training; imports its method."""
+        from scl.method import clustered_by_kmeans  # imports torch
+
+        settings = self.study.settings(run)
+        method = find_class(settings.method)
+        return clustered_by_kmeans(method, options_of(method, settings.options, f"{run.stage}.options"))
+
     def priority(self, wildcards) -> int:
         """One seed of everything before a second of anything; what all runs of a benchmark need, with the first."""
         seeds = self.study.seeds
-        return len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0)
+        return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0))
+
+    def cluster_priority(self, wildcards) -> int:
+        """After what needs a GPU."""
+        return self.priority(wildcards) - 1
+
+    def train_priority(self, wildcards) -> int:
+        """Without a GPU after k-means: else all such runs would keep their features at the same time."""
+        return self.priority(wildcards) - (0 if self.gpus(wildcards) else 2)
 
     def metrics(self) -> list[str]:
         runs = [run for run in self.study.runs() if run.benchmark not in self.study.skipped]
@@ -102,13 +127,21 @@ class Workflow:
             inputs["after"] = str(run.after.directory / "weights.pt")
         return _ancient_if(self.survey and self.survey.state(run).record, inputs)
 
+    def cluster_inputs(self, wildcards) -> dict:
+        """The record of a trained run, which names the features that it has kept."""
+        run = self.run(wildcards)
+        state = self.survey and self.survey.state(run)
+        counts = state and state.record and state.status != "unclustered"
+        return _ancient_if(counts, {"record": str(run.directory / "record.json")})
+
     def evaluate_inputs(self, wildcards) -> dict:
         run = self.run(wildcards)
         inputs = {
             "record": str(run.directory / "record.json"),
-            "assignments": str(run.directory / "assignments.npz"),
             "benchmark": str(self.study.data / run.benchmark / "benchmark.json"),
         }
+        if self.by_kmeans(run):
+            inputs["clustered"] = str(run.directory / "clustered")
         return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
     def collect_inputs(self, wildcards) -> list[str]:
@@ -121,13 +154,32 @@ class Workflow:
         run uses this machine) and $plan (the file of the study). As params, these would make runs out of date."""
         machine = self.study.machine
         flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
-        flags += " --require-gpu" if machine.require_gpu else ""
+        flags += " --require-gpu" * machine.require_gpu + " --tensorboard" * machine.tensorboard
         python, plan = (
             shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
             for path in (sys.executable, self.study.results / "study.yaml")
         )
         scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
         return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
+
+
+class Brief(logging.Filter):
+    """Hides what says nothing new: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
+
+    Starts, failures with their logs, and counts stay.
+    """
+
+    LISTED = 50  # jobs that a dry run lists
+
+    def __init__(self, workflow):
+        super().__init__()
+        self.workflow = workflow
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO and self.workflow.dryrun and not self.workflow.output_settings.printshellcmds:
+            return len(self.workflow.dag) <= self.LISTED
+        return event not in (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED) and record.msg != "Select jobs to execute..."
 
 
 def _exit(error: Exception) -> NoReturn:
@@ -179,7 +231,8 @@ def share_machine(workflow, study: Study) -> int:
 
     Snakemake does not limit a resource by default. For a local run without `--resources gpu=N` the limit is the number
     of visible GPUs, or the number of CPU runs that the cores can hold. On a cluster the scheduler sets the limit (login
-    nodes have no GPU), and a run has as many threads as its job requests CPUs.
+    nodes have no GPU), and a run has as many threads as its job requests CPUs. Where runs use GPUs, cores are left for
+    k-means beside them.
     """
     if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is inside one
         threads = study.machine.threads or CLUSTER_THREADS
@@ -194,7 +247,8 @@ def share_machine(workflow, study: Study) -> int:
         slots = limits["gpu"].value or 1
     if not gpus and study.machine.threads:
         return min(cores, study.machine.threads)
-    return max(1, cores // slots)
+    on_gpus = gpus and not ("gpu" in limits and limits["gpu"].value == 0)
+    return max(1, cores // (slots + bool(on_gpus)))  # a share for k-means, so that no GPU waits for it
 
 
 def _allotted_cpus() -> int | None:

@@ -127,7 +127,10 @@ class Method(nn.Module):
 
     @property
     def clusters_by_kmeans(self) -> bool:
-        """Whether `assign` returns features, for k-means fitted on the training images (option `kmeans_restarts`)."""
+        """Whether `assign` returns features, for k-means fitted on the training images (option `kmeans_restarts`).
+
+        May depend on `self.options` alone: `clustered_by_kmeans` asks before a method is built.
+        """
         return False
 
     def arrays(self, images: Images) -> dict[str, np.ndarray]:
@@ -153,6 +156,13 @@ class Method(nn.Module):
 
     def set_extra_state(self, state: dict) -> None:
         self.counts = dict(state["counts"])
+
+
+def clustered_by_kmeans(method_class: type[Method], options: Any) -> bool:
+    """`clusters_by_kmeans` of a planned run of this class, without building its networks."""
+    planned = method_class.__new__(method_class)
+    planned.__dict__["options"] = options
+    return bool(planned.clusters_by_kmeans)
 
 
 def augmented(

@@ -117,6 +117,7 @@ TYPES = {  # dotted path: values that are refused there
     "machine.runs_per_gpu": (None, *INTEGER),
     "machine.checkpoint_seconds": (None, *NUMBER),
     "machine.require_gpu": (None, *FLAG),
+    "machine.tensorboard": (None, *FLAG),
     "downloads.archives": TEXT,
     "downloads.timeout": (None, *NUMBER),
     "downloads.mirrors": (None, *MAPPING),

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.datasets.prepare import prepare
 from benchmarks.study import load_study, write_plan
+from scl.engine.clustering import cluster_run
 from scl.engine.train import train
 
 TINY_VIEW = [{"affine": {"degrees": 5, "translate": 0.05}}, {"noise": {"std": 0.05}}]
@@ -139,12 +140,13 @@ def tiny_study(digits, tmp_path):
 
 @pytest.fixture
 def train_all():
-    """Train every run of a study in this process, on the CPU; returns the runs."""
+    """Train and cluster every run of a study in this process, on the CPU; returns the runs."""
 
     def go(study, **options):
         runs = study.runs()
         for run in runs:
             train(run.directory, gpus=0, threads=1, report=lambda *_: None, **options)
+            cluster_run(run.directory, report=lambda *_: None)
         return runs
 
     return go

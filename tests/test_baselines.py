@@ -18,8 +18,9 @@ from baselines.simclr import SimCLR
 from scl import augment
 from scl import images as stored
 from scl.config import Network
-from scl.engine import assign
-from scl.engine.assign import assignments, kmeans
+from scl.engine import clustering
+from scl.engine.assign import features
+from scl.engine.clustering import kmeans
 from scl.engine.io import sha256
 from scl.method import Problem
 from scl.scl import SCL
@@ -325,7 +326,7 @@ def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypa
     """As many starts on the way as at the end."""
     asked = []
     monkeypatch.setattr(
-        assign,
+        clustering,
         "kmeans",
         lambda *arrays, restarts, seed: asked.append(restarts) or kmeans(*arrays, restarts=restarts, seed=seed),
     )
@@ -372,13 +373,13 @@ def test_kmeans_is_fitted_on_the_images_to_cluster_alone():
     pixels = build(Pixels, kmeans_restarts=3)
     represent = stored.Images(torch.tensor(fit.astype(np.uint8)), np.arange(18), 12)
     evaluated = stored.Images(torch.tensor(other.astype(np.uint8)), np.arange(9), 9)
-    found, confidence = assignments(pixels, represent, evaluated, autocast=torch.no_grad, seed=5)
+    kept = features(pixels, represent, evaluated, autocast=torch.no_grad)
     flat = [
         torch.tensor(a).permute(0, 3, 1, 2).reshape(len(a), -1).numpy().astype(np.float32) / 255
         for a in (fit[:12], other)
     ]
-    np.testing.assert_array_equal(found, kmeans(*flat, 3, restarts=3, seed=5))
-    assert confidence.size == 0
+    np.testing.assert_array_equal(kept["fitted"], flat[0])
+    np.testing.assert_array_equal(kept["evaluated"], flat[1])
 
 
 @pytest.mark.parametrize("layer,dimensions", [("projection", 16), ("encoder", 32)])

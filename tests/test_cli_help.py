@@ -1,11 +1,19 @@
 """`scl --help`: every option is described, and the example of every subcommand is a valid command line."""
 
 import argparse
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import cli
 from benchmarks.cli import SUBCOMMANDS, parser
 from benchmarks.study import Benchmark, Differences, Machine, MethodBlock, Study
+from scl.engine.io import RunFailed
 
 
 def actions_of(name):
@@ -30,3 +38,54 @@ def test_the_example_of_every_subcommand_is_valid(function):
 @pytest.mark.parametrize("model", [Benchmark, Differences, MethodBlock, Machine, Study])
 def test_every_key_of_a_study_is_described(model):
     assert not [name for name, field in model.model_fields.items() if not field.description]
+
+
+def test_every_option_of_every_parser_has_a_help_text():
+    waiting, seen = [parser()], 0
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+            else:
+                assert action.help and action.help != argparse.SUPPRESS, action.dest
+                seen += 1
+    assert seen > 50
+
+
+def test_version_names_commit_and_torch_without_importing_torch():
+    code = "import sys; from benchmarks.cli import main\ntry: main(['--version'])\n"
+    code += "finally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"scl [\d.]+(, commit [0-9a-f]{12}( \(with changes\))?)?, torch [\d.]+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize("light", ["rich", "torch", "pandas", "snakemake"])
+def test_the_start_of_the_command_imports_nothing_large(light):
+    code = f"import sys, benchmarks.cli; benchmarks.cli.parser(); sys.exit('{light}' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+STATUSES = {0: None, 1: RunFailed("it diverged"), 2: ValueError("bad"), 130: KeyboardInterrupt(), 143: SystemExit(143)}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_exit_status_of_the_command_is_the_documented_one(status, monkeypatch, capsys):
+    def subcommand():
+        if STATUSES[status]:
+            raise STATUSES[status]
+
+    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda _: Namespace(subcommand=subcommand)))
+    if status == 143:  # by training, with its state saved
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([])
+        assert stopped.value.code == 143
+    else:
+        assert cli.main([]) == status
+    assert len(capsys.readouterr().err.splitlines()) == (status in (1, 2, 130))
+
+
+def test_every_exit_status_is_documented():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "running.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|", page.partition("### Exit status")[2], re.M)
+    assert {int(number) for row in rows for number in row.split(",")} == {*STATUSES, 129, 141}

@@ -68,7 +68,7 @@ def without_key(key):
 
 def states():
     """(file, name of the damage, function on its bytes or None to delete it)"""
-    for file in ("record.json", "metrics.json", "failure.json", "benchmark.json"):
+    for file in ("record.json", "clustering.json", "metrics.json", "failure.json", "benchmark.json"):
         yield from ((file, name, lambda _, content=content: content) for name, content in JSON.items())
     for file in (
         "record.json",
@@ -82,6 +82,10 @@ def states():
         "labels.npy",
     ):
         yield from ((file, name, spoil) for name, spoil in {"cut": cut, "flipped": flip, "missing": None}.items())
+    yield "clustering.json", "cut", cut
+    yield "clustering.json", "missing", None
+    yield "clustering.json", "of another run", with_key("fingerprint", "0" * 64)
+    yield "clustering.json", "of other features", with_key("features", {"2.npz": "0" * 64})
     for key in Record.model_fields:
         yield "record.json", f"without {key}", without_key(key)
         for name, value in WRONG.items():
@@ -140,7 +144,7 @@ def finish(study):
                 [run.after.directory] if run.after and not (run.after.directory / "weights.pt").exists() else []
             ):
                 assert main(["train", str(directory), "--gpus", "0"]) == 0
-            for verb in (["train", "--gpus", "0"], ["evaluate"]):
+            for verb in (["train", "--gpus", "0"], ["kmeans"], ["evaluate"]):
                 if main([verb[0], str(run.directory), *verb[1:]]):
                     raise Damaged(f"{verb[0]} {run.stage}")
         except Damaged as error:

@@ -12,7 +12,7 @@ import yaml
 from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, without_figures, write
 
 from benchmarks.cli import in_one_line, main
-from benchmarks.datasets.progress import progress
+from benchmarks.progress import ProgressBar
 from benchmarks.report.formats import code, escape_html, escape_latex, escape_markdown
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import COLUMNS, TEXT, collect
@@ -330,7 +330,7 @@ def test_errors_show_no_terminal_sequence(tmp_path, capsys):
 def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
-        bar = progress("a\x1b[31m\nb", 3, unit="x")
+        bar = ProgressBar("a\x1b[31m\nb", 3, unit="x")
         bar.update(3)
         bar.close()
     say("c\x1b[31m\nd")

@@ -19,7 +19,7 @@ import pytest
 from archive_server import ArchiveServer
 from conftest import TINY_METHODS
 from fake_archives import build
-from flow import run_of, start
+from flow import TINY, outcome, run_of, start
 from long_study import (
     EPOCHS,
     STUDY,
@@ -41,6 +41,11 @@ CIFAR10 = "cifar-10-python.tar.gz"
 
 def trainer_pids(folder):
     """Processes that train a run of this study."""
+    return pids_of(folder, "train")
+
+
+def pids_of(folder, step):
+    """Processes of `scl <step>` in this study."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -48,7 +53,7 @@ def trainer_pids(folder):
             name = (path / "comm").read_text().strip()  # of a forked one
         except OSError:
             continue
-        if (name == "scl train" or command[1:4] == [b"-m", b"benchmarks.cli", b"train"]) and cwd == str(folder):
+        if (name == f"scl {step}" or command[1:4] == [b"-m", b"benchmarks.cli", step.encode()]) and cwd == str(folder):
             found.append(int(path.name))
     return found
 
@@ -181,6 +186,55 @@ def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(re
     assert (status == 0) == bool(retries), output
     assert retries or no_target_is_there(tmp_path)
     assert_the_same_command_finishes(tmp_path, undisturbed)
+
+
+SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 500}}
+CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 8, "curve_points": 8}}}}
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    """The results of a study of one run that is clustered for seconds, undisturbed."""
+    folder = tmp_path_factory.mktemp("clustered")
+    status, output = snakemake(folder, CLUSTERED)
+    assert status == 0, output
+    return outcome(run_of(folder))
+
+
+@pytest.mark.parametrize(
+    "number,target",
+    [
+        (signal.SIGKILL, "job"),
+        (signal.SIGTERM, "job"),
+        (signal.SIGINT, "group"),
+        (signal.SIGTERM, "group"),
+        (signal.SIGINT, "snakemake"),
+        (signal.SIGKILL, "snakemake"),
+    ],
+)
+def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
+    process = start(tmp_path, CLUSTERED, "--retries", "0")
+    log = run_log(tmp_path)
+    while not (log.exists() and "k-means 1/8" in log.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    pids = pids_of(tmp_path, "kmeans")
+    for pid in {"job": pids, "snakemake": [process.pid]}.get(target, []):
+        os.kill(pid, number)
+    if target == "group":
+        os.killpg(process.pid, number)
+    assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
+    if target == "snakemake" and number == signal.SIGKILL:
+        unlock(tmp_path, CLUSTERED)
+    status, output = snakemake(tmp_path, CLUSTERED)
+    assert status == 0 and "train simclr" not in output, output
+    run = run_of(tmp_path)
+    assert outcome(run) == clustered and not (run / "features").exists()
+    assert len(json.loads((run / "record.json").read_text())["attempts"]) == 1
+
+
+def run_log(folder):
+    return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.cluster.log"
 
 
 def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):

@@ -58,9 +58,9 @@ def study_in(folder, digits, *stages, **changes):
     return [run.directory for run in study.runs()]
 
 
-def train_in_a_child(runs, log, kill_at=None, delay=0.0, seconds=0):
-    """Train the runs one after another as the command does; SIGKILL `delay` seconds after the `kill_at`-th rename
-    of a finished file (a checkpoint is two renames: the former one to .prev, the new one to its name)."""
+def train_in_a_child(runs, log, kill_at=None, delay=0.0, seconds=0, number=signal.SIGKILL):
+    """Train and cluster the runs one after another as the commands do; a signal (`number`) comes `delay` seconds after
+    the `kill_at`-th rename of a finished file (a checkpoint is two: the former to .prev, the new one to its name)."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     renames, replace = [], os.replace
@@ -69,12 +69,12 @@ def train_in_a_child(runs, log, kill_at=None, delay=0.0, seconds=0):
         replace(*names)
         renames.append(names)
         if len(renames) == kill_at:
-            die = (os.getpid(), signal.SIGKILL)
+            die = (os.getpid(), number)
             threading.Timer(delay, os.kill, die).start() if delay else os.kill(*die)
 
     os.replace = counted
     options = ["--gpus", "0", "--checkpoint-seconds", str(seconds)]
-    sys.exit(max([cli.main(["train", str(run), *options]) for run in runs]))
+    sys.exit(max([cli.main(["train", str(run), *options]) or cli.main(["kmeans", str(run)]) for run in runs]))
 
 
 def start(*arguments, **options):
@@ -105,7 +105,7 @@ def assert_equal(run, reference):
     assert [k for k in weights if not torch.equal(weights[k], expected_weights[k])] == []
     assert [k for k in arrays if not np.array_equal(arrays[k], expected_arrays[k])] == []
     assert history == expected_history and counts == expected_counts
-    leftovers = [f.name for f in run.iterdir() if ".tmp" in f.name or "failure" in f.name]
+    leftovers = [f.name for f in run.iterdir() if ".tmp" in f.name or f.name in ("failure.json", "features")]
     assert leftovers == []
 
 
@@ -131,15 +131,40 @@ def test_killed_ten_times_at_random_moments_a_study_ends_bit_equal(digits, tmp_p
         assert_equal(run, undisturbed[stage])
 
 
-@pytest.mark.parametrize("written", range(4))
-def test_killed_among_the_last_files(written, digits, tmp_path, undisturbed):
-    """Between the last checkpoint, assignments, weights, history and record: the record is never there alone."""
-    [run] = study_in(tmp_path, digits, "simclr")
-    assert status_of(start([run], tmp_path / "log", 1 + written, seconds=300)) == -signal.SIGKILL
-    in_order = ["assignments.npz", "weights.pt", "history.csv", "record.json"]
+@pytest.mark.parametrize("stage,before", [("simclr", 5), ("pica", 1)])
+@pytest.mark.parametrize("written", range(7))
+def test_killed_among_the_last_files(written, stage, before, digits, tmp_path, undisturbed):
+    """Between the last files of training and, for k-means, of clustering: the record is never there alone.
+
+    before: renames up to the last checkpoint; features are kept at three epochs, with a fourth file.
+    """
+    [run] = study_in(tmp_path, digits, stage)
+    last = ["weights.pt", "history.csv", "sample.npz", "record.json"]
+    in_order = [*last, "assignments.npz", "clustering.json"] if stage == "simclr" else ["assignments.npz", *last]
+    if written > len(in_order):
+        pytest.skip("it has fewer files")
+    assert status_of(start([run], tmp_path / "log", before + written, seconds=300)) == -signal.SIGKILL
     assert [name for name in in_order if (run / name).exists()] == in_order[:written]
     assert status_of(start([run], tmp_path / "log")) == 0
-    assert_equal(run, undisturbed["simclr"])
+    assert len(json.loads((run / "record.json").read_text())["attempts"]) <= 2  # not trained again
+    assert_equal(run, undisturbed[stage])
+
+
+def test_killed_anywhere_in_training_and_clustering_the_same_commands_end_bit_equal(digits, tmp_path, undisturbed):
+    """Ten chains of SimCLR, k-means and evaluation, each hit by one signal, some of them between two files."""
+    chance, log, scores = random.Random(15), tmp_path / "log", []
+    cli.main(["evaluate", str(undisturbed["simclr"])])
+    moments = [*chance.sample(range(1, 30), 6), *chance.sample(range(30, 36), 4)]  # 30 to 35: among the last files
+    for trial, moment in enumerate(moments):
+        [run] = study_in(tmp_path / str(trial), digits, "simclr")
+        number = chance.choice([signal.SIGKILL, signal.SIGTERM])
+        status = status_of(start([run], log, moment, chance.choice([0.0, chance.uniform(0, 0.02)]), number=number))
+        assert status in (-signal.SIGKILL, -signal.SIGTERM, 143, 0), log.read_text()
+        assert status_of(start([run], log)) == 0, log.read_text()
+        assert_equal(run, undisturbed["simclr"])
+        assert cli.main(["evaluate", str(run)]) == 0
+        scores.append(json.loads((run / "metrics.json").read_text())["scores"])
+    assert scores == [json.loads((undisturbed["simclr"] / "metrics.json").read_text())["scores"]] * 10
 
 
 def test_sigterm_saves_and_the_same_command_resumes(digits, tmp_path, undisturbed):

@@ -11,8 +11,8 @@ from conftest import TINY_METHODS
 
 from benchmarks import cli
 from benchmarks.datasets.catalog import Downloads
-from benchmarks.state import Survey
-from benchmarks.status import describe_state, missing, summarize_study
+from benchmarks.overview import Overview
+from benchmarks.status import describe_run, missing, summarize_study
 from scl.config import complete, digest
 from scl.engine import gpu_lease
 from scl.engine.locks import locked
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def state(study, stage="scl", seed=0):
     run = study.run("tiny-digits", "joint", stage, seed)
-    return describe_state(study, run, Survey(study).state(run))
+    return next(describe_run(now) for now in Overview(study).runs if now.run == run)
 
 
 def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_all):
@@ -39,10 +39,10 @@ def test_a_run_is_not_started_running_stopped_failed_or_done(tiny_study, train_a
     failure = {"error": "the loss is nan", "kind": "NonFinite", "permanent": True, "epoch": 2}
     config = digest(complete(study.settings(run)))
     (run.directory / "failure.json").write_text(json.dumps(failure | {"config_sha256": config}))
-    assert state(study) == "failed: the loss is nan (epoch 2)"
+    assert state(study) == f"failed: the loss is nan (epoch 2); log: {log}"
     (run.directory / "checkpoint.pt").unlink()
     train_all(study)
-    assert state(study).startswith("done in") and "1 runs, 1 of them trained" in summarize_study(study)
+    assert state(study).startswith("done in") and "1 runs, 1 of them trained" in summarize_study(Overview(study))
 
 
 def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all):
@@ -52,7 +52,7 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
     study = tiny_study("random", "scl", methods=changed, plan=False)
     assert state(study, "random").startswith("done in")
     assert state(study) == "made with other settings (options.temperature): train again"
-    assert "2 runs, 1 of them trained, 1 out of date" in summarize_study(study)
+    assert "2 runs, 1 of them trained, 1 out of date" in summarize_study(Overview(study))
     assert study.runs()[1].directory.joinpath("run.yaml").read_bytes() == before
 
 

@@ -187,6 +187,32 @@ def test_without_imagenet_it_is_said_first_and_written_in_the_cells(broken):
     assert set(cells.values()) == {"not run: no ImageNet source"}
 
 
+# k-means apart from training.
+
+
+def test_kmeans_is_a_job_without_a_gpu_and_its_features_are_gone_at_the_end(tmp_path):
+    study = TINY | {"methods": {stage: short(stage) for stage in ("random", "kmeans", "simclr", "scan")}}
+    told = snakemake(tmp_path, study, "--dry-run", "--printshellcmds").stdout
+    assert set(re.findall(r"^Job \d+: cluster (\w+) on tiny", told, re.MULTILINE)) == {"kmeans", "simclr"}
+    assert not re.search("scl kmeans .*--gpus", told) and re.search("scl train .*simclr.* --gpus 1", told)
+    rule = re.search(r"^rule cluster:\n(.*?)^\S", (ROOT / "Snakefile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    assert "shell:" in rule and "resources:" not in rule
+    done = snakemake(tmp_path, study)
+    assert done.returncode == 0, done.stderr
+    runs = tmp_path / "results" / "runs"
+    assert len(list(runs.rglob("metrics.json"))) == 4 and not list(runs.rglob("features"))
+    assert len(list(runs.rglob("clustering.json"))) == len(list(runs.rglob("clustered"))) == 2
+
+
+def test_a_stage_does_not_wait_for_the_clusters_of_the_one_before(tmp_path):
+    study = TINY | {"methods": {stage: short(stage) for stage in ("simclr", "scan")}}
+    graph = snakemake(tmp_path, study, "--dag").stdout
+    numbers = dict(re.findall(r'(\d+)\[label = "(\w+)', graph))
+    edges = {(numbers[a], numbers[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)}
+    assert {("train", "train"), ("train", "cluster"), ("cluster", "evaluate")} <= edges
+    assert ("cluster", "train") not in edges
+
+
 # What runs again, and what does not.
 
 
@@ -241,8 +267,20 @@ def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
     two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
     study = TINY | {"benchmarks": two, "seeds": [3, 1, 2], "methods": {"random": TINY_METHODS["random"]}}
     done = snakemake(tmp_path, study, "--cores", "1")
-    seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", done.stdout + done.stderr, re.MULTILINE)
+    told = done.stdout + done.stderr
+    seeds = re.findall(r"^Job \d+: (?:train|evaluate) .*, seed (\d)$", told, re.MULTILINE)
     assert done.returncode == 0 and seeds == ["3"] * 4 + ["1"] * 4 + ["2"] * 4
+    line = r"^(?:tiny|other) joint random seed \d: .* s, ACC \d+\.\d, NMI .* \(log: results/logs/.*seed\d\.log\)$"
+    assert len(re.findall(line, told, re.MULTILINE)) == 6 and "steps (100%) done" in told
+    assert not re.search("Reason:|Finished jobid|Select jobs|^Execute", told, re.MULTILINE)
+
+
+def test_a_long_dry_run_counts_its_jobs_and_lists_them_on_request(tmp_path):
+    study = TINY | {"methods": {"random": TINY_METHODS["random"]}, "seeds": 40}
+    done = snakemake(tmp_path, study, "--dry-run")
+    assert planned(done)["train"] == 40 and len((done.stdout + done.stderr).splitlines()) < 60
+    listed = snakemake(tmp_path, study, "--dry-run", "--printshellcmds")
+    assert (listed.stdout + listed.stderr).count("train random on tiny") == 40
 
 
 @pytest.mark.xdist_group("finished")

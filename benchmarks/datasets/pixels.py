@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.datasets.progress import progress
+from benchmarks.progress import ProgressBar
 from scl.engine.provenance import cores
 
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
@@ -52,7 +52,7 @@ def write_images(
         open(path, "r+b") as file,
         warnings.catch_warnings(action="ignore"),  # broken EXIF, palette transparency; bombs are judged in from_bytes
         ThreadPoolExecutor(workers) as pool,
-        progress(label, count, unit="images") as bar,
+        ProgressBar(label, count, unit="images") as bar,
     ):
         if hasattr(os, "posix_fallocate"):  # a disk that is too small fails now
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

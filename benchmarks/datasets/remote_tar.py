@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.dataset import refuse_duplicates
 from benchmarks.datasets.download import lock_of, part_of, settle
-from benchmarks.datasets.progress import progress
 from benchmarks.datasets.slices import tar_members
 from benchmarks.datasets.transfer import read_range, transfer
+from benchmarks.progress import ProgressBar
 from scl.engine.io import write_json
 from scl.engine.locks import locked
 from scl.util.text import say
@@ -58,10 +58,10 @@ def _cached(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | N
 def _read_index(remote: "_Remote") -> dict[str, tuple[int, int]]:
     url, found = plain(remote.url), []
     try:
-        with progress("index", remote.total, unit="B") as bar:
+        with ProgressBar("index", remote.total, unit="B") as bar:
             for name, offset, size in tar_members(io.BufferedReader(remote, READ)):
                 found.append((name, (offset, size)))
-                bar.update(offset + size - bar.n)
+                bar.update(offset + size - bar.done)
     except tarfile.TarError as error:
         raise ValueError(
             f"{url}: these {remote.total:,} bytes are not an uncompressed tar ({error}); if they are a login page, "

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
-from benchmarks.datasets.progress import progress
+from benchmarks.progress import ProgressBar
 from scl.util.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte
@@ -101,7 +101,7 @@ def _stream(url, part, size, pace, start, header) -> None:
             have, expected = 0, _whole_length(response, size)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(f"{plain(url)}\n{tag}\n", encoding="utf-8")
-        with progress(f"{part.stem} from {host(url)}", expected, unit="B", start=have) as bar:
+        with ProgressBar(f"{part.stem} from {host(url)}", expected, unit="B", start=have) as bar:
             _receive(response, part, have, expected, bar, pace)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
-from scl.engine.artifacts import damage, read_record
+from scl.engine.artifacts import ASSIGNMENTS, damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
 
@@ -33,9 +33,11 @@ def evaluate_run(directory, data_folder) -> Path:
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
-    for name, problem in damage(directory, record, ("assignments.npz",)).items():
+    if ASSIGNMENTS not in record.files:
+        raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
+    for name, problem in damage(directory, record, (ASSIGNMENTS,)).items():
         raise set_aside(directory / name, problem)
-    arrays = read_assignments(directory / "assignments.npz")
+    arrays = read_assignments(directory / ASSIGNMENTS)
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
@@ -43,7 +45,7 @@ def evaluate_run(directory, data_folder) -> Path:
         "clusters": benchmark["clusters"],
         "of": {
             "fingerprint": record.fingerprint,
-            "assignments_sha256": record.files["assignments.npz"],
+            "assignments_sha256": record.files[ASSIGNMENTS],
             "labels_sha256": benchmark.get("labels_sha256"),
             "evaluator": VERSION,
         },

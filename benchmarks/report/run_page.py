@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.overview import log_of
+from benchmarks.progress import ProgressBar
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
 from benchmarks.report.run_data import RunData, read_run_data
 from benchmarks.state import Metrics
-from benchmarks.status import log_of
 from scl.engine.artifacts import Record, read
 from scl.engine.io import atomic
 
@@ -22,7 +23,15 @@ ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies on
 ALL_BYTES, MOST_BYTES = 18_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
-LINKED = ("run.yaml", "record.json", "metrics.json", "history.csv", "assignments.npz", "failure.json")
+LINKED = (
+    "run.yaml",
+    "record.json",
+    "clustering.json",
+    "metrics.json",
+    "history.csv",
+    "assignments.npz",
+    "failure.json",
+)
 
 
 class RunPage(NamedTuple):
@@ -42,14 +51,17 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
     done = runs[runs.status == "done"]
     chosen = done if len(done) <= ALL_GALLERIES else done.drop_duplicates(KEYS)
     budget = min(MOST_BYTES, ALL_BYTES // max(1, len(chosen)))
-    for row in rows_of(runs[runs.status.isin(["done", "failed"])]):
-        run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
-        name = f"{row.benchmark}-{row.protocol}-{row.stage}-seed{row.seed}.html"
-        context, data = _context(study, run, row, pages, budget if row.Index in chosen.index else None)
-        with atomic(pages / name) as temporary:
-            temporary.write_text(template.render(context), encoding="utf-8")
-        kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
-        written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(name, pages / name, kept)
+    rows = list(rows_of(runs[runs.status.isin(["done", "failed"])]))
+    with ProgressBar("report", len(rows), unit="pages") as bar:
+        for row in rows:
+            run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
+            name = f"{row.benchmark}-{row.protocol}-{row.stage}-seed{row.seed}.html"
+            context, data = _context(study, run, row, pages, budget if row.Index in chosen.index else None)
+            with atomic(pages / name) as temporary:
+                temporary.write_text(template.render(context), encoding="utf-8")
+            kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
+            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(name, pages / name, kept)
+            bar.update()
     for stale in set(pages.glob("*.html")) - {page.path for page in written.values()}:
         stale.unlink()
     return written
@@ -57,7 +69,7 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
 
 def _context(study, run, row, folder: Path, budget: int | None) -> tuple[dict, RunData | None]:
     """What run.html prints. budget: bytes for the gallery, None for a page without one."""
-    files = [run.directory / name for name in LINKED] + [log_of(study, run)]
+    files = [run.directory / name for name in LINKED] + [log_of(run.directory)]
     settings = run.directory / "run.yaml"
     context: dict[str, Any] = {
         "run": run, "row": row, "after": run.after, "charts": {}, "record": None, "data": None,

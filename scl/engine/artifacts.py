@@ -12,7 +12,9 @@ from scl.config import in_one_line
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
-WRITTEN = ("assignments.npz", "weights.pt", "history.csv")  # by training; their checksums are in the record
+ASSIGNMENTS, CLUSTERING = "assignments.npz", "clustering.json"
+WRITTEN = (ASSIGNMENTS, "weights.pt", "history.csv")  # of a finished run; their checksums are in the record
+SAMPLE = "sample.npz"  # optional: records of earlier versions lack it, and nothing but the page needs it
 CHECKSUM_DIFFERS = "damaged (its checksum is not the recorded one)"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -49,8 +51,18 @@ class Identity(Strict):
     weights: str | None
 
 
+class KMeans(Strict):
+    """What `scl kmeans` clusters: files are {name in features/: SHA-256}."""
+
+    clusters: int
+    restarts: int
+    seed: int
+    files: dict[str, str]
+
+
 class Record(Strict):
-    """record.json: what a run was made from, on what machine, and its cost (seconds, bytes)."""
+    """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
+    assignments are made by `scl kmeans`, from features that training keeps."""
 
     benchmark: str
     protocol: str
@@ -70,6 +82,7 @@ class Record(Strict):
     identity: Identity
     fingerprint: str
     files: dict[str, str]
+    kmeans: KMeans | None = None
     counts: dict[str, int]
     attempts: list[Attempt]
     finished: str
@@ -78,9 +91,20 @@ class Record(Strict):
     def _is_consistent(self) -> "Record":
         if fingerprint(self.identity.model_dump()) != self.fingerprint:
             raise ValueError("fingerprint: does not match the identity")
-        if self.files.keys() != set(WRITTEN):
-            raise ValueError(f"files: must hold the checksums of {', '.join(WRITTEN)}")
+        needed = set(WRITTEN[1:] if self.kmeans else WRITTEN)
+        if self.files.keys() - {SAMPLE} != needed:
+            raise ValueError(f"files: must hold the checksums of {', '.join(sorted(needed))}")
         return self
+
+
+class Clustering(Strict):
+    """clustering.json: what `scl kmeans` made from which features of which run, and its cost (seconds)."""
+
+    fingerprint: str
+    features: dict[str, str]
+    files: dict[str, str]
+    seconds: float
+    threads: int
 
 
 class Failure(Strict):
@@ -109,10 +133,43 @@ def read(path: Path, model: type[Model]) -> Model | None:
         raise Damaged("damaged (not JSON)") from None
 
 
+def load(directory: Path) -> Record | None:
+    """The record of a trained run, None if there is none. If `scl kmeans` has clustered its features, `files` holds
+    assignments.npz. Raises Damaged, without the path, if record.json is not valid."""
+    record = read(directory / "record.json", Record)
+    if record and record.kmeans:
+        made = clustering(directory, record.fingerprint)
+        if made and made.features == record.kmeans.files:
+            record.files |= made.files
+    return record
+
+
+def clustering(directory: Path, fingerprint: str) -> Clustering | None:
+    """clustering.json if it is of this run, else None."""
+    try:
+        made = read(directory / CLUSTERING, Clustering)
+    except Damaged:
+        return None
+    return made if made and made.fingerprint == fingerprint and made.files.keys() == {ASSIGNMENTS} else None
+
+
+def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
+    """Whether the run has undamaged assignments from these features, among others; they are needed no more."""
+    made = clustering(directory, fingerprint)
+    if made is None or not files.items() <= made.features.items():
+        return False
+    try:
+        return all(sha256(directory / name) == checksum for name, checksum in made.files.items())
+    except OSError:
+        return False
+
+
 def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> dict[str, str]:
-    """Check files of a finished run against its record: {name: problem} of those that differ."""
+    """Check files of a trained run against its record: {name: problem} of those that differ."""
     wrong = {}
     for name in names:
+        if name not in record.files:  # not clustered yet
+            continue
         try:
             if sha256(directory / name) != record.files[name]:
                 wrong[name] = CHECKSUM_DIFFERS
@@ -124,10 +181,10 @@ def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> d
 
 
 def read_record(directory: Path) -> Record:
-    """The record of a finished run. Raises Damaged if it is missing or, with the file set aside, damaged."""
+    """The record of a trained run. Raises Damaged if it is missing or, with the file set aside, damaged."""
     path = directory / "record.json"
     try:
-        record = read(path, Record)
+        record = load(directory)
     except Damaged as error:
         raise set_aside(path, error) from None
     if record is None:
@@ -136,9 +193,9 @@ def read_record(directory: Path) -> Record:
 
 
 def weights_of(directory: Path) -> tuple[bytes, str]:
-    """The verified bytes of a finished run's weights, and their SHA-256.
+    """The verified bytes of a trained run's weights, and their SHA-256.
 
-    Raises Damaged if the run is not finished or, with the file set aside, if they are not what it wrote.
+    Raises Damaged if the run is not trained or, with the file set aside, if they are not what it wrote.
     """
     path, record = directory / "weights.pt", read_record(directory)
     try:

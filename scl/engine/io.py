@@ -1,7 +1,7 @@
 """Atomic files, and the errors of a run.
 
 Every file of the harness goes through `atomic`: a name that exists holds a complete file, whatever killed the process
-or filled the disk. Standard library and PyYAML only: the Snakefile imports this.
+or filled the disk; only progress.jsonl is appended to. Standard library and PyYAML only: the Snakefile imports this.
 """
 
 import contextlib

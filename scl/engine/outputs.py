@@ -12,7 +12,9 @@ import torch
 
 from scl import config
 from scl.config import RunSettings
-from scl.engine.artifacts import WRITTEN
+from scl.engine import artifacts, features, progress
+from scl.engine.assign import sample
+from scl.engine.clustering import HARNESS, write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import provenance
@@ -27,34 +29,61 @@ def now() -> str:
 
 
 def finish(trainer: "Trainer") -> Path:
-    """Write assignments, weights, history and record of a trained run; return the record's path."""
+    """Write weights, history and record of a trained run, and its assignments or what `scl kmeans` makes them from;
+    return the record's path."""
     directory, method = trainer.directory, trainer.method
-    final, confidence = trainer.last_assignment or trainer.assign()
-    trainer.save(optimizer=False)  # kept, so that deleted files can be written again without training
-    _write_assignments(trainer, final, confidence)
+    kmeans = None
+    if method.clusters_by_kmeans:
+        if not trainer.run.training.epochs:
+            trainer.curve = [(0, trainer.keep_features())]
+        trainer.save(optimizer=False)  # kept, so that deleted files can be written again without training
+        kmeans = _for_kmeans(trainer)
+    else:
+        final, confidence = trainer.last_assignment or trainer.assign()
+        trainer.save(optimizer=False)
+        curve = [(epoch, clusters.numpy()) for epoch, clusters in trainer.curve if torch.is_tensor(clusters)]
+        rows = trainer.evaluated.rows[: len(final)]
+        write_assignments(directory, rows, final, confidence, curve, _further(trainer))
     with atomic(directory / "weights.pt") as path:
         torch.save({k: v.cpu() for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
     _write_history(directory / "history.csv", trainer.history)
-    write_json(directory / "record.json", _record(trainer))
+    _write_sample(trainer)
+    write_json(directory / "record.json", _record(trainer, kmeans))
+    if kmeans and artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
+        features.remove(directory)  # an earlier training had the same
+    (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
 
 
-def _write_assignments(trainer: "Trainer", final: np.ndarray, confidence: np.ndarray) -> None:
-    arrays: dict[str, Any] = {
-        "rows": trainer.evaluated.rows[: len(final)],
-        "assignments": final,
-        "confidence": confidence,
-        "epochs": np.array([epoch for epoch, _ in trainer.curve], np.int64),
-        "per_epoch": np.stack([a.numpy() for _, a in trainer.curve])
-        if trainer.curve
-        else np.empty((0, len(final)), np.int16),
-    }
+def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
+    """The method's own arrays for assignments.npz."""
     further = trainer.method.arrays(trainer.images)
-    if taken := sorted(arrays.keys() & further.keys()):
+    if taken := sorted(further.keys() & {*HARNESS}):
         raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
-    arrays |= further
-    with atomic(trainer.directory / "assignments.npz") as path, open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    return further
+
+
+def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
+    """What the record says to `scl kmeans` (scl.engine.artifacts.KMeans)."""
+    files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
+    further = {"rows": trainer.evaluated.rows, **_further(trainer)}
+    files[features.FURTHER] = features.keep(trainer.directory, features.FURTHER, further)
+    method = trainer.method
+    return {
+        "clusters": method.problem.clusters,
+        "restarts": method.options.kmeans_restarts,
+        "seed": trainer.seeds("kmeans"),
+        "files": files,
+    }
+
+
+def _write_sample(trainer: "Trainer") -> None:
+    arrays = sample(trainer.method, trainer.evaluated, autocast=trainer.autocast)
+    if not arrays:
+        (trainer.directory / artifacts.SAMPLE).unlink(missing_ok=True)  # of other code
+        return
+    with atomic(trainer.directory / artifacts.SAMPLE) as path, open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # **: taken for allow_pickle
 
 
 def _write_history(path: Path, history: list[dict]) -> None:
@@ -72,8 +101,11 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _record(trainer: "Trainer") -> dict:
+def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
     run = trainer.run
+    absent = {artifacts.ASSIGNMENTS} if kmeans else set()
+    names = [name for name in (*artifacts.WRITTEN, artifacts.SAMPLE) if name not in absent]
+    written = [name for name in names if (trainer.directory / name).exists()]
     return {
         **run.model_dump(include={"benchmark", "protocol", "stage", "seed", "method", "options"}),
         "epochs": run.training.epochs,
@@ -85,7 +117,8 @@ def _record(trainer: "Trainer") -> dict:
         "images_sha256": trainer.facts["images_sha256"],
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
-        "files": {name: sha256(trainer.directory / name) for name in WRITTEN},
+        "files": {name: sha256(trainer.directory / name) for name in written},
+        "kmeans": kmeans,
         "seeds": {purpose: trainer.seeds(purpose) for purpose in ("initial weights", "prepare", "kmeans")},
         "parameters": sum(p.numel() for p in trainer.method.parameters()),
         "counts": trainer.method.counts,

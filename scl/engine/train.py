@@ -6,7 +6,8 @@
 4. forbid access to labels (against accidents: scl/engine/label_guard.py)
 5. load images and weights of the upstream run, verified; build the method (scl.engine.trainer)
 6. load a checkpoint of exactly this run, if any; train; save checkpoints at time intervals
-7. write assignments, weights and history; the record last, as the completion marker
+7. write assignments (or keep features, which `scl kmeans` clusters: scl/engine/clustering.py), weights and history; the
+   record last, as the completion marker
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import torch
 
 from scl import config
 from scl.config import RunSettings
-from scl.engine import artifacts, checkpoint, gpu_lease
+from scl.engine import artifacts, checkpoint, features, gpu_lease
 from scl.engine.artifacts import Failure
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import Damaged, RunFailed, set_aside
@@ -41,6 +42,7 @@ def train(
     checkpoint_seconds: float = 300.0,
     runs_per_gpu: int = 1,
     require_gpu: bool = False,
+    tensorboard: bool = False,
     attempt: int = 1,
     leased: str | None = None,
     report: Report = say,
@@ -75,7 +77,7 @@ def train(
                 device = gpu_lease.torch_device(leased, required=require_gpu, report=report)
                 with _explain_errors(run, stop):
                     trainer = Trainer(run, directory, device=device, report=report)
-                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds)
+                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
                     return finish(trainer)
         except Damaged:  # not a failure of this run: the same command recreates the file
             raise
@@ -123,7 +125,8 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
         report(f"warning: {set_aside(directory / name, problem)}")
-    return not damaged
+    to_cluster = record.kmeans and artifacts.ASSIGNMENTS not in record.files
+    return not damaged and not (to_cluster and record.kmeans and features.lost(directory, record.kmeans.files))
 
 
 def planned_identity(run: RunSettings) -> dict:

@@ -4,6 +4,7 @@ Random streams are derived from (run, purpose, step), so a checkpoint holds no g
 number of threads, a resumed run is bit-equal to an uninterrupted one.
 """
 
+import contextlib
 import functools
 import io
 import math
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from scl import augment, config, images
 from scl.config import RunSettings, Training
-from scl.engine import artifacts, checkpoint, precision
-from scl.engine.assign import assignments
+from scl.engine import artifacts, checkpoint, features, precision
+from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
 from scl.engine.outputs import now, peak_memory
 from scl.engine.prepared import describe
+from scl.engine.progress import Progress
 from scl.engine.provenance import provenance
 from scl.engine.seeding import Seeds, seed_default_generators
 from scl.method import Method, Problem
@@ -97,7 +99,7 @@ class Trainer:
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.term_names: list[str] = []
         self.history: list[dict[str, Any]] = []
-        self.curve: list[tuple[int, Tensor]] = []
+        self.curve: list[tuple[int, Tensor | str]] = []  # assignments or, for k-means, the SHA-256 of kept features
         self.attempts: list[dict[str, Any]] = []
         # after the last epoch, if this process trained it
         self.last_assignment: tuple[np.ndarray, np.ndarray] | None = None
@@ -143,7 +145,7 @@ class Trainer:
 
     # --- the loop --------------------------------------------------------------------------------------------
 
-    def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float) -> None:
+    def fit(self, stop: checkpoint.Stop, *, checkpoint_seconds: float, tensorboard: bool = False) -> None:
         """Train the remaining epochs; if `stop.requested` (a signal), save and raise SystemExit."""
         resumed = self.restore()
         made_by = provenance(device=self.device)
@@ -159,16 +161,18 @@ class Trainer:
                 self.method.prepare(self.images, self.seeds.generator("prepare", device=self.device))
         self.method.train()
         saved = time.perf_counter()
-        while self.epoch < self.run.training.epochs:
-            for _ in self.steps_of_epoch():
-                late = time.perf_counter() - saved > checkpoint_seconds
-                if late or stop.requested:
-                    self.save()
-                    saved = time.perf_counter()
-                if stop.requested:
-                    self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
-                    raise SystemExit(stop.status)
-            self._end_epoch()
+        lines = map(self._progress_line, self.history)
+        with contextlib.closing(Progress(self.directory, lines, tensorboard=tensorboard)) as progress:
+            while self.epoch < self.run.training.epochs:
+                for _ in self.steps_of_epoch():
+                    late = time.perf_counter() - saved > checkpoint_seconds
+                    if late or stop.requested:
+                        self.save()
+                        saved = time.perf_counter()
+                    if stop.requested:
+                        self.report(f"stopped by a signal in epoch {self.epoch + 1}; saved: the same command resumes")
+                        raise SystemExit(stop.status)
+                self._end_epoch(progress)
 
     def steps_of_epoch(self) -> Iterator[None]:
         """Train the remaining steps of this epoch; yields after each."""
@@ -221,7 +225,7 @@ class Trainer:
                 raise NonFinite(self.term_names[term], values[step, term].item(), self.epoch, checked + step)
         self.losses_checked = len(self.epoch_losses)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, progress: Progress) -> None:
         self._check_losses()
         means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
         terms = dict(zip(self.term_names, means))
@@ -236,19 +240,36 @@ class Trainer:
                 "seconds": self.seconds,
             }
         )
+        progress.add(self._progress_line(self.history[-1]))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
-            result = self.assign()
-            self.last_assignment = result if self.epoch == self.run.training.epochs else None
-            self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
-        self._progress(terms)
+            self._add_to_curve()
+        self._report_epoch(terms)
+
+    def _add_to_curve(self) -> None:
+        if self.method.clusters_by_kmeans:
+            self.curve.append((self.epoch, self.keep_features()))
+            return
+        result = self.assign()
+        self.last_assignment = result if self.epoch == self.run.training.epochs else None
+        self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
 
     def assign(self) -> tuple[np.ndarray, np.ndarray]:
         """(assignments, confidence) of the evaluated images with the current weights."""
-        return assignments(self.method, self.images, self.evaluated, autocast=self.autocast, seed=self.seeds("kmeans"))
+        return assigning.assignments(self.method, self.evaluated, autocast=self.autocast)
 
-    def _progress(self, terms: dict[str, float]) -> None:
+    def keep_features(self) -> str:
+        """Keep the features of this epoch for `scl kmeans`; returns the SHA-256 of their file."""
+        found = assigning.features(self.method, self.images, self.evaluated, autocast=self.autocast)
+        return features.keep(self.directory, features.name_of(self.epoch), found)
+
+    def _progress_line(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of the history, with the epochs of the run and the images of this one."""
+        images = min(self.method.pool(row["epoch"] - 1), row["steps"] * self.run.training.batch_size)
+        return {**row, "epochs": self.run.training.epochs, "images": images}
+
+    def _report_epoch(self, terms: dict[str, float]) -> None:
         epochs = self.run.training.epochs
         left = self.seconds / self.epoch * (epochs - self.epoch)
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
@@ -279,7 +300,7 @@ class Trainer:
         """Load the checkpoint of exactly this run, if there is one; return whether there was."""
         path = self.directory / "checkpoint.pt"
         state = checkpoint.load(path, fingerprint=fingerprint(self.identity), report=self.report)
-        if state is None:
+        if state is None or self._features_lost(state):
             return False
         self.method.load_state_dict(state["method"])
         if self.optimizer and state["optimizer"]:
@@ -294,3 +315,18 @@ class Trainer:
             f"after {duration(self.seconds)} of training"
         )
         return True
+
+    def _features_lost(self, state: dict[str, Any]) -> bool:
+        """Whether features of earlier epochs are neither kept nor clustered: the curve would lack their points."""
+        if not self.method.clusters_by_kmeans:
+            return False
+        files = {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
+        if state["epoch"] == self.run.training.epochs and artifacts.is_clustered(
+            self.directory, fingerprint(self.identity), files
+        ):
+            return False
+        if lost := features.lost(self.directory, files):
+            self.report(
+                f"{self.directory / features.FOLDER / lost[0]}: missing or damaged; training starts from the beginning"
+            )
+        return bool(lost)

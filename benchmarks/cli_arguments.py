@@ -1,0 +1,61 @@
+"""Arguments of the `scl` command: the parser, types of numbers and files, and `--version`."""
+
+import argparse
+from importlib import metadata
+from pathlib import Path
+
+from scl.engine.provenance import provenance
+from scl.util.text import printable
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command in one line, like all invalid input."""
+
+    def error(self, message):
+        self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
+
+
+def within(least, most) -> dict:
+    """Type of an argument: a number like `least`, from `least` to `most`."""
+
+    def number(text: str):
+        value = type(least)(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not within {least} .. {most}")
+        return value
+
+    return {"type": number, "metavar": "N" if isinstance(least, int) else "SECONDS"}
+
+
+def new_file(text: str) -> Path:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    return Path(text)
+
+
+def argument(name: str, text: str, **settings) -> tuple[str, dict]:
+    """An argument with its help, which ends with the default."""
+    return name, {"help": text + (" (default: %(default)s)" if "default" in settings else ""), **settings}
+
+
+class Version(argparse.Action):
+    """Prints the versions of scl and torch, and the commit of a checkout; imports no torch."""
+
+    def __init__(self, option_strings, dest, **settings):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser, *arguments):
+        print(describe_version())
+        parser.exit()
+
+
+def describe_version() -> str:
+    """Such as 'scl 0.1.0, commit 0123abc (with changes), torch 2.13.0'."""
+    try:
+        version = metadata.version("scl-clustering")
+    except metadata.PackageNotFoundError:  # python -m benchmarks.cli in a checkout
+        version = "not installed"
+    made_by = provenance(device="cpu")
+    changes = " (with changes)" if made_by["dirty"] else ""
+    commit = "" if made_by["commit"] == "unknown" else f", commit {made_by['commit'][:12]}{changes}"
+    return f"scl {version}{commit}, torch {made_by['versions']['torch'] or 'not installed'}"

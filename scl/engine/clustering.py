@@ -1,0 +1,116 @@
+"""k-means on the features that a run has kept: `scl kmeans`, on the CPU while the GPU trains the next run. No torch.
+
+It writes assignments.npz, then clustering.json, which completes the record of the run (scl.engine.artifacts.load), and
+deletes the features last: whatever interrupts it, the same command ends it.
+"""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scl import config
+from scl.engine import artifacts, features
+from scl.engine.artifacts import KMeans, Record
+from scl.engine.io import Damaged, atomic, set_aside, sha256, write_json
+from scl.engine.label_guard import forbid_label_access
+from scl.engine.locks import locked
+from scl.engine.provenance import provenance
+from scl.util.imports import gc_paused
+from scl.util.text import Report, duration, say
+
+
+def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts: int, seed: int) -> np.ndarray:
+    """Clusters (M, int64) of `evaluated` (M x D) by scikit-learn's k-means++ on `fitted`, best of `restarts`."""
+    with gc_paused():
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
+    model = KMeans(clusters, n_init=restarts, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than clusters; the metrics show it
+        model.fit(fitted)
+    return model.predict(evaluated).astype(np.int64)
+
+
+def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say) -> Path:
+    """Cluster the features of a trained run, write its assignments, delete the features; returns the path of
+    assignments.npz. Does nothing if the run has its assignments. threads: of the CPU.
+
+    Raises Damaged if the run is not trained or, with record.json set aside, if its features are not what it kept.
+    """
+    directory = Path(directory)
+    run = config.load_run(directory)
+    with locked(directory / ".lock", directory, report=report), forbid_label_access(run.data):
+        record, path = artifacts.read_record(directory), directory / artifacts.ASSIGNMENTS
+        damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
+        if path.name in record.files and not damage:
+            report(f"{directory}: has its assignments already")
+        else:
+            try:
+                if not record.kmeans:
+                    raise set_aside(path, damage)
+                _cluster(directory, record, record.kmeans, threads, report)
+            except Damaged as error:
+                set_aside(directory / "record.json", error)  # the completion marker: now trained again
+                raise
+        features.remove(directory)
+        return path
+
+
+def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, report: Report) -> None:
+    from threadpoolctl import threadpool_limits
+
+    began, curve = time.perf_counter(), list[np.ndarray]()
+    further = features.load(directory, features.FURTHER, settings.files[features.FURTHER])
+    epochs = sorted(int(Path(name).stem) for name in settings.files if name != features.FURTHER)
+    with threadpool_limits(threads):
+        for epoch in epochs:
+            name = features.name_of(epoch)
+            found = features.load(directory, name, settings.files[name])
+            fitted, evaluated = found.get("fitted", found["evaluated"]), found["evaluated"]
+            curve.append(kmeans(fitted, evaluated, settings.clusters, restarts=settings.restarts, seed=settings.seed))
+            done = duration(time.perf_counter() - began)
+            report(f"k-means {len(curve)}/{len(epochs)}: {len(fitted)} x {fitted.shape[1]} features, {done}")
+    rows, final = further.pop("rows"), curve[-1]
+    points = [(epoch, clusters) for epoch, clusters in zip(epochs, curve) if epoch]
+    write_assignments(directory, rows, final, np.empty(0, np.float32), points, further)
+    write_json(
+        directory / artifacts.CLUSTERING,
+        {
+            "fingerprint": record.fingerprint,
+            "features": settings.files,
+            "files": {artifacts.ASSIGNMENTS: sha256(directory / artifacts.ASSIGNMENTS)},
+            "seconds": time.perf_counter() - began,
+            **provenance(device="cpu"),
+            "threads": threads,
+        },
+    )
+
+
+HARNESS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # arrays of assignments.npz
+
+
+def write_assignments(
+    directory: Path,
+    rows: np.ndarray,
+    final: np.ndarray,
+    confidence: np.ndarray,
+    curve: list[tuple[int, np.ndarray]],
+    further: dict[str, Any],
+) -> None:
+    """assignments.npz of a run. curve: (epoch, clusters of the n evaluated images); further: arrays of the method."""
+    arrays: dict[str, Any] = {
+        "rows": rows,
+        "assignments": final,
+        "confidence": confidence,
+        "epochs": np.array([epoch for epoch, _ in curve], np.int64),
+        "per_epoch": np.stack([clusters.astype(np.int16) for _, clusters in curve])
+        if curve
+        else np.empty((0, len(final)), np.int16),
+    }
+    assert arrays.keys() == set(HARNESS)
+    with atomic(directory / artifacts.ASSIGNMENTS) as path, open(path, "wb") as file:
+        np.savez_compressed(file, **arrays, **further)
