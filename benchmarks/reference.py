@@ -16,10 +16,11 @@ from benchmarks.compose import resolve
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import Unfinished, collect
 from benchmarks.study import Study, load_study
+from scl.engine.artifacts import CLUSTERING
 from scl.engine.io import write_yaml_if_changed
 
 FOLDER = Path("results/reference")
-KEPT = ("record.json", "metrics.json")  # of every run
+KEPT = ("record.json", "metrics.json", CLUSTERING)  # of every run; the last where `scl kmeans` made the assignments
 KEPT_OF_FEW = ("history.csv", "run.yaml")  # as well, in studies of at most FEW runs: 7 kB of the 13 kB of a run
 FEW = 100
 
@@ -64,7 +65,7 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
             to.mkdir(parents=True)
             for name in KEPT_OF_FEW if few else ():
                 shutil.copyfile(run.directory / name, to / name)
-            for name in KEPT:
+            for name in [name for name in KEPT if (run.directory / name).exists()]:
                 text = (run.directory / name).read_text(encoding="utf-8")
                 (to / name).write_text(text if few else one_line(text), encoding="utf-8")
         write_yaml_if_changed(copy / "study.yaml", resolve(source))

@@ -153,9 +153,9 @@ def test_a_finished_study_is_added_and_found(mapping, tmp_path, monkeypatch, few
     run_all(mapping)
     added = reference.add(mapping, folder)
     assert added == folder / "controls" and reference.studies(folder) == [added]
-    assert (
-        files(added / "runs" / "tiny-digits" / "joint" / "kmeans" / "seed1") == {"record.json", "metrics.json"} | kept
-    )
+    runs, of_every_run = added / "runs" / "tiny-digits" / "joint", {"record.json", "metrics.json"}
+    assert files(runs / "random" / "seed1") == of_every_run | kept
+    assert files(runs / "kmeans" / "seed1") == of_every_run | kept | {"clustering.json"}
     names = {"figures", "runs", "runs.csv", "study.yaml", "tables.md", "tables.tex", "claims.md"}
     assert {path.name for path in added.iterdir()} == names
     assert [path.name for path in folder.iterdir()] == ["controls"]
