@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test test-fast test-browser lint docs mutation test-slurm clean
+.PHONY: smoke test test-fast test-browser lint docs reference mutation test-slurm clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
@@ -28,6 +28,12 @@ test-browser: .venv/ready # The report page in headless Chromium, two minutes; n
 
 docs: .venv/docs # The documentation as a web site, in build/site
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+# Every table, figure, and claim in results/reference/, from the committed runs; seconds. ADD=config/NAME.yaml copies a
+# finished study there first.
+reference: .venv/ready
+	.venv/bin/python -m benchmarks.reference $(ADD)
+	.venv/bin/python docs/reference.py
 
 # Would the tests notice a mistake? A sample of 320 mutants, half an hour on one core; resumes (tests/mutation.py).
 mutation: .venv/ready

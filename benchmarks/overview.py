@@ -12,20 +12,15 @@ from scl.engine.progress import read_progress
 from scl.util.text import duration
 
 RECENT = 10  # epochs that the speed is measured over
-MARKS = (
-    "record.json",
-    "clustering.json",
-    "metrics.json",
-    "failure.json",
-    "checkpoint.pt",
-)  # files that change a run's state
+# files that change the state of a run
+MARKS = ("record.json", "clustering.json", "metrics.json", "failure.json", "checkpoint.pt")
 
 
 @dataclass(frozen=True)
 class RunNow:
     """A planned run at this moment.
 
-    status: that of its State (benchmarks.state), or running (trains) or clustering. reason: why it failed or does not
+    status: that of its State (benchmarks.state), running (it trains), or clustering. reason: why it failed or does not
     count. seconds: of the training, if its result counts. log: of the training by Snakemake, if there is one. epochs:
     lines of progress.jsonl.
     """

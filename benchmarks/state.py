@@ -89,10 +89,14 @@ class State:
 
 
 class Survey:
-    """States of the runs of a study, each determined once."""
+    """States of the runs of a study, each determined once.
 
-    def __init__(self, study):
-        self.study = study
+    committed: the runs are copies without assignments and perhaps histories (benchmarks/reference.py). What a copy has
+    is checked as always; the images are those of the record, whatever this machine has prepared.
+    """
+
+    def __init__(self, study, *, committed: bool = False):
+        self.study, self.committed = study, committed
         self.state = cache(self._state)
         self.prepared = cache(self._prepared)
 
@@ -115,7 +119,7 @@ class Survey:
     def _prepared(self, benchmark: str) -> tuple[dict | None, str]:
         """(contents of benchmark.json or None, why it must be prepared again or "")."""
         folder = self.study.data / benchmark
-        if not (folder / "benchmark.json").exists():
+        if self.committed or not (folder / "benchmark.json").exists():
             return None, ""
         try:
             facts = describe(folder)
@@ -161,7 +165,8 @@ class Survey:
         identity = identity_of(planned, facts, before.files["weights.pt"] if before else None)
         if changed := difference(identity, record.identity.model_dump()):
             return State("outdated", f"{changed}: train again")
-        for name, problem in damage(run.directory, record, SMALL).items():
+        names = [name for name in SMALL if not self.committed or (run.directory / name).exists()]
+        for name, problem in damage(run.directory, record, names).items():
             return State("damaged", f"{name} is {problem}: train again")
         if record.kmeans and ASSIGNMENTS not in record.files:
             if features.lost(run.directory, record.kmeans.files, hashed=False):

@@ -1,4 +1,5 @@
-"""Write docs/configuration.md, augmentations.md and published.md from the code: `python docs/reference.py`.
+"""Write docs/configuration.md, augmentations.md, and published.md, with its figure, from the code:
+`python docs/reference.py`.
 
 Keys, types, ranges, defaults, and descriptions are those of the pydantic models and of the signatures of the
 augmentations. tests/test_docs.py fails when the committed pages differ from what this writes.
@@ -14,6 +15,7 @@ import yaml
 import baselines
 from benchmarks.datasets.catalog import CATALOG
 from benchmarks.report import formats
+from benchmarks.report.landscape import write_landscape
 from benchmarks.report.published import load_context
 from benchmarks.study import Benchmark, Differences, Machine, MethodBlock, Study
 from scl.augment.build import OPERATIONS, parameters_of
@@ -87,6 +89,7 @@ RUN = (
 def main() -> None:
     for name, text in pages().items():
         (DOCS / name).write_text(text)
+    write_landscape(DOCS / "published.svg")
 
 
 def pages() -> dict[str, str]:
@@ -103,6 +106,8 @@ def published() -> str:
         "between papers and from those of this project, so no table puts these values beside ours. Scores in percent; "
         "statistic: what the value is over runs (unknown: the source does not say); image size in pixels, "
         "where the source states it. `supervised` is no clustering method: it shows what labels give.",
+        "![ACC of other methods, by benchmark and protocol; markers tell means, best runs, single values, and values "
+        "of unknown kind apart](published.svg)",
     ]
     for (benchmark, protocol), rows in load_context().groupby(["benchmark", "protocol"], sort=False):
         lines = ["| method | ACC | NMI | ARI | statistic | image size | source |", "|---|---|---|---|---|---|---|"]

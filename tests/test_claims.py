@@ -25,7 +25,7 @@ from scipy import stats
 
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.claims import across_benchmarks, gains, statements
-from benchmarks.report.inference import holm, sign_flip_p
+from benchmarks.report.inference import detectable_difference, holm, sign_flip_p
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import MEASURED, comparisons, difference, share_encoder, verdicts
@@ -269,3 +269,44 @@ def test_a_comparison_across_commits_carries_a_caution(tmp_path):
     change(study.run("digits", "joint", "pica", 0), "record.json", commit="feed")
     lines = [line for line in claims_of(study).splitlines() if "Caution" in line]
     assert len(lines) == 1 and "Caution for PICA: seeds trained at different commits." in lines[0]
+
+
+@pytest.fixture(scope="module")
+def from_scratch(tmp_path_factory):
+    """An ablation like config/ablation-scratch.yaml: no shared encoder, data used for tuning, 60 seeds."""
+    methods = {
+        "scl": block("SCL", "scl.scl.SCL", semantic_weight=1.0),
+        "no-semantic": block("without semantic contrast", "scl.scl.SCL", semantic_weight=0.0),
+    }
+    folder = tmp_path_factory.mktemp("scratch") / "ablation-scratch"
+    return finish_all(Study(folder, benchmarks={"digits": benchmark()}, methods=methods, seeds=(*range(20, 80),)))
+
+
+def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but_no_verdict(from_scratch):
+    scores = {
+        stage: [100 * made_up(from_scratch.run("digits", "joint", stage, seed)) for seed in from_scratch.seeds]
+        for stage in from_scratch.methods
+    }
+    found = stats.ttest_ind(scores["scl"], scores["no-semantic"], equal_var=False).confidence_interval(0.95)
+    mean = np.mean(scores["scl"]) - np.mean(scores["no-semantic"])
+    sd = np.sqrt((np.var(scores["scl"], ddof=1) + np.var(scores["no-semantic"], ddof=1)) / 2)
+    detectable = detectable_difference(sd, 60, second_n=60)
+    text = claims_of(from_scratch)
+    between = f"{found.low:+.1f} to {found.high:+.1f}".replace("-", "−")
+    [line] = [line for line in text.splitlines() if line.startswith("- digits † (joint), SCL − without")]
+    assert f"{mean:+.1f} points ACC ({between})" in line and found.low > 0
+    assert f"n = 60, unpaired, Welch's interval; detectable: {detectable:.1f}." in line and "p =" not in line
+    [line] = [line for line in text.splitlines() if line.startswith("- The semantic contrast contributes")]
+    assert "**not decided** (hyper-parameters were chosen on every benchmark" in line
+    assert f"digits † {mean:+.1f} (Welch's interval {between}; detectable: {detectable:.1f})" in line
+    assert "P(improvement)" not in text and "**supported**" not in text
+
+
+def test_an_unpaired_row_has_no_spread_of_differences(from_scratch):
+    collect(from_scratch, partial(from_scratch))
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        write_report(from_scratch, partial(from_scratch))
+    table = (partial(from_scratch) / "tables.md").read_text().split("**ACC difference to SCL")[1]
+    [row] = [line for line in table.splitlines() if line.startswith("| without semantic contrast")]
+    assert "±" not in row and "ᶠ" in row

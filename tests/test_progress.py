@@ -122,6 +122,7 @@ def test_tensorboard_is_given_the_curves_of_a_resumed_run_without_the_epochs_tra
 
 
 def test_no_events_are_written_unless_asked_for(tiny_study):
+    pytest.importorskip("tensorboard")
     study = tiny_study("random", "scl", machine={"tensorboard": True})
     run_single(study, study.runs()[1], gpus=0, report=lambda *_: None)
     go(study.runs()[0])

@@ -232,13 +232,28 @@ def test_provenance_without_git(tmp_path, checkout, monkeypatch):
     assert found["commit"] == "unknown" and found["dirty"] is None
 
 
+@pytest.mark.parametrize(
+    "capability, flags, said",
+    [
+        ("AVX512", "flags\t: fpu avx512f avx512bw", "AVX512 without bf16"),
+        ("AVX512", "model name\t: AMD EPYC\nflags\t\t: fpu avx512f avx512_bf16 sse", "AVX512 with bf16"),
+        ("AVX512", "flags : avx512_bf16 amx_bf16 amx_tile", "AVX512 with bf16 and AMX"),
+        ("AVX512", "", "AVX512"),
+        ("AVX2", "flags : avx2", "AVX2"),
+    ],
+)
+def test_provenance_tells_processors_with_bf16_apart(capability, flags, said):
+    assert provenance._instructions(capability, flags) == said
+
+
 def test_provenance_names_versions_device_and_threads_but_no_host(tmp_path):
     found = provenance.provenance(tmp_path, device="cpu")
     assert found["versions"]["python"] == platform.python_version()
     assert found["versions"]["torch"] == torch.__version__ and found["versions"]["numpy"] == np.__version__
     assert set(provenance.PACKAGES) < set(found["versions"])
     assert found["device"].startswith("CPU: ") and found["threads"] == torch.get_num_threads()
-    assert found["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
+    assert f", {torch.backends.cpu.get_cpu_capability()}" in found["device"]
+    assert {"scipy", "pillow"} <= {name for name, version in found["versions"].items() if version}
     assert platform.node() not in json.dumps(found)
     with contextlib.suppress(AssertionError, RuntimeError):  # a machine with a GPU names it
         assert provenance.provenance(tmp_path, device="cuda")["device"] == torch.cuda.get_device_name()

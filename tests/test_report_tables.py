@@ -109,6 +109,13 @@ def test_mixed_runs_get_a_footnote(study, changed, letter):
     assert any(line.startswith(f"- {letter} ") for line in text.splitlines())
 
 
+def test_the_versions_of_other_packages_are_named(study):
+    assert "Packages" not in tables(study)[0]  # records of older commits may have none
+    for run in study.runs():
+        finish(run, versions={"python": "3.12.1", "torch": "2.13.0", "scipy": "1.17.1", "pillow": None})
+    assert "- Packages: python 3.12.1, scipy 1.17.1.\n" in tables(study)[0]
+
+
 @pytest.mark.parametrize("device, marked", [("CPU: AMD EPYC, AVX512", True), ("NVIDIA H200", False)])
 def test_threads_get_a_footnote_on_a_cpu_only(study, device, marked):
     for seed in study.seeds:

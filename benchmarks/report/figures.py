@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.style
@@ -18,6 +20,7 @@ from benchmarks.report.styles import styles_of
 from scl.engine.io import atomic
 
 GRAY = "#666666"
+METADATA: dict[str, dict] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # kind: nothing to vary
 STYLE = Path(__file__).with_name("figures.mplstyle")
 COLUMNS = 3  # panels side by side
 MOST_BANDS = 5  # in a panel, as many as methods train in config/paper.yaml; more bands blend into brown
@@ -27,14 +30,20 @@ def write_figures(study, groups: pd.DataFrame, folder: Path) -> list[Path]:
     """Write figures/scores and figures/curves of `groups` (aggregate.py), as .png and .svg, into `folder`."""
     paths = []
     for name, draw in (("scores", draw_scores), ("curves", draw_curves)):
-        with matplotlib.style.context(STYLE):
-            figure = draw(study, groups)
-            for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                path = folder / "figures" / f"{name}.{kind}"
-                with atomic(path) as temporary:
-                    figure.savefig(temporary, format=kind, metadata=metadata)
-                paths.append(path)
+        kinds = [folder / "figures" / f"{name}.{kind}" for kind in METADATA]
+        save(kinds, partial(draw, study, groups))
+        paths += kinds
     return paths
+
+
+def save(paths: list[Path], draw: Callable[[], Figure]) -> None:
+    """Write what `draw` returns, drawn in the style of all figures, to files of the kinds of METADATA."""
+    with matplotlib.style.context(STYLE):
+        figure = draw()
+        for path in paths:
+            kind = path.suffix[1:]
+            with atomic(path) as temporary:
+                figure.savefig(temporary, format=kind, metadata=METADATA[kind])
 
 
 def draw_scores(study, groups: pd.DataFrame) -> Figure:
@@ -42,7 +51,7 @@ def draw_scores(study, groups: pd.DataFrame) -> Figure:
     parts = _by_panel(study, groups)
     if not any(any(part.accuracies) for part in parts):
         return _empty("No completed runs with labels yet.")
-    figure, panels = _panels(parts, height=0.9 + 0.3 * max(map(len, parts)))
+    figure, panels = panels_of(parts, height=0.9 + 0.3 * max(map(len, parts)))
     styles = styles_of(study.methods)
     outliers = [off_axis(part) for part in parts]
     for panel, part, outlier in zip(panels, parts, outliers, strict=True):
@@ -111,7 +120,7 @@ def draw_curves(study, groups: pd.DataFrame) -> Figure:
     if not names:
         return _empty("No completed runs with learning curves yet.")
     columns = max(1, int(_width(len(parts)) / (0.6 + 0.065 * max(map(len, names.values())))))  # of the legend
-    figure, panels = _panels(parts, height=2.9, extra=0.3 + 0.2 * math.ceil(len(names) / columns))
+    figure, panels = panels_of(parts, height=2.9, extra=0.3 + 0.2 * math.ceil(len(names) / columns))
     styles, lines = styles_of(study.methods), {}
     crowded = [len(found) > MOST_BANDS for found in curves]
     for panel, part, found, without_bands in zip(panels, parts, curves, crowded, strict=True):
@@ -161,7 +170,7 @@ def _by_panel(study, groups: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for part in parts if "no labels" not in set(part.absence)]
 
 
-def _panels(parts: list[pd.DataFrame], *, height: float, extra: float = 0.25):
+def panels_of(parts: list[pd.DataFrame], *, height: float, extra: float = 0.25):
     """A figure and its panels, titled, one for each of `parts`."""
     columns = min(len(parts), COLUMNS)
     rows = math.ceil(len(parts) / columns)

@@ -26,8 +26,8 @@ SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
 ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html": formats.escape_html}
 
 
-def write_report(study, folder: Path) -> list[Path]:
-    """Write everything that is made from `folder`/runs.csv into `folder`; return the paths."""
+def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
+    """Write everything that is made from `folder`/runs.csv into `folder`, the page only if asked; return the paths."""
     runs = read_runs(folder)
     groups = aggregate(study, runs)
     pairs = significance.comparisons(study, runs, groups)
@@ -50,8 +50,10 @@ def write_report(study, folder: Path) -> list[Path]:
         "statuses": {status: count for status in STATUSES if (count := (runs.status == status).sum())},
         "runs": list(runs.astype(object).where(runs.notna(), None).itertuples()),
     }
-    context |= page_context(study, runs, groups, context["protocols"], folder, template("run.html"))
-    paths = [folder / "tables.md", folder / "tables.tex", folder / "claims.md", folder / "report" / "index.html"]
+    paths = [folder / "tables.md", folder / "tables.tex", folder / "claims.md"]
+    if page:
+        context |= page_context(study, runs, groups, context["protocols"], folder, template("run.html"))
+        paths.append(folder / "report" / "index.html")
     for path in paths:
         with atomic(path) as temporary:
             temporary.write_text(template(path.name).render(context), encoding="utf-8")

@@ -32,7 +32,7 @@ COLUMNS = {
     "settings": TEXT,  # hash of the settings of the run and its upstream stages without the seed
     # of upstream stages (commits only) and earlier attempts, where they differ from those of the run
     "other_commits": TEXT, "other_devices": TEXT,
-    "images_sha256": TEXT, "torch": TEXT,
+    "images_sha256": TEXT, "torch": TEXT, "packages": TEXT,  # versions of PyTorch, and of Python and other packages
     "counts": TEXT,  # events that the method counted, such as skipped steps
     "finished": TEXT,
 }  # fmt: skip
@@ -42,12 +42,12 @@ class Unfinished(ValueError):
     """Some run of the study is neither done nor skipped."""
 
 
-def collect(study, folder: Path) -> Path:
-    """Write and return `folder`/runs.csv.
+def collect(study, folder: Path, *, committed: bool = False) -> Path:
+    """Write and return `folder`/runs.csv. committed: see Survey.
 
     In the results folder of the study, remove the partial report, or raise Unfinished if a run is not done.
     """
-    runs, path = runs_of(study), Path(folder) / "runs.csv"
+    runs, path = runs_of(study, committed=committed), Path(folder) / "runs.csv"
     if path.parent == study.results:
         unfinished = runs[~runs.status.isin(["done", "skipped"])]
         if len(unfinished):
@@ -77,9 +77,9 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return runs.assign(dirty=runs.dirty.fillna(False).astype(bool))  # unknown without git
 
 
-def runs_of(study) -> pd.DataFrame:
-    """One row per planned run, in the study's order, read from the folders of the runs."""
-    survey = Survey(study)
+def runs_of(study, *, committed: bool = False) -> pd.DataFrame:
+    """One row per planned run, in the study's order, read from the folders of the runs. committed: see Survey."""
+    survey = Survey(study, committed=committed)
     return pd.DataFrame([row_of(run, survey) for run in study.runs()], columns=list(COLUMNS), dtype=object)
 
 
@@ -108,6 +108,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
         "chain_seconds": record.seconds + sum(earlier.seconds for earlier in upstream),
         "peak_memory_mb": record.peak_memory_bytes / 1e6,
         "torch": record.versions.get("torch") or "",
+        "packages": ", ".join(f"{k} {v}" for k, v in record.versions.items() if v and k != "torch"),
         "settings": settings_of([record, *upstream]),
         "other_commits": " ".join(sorted(commits - {record.commit})),
         "other_devices": ", ".join(sorted(devices - {f"{record.device} {record.precision}"})),

@@ -17,8 +17,9 @@ from benchmarks.report.published import RECONSTRUCTED, STATISTICS
 from scl.util.text import duration
 
 DIFFERENCES = (
-    "Mean ± standard deviation (n − 1) of the differences per seed, and the 95 % t interval of the mean. Runs of one "
-    "seed that share an encoder are paired. This table describes; the tests are in claims.md."
+    "Paired, runs of one seed that share an encoder: mean ± standard deviation (n − 1) of the differences per seed, "
+    "and the 95 % t interval of the mean. Unpaired, all others: the difference of the means, and Welch's 95 % "
+    "interval. This table describes; the tests, and what these seeds can detect, are in claims.md."
 )
 SEED_SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns that are means over seeds
 TUNED = "†: hyper-parameters were chosen on this data set, so it is not part of the study's verdicts."
@@ -71,6 +72,7 @@ def header(study, runs: pd.DataFrame) -> list[str]:
         hours = {"GPU": done.seconds[~cpu].sum() / 3600, "CPU": done.seconds[cpu].sum() / 3600}
         spent = ", ".join(f"{value:.2f} {kind}-hours" for kind, value in hours.items() if value)
         lines.append(f"Commit: {_counted(commits)}. Device: {_counted(devices)}. PyTorch: {_counted(done.torch)}.")
+        lines += [f"Packages: {_counted(done.packages)}."] if done.packages.any() else []
         lines.append(f"Total time for training and assignment: {spent}.")
     return lines
 
@@ -128,7 +130,9 @@ def _difference(pair) -> Cell:
     if pair.absence:
         return Cell("–")
     bounds = interval(-pair.high, -pair.low)
-    return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})", "" if pair.paired else "f")
+    if pair.paired:
+        return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})")
+    return Cell(f"{number(-pair.acc, signed=True)} ({bounds})", "f")
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:

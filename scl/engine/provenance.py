@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
 ROOT = Path(__file__).resolve().parents[2]
 # a custom method's file is not among them: the run's settings hold its checksum
 CODE = ("scl/*.py", "baselines/*.py", "benchmarks/*.py", "Snakefile", "pyproject.toml", "constraints.txt")
@@ -24,6 +24,7 @@ def provenance(root: str | Path = ROOT, *, device: str | None = None) -> dict[st
     dirty: whether the code differs from the commit, new files included. Looked up once per process.
     device: "cpu", "cuda" or "cuda:1"; None means the one torch would use. In the result it is the name of the hardware,
     for a CPU with the instruction set that torch uses: CPUs of the same name can differ in it, and so in results.
+    With AVX512 it says whether the CPU computes bf16 itself, and whether in matrix units (AMX).
     threads: those of torch or, if torch is not loaded, those available to the process.
     """
     commit, dirty = _commit(str(root))
@@ -69,12 +70,24 @@ def _versions() -> dict[str, str | None]:
 
 
 def _processor() -> str:
-    name = platform.processor() or platform.machine()
+    facts = ""
     with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            name = found[1].strip()
+        facts = Path("/proc/cpuinfo").read_text()
+    found = re.search(r"^model name\s*:(.*)", facts, re.MULTILINE)
+    name = found[1].strip() if found else platform.processor() or platform.machine()
     torch: Any = sys.modules.get("torch")
-    return f"CPU: {name}, {torch.backends.cpu.get_cpu_capability()}" if torch else f"CPU: {name}"
+    return f"CPU: {name}, {_instructions(torch.backends.cpu.get_cpu_capability(), facts)}" if torch else f"CPU: {name}"
+
+
+def _instructions(capability: str, facts: str) -> str:
+    """'AVX512 with bf16 and AMX': the instruction set, as torch names it; facts: the text of /proc/cpuinfo, or ""."""
+    found = re.search(r"^flags\s*:(.*)", facts, re.MULTILINE)
+    if capability != "AVX512" or not found:
+        return capability
+    flags = found[1].split()
+    if "avx512_bf16" not in flags:
+        return f"{capability} without bf16"
+    return f"{capability} with bf16{' and AMX' if 'amx_bf16' in flags else ''}"
 
 
 def cores() -> int:

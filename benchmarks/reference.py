@@ -1,0 +1,97 @@
+"""Committed studies: results/reference/<study>/, made again from what is committed of each run (`make reference`).
+
+A committed run is a copy of its record and its metrics (JSON on one line in large studies) and, in small studies, of
+its history and settings; weights, assignments and images stay behind. runs.csv, tables, claims and figures are made
+from these by the code of every other report, so a changed default, statistic or template shows as a difference to what
+is committed.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks.compose import resolve
+from benchmarks.report.render import write_report
+from benchmarks.report.runs import Unfinished, collect
+from benchmarks.study import Study, load_study
+from scl.engine.artifacts import CLUSTERING
+from scl.engine.io import write_yaml_if_changed
+
+FOLDER = Path("results/reference")
+KEPT = ("record.json", "metrics.json", CLUSTERING)  # of every run; the last where `scl kmeans` made the assignments
+KEPT_OF_FEW = ("history.csv", "run.yaml")  # as well, in studies of at most FEW runs: 7 kB of the 13 kB of a run
+FEW = 100
+
+
+def studies(folder: Path = FOLDER) -> list[Path]:
+    """The folders of the committed studies: those with a study.yaml."""
+    return sorted(path.parent for path in folder.glob("*/study.yaml"))
+
+
+def committed_study(folder: Path) -> Study:
+    """The study of a folder, with its results there."""
+    return load_study(folder / "study.yaml").model_copy(update={"results": folder})
+
+
+def remake(folder: Path) -> list[Path]:
+    """Make runs.csv, tables, claims and figures of a committed study in place; return the paths.
+
+    Raises ValueError if the code or the configuration no longer describes the runs.
+    """
+    study = committed_study(folder)
+    try:
+        runs = collect(study, folder, committed=True)
+    except Unfinished as error:
+        raise ValueError(f"{folder}: {error}, and add it anew; or retire it") from None
+    return [runs, *write_report(study, folder, page=False)]
+
+
+def add(source: Path, folder: Path = FOLDER) -> Path:
+    """Copy the finished study of a configuration to `folder`, in place of an earlier copy; return the new folder.
+
+    Raises Unfinished, a ValueError, if a run is not done.
+    """
+    study = load_study(source)
+    collect(study, study.results)
+    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
+    few = len(runs) <= FEW
+    target = folder / study.results.name
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:
+        copy = Path(parent) / target.name
+        for run in runs:
+            to = copy / run.directory.relative_to(study.results)
+            to.mkdir(parents=True)
+            for name in KEPT_OF_FEW if few else ():
+                shutil.copyfile(run.directory / name, to / name)
+            for name in [name for name in KEPT if (run.directory / name).exists()]:
+                text = (run.directory / name).read_text(encoding="utf-8")
+                (to / name).write_text(text if few else one_line(text), encoding="utf-8")
+        write_yaml_if_changed(copy / "study.yaml", resolve(source))
+        remake(copy)
+        shutil.rmtree(target, ignore_errors=True)
+        copy.rename(target)
+    return target
+
+
+def one_line(text: str) -> str:
+    """JSON without line breaks and indentation, a third shorter."""
+    return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description="Make the reports of all committed studies again.")
+    text = "configuration of a finished study to copy there first"
+    parser.add_argument("studies", nargs="*", metavar="FILE", type=Path, help=text)
+    try:
+        for source in parser.parse_args(arguments).studies:
+            add(source)
+        for folder in studies():
+            print(*remake(folder), sep="\n")
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"reference: error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

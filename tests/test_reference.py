@@ -1,0 +1,191 @@
+"""Committed results are what the code makes of the committed runs; studies are added to them by one command."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import tiny_mapping
+from svg import assert_plots_the_same
+
+from benchmarks import reference
+from benchmarks.compose import resolve
+from benchmarks.report import inference
+from benchmarks.report.landscape import MARKERS, draw_landscape, write_landscape
+from benchmarks.report.published import load_context
+from benchmarks.report.runs import Unfinished
+from benchmarks.single import run_single
+from benchmarks.study import load_study
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = reference.studies(ROOT / reference.FOLDER)
+EVERY_STUDY = pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+DIGITS = ROOT / reference.FOLDER / "digits"
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Copies a committed study, without what is made from its runs."""
+
+    def make(folder):
+        made = shutil.ignore_patterns("*.md", "*.tex", "figures", "runs.csv")
+        return shutil.copytree(folder, tmp_path / folder.name, ignore=made)
+
+    return make
+
+
+def test_several_studies_are_committed():
+    assert {"digits", "ablation", "smoke"} <= {folder.name for folder in STUDIES}
+
+
+@EVERY_STUDY
+def test_committed_files_are_what_the_committed_runs_give(folder, copy):
+    again = copy(folder)
+    reference.remake(again)
+    assert files(again) == files(folder), "run `make reference` and commit the result"
+    for name in sorted(files(folder)):
+        if name.endswith(".svg"):
+            assert_plots_the_same((again / name).read_text(), (folder / name).read_text())
+        elif not name.endswith(".png"):
+            assert (again / name).read_bytes() == (folder / name).read_bytes(), f"{name}: run `make reference`"
+
+
+@EVERY_STUDY
+def test_the_configuration_still_describes_the_committed_runs(folder):
+    planned = resolve(ROOT / "config" / f"{folder.name}.yaml")
+    assert yaml.safe_load((folder / "study.yaml").read_text()) == planned, "run the study again, or retire it"
+
+
+def test_the_figure_of_published_results_is_what_the_code_draws(tmp_path):
+    write_landscape(tmp_path / "published.svg")
+    expected = (ROOT / "docs" / "published.svg").read_text()
+    assert_plots_the_same((tmp_path / "published.svg").read_text(), expected)
+
+
+def test_a_changed_statistic_shows(copy, monkeypatch):
+    monkeypatch.setattr(inference, "LEVEL", 0.1)
+    again = copy(DIGITS)
+    reference.remake(again)
+    assert (again / "tables.md").read_text() != (DIGITS / "tables.md").read_text()
+    expected = (DIGITS / "figures" / "scores.svg").read_text()
+    with pytest.raises(AssertionError):
+        assert_plots_the_same((again / "figures" / "scores.svg").read_text(), expected)
+    assert_plots_the_same((again / "figures" / "curves.svg").read_text(), (DIGITS / "figures/curves.svg").read_text())
+
+
+def test_a_changed_score_shows(copy):
+    again = copy(DIGITS)
+    path = again / "runs/digits/joint/scl/seed0/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["scores"]["acc"] -= 0.01
+    path.write_text(json.dumps(metrics))
+    reference.remake(again)
+    assert (again / "runs.csv").read_text() != (DIGITS / "runs.csv").read_text()
+    assert (again / "tables.md").read_text() != (DIGITS / "tables.md").read_text()
+
+
+def edit_history(run):
+    (run / "history.csv").write_text("epoch,loss\n")
+
+
+def edit_settings(run):
+    record = json.loads((run / "record.json").read_text())
+    record["identity"]["settings"]["training"]["epochs"] = 31
+    (run / "record.json").write_text(json.dumps(record))
+
+
+def remove_metrics(run):
+    (run / "metrics.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil, reason",
+    [
+        (edit_history, "history.csv is damaged"),
+        (edit_settings, "fingerprint: does not match the identity"),
+        (remove_metrics, "trained, not evaluated"),
+    ],
+)
+def test_runs_that_are_not_those_of_the_study_are_refused(copy, spoil, reason):
+    again = copy(DIGITS)
+    spoil(again / "runs/digits/joint/pica/seed1")
+    with pytest.raises(ValueError, match=f"^{again}: 1 of 70 runs are not done.*pica seed 1 .*{reason}"):
+        reference.remake(again)
+    assert not (again / "tables.md").exists()
+
+
+def test_images_prepared_on_this_machine_do_not_matter(copy, monkeypatch, tmp_path):
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    (tmp_path / "data" / "digits" / "benchmark.json").write_text("{}")
+    again = copy(DIGITS)
+    monkeypatch.chdir(tmp_path)
+    reference.remake(again)
+    assert (again / "runs.csv").read_bytes() == (DIGITS / "runs.csv").read_bytes()
+
+
+@pytest.fixture
+def mapping(digits, tmp_path):
+    """A study of two controls whose runs take no training."""
+    methods = {
+        "random": {"method": "baselines.controls.Random", "training": {"epochs": 0}},
+        "kmeans": {"method": "baselines.controls.Pixels", "training": {"epochs": 0}},
+    }
+    return tiny_mapping(digits, tmp_path / "results" / "controls", methods, seeds=[0, 1], reference="kmeans")
+
+
+def run_all(mapping):
+    study = load_study(mapping)
+    for run in study.runs():
+        run_single(study, run, gpus=0, threads=1, report=lambda line: None)
+
+
+@pytest.mark.parametrize("few, kept", [(100, {"history.csv", "run.yaml"}), (3, set())])
+def test_a_finished_study_is_added_and_found(mapping, tmp_path, monkeypatch, few, kept):
+    monkeypatch.setattr(reference, "FEW", few)
+    folder = tmp_path / "reference"
+    (folder / "controls" / "old").mkdir(parents=True)
+    run_all(mapping)
+    added = reference.add(mapping, folder)
+    assert added == folder / "controls" and reference.studies(folder) == [added]
+    runs, of_every_run = added / "runs" / "tiny-digits" / "joint", {"record.json", "metrics.json"}
+    assert files(runs / "random" / "seed1") == of_every_run | kept
+    assert files(runs / "kmeans" / "seed1") == of_every_run | kept | {"clustering.json"}
+    names = {"figures", "runs", "runs.csv", "study.yaml", "tables.md", "tables.tex", "claims.md"}
+    assert {path.name for path in added.iterdir()} == names
+    assert [path.name for path in folder.iterdir()] == ["controls"]
+    shutil.rmtree(tmp_path / "results")
+    before = {name: (added / name).read_bytes() for name in files(added)}
+    reference.remake(added)
+    assert {name: (added / name).read_bytes() for name in files(added)} == before
+
+
+def test_an_unfinished_study_is_not_added(mapping, tmp_path):
+    folder = tmp_path / "reference"
+    (folder / "controls").mkdir(parents=True)
+    with pytest.raises(Unfinished, match="4 of 4 runs are not done"):
+        reference.add(mapping, folder)
+    assert files(folder) == set()
+
+
+def test_a_wrong_name_is_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        reference.main(["config/no-such.yaml"])
+    assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_figure_of_published_results_has_every_value_with_its_statistic():
+    context = load_context()
+    figure = draw_landscape(context)
+    drawn = Counter(line.get_marker() for panel in figure.axes for line in panel.lines)
+    assert drawn == {MARKERS[name][1]: count for name, count in context.statistic.value_counts().items()}
+    titles = {f"{row.benchmark} ({row.protocol})" for row in context.itertuples()}
+    assert {panel.get_title() for panel in figure.axes} == titles
+    names = {label.get_text().rsplit(" [", 1)[0] for panel in figure.axes for label in panel.get_yticklabels()}
+    assert names == set(context.method)
+    assert all(source in figure._supxlabel.get_text() for source in context.source)
