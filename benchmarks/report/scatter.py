@@ -6,7 +6,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from benchmarks.evaluation.clusters import GRID, Clusters
+from benchmarks.evaluation.clusters import Clusters
 
 COLORS = 10  # --m0 to --m9 of page.css; further clusters and classes take them again
 MARGIN = 15
@@ -22,7 +22,7 @@ def scatter(data: Clusters) -> Markup | None:
     order = sorted(range(len(x)), key=lambda i: (clusters[i], labels[i], i))
     paths = {key: "".join(f"M{x[i]} {y[i]}h0" for i in found)
              for key, found in groupby(order, key=lambda i: (clusters[i], labels[i]))}  # fmt: skip
-    box = f"{-MARGIN} {-MARGIN} {GRID + 2 * MARGIN} {GRID + 2 * MARGIN}"
+    box = f"{-MARGIN} {-MARGIN} {max(x) + 2 * MARGIN} {max(y) + 2 * MARGIN}"
     label = f"Map of {len(x)} images by their features, colored by cluster or class"
     parts = [Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box, label)]
     for (cluster, of_class), path in paths.items():
