@@ -1,5 +1,6 @@
 """index.html of `scl cluster`: the page of its run, with a gallery of every cluster, to be opened from the disk."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl.engine.artifacts import read
+from scl.engine.io import Damaged
 from scl.engine.prepared import describe
 
 
@@ -23,7 +25,9 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
     from benchmarks.report.run_page import MOST_BYTES, write_run_page
 
     folder = study.data / run.benchmark
-    facts, stored = describe(folder), read(run.directory / FILE, Clusters)
+    facts, stored = describe(folder), None
+    with suppress(Damaged):  # only its map is wanted
+        stored = read(run.directory / FILE, Clusters)
     labels = np.load(folder / "labels.npy") if facts.get("labels_sha256") else None
     data = clusters_of(arrays, facts["clusters"], labels=labels, classes=facts["classes"], names=read_names(folder))
     data.map = stored.map if stored else None

@@ -17,6 +17,7 @@ from benchmarks.report.scatter import COLORS, scatter
 from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
 from scl.engine.artifacts import SAMPLE, read, read_record
+from scl.engine.io import Damaged
 
 ROWS = 12
 
@@ -198,6 +199,27 @@ def test_runs_evaluated_by_earlier_versions_show_the_same(run, data):
     again = read_clusters(run.directory, record, metrics, data)
     (run.directory / FILE).unlink()
     assert again == read_clusters(run.directory, record, metrics, data) == kept.model_copy(update={"of": {}})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sizes": [6, 6]},
+        {"match": [1, -1, 2]},
+        {"confusion": [[1], [2], [3]]},
+        {"shown": []},
+        {"map": {"x": [1], "y": [1, 2], "clusters": [0], "labels": []}},
+        {"map": {"x": [1], "y": [1], "clusters": [3], "labels": []}},
+        {"map": {"x": [1], "y": [1], "clusters": [0], "labels": [2]}},
+    ],
+)
+def test_a_file_that_contradicts_itself_is_damaged(tmp_path, changed):
+    whole = data_of().model_dump()
+    (tmp_path / FILE).write_text(json.dumps(whole))
+    assert read(tmp_path / FILE, Clusters) == data_of()
+    (tmp_path / FILE).write_text(json.dumps(whole | changed))
+    with pytest.raises(Damaged):
+        read(tmp_path / FILE, Clusters)
 
 
 def test_a_page_needs_neither_images_nor_assignments(run, data, tmp_path):
