@@ -267,7 +267,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "output",
         argument("--part", "only runs.csv, or all but it, of a finished study", choices=["collect", "report"]),
         argument("--partial", "write to <results>/partial even if all runs are done", action="store_true"),
-        argument("--gallery", "only add the images of this run to its page", metavar=f"{FORM}/SEED"),
+        argument("--gallery", "only add the images of this run to its page (default: none)", metavar=f"{FORM}/SEED"),
     ],
     doctor: ["config/smoke.yaml", STUDY],
     bench: [
