@@ -5,6 +5,7 @@ Subcommands import what they need, so that those without torch start at once.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -58,15 +59,32 @@ def load_study(path):
 # --- subcommands ---------------------------------------------------------------------------------------------------
 
 
-def plan(study, show_run):
-    """Check a configuration and print what it would run, without running it."""
-    from benchmarks.check import check_study
-    from benchmarks.show import describe_settings
+def plan(study, show_run, check, calibrate, as_json):
+    """Print what a study will cost, without running it: runs, downloads, disk, device-hours, and time.
+
+    Times come from finished runs on this device, else from a calibration of it, else from a table of other devices.
+    """
+    from benchmarks.check_images import check_images
+    from benchmarks.plan.cost import plan_study
+    from benchmarks.plan.table import describe_cost
+    from benchmarks.state import QuickSurvey
     from benchmarks.status import summarize_study
 
     loaded = load_study(study)
-    check_study(loaded)
-    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(loaded))
+    if show_run or check or calibrate:
+        with gc_paused():
+            from benchmarks.check import check_study
+        check_study(loaded)
+    if show_run:
+        from benchmarks.show import describe_settings
+
+        return show(describe_settings(study, loaded, show_run))
+    check_images(loaded)
+    survey = QuickSurvey(loaded)
+    cost = plan_study(loaded, survey, calibrate=calibrate)
+    if as_json:
+        return print(json.dumps(cost, indent=2, allow_nan=False))
+    show("\n".join([summarize_study(loaded, survey), describe_cost(cost, study)]))
 
 
 def status(study):
@@ -227,7 +245,16 @@ SHOW = _argument("--show", "print the settings of this run, and where each is se
 BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = _argument("--threads", "CPU threads (default: those of the study, else all cores)", **_within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
-    plan: ["config/smoke.yaml --show digits/joint/scl", STUDY, "output", SHOW],
+    plan: [
+        "config/smoke.yaml --calibrate",
+        STUDY,
+        "output",
+        _argument("--json", "print the same as JSON", dest="as_json", action="store_true"),
+        SHOW,
+        "what to do first",
+        _argument("--check", "check the settings of all methods, as before the first run", action="store_true"),
+        _argument("--calibrate", "check, and measure a few seconds of each kind of run", action="store_true"),
+    ],
     status: ["config/smoke.yaml", STUDY],
     download: ["cifar-10-python.tar.gz", _argument("file", "archive, as named in the catalog"), STUDY_OPTION],
     prepare: ["cifar10", _argument("benchmark", "name in the configuration"), STUDY_OPTION],

@@ -121,17 +121,19 @@ class Survey:
     def _state(self, run) -> State:
         if run.benchmark in self.study.skipped:
             return State("skipped", self.study.skipped[run.benchmark])
-        planned = config.complete(self.study.settings(run))
-        state = self._trained(run, planned)
+        state = self._trained(run)
         if state.record:  # trained
             return self._evaluated(run, state.record)
         try:
-            failure = _failure(run.directory / "failure.json", planned)
+            failure = _failure(run.directory / "failure.json", self._planned(run, None))
         except Damaged as error:
             return State("damaged", f"failure.json is {error}")
         return State("failed", failure) if failure else state
 
-    def _trained(self, run, planned) -> State:
+    def _planned(self, run, record: Record | None) -> config.RunSettings:
+        return config.complete(self.study.settings(run))
+
+    def _trained(self, run) -> State:
         try:
             record = read(run.directory / "record.json", Record)
         except Damaged as error:
@@ -145,14 +147,14 @@ class Survey:
         if record is None:
             stopped = (run.directory / "checkpoint.pt").exists()
             return State("stopped", "interrupted") if stopped else State("missing", "not run")
-        return self._checked(run, planned, record, before.record if before else None)
+        return self._checked(run, record, before.record if before else None)
 
-    def _checked(self, run, planned, record: Record, before: Record | None) -> State:
+    def _checked(self, run, record: Record, before: Record | None) -> State:
         facts, problem = self.prepared(run.benchmark)
         if problem:
             return State("outdated", f"the images are to be prepared again ({problem})")
         facts = facts or _as_recorded(self.study, run.benchmark, record)
-        identity = identity_of(planned, facts, before.files["weights.pt"] if before else None)
+        identity = identity_of(self._planned(run, record), facts, before.files["weights.pt"] if before else None)
         if changed := difference(identity, record.identity.model_dump()):
             return State("outdated", f"{changed}: train again")
         for name, problem in damage(run.directory, record, SMALL).items():
@@ -177,6 +179,17 @@ class Survey:
             return State("done", "", record, metrics)
         reason = "metrics.json is of another training, other labels or another version: evaluate again"
         return State("trained", reason, record)
+
+
+class QuickSurvey(Survey):
+    """A Survey that does not import the methods, and so not torch: it takes the options that the configuration leaves
+    out, and versions of methods, to be the recorded ones, and does not see failures."""
+
+    def _planned(self, run, record: Record | None) -> config.RunSettings:
+        settings, recorded = self.study.settings(run), record.identity.settings if record else {}
+        options = {**recorded.get("options", {}), **settings.options}
+        known = {key: recorded.get(key) for key in ("version", "image_size")}
+        return settings.model_copy(update={"options": options, **known})
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:

@@ -15,6 +15,7 @@ from benchmarks import slurm
 from benchmarks.cli import in_one_line
 from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
+from benchmarks.plan import machine
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.engine import gpu_lease
@@ -187,14 +188,12 @@ def share_machine(workflow, study: Study) -> int:
     limits = workflow.global_resources
     cores = limits["_cores"].value if "_cores" in limits and limits["_cores"].value else 8
     gpus = len(gpu_lease.visible())
-    slots = gpus * study.machine.runs_per_gpu or cores // (study.machine.threads or cores) or 1
+    slots = machine.slots(study.machine, cores, gpus)
     if workflow.is_main_process and "gpu" not in limits:
         workflow.register_resource("gpu", slots)
     if "gpu" in limits:
         slots = limits["gpu"].value or 1
-    if not gpus and study.machine.threads:
-        return min(cores, study.machine.threads)
-    return max(1, cores // slots)
+    return machine.threads(study.machine, cores, gpus, slots)
 
 
 def _allotted_cpus() -> int | None:
