@@ -70,16 +70,19 @@ def plan(study, show_run, check, calibrate, as_json):
     from benchmarks.state import QuickSurvey
     from benchmarks.status import summarize_study
 
+    if show_run and (as_json or calibrate):
+        raise ValueError("--show: not with --json or --calibrate; give one of them")
     loaded = load_study(study)
     if show_run or check or calibrate:
         with gc_paused():
             from benchmarks.check import check_study
         check_study(loaded)
+    else:
+        check_images(loaded)
     if show_run:
         from benchmarks.show import describe_settings
 
         return show(describe_settings(study, loaded, show_run))
-    check_images(loaded)
     survey = QuickSurvey(loaded)
     cost = plan_study(loaded, survey, calibrate=calibrate)
     if as_json:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.bench.subject import endless, fill_memory
 from benchmarks.plan.rates import Rate, epoch_steps, run_seconds
-from benchmarks.plan.work import kind_of, work_of
+from benchmarks.plan.work import counts_of, kind_of, work_of
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
@@ -49,8 +49,9 @@ class Estimate:
 
 def estimate(study: Study, run: Run, device: str) -> Estimate:
     """Measure `run`, which is yet to be trained, with random weights. Its benchmark has to be prepared."""
-    settings, work = config.complete(study.settings(run)), work_of(study, run)
-    assert work  # it is prepared
+    settings, counts = config.complete(study.settings(run)), counts_of(study, run.benchmark)
+    assert counts  # it is prepared
+    work = work_of(study, run, counts)
     rate = measure(settings, device)
     seconds = run_seconds(work, rate)
     assert seconds is not None  # measured rates tell everything
@@ -64,9 +65,11 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
 
 def measure(settings: RunSettings, device: str) -> Rate:
     """Measure a run of these complete settings with random weights, on its prepared images."""
+    from sklearn.cluster import KMeans  # noqa: F401 its import is not part of an assignment
+
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
-        alone = settings.model_copy(update={"after": None})
+        alone = settings.model_copy(update={"after": None, "options": settings.options | _confident(settings)})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
         method, images, wait = trainer.method, trainer.images.fit, _waiting(device)
         once, forward = time.perf_counter() - began, _forward_seconds(trainer, wait)
@@ -93,6 +96,11 @@ def measure(settings: RunSettings, device: str) -> Rate:
             weight_bytes=weights,
             image_bytes=each,
         )
+
+
+def _confident(settings: RunSettings) -> dict[str, float]:
+    """Options with which random weights learn from every image (self-labeling has a threshold)."""
+    return {"threshold": 0.0} if "threshold" in settings.options else {}
 
 
 def _waiting(device: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
-from benchmarks.evaluation.evaluate import VERSION
+from benchmarks.evaluation import VERSION
 from scl import config
 from scl.engine.artifacts import Failure, Record, Strict, damage, read
 from scl.engine.identity import difference, identity_of

@@ -21,7 +21,7 @@ class Case:
 
     files: dict
     words: tuple[str, ...] = ()
-    command: tuple[str, ...] = ("plan", "study.yaml")
+    command: tuple[str, ...] = ("plan", "study.yaml", "--check")
 
 
 def put(mapping, path, value):

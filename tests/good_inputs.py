@@ -77,12 +77,14 @@ ACCEPTED = {
 BELOW = {"sub/base.yaml": "extends: ground.yaml\n", "sub/ground.yaml": TEXT}
 ACCEPTED_EXTENDS = {
     "beside the file that says it": extending("sub/base.yaml", BELOW),
-    "from another folder": Case({"sub/study.yaml": "extends: base.yaml\n", **BELOW}, (), ("plan", "sub/study.yaml")),
+    "from another folder": Case(
+        {"sub/study.yaml": "extends: base.yaml\n", **BELOW}, (), ("plan", "sub/study.yaml", "--check")
+    ),
     "the file's own folder before the working directory": extending(
         "sub/base.yaml", {**BELOW, "ground.yaml": "nothing: of use\n"}
     ),
     "from the working directory": Case(
-        {"sub/study.yaml": "extends: sub/base.yaml\n", **BELOW}, (), ("plan", "sub/study.yaml")
+        {"sub/study.yaml": "extends: sub/base.yaml\n", **BELOW}, (), ("plan", "sub/study.yaml", "--check")
     ),
 }
 

@@ -321,7 +321,7 @@ def test_errors_show_no_terminal_sequence(tmp_path, capsys):
     for text in HOSTILE:
         study = {"results": "r", "benchmarks": {"digits": {}}, "methods": {"random": {"method": text}}, "seeds": 1}
         (tmp_path / "study.yaml").write_text(json.dumps(study))
-        assert main(["plan", str(tmp_path / "study.yaml")]) == 2
+        assert main(["plan", str(tmp_path / "study.yaml"), "--check"]) == 2
         told = capsys.readouterr().err
         assert told.startswith("scl: error: methods.random.method: ") and not odd(told)
     assert in_one_line(OSError(28, "no \x1b[31mroom")) == "no \\x1b[31mroom"

@@ -75,9 +75,7 @@ def _key(rate: Rate) -> str:
     return json_sha256([rate.kind, rate.threads])
 
 
-def _measured(
-    works: list[Work], device: str, threads: int, at_once: int, report: Report
-) -> Iterator[Rate]:
+def _measured(works: list[Work], device: str, threads: int, at_once: int, report: Report) -> Iterator[Rate]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPoolExecutor(at_once, context, _start, (threads, sys.path)) as pool:
         settings = {pool.submit(_measure, config.complete(work.settings), work, device): work for work in works}
@@ -85,7 +83,9 @@ def _measured(
             work, found = settings[future], future.result()
             name = f"{work.run.stage} on {work.run.benchmark}"
             if isinstance(found, Rate):
-                step = f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
+                step = (
+                    f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
+                )
                 report(f"  {name}: {step}, {duration(found.assign_seconds)} per assignment of {found.images:,} images")
                 yield found
             else:

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.plan import space
+from benchmarks.plan import sources, space
 from benchmarks.plan.machine import Place, this_place
 from benchmarks.plan.rates import Jobs, run_bytes, run_seconds
 from benchmarks.plan.schedule import Job, makespan
-from benchmarks.plan.sources import CALIBRATIONS, Measured, Sources
-from benchmarks.plan.work import Work, work_of
+from benchmarks.plan.sources import Measured, Sources
+from benchmarks.plan.work import Work, counts_of, work_of
 from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
-START_SECONDS, REPORT_SECONDS = 6.0, 20.0  # of snakemake before the first job; of tables, figures and page; measured
+START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures and page (digits)
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,21 @@ def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict
         from benchmarks.plan.calibrate import calibrate as measure  # imports torch
 
         available = [run for run in study.runs() if run.benchmark not in study.skipped]
-        measure([work for run in available if (work := work_of(study, run))], place, CALIBRATIONS)
-    return cost_of(study, survey, place, Sources(study, place))
+        counts = _counts(study)
+        works = [work_of(study, run, known) for run in available if (known := counts[run.benchmark])]
+        measure(works, place, sources.CALIBRATIONS)
+    found = Sources(study, place, calibrations=sources.CALIBRATIONS, committed=sources.COMMITTED)
+    return cost_of(study, survey, place, found)
 
 
-def cost_of(study: Study, survey: Survey, place: Place, sources: Sources) -> dict[str, Any]:
-    """What the study costs at `place` by the measurements in `sources`."""
-    costs = list(_run_costs(study, survey, place, sources))
+def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> dict[str, Any]:
+    """What the study costs at `place` by these measurements."""
+    counts = _counts(study)
+    images = {name: sum(known.values()) if known else None for name, known in counts.items()}
+    costs = list(_run_costs(study, survey, place, measured, counts))
     known = [(one.run.directory, *one.space) for one in costs if one.space]
     left = [one for one in costs if one.left]
-    jobs = sources.jobs
+    jobs = measured.jobs
     return {
         "title": study.title,
         "results": str(study.results),
@@ -55,7 +60,7 @@ def cost_of(study: Study, survey: Survey, place: Place, sources: Sources) -> dic
         "device": {"name": place.device, "gpus": place.gpus, "cores": place.cores}
         | {"runs_at_once": place.slots, "threads_per_run": place.threads},
         "downloads": space.downloads(study, survey),
-        "disk": space.disk(study, survey, known, at_once=place.slots)
+        "disk": space.disk(study, survey, images, known, at_once=place.slots)
         | {"runs_of_unknown_size": sum(one.space is None for one in costs)},
         "rows": list(_rows(costs, place)),
         "gpu_hours": _hours(costs, place, on_gpu=True) if place.gpus else None,
@@ -66,16 +71,23 @@ def cost_of(study: Study, survey: Survey, place: Place, sources: Sources) -> dic
     }
 
 
-def _run_costs(study: Study, survey: Survey, place: Place, sources: Sources) -> Iterator[RunCost]:
-    measured: dict[tuple, Measured | None] = {}  # seeds share it
+def _counts(study: Study) -> dict[str, dict[str, int] | None]:
+    return {name: counts_of(study, name) for name in study.benchmarks if name not in study.skipped}
+
+
+def _run_costs(
+    study: Study, survey: Survey, place: Place, measured: Sources, counts: dict[str, dict[str, int] | None]
+) -> Iterator[RunCost]:
+    rates: dict[tuple, Measured | None] = {}  # seeds share them
     for run in study.runs():
         if run.benchmark in study.skipped:
             continue
         key = run.benchmark, run.protocol, run.stage
-        work, state = work_of(study, run), survey.state(run)
-        if key not in measured:
-            measured[key] = sources.find(work) if work else None
-        yield _run_cost(study, run, work, state, measured[key], place, sources.jobs)
+        known, state = counts[run.benchmark], survey.state(run)
+        work = work_of(study, run, known) if known else None
+        if key not in rates:
+            rates[key] = measured.find(work) if work else None
+        yield _run_cost(study, run, work, state, rates[key], place, measured.jobs)
 
 
 def _run_cost(

@@ -42,11 +42,11 @@ class Recorded:
 class Sources:
     """The measurements that apply to the runs of a study at a place; each kind of source is read when it is needed."""
 
-    def __init__(self, study: Study, place: Place, *, calibrations: Path = CALIBRATIONS, committed: Path = COMMITTED):
+    def __init__(self, study: Study, place: Place, *, calibrations: Path, committed: Path):
         self.study, self.place, self.calibrations, self.committed = study, place, calibrations, committed
 
     def find(self, work: Work) -> Measured | None:
-        """The best measurement for a run: records on this device, then a calibration of it, then the committed table."""
+        """The best measurement for a run: records of this device, a calibration of it, or the committed table."""
         trains = work.settings.training.epochs > 0
         threads = None if self.place.gpu and trains else self.place.threads
         here = [one.rate for one in self.records if self.place.is_same(one.device, trains=trains)]

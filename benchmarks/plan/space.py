@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmarks.datasets.catalog import Archive, archives_of
 from benchmarks.datasets.connection import plain
-from benchmarks.plan.work import counts_of
 from benchmarks.state import Survey
 from benchmarks.study import Study
 
@@ -57,29 +56,29 @@ def _synsets(study: Study, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def prepared_bytes(study: Study, name: str) -> int | None:
-    """Bytes of the arrays of a benchmark, None if its number of images is unknown."""
-    counts, block = counts_of(study, name), study.benchmarks[name]
-    if counts is None:
-        return None
+def _array_bytes(study: Study, name: str, images: int) -> int:
+    block = study.benchmarks[name]
     sizes = [block.size or study.dataset(name).size, *([block.larger_size] if block.larger_size else [])]
-    return sum(counts.values()) * (sum(3 * size**2 for size in sizes) + NAME_BYTES)
+    return images * (sum(3 * size**2 for size in sizes) + NAME_BYTES)
 
 
-def disk(study: Study, survey: Survey, runs: list[tuple[Path, int, int]], *, at_once: int) -> dict[str, Any]:
+def disk(
+    study: Study, survey: Survey, images: dict[str, int | None], runs: list[tuple[Path, int, int]], *, at_once: int
+) -> dict[str, Any]:
     """Bytes at the peak, by part, and those that are there already.
 
-    runs: (folder, bytes when it is finished, bytes more while it trains) of each run. Archives and arrays are written
+    images: number of each benchmark, None if unknown. runs: (folder, bytes when it is finished, bytes more while it
+    trains) of each run. Archives and arrays are written
     under temporary names and renamed, so they need no space twice.
     """
     archives = [entry for entry in downloads(study, survey) if entry["state"] != "prepared"]
-    arrays = {name: prepared_bytes(study, name) for name in _available(study)}
+    arrays = {name: _array_bytes(study, name, count or 0) for name, count in images.items()}
     here = sum(entry["bytes"] or 0 for entry in archives if entry["state"] == "there")
-    here += sum(size or 0 for name, size in arrays.items() if _is_prepared(survey, name))
+    here += sum(size for name, size in arrays.items() if _is_prepared(survey, name))
     here += sum(_folder_bytes(folder) for folder, _, _ in runs)
     parts = {
         "archives": sum(entry["bytes"] or 0 for entry in archives),
-        "arrays": sum(size or 0 for size in arrays.values()),
+        "arrays": sum(arrays.values()),
         "runs": sum(size for _, size, _ in runs),
         "temporary": sum(sorted((more for _, _, more in runs), reverse=True)[:at_once]),
     }

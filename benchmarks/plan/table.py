@@ -35,7 +35,9 @@ def _disk(cost: dict[str, Any]) -> Iterator[str]:
     parts = ", ".join(f"{text} {_size(disk[name])}" for name, text in names.items())
     yield f"disk: {_size(disk['peak'])} at the peak ({parts});"
     lacks = [f"{disk['runs_of_unknown_size']} runs"] if disk["runs_of_unknown_size"] else []
-    unknown = f"; not counted, of unknown size: {', '.join([*lacks, *disk['unknown']])}" if lacks + disk["unknown"] else ""
+    unknown = (
+        f"; not counted, of unknown size: {', '.join([*lacks, *disk['unknown']])}" if lacks + disk["unknown"] else ""
+    )
     short = "" if disk["free"] > disk["peak"] - disk["there"] else ": TOO LITTLE"
     yield _cut(f"  there already: {_size(disk['there'])}; free: {_size(disk['free'])}{short}{unknown}")
 
@@ -82,7 +84,9 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
-    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs that are left, on {where}{device['name']}, {at_once}")
+    yield _cut(
+        f"time here: {wall} for the {cost['runs_left']} runs that are left, on {where}{device['name']}, {at_once}"
+    )
 
 
 _UNITS = (("gpu_hours", "GPU"), ("core_hours", "core"))

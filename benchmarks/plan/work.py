@@ -45,12 +45,9 @@ def kind_of(settings: RunSettings, size: int) -> dict[str, Any]:
     return kind
 
 
-def work_of(study: Study, run: Run) -> Work | None:
-    """The work of a run, None if nobody knows its number of images yet (a folder that is not there)."""
+def work_of(study: Study, run: Run, counts: dict[str, int]) -> Work:
+    """The work of a run on a benchmark with these images of each split."""
     block, dataset = study.benchmarks[run.benchmark], study.dataset(run.benchmark)
-    counts = counts_of(study, run.benchmark)
-    if counts is None:
-        return None
     roles = dataset.protocols[run.protocol]
     fit, represent, evaluated = (sum(counts[split] for split in roles[use]) for use in ("fit", "represent", "assign"))
     return Work(
@@ -65,7 +62,7 @@ def work_of(study: Study, run: Run) -> Work | None:
 
 
 def counts_of(study: Study, benchmark: str) -> dict[str, int] | None:
-    """Images of each split: as prepared, else as published; None if neither says."""
+    """Images of each split: as prepared, else as published; None if neither says (another archive is configured)."""
     try:
         return {split: stop - start for split, (start, stop) in describe(study.data / benchmark)["splits"].items()}
     except Damaged:  # not prepared yet
