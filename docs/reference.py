@@ -119,7 +119,7 @@ def configuration() -> str:
         "# Configuration keys",
         GENERATED,
         "Every key of a study and of a run, with its type, range, and default. An unknown key is an error, which names "
-        "the nearest known one. `scl plan FILE` checks a configuration; `scl plan FILE --show "
+        "the nearest known one. `scl plan FILE --check` checks a configuration; `scl plan FILE --show "
         "BENCHMARK/PROTOCOL/STAGE` prints the settings of a run and where each value comes from.",
     ]
     parts += [section("##", *one, links) for one in SECTIONS]

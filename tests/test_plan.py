@@ -295,7 +295,7 @@ def test_without_any_measurement_it_says_unknown_and_how_to_measure(nothing_meas
 
 KEYS = {
     "title": str, "results": str, "runs": int, "runs_left": int, "device": dict, "downloads": list, "disk": dict,
-    "rows": list, "gpu_hours": (float, type(None)), "core_hours": (float, type(None)), "evaluation_seconds": float,
+    "rows": list, "gpu_hours": (float, type(None)), "core_hours": (float, type(None)), "scoring_seconds": float,
     "wall_seconds": (float, type(None)), "skipped": dict,
 }  # fmt: skip
 ROW = {

@@ -28,7 +28,7 @@ from scl.util.text import Report, duration, printable, say
 
 START = {  # what the process of a job imports
     "train": "import benchmarks.cli, scl.engine.train, baselines.simclr",
-    "evaluate": "import benchmarks.cli, benchmarks.evaluation.evaluate",
+    "evaluate": "import benchmarks.cli, benchmarks.evaluation.evaluate, sklearn.metrics",
 }
 
 

@@ -14,18 +14,19 @@ from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
 START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures and page (digits)
+SCORE_SECONDS = 5e-7  # to score one image at one point of the curve, on a core of an AMD EPYC
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """seconds: of its training, with the start of its process; None if unknown. left: whether it is yet to be trained.
-    space: (bytes of its folder, bytes more while it trains)."""
+    """seconds: of its training, with the start of its process; None if unknown. scoring: seconds of its evaluation.
+    left: whether it is yet to be trained. space: (bytes of its folder, bytes more while it trains)."""
 
     run: Run
     trains: bool
     left: bool
     seconds: float | None
-    threads: int
+    scoring: float
     source: Measured | None
     space: tuple[int, int] | None
 
@@ -51,7 +52,6 @@ def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> di
     costs = list(_run_costs(study, survey, place, measured, counts))
     known = [(one.run.directory, *one.space) for one in costs if one.space]
     left = [one for one in costs if one.left]
-    jobs = measured.jobs
     return {
         "title": study.title,
         "results": str(study.results),
@@ -65,8 +65,8 @@ def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> di
         "rows": list(_rows(costs, place)),
         "gpu_hours": _hours(costs, place, on_gpu=True) if place.gpus else None,
         "core_hours": _hours(costs, place, on_gpu=False),
-        "evaluation_seconds": len(costs) * jobs.evaluate,
-        "wall_seconds": _wall_seconds(left, place, jobs, list(study.seeds)),
+        "scoring_seconds": sum(one.scoring for one in costs),
+        "wall_seconds": _wall_seconds(left, place, list(study.seeds)),
         "skipped": study.skipped,
     }
 
@@ -94,7 +94,9 @@ def _run_cost(
     study: Study, run: Run, work: Work | None, state: State, found: Measured | None, place: Place, jobs: Jobs
 ) -> RunCost:
     trains = study.settings(run).training.epochs > 0
-    seconds, space = None, None
+    seconds, space, scoring = None, None, jobs.evaluate
+    if work:
+        scoring += SCORE_SECONDS * work.evaluated * (work.points + 1)
     if found and work:
         seconds = run_seconds(work, found.rate)
         every = study.machine.checkpoint_seconds
@@ -104,7 +106,7 @@ def _run_cost(
             seconds = seconds * scale + jobs.train
     if state.record:
         seconds = state.record.seconds + jobs.train
-    return RunCost(run, trains, state.record is None, seconds, place.threads, found, space)
+    return RunCost(run, trains, state.record is None, seconds, scoring, found, space)
 
 
 def _rows(costs: list[RunCost], place: Place) -> Iterator[dict[str, Any]]:
@@ -141,13 +143,16 @@ def _hours(costs: list[RunCost], place: Place, *, on_gpu: bool) -> float | None:
     return sum(one.seconds or 0.0 for one in chosen) * shares / 3600
 
 
-def _wall_seconds(left: list[RunCost], place: Place, jobs: Jobs, seeds: list[int]) -> float | None:
+def _wall_seconds(left: list[RunCost], place: Place, seeds: list[int]) -> float | None:
     """Until all runs that are left are done, scored and reported; None if the time of one is unknown.
 
     On a CPU a run is scored on the cores that trained it; on a GPU machine others have them.
     """
     if any(one.seconds is None for one in left):
         return None
-    score = 0.0 if place.gpus else jobs.evaluate
-    runs = [Job(one.run, one.run.after, (one.seconds or 0.0) + score, seeds.index(one.run.seed)) for one in left]
+    score = 0 if place.gpus else 1
+    runs = [
+        Job(one.run, one.run.after, (one.seconds or 0.0) + score * one.scoring, seeds.index(one.run.seed))
+        for one in left
+    ]
     return START_SECONDS + makespan(runs, place.slots) + REPORT_SECONDS

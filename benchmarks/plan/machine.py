@@ -36,10 +36,6 @@ class Place:
         """Whether a recorded device is a GPU if the run uses one here, or else a CPU."""
         return device.startswith("CPU: ") != bool(self.gpu and trains)
 
-    def __str__(self) -> str:
-        where = f"{self.gpus} x {self.device}" if self.gpus else f"{self.cores} cores of {self.device}"
-        return f"{where}, {self.slots} run{'s' * (self.slots > 1)} at once"
-
 
 def this_place(machine: Machine) -> Place:
     """The devices that a study would use here, without a limit on the command line."""

@@ -7,7 +7,7 @@ from scl.util.text import duration
 
 WIDTH = 100
 STATES = {"there": "there already", "prepared": "not needed: prepared already"}
-HINT = "unknown: nothing like it was measured; `scl plan --calibrate {}` measures it on this device"
+HINT = "unknown: never measured; `scl plan --calibrate {}` does, in seconds to minutes"
 
 
 def describe_cost(cost: dict[str, Any], source: str) -> str:
@@ -46,7 +46,7 @@ def _hours(cost: dict[str, Any]) -> Iterator[str]:
     """A table of methods by benchmarks, in parts where it would be too wide."""
     unit = "GPU" if cost["device"]["gpus"] else "core"
     known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
-    minutes = sum(known) < 2
+    minutes = known and sum(known) < 2
     span, scale = ("minutes", 60) if minutes else ("hours", 1)
     yield f"{unit}-{span} of all runs (number of runs), by benchmark and method:"
     cells = {(row["method"], row["benchmark"]): _cell(row, scale, unit) for row in cost["rows"]}
@@ -80,13 +80,14 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     parts = [f"{_number(cost[key] * scale)} {unit}-{span}" for key, unit in _UNITS if cost[key] is not None]
     without = sum(row["runs"] for row in cost["rows"] if row["hours"] is None)
     known = f"; {without} runs are unknown" if without else ""
-    yield f"in all: {' and '.join(parts) or 'unknown'}{known}"
+    yield f"in all: {' and '.join(parts) or 'unknown'}{known}; scoring takes {duration(cost['scoring_seconds'])} more"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
-    yield _cut(
-        f"time here: {wall} for the {cost['runs_left']} runs that are left, on {where}{device['name']}, {at_once}"
-    )
+    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{device['name']}, {at_once}")
+
+    if any(entry["state"] == "missing" for entry in cost["downloads"]):
+        yield "  without downloads and preparing their images"
 
 
 _UNITS = (("gpu_hours", "GPU"), ("core_hours", "core"))
