@@ -141,7 +141,7 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
     if settings.training.epochs and not steps:
         return None
     size = study.benchmarks[record.benchmark].size or dataset.size
-    raw = json.loads((directory / "record.json").read_bytes())
+    weights, raw = directory / "weights.pt", json.loads((directory / "record.json").read_bytes())
     return Rate(
         kind=kind_of(settings, size),
         options=settings.options,
@@ -158,7 +158,7 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
         visits=1.0,
         unlabeled=visited,
         last_batch=False,
-        weight_bytes=4 * raw.get("parameters", 0),
+        weight_bytes=weights.stat().st_size if weights.exists() else 4 * raw.get("parameters", 0),
         image_bytes=0,
     )
 
