@@ -5,12 +5,12 @@ Subcommands import what they need, so that those without torch start at once.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
+from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
 from scl import config
 from scl.engine.io import RunFailed, write_json
@@ -57,37 +57,6 @@ def load_study(path):
 
 
 # --- subcommands ---------------------------------------------------------------------------------------------------
-
-
-def plan(study, show_run, check, calibrate, as_json):
-    """Print what a study will cost, without running it: runs, downloads, disk, device-hours, and time.
-
-    Times come from finished runs on this device, else from a calibration of it, else from a table of other devices.
-    """
-    from benchmarks.check_images import check_images
-    from benchmarks.plan.cost import plan_study
-    from benchmarks.plan.table import describe_cost
-    from benchmarks.state import QuickSurvey
-    from benchmarks.status import summarize_study
-
-    if show_run and (as_json or calibrate):
-        raise ValueError("--show: not with --json or --calibrate; give one of them")
-    loaded = load_study(study)
-    if show_run or check or calibrate:
-        with gc_paused():
-            from benchmarks.check import check_study
-        check_study(loaded)
-    else:
-        check_images(loaded)
-    if show_run:
-        from benchmarks.show import describe_settings
-
-        return show(describe_settings(study, loaded, show_run))
-    survey = QuickSurvey(loaded)
-    cost = plan_study(loaded, survey, calibrate=calibrate)
-    if as_json:
-        return print(json.dumps(cost, indent=2, allow_nan=False))
-    show("\n".join([summarize_study(loaded, survey), describe_cost(cost, study)]))
 
 
 def status(study):
@@ -244,20 +213,10 @@ STUDY_OPTION = _argument("--study", "configuration of the study", **PAPER)
 RUN_FOLDER = _argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = _argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **_within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
-SHOW = _argument("--show", "print the settings of this run, and where each is set", dest="show_run", metavar=FORM)
 BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = _argument("--threads", "CPU threads (default: those of the study, else all cores)", **_within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
-    plan: [
-        "config/smoke.yaml --calibrate",
-        STUDY,
-        "output",
-        _argument("--json", "print the same as JSON", dest="as_json", action="store_true"),
-        SHOW,
-        "what to do first",
-        _argument("--check", "check the settings of all methods, as before the first run", action="store_true"),
-        _argument("--calibrate", "check, and measure a few seconds of each kind of run", action="store_true"),
-    ],
+    plan: ["config/smoke.yaml --calibrate", STUDY, *PLAN],
     status: ["config/smoke.yaml", STUDY],
     download: ["cifar-10-python.tar.gz", _argument("file", "archive, as named in the catalog"), STUDY_OPTION],
     prepare: ["cifar10", _argument("benchmark", "name in the configuration"), STUDY_OPTION],
