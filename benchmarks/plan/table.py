@@ -48,20 +48,21 @@ def _hours(cost: dict[str, Any]) -> Iterator[str]:
     known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
     minutes = known and sum(known) < 2
     span, scale = ("minutes", 60) if minutes else ("hours", 1)
-    yield f"{unit}-{span} of all runs (number of runs), by benchmark and method:"
+    yield f"{unit}-{span} of all runs, by benchmark and method:"
     cells = {(row["method"], row["benchmark"]): _cell(row, scale, unit) for row in cost["rows"]}
     methods = list(dict.fromkeys(method for method, _ in cells))
     benchmarks = list(dict.fromkeys(benchmark for _, benchmark in cells))
-    counts = {name: sum(row["runs"] for row in cost["rows"] if row["benchmark"] == name) for name in benchmarks}
-    heads = {name: f"{name} ({counts[name]})" for name in benchmarks}
-    first = max(map(len, methods), default=0) + 2
-    widths = {name: max(len(heads[name]), *(len(cells[method, name]) for method in methods)) for name in benchmarks}
+    for name in benchmarks:
+        cells["runs", name] = f"{sum(row['runs'] for row in cost['rows'] if row['benchmark'] == name)}  "
+    first = max(map(len, [*methods, "runs"])) + 2
+    widths = {name: max(len(name), *(len(cells[method, name]) for method in methods)) for name in benchmarks}
     part: list[str] = []
     for name in [*benchmarks, None]:
         if part and (name is None or first + sum(widths[one] + 2 for one in [*part, name]) > WIDTH):
-            yield " " * first + "".join(f"  {heads[one]:>{widths[one]}}" for one in part)
-            for method in methods:
-                yield f"  {method:{first - 2}}" + "".join(f"  {cells[method, one]:>{widths[one]}}" for one in part)
+            yield " " * first + "".join(f"  {one:>{widths[one]}}" for one in part)
+            for method in [*methods, "runs"]:
+                line = f"  {method:{first - 2}}" + "".join(f"  {cells[method, one]:>{widths[one]}}" for one in part)
+                yield line.rstrip()
             part = []
         part.append(name or "")
     yield from _totals(cost, scale, span)
