@@ -143,11 +143,11 @@ def test_the_committed_table_is_named_as_such(find):
     mine = work(study_of(), "simclr")
     elsewhere = measurements(rate(mine, step_seconds=0.5), device="CPU: other")
     found = find(mine, committed=[elsewhere])
-    assert (found.mark, found.source) == ("m", "measured on CPU: other, not here")
+    assert (found.mark, found.source) == ("m", "measured on CPU: other (results/reference)")
     assert find(mine, committed=[elsewhere], place=GPU_PLACE) is None  # a CPU says nothing of a GPU
     gpu = measurements(rate(mine, threads=16), device="NVIDIA A100")
     assert find(mine, committed=[gpu]) is None
-    assert find(mine, committed=[gpu], place=GPU_PLACE).source == "measured on NVIDIA A100, not here"
+    assert find(mine, committed=[gpu], place=GPU_PLACE).source == "measured on NVIDIA A100 (results/reference)"
     found = find(mine, committed=[elsewhere, measurements(rate(mine, step_seconds=0.2))])
     assert found.rate.step_seconds == 0.2  # this device before another
     both = find(mine, committed=[elsewhere], calibrated=[measurements(rate(mine))])
@@ -160,6 +160,22 @@ def test_another_batch_size_will_do_in_the_committed_table_alone(find):
     assert find(mine, calibrated=[measurements(larger)]) is None
     found = find(mine, committed=[measurements(larger)])
     assert run_seconds(mine, found.rate) == run_seconds(mine, rate(mine))
+
+
+def test_results_of_scl_bench_count_as_committed(find, here):
+    """Steps of the standard network alone; a study with another network finds nothing in them."""
+    bench = {"stage": "simclr", "size": 16, "batch_size": 50, "compile": False, "images": [1000], "clusters": [10]}
+    bench |= {"device": "CPU: other", "threads": 1, "parts": {"step": {"seconds_per_step": 0.05}}}
+    (here / "committed" / "bench").mkdir(parents=True)
+    write_json(here / "committed" / "bench" / "simclr.json", bench)
+    mine, narrow = work(study_of(), "simclr"), study_of(network={"width": 16})
+    found = find(mine)
+    assert (found.mark, found.rate.weight_bytes) == ("m", None)
+    assert run_seconds(mine, found.rate) == pytest.approx(2 * 17 * 0.1)
+    assert run_bytes(mine, found.rate, seconds=1.0, checkpoint_seconds=1.0) is None
+    assert find(work(narrow, "simclr"), narrow) is None
+    write_json(here / "committed" / "bench" / "simclr.json", bench | {"parts": {}})
+    assert find(mine) is None
 
 
 def test_the_most_similar_measurement_is_taken(find):

@@ -28,7 +28,7 @@ class Rate(Strict):
     visits: float  # images that an epoch visits, as a fraction of the clustered ones
     unlabeled: float | None  # and of the unlabeled ones; None: no run had any
     last_batch: bool  # whether an epoch has a last batch that is not full
-    weight_bytes: int  # of the weights, without what there is for each image
+    weight_bytes: int | None  # of the weights, without what there is for each image; None: unknown
     image_bytes: int  # of weights, for each image (memories, neighbors)
 
 
@@ -79,12 +79,14 @@ def run_seconds(work: Work, rate: Rate) -> float | None:
     return seconds
 
 
-def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int]:
-    """(bytes of the folder of a finished run, bytes more while it trains).
+def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
+    """(bytes of the folder of a finished run, bytes more while it trains), None if unknown.
 
     A finished run has its weights, a checkpoint without the optimizer and, if it took longer than the time between
     checkpoints, one with it. Saving needs the space of one more (scl/engine/checkpoint.py).
     """
+    if rate.weight_bytes is None:
+        return None
     weights = rate.weight_bytes + rate.image_bytes * work.fit
     training = work.settings.training
     optimizer = rate.weight_bytes * (2 if training.optimizer == "adam" else 1) if training.epochs else 0

@@ -12,7 +12,7 @@ from benchmarks.plan.machine import Place
 from benchmarks.plan.rates import Jobs, Measurements, Rate
 from benchmarks.plan.work import Work, kind_of
 from benchmarks.study import Study, load_study
-from scl.config import RunSettings
+from scl.config import RunSettings, Training
 from scl.engine.artifacts import Record, read
 from scl.engine.io import Damaged
 from scl.engine.provenance import ROOT, versions
@@ -55,10 +55,10 @@ class Sources:
         for measured in self.calibrated:
             if found := _nearest(work, measured.rates, threads=threads):
                 return Measured(found[0], "c", f"calibration of this device on {measured.finished[:10]}")
-        like = [device for device in self.published if self.place.is_like(device, trains=trains)]
-        for device in sorted(like, key=lambda one: not self.place.is_same(one, trains=trains)):
-            if found := _nearest(work, self.published[device], any_batch=True):
-                return Measured(_median(found), "m", f"measured on {device}, not here")
+        like = [one for one in self.published if self.place.is_like(one[0], trains=trains)]
+        for device, rates in sorted(like, key=lambda one: not self.place.is_same(one[0], trains=trains)):
+            if found := _nearest(work, rates, any_batch=True):
+                return Measured(_median(found), "m", f"measured on {device} (results/reference)")
         return None
 
     @cached_property
@@ -82,15 +82,16 @@ class Sources:
         return sorted((m for m in here if m.versions == current), key=lambda m: m.finished, reverse=True)
 
     @cached_property
-    def published(self) -> dict[str, list[Rate]]:
-        """{device: rates} of the committed table and runs."""
-        rates: dict[str, list[Rate]] = {}
-        for measured in _files(self.committed / "bench"):
-            rates.setdefault(measured.device, []).extend(measured.rates)
+    def published(self) -> list[tuple[str, list[Rate]]]:
+        """(device, rates) of each committed file of measurements, then of the committed runs."""
+        bench = self.committed / "bench"
+        found = [(measured.device, measured.rates) for measured in _files(bench)]
+        found += [(one.device, [one.rate]) for one in _benched(bench, self.study)]
+        runs: dict[str, list[Rate]] = {}
         for path in sorted(self.committed.glob("*/study.yaml")):
             for one in recorded_rates(path.parent, None):
-                rates.setdefault(one.device, []).append(one.rate)
-        return rates
+                runs.setdefault(one.device, []).append(one.rate)
+        return found + list(runs.items())
 
 
 def _files(folder: Path) -> list[Measurements]:
@@ -102,6 +103,43 @@ def _files(folder: Path) -> list[Measurements]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
+    """The steps that results of `scl bench` timed, with the standard network; assignments are not among them."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(path.read_bytes())
+            training = Training(epochs=1, batch_size=found["batch_size"], compile=found["compile"])
+            settings = RunSettings(
+                **dict.fromkeys(("benchmark", "protocol", "data"), ""),
+                stage=found["stage"],
+                seed=0,
+                method=study.methods[found["stage"]].method,
+                training=training,
+            )
+            rate = Rate(
+                kind=kind_of(settings, found["size"]),
+                options={},
+                benchmark="",
+                stage=found["stage"],
+                images=found["images"][0],
+                clusters=found["clusters"][0],
+                threads=found["threads"],
+                batch_size=found["batch_size"],
+                step_seconds=found["parts"]["step"]["seconds_per_step"],
+                assign_seconds=0.0,
+                once_seconds=0.0,
+                kmeans=False,
+                visits=1.0,
+                unlabeled=None,
+                last_batch=False,
+                weight_bytes=None,
+                image_bytes=0,
+            )
+            yield Recorded(found["device"], rate)
+        except (OSError, ValueError, KeyError, TypeError, IndexError):  # other files, other studies
+            continue
 
 
 # --- finished runs -------------------------------------------------------------------------------------------------
