@@ -111,13 +111,9 @@ def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
         try:
             found = json.loads(path.read_bytes())
             training = Training(epochs=1, batch_size=found["batch_size"], compile=found["compile"])
-            settings = RunSettings(
-                **dict.fromkeys(("benchmark", "protocol", "data"), ""),
-                stage=found["stage"],
-                seed=0,
-                method=study.methods[found["stage"]].method,
-                training=training,
-            )
+            about = {"stage": found["stage"], "method": study.methods[found["stage"]].method, "training": training}
+            places = dict.fromkeys(("benchmark", "protocol", "data"), "")
+            settings = RunSettings.model_validate(about | places | {"seed": 0})
             rate = Rate(
                 kind=kind_of(settings, found["size"]),
                 options={},

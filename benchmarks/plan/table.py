@@ -78,20 +78,18 @@ def _cell(row: dict[str, Any], scale: int, unit: str) -> str:
 
 def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     device = cost["device"]
-    parts = [f"{_number(cost[key] * scale)} {unit}-{span}" for key, unit in _UNITS if cost[key] is not None]
+    units = dict.fromkeys(row["unit"] for row in cost["rows"])
+    known = {unit: sum(row["hours"] or 0.0 for row in cost["rows"] if row["unit"] == unit) for unit in units}
+    parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
     without = sum(row["runs"] for row in cost["rows"] if row["hours"] is None)
-    known = f"; {without} runs are unknown" if without else ""
-    yield f"in all: {' and '.join(parts) or 'unknown'}{known}; scoring takes {duration(cost['scoring_seconds'])} more"
+    more = f" and {without} runs of unknown time" if without else ""
+    yield f"in all: {', '.join(parts) or 'nothing'}{more}; scoring takes {duration(cost['scoring_seconds'])}"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
     yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{device['name']}, {at_once}")
-
     if any(entry["state"] == "missing" for entry in cost["downloads"]):
         yield "  without downloads and preparing their images"
-
-
-_UNITS = (("gpu_hours", "GPU"), ("core_hours", "core"))
 
 
 def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
@@ -101,7 +99,7 @@ def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
             texts.setdefault(one["mark"], []).append(one["source"])
     for mark, found in sorted(texts.items()):
         distinct = sorted(set(found), key=found.count, reverse=True)
-        yield _cut(f"  {mark}: {'; '.join(distinct)}")
+        yield from (_cut(f"  {mark}: {text}") for text in distinct)
     if cost["device"]["gpus"] and any(row["unit"] == "core-hours" for row in cost["rows"]):
         yield "  *: of CPU cores"
     if any(row["hours"] is None for row in cost["rows"]):
