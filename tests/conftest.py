@@ -137,7 +137,7 @@ def tiny_study(digits, tmp_path):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_all():
     """Train every run of a study in this process, on the CPU; returns the runs."""
 

@@ -135,7 +135,8 @@ def test_kmeans_on_pretrained_features(folder, here, capsys):
     assert (distances.argmin(1) == assigned).all()
 
 
-@pytest.mark.parametrize("method,chain", [("simclr", ["simclr"]), ("scl", ["scl"]), ("scan", ["simclr", "scan"])])
+@pytest.mark.slow
+@pytest.mark.parametrize("method,chain", [("scl", ["scl"]), ("scan", ["simclr", "scan"])])
 def test_the_first_stage_starts_from_the_weights(folder, here, method, chain):
     """Its learning rate is a tenth, its network that of the weights, and its first encoder theirs."""
     assert cluster("--method", method, "--weights", folder / "resnet18.safetensors", "--size", 97) == 0
