@@ -137,8 +137,9 @@ def test_kmeans_on_pretrained_features(folder, here, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method,chain", [("scl", ["scl"]), ("scan", ["simclr", "scan"])])
-def test_the_first_stage_starts_from_the_weights(folder, here, method, chain):
+def test_the_first_stage_starts_from_the_weights(folder, here, method, chain, monkeypatch):
     """Its learning rate is a tenth, its network that of the weights, and its first encoder theirs."""
+    monkeypatch.setattr("benchmarks.cluster._announce", lambda *_: None)  # as slow as the training
     assert cluster("--method", method, "--weights", folder / "resnet18.safetensors", "--size", 97) == 0
     study = yaml.safe_load((here / "photos-clusters" / "study.yaml").read_text())
     assert list(study["methods"]) == ["pretrained", *chain] and study["network"] == {"backbone": "resnet18"}

@@ -35,9 +35,7 @@ def chain(tmp_path_factory):
     return folder
 
 
-LONG = STUDY | {
-    "methods": STUDY["methods"] | {"simclr": STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}}
-}
+LONG = STUDY | {"methods": STUDY["methods"] | {"simclr": STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}}}
 
 
 @pytest.fixture(scope="module")
