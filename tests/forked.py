@@ -2,8 +2,8 @@
 
 Starting Snakemake costs two seconds, starting a job one to two, nearly all of it imports; the tests do so hundreds of
 times. A forked process differs from a started one in nothing else that a user could see, except that it does not wait
-until the disk has written (which only a power cut would show): it has its process group, its
-jobs are processes of that group, signals reach them in the same way, and they end with the same status.
+until the disk has written (only a power cut would show that): it has its process group, its jobs are processes of that
+group, signals reach them in the same way, and they end with the same status.
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
                                                     \\-> server of jobs -> keeper -> job
