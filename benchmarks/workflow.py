@@ -25,6 +25,7 @@ from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.config import options_of
 from scl.engine import gpu_lease
 from scl.util.classes import find_class
+from scl.util.imports import gc_paused
 from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
@@ -39,7 +40,8 @@ class Workflow:
             self.resolved = resolve(_source(config, workflow.configfiles) or "config/paper.yaml")
             self.study = load_study(self.resolved)
             if workflow.is_main_process:
-                from benchmarks.check import check_study  # imports torch
+                with gc_paused():
+                    from benchmarks.check import check_study  # imports torch
                 from benchmarks.state import Survey
 
                 check_study(self.study)

@@ -39,9 +39,14 @@ def gallery(data, budget: int) -> tuple[list[Cluster], int]:
     If not even the smallest sprites fit, the last clusters are left out.
     """
     clusters: list[Cluster] = []
-    for count, pixels in LEVELS:
-        clusters = [_cluster(data, number, count, pixels) for number in range(data.clusters)]
-        if sum(map(_bytes, clusters)) <= budget:
+    for level in LEVELS:
+        clusters, total = [], 0
+        for number in range(data.clusters):
+            clusters.append(_cluster(data, number, *level))
+            total += _bytes(clusters[-1])
+            if total > budget and level != LEVELS[-1]:  # the next level, without drawing the others
+                break
+        else:
             break
     fits = np.cumsum([_bytes(cluster) for cluster in clusters]) <= budget
     return clusters[: int(fits.sum())], int(sum(map(_bytes, clusters)))
