@@ -270,9 +270,13 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         _argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
         _argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **_within(1, 10**6)),
-        _argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **_within(1, 10**6)),
+        _argument(
+            "--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **_within(1, 10**6)
+        ),
         _argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
-        _argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
+        _argument(
+            "--count", "profile and count one step instead, and bound it on this GPU (default: no)", choices=BOUNDED
+        ),
         _argument("--out", "JSON file for the result (default: none)", type=_new_file, metavar="FILE"),
         "machine",
         GPUS,

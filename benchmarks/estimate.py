@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bench.subject import endless, fill_memory
+from benchmarks.bench.subject import endless, pretend_trained
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
@@ -66,7 +66,7 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
 def _step_seconds(trainer: Trainer) -> float:
     """Of a step after the warm-up, in the mean."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
-    fill_memory(trainer.method)
+    pretend_trained(trainer.method)
     trainer.method.train()
     loop = endless(trainer)
     for _ in range(2):  # untimed: memory is allocated, kernels are chosen
