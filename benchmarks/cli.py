@@ -263,9 +263,11 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
         argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **within(1, 10**6)),
-        argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **within(1, 10**6)),
+        argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
         argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
-        argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
+        argument(
+            "--count", "profile and count one step instead, and bound it on this GPU (default: no)", choices=BOUNDED
+        ),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.subject import endless, fill_memory
+from benchmarks.bench.subject import endless, pretend_trained
 from benchmarks.plan.rates import Rate, epoch_steps, run_seconds
 from benchmarks.plan.work import counts_of, kind_of, work_of
 from benchmarks.study import Run, Study
@@ -70,7 +70,7 @@ def measure(settings: RunSettings, device: str) -> Rate:
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
-        alone = settings.model_copy(update={"after": None, "options": settings.options | _confident(settings)})
+        alone = settings.model_copy(update={"after": None})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
         method, images, wait = trainer.method, trainer.images.fit, _waiting(device)
         once, forward = time.perf_counter() - began, _forward_seconds(trainer, wait)
@@ -100,11 +100,6 @@ def measure(settings: RunSettings, device: str) -> Rate:
         )
 
 
-def _confident(settings: RunSettings) -> dict[str, float]:
-    """Options with which random weights learn from every image (self-labeling has a threshold)."""
-    return {"threshold": 0.0} if "threshold" in settings.options else {}
-
-
 def _waiting(device: str) -> Any:
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
@@ -129,7 +124,7 @@ def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
             passes = 0.0
             with trainer.autocast():
                 method.prepare(trainer.images, trainer.seeds.generator("prepare", device=trainer.device))
-    fill_memory(method)
+    pretend_trained(method)
     if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
         method.place_prototypes()  # type: ignore[operator] # not of every method
     wait()
@@ -139,7 +134,7 @@ def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
 def _step_seconds(trainer: Trainer, wait) -> float:
     """Of a step after the warm-up, in the mean."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
-    fill_memory(trainer.method)
+    pretend_trained(trainer.method)
     trainer.method.train()
     loop = endless(trainer)
     began = time.perf_counter()
