@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test test-fast lint docs reference mutation gpu-check test-slurm clean
+.PHONY: smoke test test-fast test-browser lint docs reference mutation gpu-check test-slurm clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
@@ -21,6 +21,10 @@ lint: .venv/dev
 	.venv/bin/mypy
 	.venv/bin/snakefmt --check Snakefile
 	.venv/bin/snakemake --lint --configfile $(CONFIG)
+
+test-browser: .venv/ready # The report page in headless Chromium, two minutes; needs Debian's chromium or Google Chrome
+	.venv/bin/pip install --quiet -e '.[test,browser]' -c constraints.txt
+	.venv/bin/python -m pytest -m browser -rs tests/test_page.py
 
 docs: .venv/docs # The documentation as a web site, in build/site
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict

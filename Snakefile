@@ -4,7 +4,7 @@
 #   prepare    one benchmark                        -> data/<benchmark>/
 #   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
 #   cluster    k-means of one run's features, on the CPU, for methods without a head
-#   evaluate   scores of one run, with the labels   -> metrics.json of the run
+#   evaluate   scores of one run, with the labels   -> metrics.json of the run, and clusters.json for its page
 #   collect    all runs in one table                -> results/runs.csv
 #   report     tables, figures, claims, web page    -> results/
 #

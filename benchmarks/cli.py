@@ -145,14 +145,18 @@ def evaluate(run):
     show(describe_result(run))
 
 
-def report(study, part, partial):
+def report(study, part, partial, gallery):
     """Write runs.csv, tables, figures, claims and the page from all runs with exactly the settings of the study.
 
-    They go to <results>/partial if a run is missing or failed.
+    They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
     from benchmarks.report.runs import Unfinished, collect
 
     study = load_study(study)
+    if gallery:
+        from benchmarks.report.render import add_gallery
+
+        return print(add_gallery(study, gallery, partial=partial))
     folder = study.results / "partial" if partial else study.results
     if part != "report":
         try:
@@ -251,6 +255,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "output",
         argument("--part", "only runs.csv, or all but it, of a finished study", choices=["collect", "report"]),
         argument("--partial", "write to <results>/partial even if all runs are done", action="store_true"),
+        argument("--gallery", "only add the images of this run to its page", metavar=f"{FORM}/SEED"),
     ],
     doctor: ["config/smoke.yaml", STUDY],
     bench: [
@@ -266,7 +271,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
         argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
         argument(
-            "--count", "profile and count one step instead, and bound it on this GPU (default: no)", choices=BOUNDED
+            "--count", "profile and count one step instead, and bound it on this GPU (default: none)", choices=BOUNDED
         ),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",

@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
 from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
 from benchmarks.estimate import estimate
+from benchmarks.evaluation.evaluate import read_assignments
+from benchmarks.folder_page import advice, agreement_with_other_seeds, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
 from benchmarks.single import run_single, untrained_runs
 from benchmarks.state import Metrics, Survey
@@ -39,6 +43,7 @@ class Clustering:
     confidence: np.ndarray
     summary: dict
     assigner: Assigner
+    page: Callable[[Path], Path] | None = None  # writes it; of `scl cluster` only
 
     @property
     def ranks(self) -> np.ndarray:
@@ -121,11 +126,11 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
     """The finished run as files, clusters and a summary."""
     data = study.data / run.benchmark
     assigner = Assigner(run.directory, data, device=device)
-    with np.load(run.directory / "assignments.npz") as file:
-        rows, assigned, confidence = file["rows"], file["assignments"], file["confidence"]
-    if not confidence.size:
+    arrays = read_assignments(run.directory / "assignments.npz")
+    rows, assigned = arrays["rows"], arrays["assignments"]
+    if not arrays["confidence"].size:
         found = images.load(data, "joint", "assign", size=assigner.image_size, facts=facts, device=device)
-        confidence = assigner(found, assigned)[1]
+        arrays["confidence"] = assigner(found, assigned)[1]
     names = read_names(data)
     scored = read(metrics, Metrics)
     summary = {
@@ -134,16 +139,23 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
         "method": run.stage,
         "title": run.title,
         "seed": run.seed,
-        **describe_clusters(assigned, confidence, facts["clusters"]),
+        **describe_clusters(assigned, arrays["confidence"], facts["clusters"]),
         "confidence": assigner.measure,
         "unreadable": len(facts["unreadable"]),
         "weights": study.methods["pretrained"].note if "pretrained" in study.methods else None,
         "scores": scored.scores.model_dump() if scored and scored.scores else None,
         "classes": len(facts["classes"]),
         "epochs": read_record(run.directory).epochs,
+        "agreement": agreement_with_other_seeds(study, run),
         **times,
     }
-    return Clustering([names[row] for row in rows], assigned, confidence, summary, assigner)
+    summary["advice"] = advice(summary)
+    files = [names[row] for row in rows]
+    page = partial(write_page, study, run, arrays, summary)
+    return Clustering(files, assigned, arrays["confidence"], summary, assigner, page)
+
+
+TINY = 0.1  # of the size of an average cluster
 
 
 def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
@@ -153,6 +165,7 @@ def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: in
         "images": len(assigned),
         "clusters": clusters,
         "clusters_used": int((sizes > 0).sum()),
+        "tiny_clusters": int((sizes < TINY * len(assigned) / clusters).sum()),  # empty ones included
         "largest_share": float(sizes.max() / len(assigned)),
         "smallest_share": float(sizes.min() / len(assigned)),
         "mean_confidence": float(confidence.mean()),
@@ -160,7 +173,8 @@ def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: in
 
 
 def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> list[Path]:
-    """clusters.csv, weights.pt, summary.json and, on request, sorted/<cluster>/ in `out`; returns their paths."""
+    """clusters.csv, weights.pt, summary.json, index.html and, on request, sorted/<cluster>/ in `out`; returns their
+    paths, the page last."""
     summary = found.summary
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
     with atomic(paths[1]) as temporary:
@@ -168,7 +182,8 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> l
     write_json(out / "summary.json", summary)
     if sort:
         paths.append(sort_images(found, Path(summary["folder"]), out / "sorted", copies=sort == "copies"))
-    return [*paths, out / "summary.json"]
+    page = [found.page(out / "index.html")] if found.page else []
+    return [*paths, out / "summary.json", *page]
 
 
 def write_csv(found: Clustering, path: Path) -> Path:
@@ -218,6 +233,9 @@ def summary_lines(summary: dict) -> list[str]:
     if s.get("scores"):
         scores = ", ".join(f"{name.upper()} {s['scores'][name]:.1%}" for name in ("acc", "nmi", "ari"))
         lines.append(f"against the {s['classes']} sub-folders: {scores}")
+    if s.get("agreement"):
+        agreed = s["agreement"]
+        lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
     if s.get("weights"):
         lines.append(f"weights: {s['weights']}")
     if s["unreadable"]:
@@ -225,6 +243,8 @@ def summary_lines(summary: dict) -> list[str]:
     if s.get("seconds") is not None:
         said = "" if s["estimated_seconds"] is None else f" (estimate: {duration(s['estimated_seconds'])})"
         lines.append(f"time: {duration(s['seconds'])}{said}")
+    if s.get("advice"):
+        lines.append(s["advice"])
     return [printable(line) for line in lines]
 
 

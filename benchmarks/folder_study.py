@@ -67,6 +67,7 @@ def survey(request: Request) -> tuple[RawDataset, int]:
     clusters = request.clusters or len(raw.classes)
     if clusters < 2:
         found = f"has {len(raw.classes)} class" if raw.classes else "has no class sub-folders"
+        found += f" ({raw.note})" if raw.note else ""
         raise ValueError(f"--clusters: {request.folder} {found}; give the number of clusters, 2 or more")
     if clusters > sum(raw.splits.values()):
         raise ValueError(f"--clusters: {clusters} clusters cannot be found in {sum(raw.splits.values())} images")

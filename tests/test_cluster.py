@@ -14,7 +14,9 @@ from flow import planned, scl, snakemake, start_scl
 from folders import digits, mixed, tiny_settings
 
 from benchmarks.cli import main
+from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
+from benchmarks.folder_page import advice
 from benchmarks.folder_study import Request, folder_study
 
 
@@ -91,6 +93,65 @@ def test_an_unlabeled_folder_has_no_scores(here, capsys):
     assert summary["confidence"] == "simplified silhouette" and 0 < summary["mean_confidence"] < 1
     assert "sub-folders" not in capsys.readouterr().out
     assert not (here / "out" / "data" / "images" / "labels.npy").exists()
+
+
+def test_the_page_shows_every_cluster_with_the_names_of_its_images(here, capsys):
+    """One file: nothing on it comes from elsewhere. Labeled images that are in the wrong cluster are listed too."""
+    digits(here / "photos")
+    assert cluster("photos", "--method", "scl", "--out", "out") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "out/index.html"
+    page = (here / "out" / "index.html").read_text()
+    rows = table("out/clusters.csv")
+    for cluster_id in {row["cluster"] for row in rows}:
+        members = [row["file"] for row in rows if row["cluster"] == cluster_id]
+        assert f"Cluster {cluster_id}, matched with" in page and f"{len(members)} images</h3>" in page
+        assert f"most confident: {members[0]} (" in page
+    assert "misassigned: " in page and "against the 10 sub-folders" in page
+    assert 'href="clusters.csv"' in page and "All results" not in page and 'src="data:image' in page
+    assert "http" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_of_an_unlabeled_folder_has_no_trace_of_labels(here):
+    """k-means gives no confidence to a run, but the command does, and orders the images by it."""
+    digits(here / "photos", 30, classes=False)
+    assert cluster("photos", "--clusters", 3, "--method", "kmeans", "--out", "out") == 0
+    page = (here / "out" / "index.html").read_text()
+    first = next(row["file"] for row in table("out/clusters.csv") if row["rank"] == "1")
+    assert f"most confident: {first}" in page and "simplified silhouette" in page
+    assert not [word for word in ("ACC", "isassigned", "Confusion", "matched with", "sub-folders") if word in page]
+
+
+def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
+    digits(here / "photos", classes=False)
+    arguments = ("photos", "--clusters", 4, "--method", "kmeans", "--out", "out", "--seed")
+    assert cluster(*arguments, 0) == 0
+    assert "agreement" not in capsys.readouterr().out
+    assert cluster(*arguments, 1) == 0
+    assert "agreement with seed 0: ARI " in capsys.readouterr().out
+    assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
+
+
+def test_empty_clusters_are_said_with_what_to_try():
+    sizes = [100, 96, 1, 1, 2, 0]
+    found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6) | {"weights": None, "epochs": 40}
+    assert advice(found).startswith("Of 6 clusters, 1 empty and 3 nearly empty: ") and "--weights" in advice(found)
+    assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer --clusters" in advice(found)
+    assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 nearly empty: ")
+    assert advice(found | {"clusters_used": 6, "tiny_clusters": 0}) == ""
+
+
+def test_images_beside_sub_folders_are_clustered_without_classes(here, capsys):
+    digits(here / "photos")
+    (here / "photos" / "stray.png").write_bytes(next(here.glob("photos/0/*.png")).read_bytes())
+    assert cluster("photos", "--method", "kmeans") == 2
+    error = capsys.readouterr().err
+    assert (
+        "1 of 61 images, such as stray.png, are in no sub-folder" in error
+        and "--clusters: photos has no class" in error
+    )
+    assert cluster("photos", "--method", "kmeans", "--clusters", 4) == 0
+    assert "ACC" not in capsys.readouterr().out
+    assert len(table("photos-clusters/clusters.csv")) == 61
 
 
 def test_mixed_formats_with_broken_files(here, capsys):

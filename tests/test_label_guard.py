@@ -43,7 +43,7 @@ def data(tmp_path):
             pass
     run = tmp_path / "results" / "runs" / "one" / "joint" / "scl" / "seed0"
     run.mkdir(parents=True)
-    for name in ("metrics.json", "record.json", "run.yaml", "history.csv"):
+    for name in ("metrics.json", "clusters.json", "record.json", "run.yaml", "history.csv"):
         (run / name).write_text("{}")
     return data
 
@@ -131,8 +131,9 @@ def test_archives_are_refused(data, tmp_path):
     assert tarfile.open(downloads / "cifar-10-python.tar.gz").getnames() == []
 
 
-def test_scores_of_runs_are_refused(data, tmp_path):
-    (path,) = (tmp_path / "results").rglob("metrics.json")
+@pytest.mark.parametrize("name", ["metrics.json", "clusters.json"])
+def test_scores_of_runs_are_refused(data, tmp_path, name):
+    (path,) = (tmp_path / "results").rglob(name)
     (tmp_path / "m").symlink_to(path)
     with forbid_label_access(data / "one"):
         refused(path.read_text, (tmp_path / "m").read_text)
@@ -150,7 +151,7 @@ def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
         import from_a_zip  # a package may be installed as a zip
 
         assert from_a_zip.x == 3 and len(np.load(data / "one" / "images.npy", mmap_mode="r")) == 2
-        for path in [*run.glob("[!m]*"), data / "one" / "benchmark.json"]:
+        for path in [run / "record.json", run / "run.yaml", run / "history.csv", data / "one" / "benchmark.json"]:
             assert path.read_text() is not None
         for name in ("weights.pt", "checkpoint.pt"):
             torch.save({"x": torch.zeros(2)}, run / name)

@@ -4,18 +4,18 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from conftest import TINY_METHODS, tiny_mapping
-from fake_study import Study, benchmark, finish_all
+from fake_study import Study, benchmark, change, finish_all
+from folders import digits as digit_files
+from folders import tiny_settings
 
+from benchmarks.cli import main
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import page, run_page
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
-from benchmarks.report.gallery import gallery
-from benchmarks.report.render import write_report
-from benchmarks.report.run_data import RunData
+from benchmarks.report.render import add_gallery, write_report
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
@@ -28,7 +28,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture(scope="module")
 def report(digits, tmp_path_factory, train_all):
-    """The folder of the report of a finished study: two methods with confidence, one without; two seeds."""
+    """The folder of the report of a finished study: two methods with a map, one without; two seeds."""
     methods = {stage: TINY_METHODS[stage] for stage in ("kmeans", "simclr", "scl")}
     results = tmp_path_factory.mktemp("report") / "results"
     mapping = tiny_mapping(digits, results, methods, seeds=[0, 1], reference="scl")
@@ -124,12 +124,83 @@ def loss_terms(path):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_and_text_has_contrast(browser, report, width, scheme):
-    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html"):
+def test_nothing_is_cut_off_and_text_has_contrast(report, photos, browser, width, scheme):
+    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html", photos):
         page = opened(browser, path, [], viewport={"width": width, "height": 800}, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CONTRASTS) == []
         page.close()
+
+
+@pytest.mark.browser
+def test_printed_pages_are_light_and_fit_the_paper(report, photos, browser):
+    """A4 has 794 px less its margins; what scrolls on the screen would be cut off there."""
+    for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html", photos):
+        page = opened(browser, path, [], viewport={"width": 718, "height": 1000}, color_scheme="dark")
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.locator("nav").is_visible() and page.evaluate(CONTRASTS) == []
+        page.close()
+
+
+@pytest.mark.browser
+def test_the_map_is_colored_by_cluster_or_class_and_highlights_one(report, browser):
+    complaints = []
+    page = opened(browser, report / "runs" / "tiny-digits-joint-scl-seed0.html", complaints)
+    drawn = page.locator(".map path").evaluate_all("all => all.map(p => p.getAttribute('d').match(/M/g).length)")
+    assert sum(drawn) == 200
+    color = "p => getComputedStyle(p).stroke"
+    path = page.locator(".map path:not(.k0.c0, .k1.c1, .k2.c2, .k3.c3, .k4.c4, .k5.c5, .k6.c6, .k7.c7, .k8.c8, .k9.c9)")
+    by_cluster = path.first.evaluate(color)
+    page.get_by_label("class", exact=True).focus()
+    page.keyboard.press("Space")
+    assert path.first.evaluate(color) != by_cluster
+    button = page.locator(".keys[data-by=c] button").first
+    assert button.is_visible() and not page.locator(".keys[data-by=k]").is_visible()
+
+    button.focus()
+    assert button.evaluate("b => getComputedStyle(b).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    shown = page.locator(".map path:not(.dim)").evaluate_all("all => all.map(p => p.dataset.c)")
+    assert set(shown) == {"0"} and button.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Enter")
+    assert page.locator(".map path.dim").count() == 0
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_runs_without_features_have_no_map(report, browser):
+    page = opened(browser, report / "runs" / "tiny-digits-joint-kmeans-seed0.html", [])
+    assert page.locator("#map, a[href='#map'], script").count() == 0
+
+
+@pytest.mark.browser
+def test_the_page_of_a_folder_has_its_images_and_table(photos, browser):
+    complaints = []
+    page = opened(browser, photos, complaints)
+    assert min(page.evaluate("[...document.images].map(image => image.complete ? image.naturalWidth : 0)")) > 0
+    assert page.locator("#gallery h3").count() == len({row.split(",")[1] for row in lines(photos.parent)})
+    page.locator("#gallery summary").first.click()
+    names = page.locator("#gallery details[open] li").first.inner_text()
+    assert names.removeprefix("most confident: ").split(", ")[0] in {row.split(",")[0] for row in lines(photos.parent)}
+    assert page.locator("a[download]").all_inner_texts() == ["clusters.csv", "summary.json"]
+    assert complaints == []
+
+
+def lines(folder):
+    return (folder / "clusters.csv").read_text().splitlines()[1:]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """The page of 40 unlabeled images after `scl cluster`."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    digit_files(tmp_path / "photos", 40, classes=False)
+    settings = ["--config", str(tiny_settings(tmp_path / "tiny.yaml")), "--threads", "1"]
+    request = [str(tmp_path / "photos"), "--clusters", "4", "--method", "kmeans", "--out", str(tmp_path / "found")]
+    assert main(["cluster", *request, *settings]) == 0
+    return tmp_path / "found" / "index.html"
 
 
 CONTRASTS = """() => {
@@ -149,7 +220,7 @@ CONTRASTS = """() => {
   const low = [];
   for (const element of document.querySelectorAll("body *")) {
     const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!text || element.closest("script, style, [hidden], option")) continue;
+    if (!text || element.closest("script, style, title, [hidden], option")) continue;
     const style = getComputedStyle(element);
     const [a, b] = [light(parse(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
@@ -160,48 +231,6 @@ CONTRASTS = """() => {
 
 
 # ---- without a browser -----------------------------------------------------------------------------------
-
-
-def data_of(clusters=3, size=48, **changed):
-    """Twelve images in two clusters of three, two of them in the wrong one; confidence falls with the row."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        "rows": np.arange(12),
-        "assignments": np.repeat([0, 2], 6),
-        "confidence": np.linspace(1, 0.5, 12),
-        "labels": np.array([1, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, -1]),
-        "classes": ["cat", "dog"],
-        "images": rng.integers(0, 256, (12, size, size, 3), dtype=np.uint8),
-    }
-    return RunData(clusters=clusters, **(arrays | changed))
-
-
-def test_a_gallery_shows_extremes_and_errors():
-    clusters, size = gallery(data_of(), 10**6)
-    assert [(c.number, c.size, c.match) for c in clusters] == [(0, 6, "dog"), (1, 0, ""), (2, 6, "cat")]
-    lines = {line.kind: line.names for line in clusters[0].lines}
-    assert lines["most confident"][0] == "row 0 (dog)" and lines["misassigned"] == ["row 4 (cat)"]
-    assert clusters[1].source is None and size < 10**6
-    assert {line.kind: line.names for line in clusters[2].lines}["misassigned"] == ["row 9 (dog)"]
-
-
-def test_a_gallery_without_confidence_and_labels_is_in_the_order_of_the_data():
-    clusters, _ = gallery(
-        data_of(confidence=None, labels=None, classes=[], names=[f"<{i}>.jpg" for i in range(12)]), 10**6
-    )
-    assert clusters[0].lines == [("first images", [f"<{i}>.jpg" for i in range(6)])]
-
-
-@pytest.mark.parametrize("budget", [30_000, 8_000, 1_000, 0])
-def test_a_gallery_keeps_to_its_budget(budget):
-    data = data_of(size=64)
-    clusters, _ = gallery(data, budget)
-    assert sum(len(cluster.source or "") for cluster in clusters) <= budget
-
-
-def test_a_confusion_matrix_may_be_rectangular():
-    data = data_of()
-    assert data.confusion.tolist() == [[1, 5], [0, 0], [4, 1]] and data.match == {0: 1, 2: 0}
 
 
 def test_a_chart_of_nothing_is_none():
@@ -239,7 +268,17 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     write_report(study, study.results)
     pages = [path.read_text() for path in sorted((study.results / "report" / "runs").iterdir())]
     assert ["data:image/" in page for page in pages] == [True, False]
-    assert "one seed of each method and benchmark" in pages[1]
+    assert "scl report STUDY --gallery tiny-digits/joint/kmeans/1" in pages[1]
+
+    path = add_gallery(study, "tiny-digits/joint/kmeans/1")
+    assert path.name == "tiny-digits-joint-kmeans-seed1.html"
+    assert "data:image/" in path.read_text() and "No gallery" not in path.read_text()
+    assert path.read_text().partition('id="provenance"')[2] == pages[1].partition('id="provenance"')[2]
+    with pytest.raises(ValueError, match="not a run of this study; give BENCHMARK/PROTOCOL/STAGE/SEED, such as"):
+        add_gallery(study, "tiny-digits/joint/kmeans/7")
+    (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
+        add_gallery(study, "tiny-digits/joint/kmeans/1")
 
 
 def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabeled):
@@ -249,6 +288,24 @@ def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabel
     assert "clusters found" in text and "agreement of seeds" in text
     page = (unlabeled / "runs" / "tiny-digits-joint-scl-seed0.html").read_text()
     assert "Misassigned" not in page and "Confusion" not in page and "data:image/png" in page
+
+
+def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_of_its_own(tmp_path):
+    """Its scores are in no table across benchmarks, and its runs are in the table of runs."""
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
+    for run in study.runs():
+        if run.benchmark == "cifar10":
+            unscored = {"scores": None, "per_epoch": [], "oracle": None, "reason": "the data set has no labels"}
+            change(run, "metrics.json", **unscored)
+    collect(study, study.results)
+    write_report(study, study.results)
+    text = (study.results / "report" / "index.html").read_text()
+    results, _, figures = text.partition('id="results"')[2].partition('id="figures"')
+    across, *_ = results.split("<figure>")[1:]
+    assert "digits" in across and "cifar10" not in across
+    assert ">ACC<" not in next(table for table in results.split("<figure>") if table.startswith("<figcaption>cifar10"))
+    assert "cifar10 (joint)" not in figures.partition('id="claims"')[0]
+    assert text.partition('id="runs"')[2].count("the data set has no labels") == 15
 
 
 def test_pages_of_removed_runs_are_removed(tmp_path):

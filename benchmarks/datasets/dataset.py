@@ -32,7 +32,7 @@ class RawDataset:
     splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes. images:
     called with the wanted rows (sorted int64), yields them in any order. names: of the images in the archive or folder,
     one per row. sources: for benchmark.json. official: whether it is the published data set. upright: whether to apply
-    EXIF orientation. unreadable: {name: reason} of files that were left out.
+    EXIF orientation. unreadable: {name: reason} of files that were left out. note: what the user should know.
     """
 
     splits: dict[str, int]
@@ -44,6 +44,7 @@ class RawDataset:
     official: bool = True
     upright: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 def ranges(splits: dict[str, int]) -> dict[str, tuple[int, int]]:

@@ -20,11 +20,11 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".ti
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); if all are,
-    there are no classes; a mixture is refused. Hidden files and other file types are skipped, links are followed.
-    Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two names
-    (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too large or
-    that may not be read are left out (`RawDataset.unreadable`).
+    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else there
+    are no classes, and a note says so if there are sub-folders. Hidden files and other file types are skipped, links
+    are followed. Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two
+    names (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too
+    large or that may not be read are left out (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
@@ -35,10 +35,11 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     if not slices:
         raise ValueError(f"{root}: holds no images ({', '.join(sorted(ENDINGS))})")
     flat = [image.name for image in slices if "/" not in image.name]
+    note = ""
     if flat and len(flat) < len(slices):
-        raise ValueError(
-            f"{root}: has images both in sub-folders (classes) and beside them, such as {flat[0]}; "
-            "move these into a class, or all images into one folder without classes"
+        note = (
+            f"{len(flat)} of {len(slices)} images, such as {flat[0]}, are in no sub-folder, so the sub-folders are not "
+            "taken as classes and nothing is scored; for classes, move these images into sub-folders"
         )
     slices = in_hash_order(slices)
     unreadable = {image.name: why for image in slices if (why := _problem(image))}
@@ -58,6 +59,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         names,
         upright=True,
         unreadable=unreadable,
+        note=note,
     )
 
 

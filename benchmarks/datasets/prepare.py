@@ -51,6 +51,8 @@ def prepare(
     own = Path(path).expanduser() if path else None
     seen = fingerprint(own) if own and own.exists() else None  # before the images are read
     raw = read(info, Sources(files, own, Path(archives), downloads))
+    if raw.note:
+        say(f"{name}: {raw.note}")
     official = _check_counts(name, info, raw, all(archive.official for archive in wanted))
     spans = ranges(raw.splits)
     rows = subset_rows(raw.splits, subset) if subset else {split: np.arange(*span) for split, span in spans.items()}

@@ -1,4 +1,4 @@
-"""From a run's assignments and the data set's labels to metrics.json: the step that sees labels.
+"""From a run's assignments and the data set's labels to metrics.json and clusters.json: the step that sees labels.
 
 Nothing flows back: the scores are those of the last epoch; the curve and its best epoch by labels ("oracle") are for
 display only.
@@ -6,11 +6,13 @@ display only.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.evaluation import VERSION
+from benchmarks.datasets.prepare import read_names
+from benchmarks.evaluation import VERSION, clusters
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
 from scl.engine.artifacts import ASSIGNMENTS, damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
@@ -18,7 +20,8 @@ from scl.engine.prepared import describe
 
 
 def evaluate_run(directory, data_folder) -> Path:
-    """Score the run in `directory` with the labels in `data_folder`; write and return its metrics.json.
+    """Score the run in `directory` with the labels in `data_folder`; write its clusters.json, then its metrics.json;
+    return the latter.
 
     Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images without a label
     (-1) are left out and counted as "unlabeled"; without any label, "scores" is null and "reason" says so. "of" states
@@ -49,7 +52,18 @@ def evaluate_run(directory, data_folder) -> Path:
             "evaluator": VERSION,
         },
     }
-    scored = _scores(_labels(data_folder, benchmark), arrays, benchmark["clusters"])
+    labels = _labels(data_folder, benchmark)
+    scored = _scores(labels, arrays, benchmark["clusters"])
+    found = clusters.clusters_of(
+        arrays,
+        benchmark["clusters"],
+        labels=labels,
+        classes=benchmark.get("classes"),
+        names=names_of(data_folder, benchmark),
+    )
+    if sample := clusters.read_sample(directory, record):
+        found.map = clusters.map_of(*sample, arrays, labels)
+    write_json(directory / clusters.FILE, found.model_dump() | {"of": metrics["of"]}, compact=True)
     write_json(directory / "metrics.json", scored | metrics)
     return directory / "metrics.json"
 
@@ -66,6 +80,14 @@ def read_assignments(path: Path) -> dict[str, np.ndarray]:
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
+
+
+def names_of(data_folder: Path, benchmark: dict) -> list[str] | None:
+    """The names of the images, by row; None if there are none that fit."""
+    with suppress(Damaged):
+        names = read_names(data_folder)
+        return names if len(names) == benchmark["count"] else None
+    return None
 
 
 def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Path) -> None:

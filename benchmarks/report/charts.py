@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 58, 12, 20, 36
-MOST_POINTS = 200  # of a line: more than there are pixels to show
+MOST_POINTS = 120  # of a line: one every two or three pixels
 THEMED = {"#ffffff": "var(--paper)", "#666666": "var(--soft)", "#000000": "var(--ink)", "#e3e3e3": "var(--line)",
           "black": "var(--ink)", "white": "var(--paper)"}  # fmt: skip
 

@@ -164,9 +164,10 @@ def _name(study, stage: str) -> str:
 
 
 def _by_panel(study, groups: pd.DataFrame) -> list[pd.DataFrame]:
-    """The groups of each panel: one benchmark, unless skipped, under one protocol."""
+    """The groups of each panel: one benchmark, unless skipped or without labels, under one protocol."""
     ran = groups[~groups.benchmark.isin(list(study.skipped))]
-    return [part for _, part in ran.groupby(["protocol", "benchmark"], sort=False)]
+    parts = [part for _, part in ran.groupby(["protocol", "benchmark"], sort=False)]
+    return [part for part in parts if "no labels" not in set(part.absence)]
 
 
 def panels_of(parts: list[pd.DataFrame], *, height: float, extra: float = 0.25):

@@ -9,16 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from benchmarks.evaluation.clusters import Clusters, Line
+
 LEVELS = ((12, 64), (12, 48), (10, 32), (6, 32), (3, 32), (1, 24))  # (images per line, pixels of each), until it fits
 SMALLEST_SHOWN = 40  # pixels on the page: smaller images are enlarged
 LARGEST_AS_PNG = 28  # pixels; JPEG blurs such small images and saves nothing
-
-
-class Line(NamedTuple):
-    """A line of a sprite: what its images have in common, and their names."""
-
-    kind: str
-    names: list[str]
 
 
 class Cluster(NamedTuple):
@@ -33,65 +28,44 @@ class Cluster(NamedTuple):
     lines: list[Line]
 
 
-def gallery(data, budget: int) -> tuple[list[Cluster], int]:
-    """The clusters of a run (run_data.RunData) with as many and as large images as `budget` bytes allow, and the bytes.
+def gallery(data: Clusters, images: np.ndarray, budget: int) -> tuple[list[Cluster], int]:
+    """The clusters of a run with as many and as large images as `budget` bytes allow, and the bytes.
 
-    If not even the smallest sprites fit, the last clusters are left out.
+    images: of the whole data set [N, H, W, 3]. If not even the smallest sprites fit, the last clusters are left out.
     """
     clusters: list[Cluster] = []
     for level in LEVELS:
         clusters, total = [], 0
-        for number in range(data.clusters):
-            clusters.append(_cluster(data, number, *level))
+        for number in range(len(data.sizes)):
+            clusters.append(_cluster(data, images, number, *level))
             total += _bytes(clusters[-1])
             if total > budget and level != LEVELS[-1]:  # the next level, without drawing the others
                 break
         else:
             break
     fits = np.cumsum([_bytes(cluster) for cluster in clusters]) <= budget
-    return clusters[: int(fits.sum())], int(sum(map(_bytes, clusters)))
+    kept = clusters[: int(fits.sum())]
+    return kept, sum(map(_bytes, kept))
 
 
 def _bytes(cluster: Cluster) -> int:
     return len(cluster.source or "") + sum(len(name) + 10 for line in cluster.lines for name in line.names)
 
 
-def _cluster(data, number: int, count: int, pixels: int) -> Cluster:
-    members = np.flatnonzero(data.assignments == number)  # positions in the run's arrays
-    lines = {kind: chosen for kind, chosen in _lines(data, number, members, count).items() if len(chosen)}
-    match = data.match.get(number)
-    title = data.classes[match] if match is not None else ""
-    named = [Line(kind, [_name(data, position) for position in chosen]) for kind, chosen in lines.items()]
+def _cluster(data: Clusters, images: np.ndarray, number: int, count: int, pixels: int) -> Cluster:
+    lines = [Line(kind=line.kind, rows=line.rows[:count], names=line.names[:count]) for line in data.shown[number]]
+    title = data.title(number)
     if not lines:
         return Cluster(number, 0, title, None, 0, 0, [])
-    side = min(data.images.shape[1], pixels)
-    sheet = Image.new("RGB", (side * max(map(len, lines.values())), side * len(lines)), "white")
-    for row, chosen in enumerate(lines.values()):
-        for column, position in enumerate(chosen):
-            tile = Image.fromarray(np.asarray(data.images[data.rows[position]]))
-            sheet.paste(tile if tile.size == (side, side) else tile.resize((side, side)), (side * column, side * row))
+    side = min(images.shape[1], pixels)
+    sheet = Image.new("RGB", (side * max(len(line.rows) for line in lines), side * len(lines)), "white")
+    for down, line in enumerate(lines):
+        for across, row in enumerate(line.rows):
+            tile = Image.fromarray(np.asarray(images[row]))
+            sheet.paste(tile if tile.size == (side, side) else tile.resize((side, side)), (side * across, side * down))
     scale = max(1, -(-SMALLEST_SHOWN // side))
-    return Cluster(number, len(members), title, _encoded(sheet, side), sheet.width * scale, sheet.height * scale, named)
-
-
-def _lines(data, number: int, members: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """{kind: positions of the chosen members}. Without confidence, images are in the order of the data set."""
-    if data.confidence is None:
-        chosen = {"first images": members[:count]}
-    else:
-        members = members[np.argsort(-data.confidence[members], kind="stable")]
-        chosen = {"most confident": members[:count], "least confident": members[count:][::-1][:count]}
-    if data.labels is not None and number in data.match:
-        labels = data.labels[members]
-        chosen["misassigned"] = members[(labels >= 0) & (labels != data.match[number])][:count]
-    return chosen
-
-
-def _name(data, position: int) -> str:
-    row = int(data.rows[position])
-    name = data.names[row] if data.names else f"row {row}"
-    label = -1 if data.labels is None else int(data.labels[position])
-    return f"{name} ({data.classes[label]})" if label >= 0 else name
+    size = sheet.width * scale, sheet.height * scale
+    return Cluster(number, data.sizes[number], title, _encoded(sheet, side), *size, lines)
 
 
 def _encoded(sheet: Image.Image, side: int) -> str:

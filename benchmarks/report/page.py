@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from benchmarks.evaluation.clusters import Clusters, agreement
+from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import inline_figure
 from benchmarks.report.run_page import RunPage, write_run_pages
@@ -48,7 +50,8 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
     pages = write_run_pages(study, runs, folder, template)
     blocks = {
         protocol: [
-            _block(study, runs, protocol, table, pages) for table in (*found, *_unlabeled(groups, protocol, pages))
+            _block(study, runs, protocol, table, pages)
+            for table in (*found, *_unlabeled(study, groups, protocol, pages))
         ]
         for protocol, found in tables.items()
     }
@@ -94,7 +97,7 @@ def _seeds(runs: pd.DataFrame, table: Table, column: str) -> str:
     return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
 
 
-def _unlabeled(groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage]) -> list[Table]:
+def _unlabeled(study, groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage]) -> list[Table]:
     """A table per benchmark without labels, of the quantities that need none."""
     columns = ["Method", "n", "clusters in use", "largest share, %", "smallest share, %", "mean confidence, %"]
     columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
@@ -103,30 +106,45 @@ def _unlabeled(groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage])
         rows, stages = [], []
         for group in rows_of(part):
             key = tuple(getattr(group, name) for name in KEYS)
-            data = [page.data for name, page in pages.items() if name[:3] == key and page.data is not None]
+            data = {name[3]: page.data for name, page in pages.items() if name[:3] == key and page.data is not None}
             if data:
+                files = [
+                    study.run(benchmark, protocol, group.stage, seed).directory / "assignments.npz" for seed in data
+                ]
                 stages.append(group.stage)
-                rows.append([Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data))])
+                rows.append(
+                    [Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data.values(), files))]
+                )
         note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 is the same clusters."
         if rows:
             tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note], stages, benchmark))
     return tables
 
 
-def _without_labels(data: list) -> list[str]:
-    """Cells on the runs of a group: clusters in use, shares, confidence, agreement."""
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second to import
+def _without_labels(data: Collection[Clusters], files: list[Path]) -> list[str]:
+    """Cells on the runs of a group: clusters in use, shares, confidence, agreement. files: their assignments."""
+    means = pd.DataFrame(
+        {
+            "used": [one.used for one in data],
+            "largest": [one.share(max(one.sizes)) for one in data],
+            "smallest": [one.share(min(one.sizes)) for one in data],
+            "confidence": [one.mean_confidence for one in data],
+        },
+        dtype=float,
+    ).mean()
+    agreed = agreement_of(files)
+    numbers = [means.largest, means.smallest, means.confidence, agreed.get("ARI"), agreed.get("NMI")]
+    texts = ["–" if value is None or np.isnan(value) else f"{100 * value:.1f}" for value in numbers]
+    return [f"{means.used:g} of {len(next(iter(data)).sizes)}", *texts]
 
-    summaries = pd.DataFrame([one.summary() for one in data])
-    means = cast(Any, summaries.mean())
-    shares = [100 * means[name] for name in ("largest", "smallest", "confidence")]
-    ordered = [one.assignments[np.argsort(one.rows)] for one in data]
-    agreement = [
-        100 * np.mean([score(a, b) for a, b in combinations(ordered, 2)]) if len(data) > 1 else float("nan")
-        for score in (adjusted_rand_score, normalized_mutual_info_score)
-    ]
-    numbers = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*shares, *agreement)]
-    return [f"{means.used:g} of {data[0].clusters}", *numbers]
+
+def agreement_of(files: list[Path]) -> dict[str, float]:
+    """{"ARI": mean over all pairs, "NMI": ...} of the assignments of runs on the same images; {} if any is missing."""
+    try:
+        found = [read_assignments(file) for file in files]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return agreement([arrays["assignments"][np.argsort(arrays["rows"])] for arrays in found])
 
 
 def preformatted(text: str) -> Markup:

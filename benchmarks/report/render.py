@@ -6,15 +6,19 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from benchmarks.report import claims, formats, inference, significance
-from benchmarks.report.aggregate import FOOTNOTES, aggregate
+from benchmarks.report.aggregate import FOOTNOTES, aggregate, rows_of
 from benchmarks.report.figures import write_figures
 from benchmarks.report.page import page_context, preformatted
 from benchmarks.report.published import published_scores
-from benchmarks.report.runs import STATUSES, read_runs
+from benchmarks.report.run_page import MOST_BYTES, page_name, write_run_page
+from benchmarks.report.runs import COLUMNS, STATUSES, read_runs, row_of
 from benchmarks.report.tables import Table, citation, header, origins, tables_by_protocol
+from benchmarks.state import Survey
+from benchmarks.study import find_run
 from scl.engine.io import atomic
 from scl.util.text import duration
 
@@ -54,6 +58,24 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
         with atomic(path) as temporary:
             temporary.write_text(template(path.name).render(context), encoding="utf-8")
     return paths + figures
+
+
+def add_gallery(study, name: str, *, partial: bool = False) -> Path:
+    """Write the page of the run called `name` again, with its gallery, into the existing report; return its path.
+
+    partial: into the partial report even if there is a complete one. Raises ValueError if there is no such run, or no
+    page of it because it is not done.
+    """
+    run = find_run(study, name)
+    complete = not partial and (study.results / "report" / "index.html").exists()
+    path = (study.results if complete else study.results / "partial") / "report" / "runs" / page_name(run)
+    row = row_of(run, Survey(study))
+    if row["status"] != "done" or not path.exists():
+        why = row["reason"] or "it has no page yet"
+        raise ValueError(f"--gallery: {name}: {why}; run `scl report` once the run is done")
+    table = pd.DataFrame([row], columns=list(COLUMNS), dtype=object)
+    write_run_page(study, run, next(rows_of(table)), path, template("run.html"), MOST_BYTES)
+    return path
 
 
 @cache

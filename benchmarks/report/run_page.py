@@ -1,4 +1,4 @@
-"""A page for each run: settings, provenance, curves, confusion matrix, and a gallery of its clusters."""
+"""A page for each run: settings, provenance, curves, confusion matrix, a map, and a gallery of its clusters."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.evaluation.clusters import FILE, Clusters
 from benchmarks.overview import log_of
 from benchmarks.progress import ProgressBar
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery
-from benchmarks.report.run_data import RunData, read_run_data
+from benchmarks.report.run_data import read_clusters, read_images
+from benchmarks.report.scatter import scatter
 from benchmarks.state import Metrics
 from scl.engine.artifacts import Record, read
 from scl.engine.io import atomic
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
-ALL_BYTES, MOST_BYTES = 18_000_000, 1_500_000  # of the galleries of a study, of one
+ALL_BYTES, MOST_BYTES = 10_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
 LINKED = (
-    "run.yaml",
-    "record.json",
-    "clustering.json",
-    "metrics.json",
-    "history.csv",
-    "assignments.npz",
+    *("run.yaml", "record.json", "clustering.json", "metrics.json", FILE, "history.csv", "assignments.npz"),
     "failure.json",
 )
 
@@ -39,7 +36,7 @@ class RunPage(NamedTuple):
 
     name: str
     path: Path
-    data: RunData | None
+    data: Clusters | None
 
 
 def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[tuple, RunPage]:
@@ -55,40 +52,58 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
     with ProgressBar("report", len(rows), unit="pages") as bar:
         for row in rows:
             run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
-            name = f"{row.benchmark}-{row.protocol}-{row.stage}-seed{row.seed}.html"
-            context, data = _context(study, run, row, pages, budget if row.Index in chosen.index else None)
-            with atomic(pages / name) as temporary:
-                temporary.write_text(template.render(context), encoding="utf-8")
+            path = pages / page_name(run)
+            data = write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
             kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
-            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(name, pages / name, kept)
+            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path.name, path, kept)
             bar.update()
     for stale in set(pages.glob("*.html")) - {page.path for page in written.values()}:
         stale.unlink()
     return written
 
 
-def _context(study, run, row, folder: Path, budget: int | None) -> tuple[dict, RunData | None]:
-    """What run.html prints. budget: bytes for the gallery, None for a page without one."""
-    files = [run.directory / name for name in LINKED] + [log_of(run.directory)]
+def page_name(run) -> str:
+    return f"{run.benchmark}-{run.protocol}-{run.stage}-seed{run.seed}.html"
+
+
+def write_run_page(
+    study, run, row, path: Path, template, budget: int | None, *, data: Clusters | None = None, **further
+) -> Clusters | None:
+    """Write the page of a run to `path`; returns what the run found, None if there is nothing to show.
+
+    row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default what the run's files
+    say. further: of run.html; `downloads` are names of files beside the page, `index` is the page of all runs.
+    """
+    files = [*(run.directory / name for name in LINKED), log_of(run.directory)]
     settings = run.directory / "run.yaml"
     context: dict[str, Any] = {
-        "run": run, "row": row, "after": run.after, "charts": {}, "record": None, "data": None,
-        "gallery": [], "problem": "",
-        "links": {path.name: os.path.relpath(path, folder) for path in files if path.exists()},
+        "run": run, "row": row, "charts": {}, "record": None, "data": None, "gallery": [], "problem": "",
+        "links": {file.name: os.path.relpath(file, path.parent) for file in files if file.exists()},
         "settings": settings.read_text(encoding="utf-8", errors="replace") if settings.exists() else "",
+        "index": "../index.html", "title": "", "downloads": [], "hint": "", "measure": "", "agreement": {}, "map": None,
     }  # fmt: skip
-    if row.status != "done":
-        return context, None
+    if row.status == "done":
+        context |= _found(study, run, data, budget)
+    with atomic(path) as temporary:
+        temporary.write_text(template.render(context | further), encoding="utf-8")
+    return context["data"]
+
+
+def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
+    """What run.html shows of a finished run."""
+    context: dict[str, Any] = {}
+    folder = study.data / run.benchmark
     try:
         record, metrics = read(run.directory / "record.json", Record), read(run.directory / "metrics.json", Metrics)
+        assert record  # of a done run
         context |= {"record": record, "charts": _charts(run.directory / "history.csv", metrics)}
-        data = read_run_data(run.directory, record, study.data / run.benchmark)
+        data = data or read_clusters(run.directory, record, metrics, folder)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        return context | {"problem": str(error)}, None
-    clusters, size = gallery(data, budget) if budget and data.images is not None else ([], 0)
-    context |= {"data": data, "summary": data.summary(), "gallery": clusters, "gallery_mb": size / 1e6}
-    context |= {"with_gallery": budget is not None, **_confusion(data)}
-    return context, data
+        return context | {"problem": str(error)}
+    images, absence = read_images(record, folder) if budget else (None, "")
+    clusters, size = gallery(data, images, budget) if budget and images is not None else ([], 0)
+    context |= {"data": data, "gallery": clusters, "gallery_mb": size / 1e6, "absence": absence}
+    return context | {"with_gallery": budget is not None, "map": scatter(data), **_confusion(data)}
 
 
 def _charts(history: Path, metrics: Metrics | None) -> dict:
@@ -104,20 +119,19 @@ def _charts(history: Path, metrics: Metrics | None) -> dict:
     return {title: chart for title, chart in charts.items() if chart}
 
 
-def _confusion(data: RunData) -> dict:
+def _confusion(data: Clusters) -> dict:
     """The confusion matrix with clusters in the order of their classes, or the largest errors of a large one."""
-    table = data.confusion
-    if table is None:
+    if not data.confusion:
         return {"matrix": [], "errors": []}
-    order = sorted(range(data.clusters), key=lambda cluster: (data.match.get(cluster, len(table[0])), cluster))
+    table = np.array(data.confusion)
+    order = sorted(range(len(table)), key=lambda k: (data.match[k] if data.match[k] >= 0 else len(table[0]), k))
     if table.size <= MOST_CELLS:
         most = table.max()
-        rows = [(cluster, [(int(n), round(55 * n / most), data.match.get(cluster) == c)
+        rows = [(cluster, [(int(n), round(55 * n / most), data.match[cluster] == c)
                            for c, n in enumerate(table[cluster])]) for cluster in order]  # fmt: skip
         return {"matrix": rows, "errors": []}
-    wrong = table.copy()
-    for cluster, label in data.match.items():
-        wrong[cluster, label] = 0
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:MOST_ERRORS]
-    places = [(int(c), int(k)) for c, k in zip(*np.unravel_index(largest, wrong.shape))]
-    return {"matrix": [], "errors": [(c, data.classes[k], int(wrong[c, k])) for c, k in places if wrong[c, k]]}
+    matched = [cluster for cluster in order if data.match[cluster] >= 0]
+    table[matched, [data.match[cluster] for cluster in matched]] = 0
+    largest = np.argsort(-table, axis=None, kind="stable")[:MOST_ERRORS]
+    places = [(int(c), int(k)) for c, k in zip(*np.unravel_index(largest, table.shape))]
+    return {"matrix": [], "errors": [(c, data.classes[k], int(table[c, k])) for c, k in places if table[c, k]]}

@@ -99,9 +99,10 @@ def set_aside(path: str | Path, problem: object) -> Damaged:
     return Damaged(f"{path}: {problem}; set aside as {path.name}.damaged, the same command recreates it")
 
 
-def write_json(path: str | Path, obj: Any) -> None:
+def write_json(path: str | Path, obj: Any, *, compact: bool = False) -> None:
     """Write `obj` as JSON: numpy scalars as numbers, NaN and infinities (which JSON lacks) as null."""
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    text = json.dumps(_plain(obj), **layout, ensure_ascii=False, allow_nan=False)
     with atomic(path) as tmp:
         tmp.write_text(text + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 NAMES = re.compile(
     r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # source files may have such a name
-    r"|metrics\.json"  # scores of a run
+    r"|(metrics|clusters)\.json"  # scores of a run, and its clusters against the classes
     r"|image_names\.json"  # file names often contain the class
     r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives contain labels
     re.IGNORECASE | re.DOTALL,
@@ -29,7 +29,8 @@ _installed = False
 
 @contextlib.contextmanager
 def forbid_label_access(*benchmarks: str | Path) -> Iterator[None]:
-    """Raise PermissionError inside the block for opening labels, archives and metrics.json, links to them included.
+    """Raise PermissionError inside the block for opening labels, archives, metrics.json and clusters.json, or links to
+    them.
 
     benchmarks: folders of prepared benchmarks. The labels of all benchmarks beside them and the files in `archives`
     there are identified by device and inode too, which catches hard links and other names.

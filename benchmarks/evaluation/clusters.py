@@ -1,0 +1,188 @@
+"""clusters.json of a run: what its page shows of its clusters, small enough to be kept without images and assignments.
+
+Sizes, confusion matrix and matching, the images to show of each cluster, and a 2-D map of the features of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from pydantic import model_validator
+from scipy.optimize import linear_sum_assignment
+
+from scl.engine.artifacts import SAMPLE, Record, Strict, damage
+
+FILE = "clusters.json"
+MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; of all clusters together, about
+MOST_DRAWN = 2_000  # images on a map
+COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
+GRID = 1_000  # coordinates are integers below this
+
+
+class Line(Strict):
+    """Images of a cluster: what they have in common, their rows in the data set, their names."""
+
+    kind: str
+    rows: list[int]
+    names: list[str]
+
+
+class Map(Strict):
+    """Images as points: coordinates (0 .. GRID - 1), cluster and class of each; labels is empty without labels."""
+
+    x: list[int]
+    y: list[int]
+    clusters: list[int]
+    labels: list[int]
+
+
+class Clusters(Strict):
+    """clusters.json. confusion is K x C, empty without labels; match: the class of each cluster, -1 for none; of: what
+    was evaluated, as in metrics.json."""
+
+    sizes: list[int]
+    mean_confidence: float | None
+    classes: list[str]
+    confusion: list[list[int]]
+    match: list[int]
+    shown: list[list[Line]]
+    map: Map | None = None
+    of: dict[str, str | int | None] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Clusters:
+        count, classes = len(self.sizes), len(self.classes)
+        shapes = {len(row) for row in self.confusion} <= {classes} and len(self.confusion) in (0, count)
+        if not (shapes and len(self.match) == len(self.shown) == count and sum(self.sizes) > 0):
+            raise ValueError("clusters and classes differ in number")
+        drawn = [self.map.x, self.map.y, self.map.clusters, self.map.labels or self.map.x] if self.map else [[]]
+        if len({len(values) for values in drawn}) > 1:
+            raise ValueError("map: arrays differ in length")
+        labels = [*self.match, *(self.map.labels if self.map else [])]
+        if max(labels, default=-1) >= classes or (self.map and not set(self.map.clusters) <= set(range(count))):
+            raise ValueError("names a class or a cluster that does not exist")
+        return self
+
+    @property
+    def used(self) -> int:
+        return sum(size > 0 for size in self.sizes)
+
+    def share(self, size: int) -> float:
+        """`size` images as a fraction of all."""
+        return size / sum(self.sizes)
+
+    def title(self, cluster: int) -> str:
+        """The class that a cluster is matched with, or ""."""
+        return self.classes[self.match[cluster]] if self.match[cluster] >= 0 else ""
+
+
+def clusters_of(
+    arrays: dict,
+    clusters: int,
+    *,
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Clusters:
+    """Describe the assignments of a run (evaluate.read_assignments).
+
+    labels [N] and names [N] are those of the whole data set, by row; a label of -1 means none.
+    """
+    rows, assigned = arrays["rows"], arrays["assignments"].astype(int)
+    confidence = arrays["confidence"] if arrays["confidence"].size else None
+    own = labels[rows] if labels is not None and (labels[rows] >= 0).any() else None  # [n]
+    titles = [] if own is None else [str(name) for name in classes or range(int(own.max()) + 1)]
+    confusion, match = _matched(assigned, own, clusters, len(titles))
+    lines = []
+    for cluster in range(clusters):
+        chosen = _chosen(np.flatnonzero(assigned == cluster), confidence, own, match[cluster], clusters)
+        named = {kind: [_name(rows[i], names, own, i, titles) for i in found] for kind, found in chosen.items()}
+        lines.append([Line(kind=kind, rows=rows[found].tolist(), names=named[kind]) for kind, found in chosen.items()])
+    return Clusters(
+        sizes=np.bincount(assigned, minlength=clusters).tolist(),
+        mean_confidence=None if confidence is None else float(confidence.mean(dtype=float)),
+        classes=titles,
+        confusion=confusion,
+        match=match,
+        shown=lines,
+    )
+
+
+def _matched(assigned: np.ndarray, labels: np.ndarray | None, clusters: int, classes: int) -> tuple[list, list[int]]:
+    """(confusion matrix, class of each cluster by the one-to-one matching behind ACC)."""
+    if labels is None:
+        return [], [-1] * clusters
+    table, known = np.zeros((clusters, classes), int), labels >= 0
+    np.add.at(table, (assigned[known], labels[known]), 1)
+    pairs = dict(zip(*(found.tolist() for found in linear_sum_assignment(table, maximize=True))))
+    return table.tolist(), [pairs.get(cluster, -1) for cluster in range(clusters)]
+
+
+def _chosen(members: np.ndarray, confidence, labels, match: int, clusters: int) -> dict[str, np.ndarray]:
+    """{kind: positions of chosen members}. Without confidence, images are in the order of the data set."""
+    count = min(MOST_SHOWN, max(LEAST_SHOWN, SHOWN // clusters))
+    if confidence is None:
+        chosen = {"first images": members[:count]}
+    else:
+        members = members[np.argsort(-confidence[members], kind="stable")]
+        chosen = {"most confident": members[:count], "least confident": members[count:][::-1][:count]}
+    if match >= 0:
+        chosen["misassigned"] = members[(labels[members] >= 0) & (labels[members] != match)][:count]
+    return {kind: found for kind, found in chosen.items() if len(found)}
+
+
+def _name(row: int, names: Sequence[str] | None, labels: np.ndarray | None, position: int, classes: list[str]) -> str:
+    name = names[row] if names else f"row {row}"
+    return f"{name} ({classes[labels[position]]})" if labels is not None and labels[position] >= 0 else name
+
+
+def read_sample(directory: Path, record: Record) -> tuple[np.ndarray, np.ndarray] | None:
+    """(rows [s], features [s, D]) that training kept of a run; None for methods without an encoder, runs of earlier
+    versions, and if the file is missing or damaged, since nothing but a map is made from it."""
+    if SAMPLE not in record.files or damage(directory, record, (SAMPLE,)):
+        return None
+    with np.load(directory / SAMPLE, allow_pickle=False) as file:
+        return file["sample_rows"], file["sample_features"]
+
+
+def map_of(rows: np.ndarray, features: np.ndarray, arrays: dict, labels: np.ndarray | None) -> Map | None:
+    """Features [s, D] of the images in `rows` [s] as points: PCA, then t-SNE. None if there is nothing to draw."""
+    place = {row: i for i, row in enumerate(arrays["rows"].tolist())}
+    found = [i for i, row in enumerate(rows.tolist()) if row in place]
+    kept = np.array(found, int)[np.linspace(0, len(found) - 1, min(MOST_DRAWN, len(found))).round().astype(int)]
+    values = features[kept].astype(np.float32)
+    if len(kept) < 4 or not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
+        return None
+    points = _embedded(values)
+    low = points.min(axis=0)
+    grid = ((points - low) / max(np.ptp(points, axis=0).max(), 1e-12) * (GRID - 1)).round().astype(int)
+    own = labels[rows[kept]] if labels is not None and (labels[arrays["rows"]] >= 0).any() else np.empty(0, int)
+    assigned = arrays["assignments"][[place[row] for row in rows[kept].tolist()]]
+    x, y = grid.T.tolist()
+    return Map(x=x, y=y, clusters=assigned.tolist(), labels=own.tolist())
+
+
+def _embedded(features: np.ndarray) -> np.ndarray:
+    """[s, 2], the same in every call with the same features."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE  # takes a second to import
+    from threadpoolctl import threadpool_limits
+
+    reduced = PCA(min(COMPONENTS, *features.shape), random_state=SEED).fit_transform(features)
+    start = reduced[:, :2] if reduced.shape[1] > 1 else np.repeat(reduced, 2, axis=1)
+    start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    with threadpool_limits(1):  # several runs are evaluated at a time, and threads that wait for each other spin
+        return TSNE(init=start, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
+
+
+def agreement(assignments: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean ARI and NMI over all pairs of assignments of the same images; {} for fewer than two."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # takes a second to import
+
+    pairs = list(combinations(assignments, 2))
+    scores = {"ARI": adjusted_rand_score, "NMI": normalized_mutual_info_score}
+    return {name: float(np.mean([score(a, b) for a, b in pairs])) for name, score in scores.items()} if pairs else {}

@@ -1,0 +1,84 @@
+"""index.html of `scl cluster`: the page of its run, with a gallery of every cluster, to be opened from the disk."""
+
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks.datasets.prepare import read_names
+from benchmarks.evaluation.clusters import FILE, Clusters, agreement, clusters_of
+from benchmarks.evaluation.evaluate import read_assignments
+from benchmarks.state import Survey
+from benchmarks.study import Run, Study
+from scl.engine.artifacts import read
+from scl.engine.io import Damaged
+from scl.engine.prepared import describe
+
+
+def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) -> Path:
+    """Write the page of a finished run to `path`, which it returns.
+
+    arrays: of assignments.npz, with a confidence for k-means too. summary: of summary.json.
+    """
+    from benchmarks.report.render import template  # matplotlib and jinja2, which take a second
+    from benchmarks.report.run_page import MOST_BYTES, write_run_page
+
+    folder = study.data / run.benchmark
+    facts, stored = describe(folder), None
+    with suppress(Damaged):  # only its map is wanted
+        stored = read(run.directory / FILE, Clusters)
+    labels = np.load(folder / "labels.npy") if facts.get("labels_sha256") else None
+    data = clusters_of(arrays, facts["clusters"], labels=labels, classes=facts["classes"], names=read_names(folder))
+    data.map = stored.map if stored else None
+    scores = summary["scores"] or dict.fromkeys(("acc", "nmi", "ari"), float("nan"))
+    write_run_page(
+        study,
+        run,
+        SimpleNamespace(status="done", reason="", **scores),
+        path,
+        template("run.html"),
+        MOST_BYTES,
+        data=data,
+        downloads=["clusters.csv", "summary.json"],
+        index="",
+        title=study.title,
+        hint=summary["advice"],
+        measure=summary["confidence"],
+        agreement=summary["agreement"],
+    )
+    return path
+
+
+def agreement_with_other_seeds(study: Study, run: Run) -> dict:
+    """{"seeds": "seed 1 and 2", "ARI": mean, "NMI": mean} of this run and each finished one of another seed in the same
+    results; {} if there is none."""
+    survey, own = Survey(study), _clusters_by_row(run)
+    others = {}
+    for folder in run.directory.parent.glob("seed*"):
+        other = study.run(run.benchmark, run.protocol, run.stage, int(folder.name.removeprefix("seed")))
+        if other.seed != run.seed and survey.state(other).status == "done":
+            others[other.seed] = agreement([own, _clusters_by_row(other)])
+    if not others:
+        return {}
+    means = {name: float(np.mean([found[name] for found in others.values()])) for name in ("ARI", "NMI")}
+    return {"seeds": f"seed{'s' * (len(others) > 1)} {', '.join(map(str, sorted(others)))}", **means}
+
+
+def _clusters_by_row(run: Run) -> np.ndarray:
+    arrays = read_assignments(run.directory / "assignments.npz")
+    return arrays["assignments"][np.argsort(arrays["rows"])]
+
+
+def advice(summary: dict) -> str:
+    """What to try if clusters are empty or tiny; "" if none is."""
+    empty, tiny = summary["clusters"] - summary["clusters_used"], summary["tiny_clusters"]
+    if not tiny:
+        return ""
+    parts = [f"{empty} empty"] * (empty > 0) + [f"{tiny - empty} nearly empty"] * (tiny > empty)
+    hints = ["fewer --clusters", "more images"]
+    if not summary["weights"]:
+        hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k, with --method kmeans within minutes)")
+    why = " Training on few images often ends like this." if summary["epochs"] else ""
+    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images are in fewer groups than asked for."
+    return f"{found}{why} Try {', '.join(hints[:-1])}, or {hints[-1]}."
