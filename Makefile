@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= config/smoke.yaml
 CORES ?= all
 
-.PHONY: smoke test test-fast test-browser lint docs reference mutation test-slurm clean
+.PHONY: smoke test test-fast test-browser lint docs reference mutation gpu-check test-slurm clean
 .DELETE_ON_ERROR:
 
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
@@ -39,6 +39,10 @@ reference: .venv/ready
 mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py
+
+# All that needs a GPU, nine minutes a call; resumes. CHECK="tests 'bench-*-32' --seconds 300": a part (docs/running.md)
+gpu-check:
+	$(or $(wildcard .venv/bin/python),$(PYTHON)) -m benchmarks.bench.gpu_check $(CHECK)
 
 # Studies through a SLURM of its own with pretended GPUs, eight minutes; needs root and Debian's slurm-wlm and munge.
 test-slurm: .venv/ready

@@ -1,16 +1,12 @@
-"""Checks of a study before its first run, with the classes of its methods and the files of its benchmarks.
+"""Checks of a study before its first run, with the classes of its methods.
 
-Rules that need neither are in benchmarks/rules.py. Every error is a ValueError that names the key.
+Those of its images are in benchmarks/check_images.py, those that need neither in benchmarks/rules.py. Every error is a
+ValueError that names the key.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
 
-from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of
-from benchmarks.datasets.dataset import Sources, subset_rows
-from benchmarks.datasets.folder import read as read_folder
+from benchmarks.check_images import check_images
 from benchmarks.study import Study
 from scl import config
 from scl.engine.progress import require_tensorboard
@@ -29,9 +25,6 @@ def check_study(study: Study) -> None:
     check_images(study)
     if study.machine.tensorboard:
         require_tensorboard()
-
-
-# --- methods -----------------------------------------------------------------------------------------------------
 
 
 def check_methods(study: Study) -> None:
@@ -118,73 +111,3 @@ def _try(function, spec, size: int, tried: set, prefix: str, suffix: str = "") -
         except ValueError as error:
             raise ValueError(f"{prefix}{error}{suffix}") from None
         tried.add((repr(spec), size))
-
-
-# --- images ------------------------------------------------------------------------------------------------------
-
-
-def check_images(study: Study) -> None:
-    """Check the folders, and the sources and numbers of images of all benchmarks that are not prepared yet."""
-    for key in ("results", "data"):
-        folder = getattr(study, key)
-        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not existing.is_dir():
-            raise ValueError(f"{key}: {existing} is a file; name a folder")
-        if key == "results" and not os.access(existing, os.W_OK):
-            raise ValueError(f"{key}: no permission to write in {existing}; name another folder")
-    for problem in missing_sources(study):
-        raise ValueError(problem)
-    for name in unprepared(study):
-        _check_counts(study, name)
-
-
-def unprepared(study: Study) -> list[str]:
-    """Benchmarks that are available but not prepared yet."""
-    names = [name for name in study.benchmarks if name not in study.skipped]
-    return [name for name in names if not (study.data / name / "benchmark.json").exists()]
-
-
-def missing_sources(study: Study) -> Iterator[str]:
-    """Yield `key: problem` for files and folders of the configuration that unprepared benchmarks need."""
-    downloads, source = study.downloads, study.downloads.imagenet
-    datasets = {name: study.dataset(name) for name in unprepared(study)}
-    folders = {f"benchmarks.{name}.path": study.benchmarks[name].path for name in datasets}
-    if any(archives_of(dataset, downloads) for dataset in datasets.values()):
-        folders["downloads.archives"] = downloads.archives
-    if any(dataset.imagenet for dataset in datasets.values()):
-        folders["downloads.imagenet.folder"] = source.folder
-        if source.tar and not source.remote and not Path(source.tar).expanduser().is_file():
-            yield f"downloads.imagenet.tar: {source.tar} is not a file"
-    for key, folder in folders.items():
-        path = Path(folder or ".").expanduser()
-        if not path.is_dir() and not (path.is_file() and path.suffix == ".npy" and key.endswith(".path")):
-            yield f"{key}: {folder} is not a folder"
-
-
-def _check_counts(study: Study, name: str) -> None:
-    """Enough images for the subset, and for the clusters of every protocol."""
-    block, dataset, where = study.benchmarks[name], study.dataset(name), f"benchmarks.{name}"
-    published = all(archive.official for archive in archives_of(dataset, study.downloads))
-    if dataset.imagenet and study.downloads.imagenet.images_per_class != IMAGES_PER_CLASS:
-        published = False
-    if not published:
-        return  # the counts are those of another source
-    counts = dict(dataset.counts)
-    if block.path:  # the data set `folder`
-        path = Path(block.path).expanduser()
-        try:
-            counts = read_folder(dataset, Sources((), path, study.data / "archives", study.downloads)).splits
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{where}.path: {error}") from None
-    if block.subset:
-        try:
-            counts = {split: len(rows) for split, rows in subset_rows(counts, block.subset).items()}
-        except ValueError as error:
-            raise ValueError(f"{where}.{error}") from None
-    for protocol in study.protocols_of(name):
-        images = sum(counts[split] for split in dataset.protocols[protocol]["fit"])
-        if (block.clusters or dataset.clusters) > images:
-            raise ValueError(
-                f"{where}.clusters: {block.clusters or dataset.clusters} clusters cannot be found in the "
-                f"{images} images that protocol '{protocol}' clusters"
-            )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.cli_arguments import Parser, Version, argument, new_file, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
+from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
 from scl import config
 from scl.engine.io import RunFailed, write_json
@@ -58,18 +59,6 @@ def load_study(path):
 
 
 # --- subcommands ---------------------------------------------------------------------------------------------------
-
-
-def plan(study, show_run):
-    """Check a configuration and print what it would run, without running it."""
-    from benchmarks.check import check_study
-    from benchmarks.overview import Overview
-    from benchmarks.show import describe_settings
-    from benchmarks.status import summarize_study
-
-    loaded = load_study(study)
-    check_study(loaded)
-    show(describe_settings(study, loaded, show_run) if show_run else summarize_study(Overview(loaded)))
 
 
 def status(study, watch, as_json):
@@ -220,11 +209,10 @@ STUDY_OPTION = argument("--study", "configuration of the study", **PAPER)
 RUN_FOLDER = argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
-SHOW = argument("--show", "print the settings of this run, and where each is set", dest="show_run", metavar=FORM)
 BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
-    plan: ["config/smoke.yaml --show digits/joint/scl", STUDY, "output", SHOW],
+    plan: ["config/smoke.yaml --calibrate", STUDY, *PLAN],
     status: [
         "config/smoke.yaml --watch",
         STUDY,
@@ -280,9 +268,11 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
         argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **within(1, 10**6)),
-        argument("--rounds", "repetitions, whose median counts (default: 5 on a GPU, else 3)", **within(1, 10**6)),
+        argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
         argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
-        argument("--count", "only count the work of a step, and bound it on this GPU (default: no)", choices=BOUNDED),
+        argument(
+            "--count", "profile and count one step instead, and bound it on this GPU (default: none)", choices=BOUNDED
+        ),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,

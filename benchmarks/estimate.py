@@ -1,29 +1,34 @@
-"""How long training will take: a few seconds of real steps on this device, times the steps that are left."""
+"""How fast this device makes a run: a few seconds of real steps; and how long an untrained run will take by that."""
 
+import dataclasses
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.bench.subject import endless, fill_memory
+from benchmarks.bench.subject import endless, pretend_trained
+from benchmarks.plan.rates import Rate, epoch_steps, run_seconds
+from benchmarks.plan.work import counts_of, kind_of, work_of
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
 from scl.engine import checkpoint
-from scl.engine.assign import assignments, features
+from scl.engine.assign import assignments, features, outputs
 from scl.engine.clustering import kmeans
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged
 from scl.engine.train import planned_identity
-from scl.engine.trainer import Trainer, curve_epochs
+from scl.engine.trainer import Trainer
 from scl.images import Images
+from scl.method import Method
 from scl.util.text import duration
 
 SECONDS, STEPS = 2.0, 30  # timed of each stage, whichever is reached first
-SAMPLE = 2_000  # images whose assignment is timed
+SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no longer than SECONDS; and before that
 
 
 @dataclass(frozen=True)
@@ -45,34 +50,98 @@ class Estimate:
 
 def estimate(study: Study, run: Run, device: str) -> Estimate:
     """Measure `run`, which is yet to be trained, with random weights. Its benchmark has to be prepared."""
-    settings = config.complete(study.settings(run))
+    settings, counts = config.complete(study.settings(run)), counts_of(study, run.benchmark)
+    assert counts  # it is prepared
+    work = work_of(study, run, counts)
+    rate = measure(settings, device)
+    seconds = run_seconds(work, rate)
+    assert seconds is not None  # measured rates tell everything
+    if not settings.training.epochs:
+        return Estimate(run.stage, 0, 0, 0.0, seconds)
+    steps = epoch_steps(work, rate) or 0
+    done = _epochs_done(settings, run.directory, steps)
+    seconds -= done * steps * rate.step_seconds
+    return Estimate(run.stage, settings.training.epochs - done, steps, rate.step_seconds, seconds)
+
+
+def measure(settings: RunSettings, device: str) -> Rate:
+    """Measure a run of these complete settings with random weights, on its prepared images."""
+    from sklearn.cluster import KMeans  # noqa: F401 its import is not part of an assignment
+
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
         alone = settings.model_copy(update={"after": None})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
-        setup = time.perf_counter() - began
-        training = settings.training
-        passes = len(curve_epochs(training)) if training.epochs else 1
-        rest = setup + passes * _assignment_seconds(trainer)
-        if not training.epochs:
-            return Estimate(run.stage, 0, 0, 0.0, rest)
-        pool = trainer.method.pool(0)
-        full, rest_of_pool = divmod(pool, min(training.batch_size, pool))
-        steps = full + (rest_of_pool > 0 and trainer.method.keeps_last_batch)
-        each = _step_seconds(trainer)
-        left = training.epochs - _epochs_done(settings, run.directory, steps)
-        return Estimate(run.stage, left, steps, each, rest + left * steps * each)
+        method, images, wait = trainer.method, trainer.images.fit, _waiting(device)
+        once, forward = time.perf_counter() - began, _forward_seconds(trainer, wait)
+        if settings.training.epochs:
+            once += _preparation_seconds(trainer, forward, wait)
+        visits, unlabeled = _visits(method)
+        weights, each = _sizes(method)
+        return Rate(
+            kind=kind_of(settings, trainer.facts["size"][0]),
+            options=settings.options,
+            benchmark=settings.benchmark,
+            stage=settings.stage,
+            images=images,
+            clusters=method.problem.clusters,
+            threads=torch.get_num_threads(),
+            batch_size=min(settings.training.batch_size, method.pool(0)),
+            assign_seconds=_assignment_seconds(trainer, forward) * images / len(trainer.evaluated),
+            step_seconds=_step_seconds(trainer, wait) if settings.training.epochs else 0.0,
+            once_seconds=once,
+            kmeans=method.clusters_by_kmeans,
+            visits=visits,
+            unlabeled=unlabeled,
+            last_batch=method.keeps_last_batch,
+            weight_bytes=weights,
+            image_bytes=each,
+            feature_bytes=_feature_bytes(trainer),
+        )
 
 
-def _step_seconds(trainer: Trainer) -> float:
+def _waiting(device: str) -> Any:
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def _forward_seconds(trainer: Trainer, wait) -> float:
+    """Of the outputs of one image, by a few."""
+    count = min(FIRST, len(trainer.images))
+    for _ in range(2):  # the first allocates memory
+        wait()
+        began = time.perf_counter()
+        outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=count)
+    return (time.perf_counter() - began) / count
+
+
+def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
+    """Of what happens once before or during the training: `prepare`, and the k-means that places prototypes."""
+    method, began = trainer.method, time.perf_counter()
+    passes = 0.0
+    if type(method).prepare is not Method.prepare:
+        passes = forward * len(trainer.images)
+        if passes <= 2 * SECONDS:  # else it counts as one pass over the images
+            passes = 0.0
+            with trainer.autocast():
+                method.prepare(trainer.images, trainer.seeds.generator("prepare", device=trainer.device))
+    pretend_trained(method)
+    if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
+        method.place_prototypes()  # type: ignore[operator] # not of every method
+    wait()
+    return time.perf_counter() - began + passes
+
+
+def _step_seconds(trainer: Trainer, wait) -> float:
     """Of a step after the warm-up, in the mean."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
-    fill_memory(trainer.method)
+    pretend_trained(trainer.method)
     trainer.method.train()
     loop = endless(trainer)
+    began = time.perf_counter()
     for _ in range(2):  # untimed: memory is allocated, kernels are chosen
         next(loop)
-    wait = torch.cuda.synchronize if trainer.device == "cuda" else lambda: None
+        if time.perf_counter() - began > SECONDS:
+            break
     wait()
     began, count = time.perf_counter(), 0
     while count < STEPS and time.perf_counter() - began < SECONDS:
@@ -82,10 +151,11 @@ def _step_seconds(trainer: Trainer) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _assignment_seconds(trainer: Trainer) -> float:
+def _assignment_seconds(trainer: Trainer, forward: float) -> float:
     """Of one assignment of all images, by the time that a sample takes."""
-    images, method = trainer.images, trainer.method
-    count = min(len(images), max(SAMPLE, method.problem.clusters))
+    images, method = trainer.evaluated, trainer.method
+    affordable = max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / forward)))
+    count = min(len(images), affordable)
     sample = Images(images.pixels[:count], images.rows[:count], count)
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
@@ -95,6 +165,36 @@ def _assignment_seconds(trainer: Trainer) -> float:
         else:
             assignments(method, sample, autocast=trainer.autocast)
     return (time.perf_counter() - began) * len(images) / count
+
+
+def _visits(method: Method) -> tuple[float, float]:
+    """(fraction of the clustered images, of the unlabeled ones) that an epoch visits, in the mean of two."""
+    problem, pools = method.problem, []
+    for unlabeled in (0, problem.images):
+        method.problem = dataclasses.replace(problem, unlabeled=unlabeled)
+        pools.append((method.pool(0) + method.pool(1)) / 2 / problem.images)
+    method.problem = problem
+    return pools[0], pools[1] - pools[0]
+
+
+def _sizes(method: Method) -> tuple[int, int]:
+    """(bytes of the weights without, bytes with a row for each image: those of one image)."""
+    fixed, each, images = 0, 0, method.problem.images
+    for tensor in method.state_dict().values():
+        if torch.is_tensor(tensor):
+            size = tensor.numel() * tensor.element_size()
+            if tensor.dim() and len(tensor) == images:
+                each += size // images
+            else:
+                fixed += size
+    return fixed, each
+
+
+def _feature_bytes(trainer: Trainer) -> int:
+    """Of one image, if its features are kept for k-means."""
+    if not trainer.method.clusters_by_kmeans:
+        return 0
+    return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=1).nbytes
 
 
 def _epochs_done(settings: RunSettings, directory: Path, steps: int) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
-from benchmarks.evaluation.evaluate import VERSION
+from benchmarks.evaluation import VERSION
 from scl import config
 from scl.engine import features
 from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read

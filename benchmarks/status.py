@@ -77,7 +77,7 @@ def missing(study) -> list[str]:
     """What would stop a run of this study on this machine, one line each; looks at files, not at the network."""
     import torch
 
-    from benchmarks.check import missing_sources, unprepared
+    from benchmarks.check_images import missing_sources, unprepared
 
     problems = list(missing_sources(study))
     folder = study.downloads.archives

@@ -19,11 +19,13 @@ from benchmarks.cli import in_one_line
 from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.overview import Overview
+from benchmarks.plan import machine
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.config import options_of
 from scl.engine import gpu_lease
 from scl.util.classes import find_class
+from scl.util.imports import gc_paused
 from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
@@ -38,7 +40,8 @@ class Workflow:
             self.resolved = resolve(_source(config, workflow.configfiles) or "config/paper.yaml")
             self.study = load_study(self.resolved)
             if workflow.is_main_process:
-                from benchmarks.check import check_study  # imports torch
+                with gc_paused():
+                    from benchmarks.check import check_study  # imports torch
                 from benchmarks.state import Survey
 
                 check_study(self.study)
@@ -231,8 +234,7 @@ def share_machine(workflow, study: Study) -> int:
 
     Snakemake does not limit a resource by default. For a local run without `--resources gpu=N` the limit is the number
     of visible GPUs, or the number of CPU runs that the cores can hold. On a cluster the scheduler sets the limit (login
-    nodes have no GPU), and a run has as many threads as its job requests CPUs. Where runs use GPUs, cores are left for
-    k-means beside them.
+    nodes have no GPU), and a run has as many threads as its job requests CPUs.
     """
     if workflow.nodes is not None or workflow.remote_exec:  # submits jobs, or is inside one
         threads = study.machine.threads or CLUSTER_THREADS
@@ -240,15 +242,13 @@ def share_machine(workflow, study: Study) -> int:
     limits = workflow.global_resources
     cores = limits["_cores"].value if "_cores" in limits and limits["_cores"].value else 8
     gpus = len(gpu_lease.visible())
-    slots = gpus * study.machine.runs_per_gpu or cores // (study.machine.threads or cores) or 1
+    slots = machine.slots(study.machine, cores, gpus)
     if workflow.is_main_process and "gpu" not in limits:
         workflow.register_resource("gpu", slots)
     if "gpu" in limits:
         slots = limits["gpu"].value or 1
-    if not gpus and study.machine.threads:
-        return min(cores, study.machine.threads)
-    on_gpus = gpus and not ("gpu" in limits and limits["gpu"].value == 0)
-    return max(1, cores // (slots + bool(on_gpus)))  # a share for k-means, so that no GPU waits for it
+        gpus = gpus if limits["gpu"].value else 0
+    return machine.threads(study.machine, cores, gpus, slots)
 
 
 def _allotted_cpus() -> int | None:

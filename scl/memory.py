@@ -24,6 +24,7 @@ class InstanceMemory(nn.Module):
         self.clusters, self.momentum, self.temperature = clusters, momentum, temperature
         self.register_buffer("rows", torch.zeros(images, dimensions))
         self.register_buffer("pseudo_classes", torch.full((images,), clusters))
+        self.spare: list[Tensor] = []  # the N x M weights of a finished step: written again, as fresh pages cost time
 
     @property
     def filled(self) -> Tensor:
@@ -40,7 +41,13 @@ class InstanceMemory(nn.Module):
         compute = torch.promote_types(z.dtype, torch.float32)
         with torch.autocast(z.device.type, enabled=False):
             sums = _ClassSums.apply(
-                z.to(compute), self.rows.to(compute), self.pseudo_classes, index, self.clusters, self.temperature
+                z.to(compute),
+                self.rows.to(compute),
+                self.pseudo_classes,
+                index,
+                self.clusters,
+                self.temperature,
+                self.spare,
             )  # K x M
         return (sums / sums.sum(0).clamp_min(1e-30)).T
 
@@ -63,11 +70,21 @@ class _ClassSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, rows: Tensor, classes: Tensor, index: Tensor, clusters: int, temperature: float
+        ctx: Any,
+        z: Tensor,
+        rows: Tensor,
+        classes: Tensor,
+        index: Tensor,
+        clusters: int,
+        temperature: float,
+        spare: list[Tensor],
     ) -> Tensor:
-        """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K count nowhere."""
+        """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K count nowhere.
+
+        spare: N x M arrays that may be overwritten; backward puts its own there.
+        """
         keys = (z / temperature).T.contiguous()  # d x M
-        weights = z.new_empty(len(rows), len(z))  # N x M
+        weights = _taken(spare, z, (len(rows), len(z)))  # N x M
         sums = z.new_zeros(clusters + 1, len(z))
         column = torch.arange(len(z), device=z.device)
         for part in _parts(rows):
@@ -78,7 +95,7 @@ class _ClassSums(torch.autograd.Function):
             w[inside, column] = w[inside, column] * (inside != own)
             _add_by_class(sums, classes[part], w)
         ctx.save_for_backward(weights, rows, classes)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.spare = temperature, spare
         return sums[:clusters]
 
     @staticmethod
@@ -88,7 +105,17 @@ class _ClassSums(torch.autograd.Function):
         dz = rows.new_zeros(weights.shape[1], rows.shape[1])
         for part in _parts(rows):
             dz += gradient.index_select(0, classes[part]).mul_(weights[part]).T @ rows[part]  # M x d
-        return dz / ctx.temperature, None, None, None, None, None
+        ctx.spare[:] = [weights]
+        return dz / ctx.temperature, None, None, None, None, None, None
+
+
+def _taken(spare: list[Tensor], like: Tensor, shape: tuple[int, int]) -> Tensor:
+    """An array of `shape` with any content: the one in `spare`, which is then empty, or a new one."""
+    while spare:
+        array = spare.pop()
+        if (array.shape, array.dtype, array.device) == (shape, like.dtype, like.device):
+            return array
+    return like.new_empty(shape)
 
 
 def _parts(rows: Tensor) -> list[slice]:

@@ -1,5 +1,6 @@
 """Shared ground of the tests: digits prepared once, tiny runs, and a way to check a method of one's own."""
 
+import os
 import subprocess
 
 import pytest
@@ -61,6 +62,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """No test cuts the power of the machine, and a killed process loses nothing that it has written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +147,7 @@ def tiny_study(digits, tmp_path):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_all():
     """Train and cluster every run of a study in this process, on the CPU; returns the runs."""
 

@@ -1,8 +1,9 @@
 """Snakemake and `scl` in processes of their own, without their start: forked where everything is imported already.
 
 Starting Snakemake costs two seconds, starting a job one to two, nearly all of it imports; the tests do so hundreds of
-times. A forked process differs from a started one in nothing else that a user could see: it has its process group, its
-jobs are processes of that group, signals reach them in the same way, and they end with the same status.
+times. A forked process differs from a started one in nothing else that a user could see, except that it does not wait
+until the disk has written (only a power cut would show that): it has its process group, its jobs are processes of that
+group, signals reach them in the same way, and they end with the same status.
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
                                                     \\-> server of jobs -> keeper -> job
@@ -107,6 +108,7 @@ def _run(command, arguments, folder, out, err):
 
 
 def _become(folder, environment):
+    os.fsync = lambda descriptor: None
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

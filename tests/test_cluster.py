@@ -205,6 +205,7 @@ def test_the_same_command_trains_nothing_again_and_a_changed_folder_all(here, ca
     assert again() == (True, True)
 
 
+@pytest.mark.workflow
 def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
     """The three commands of a study agree: out of date after a change of the folder, done after the same command."""
     digits(here / "photos", 30, classes=False)
@@ -232,6 +233,7 @@ def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
     assert "1 of them trained" in plan and "done in" in status and not {"prepare", "train"} & set(jobs)
 
 
+@pytest.mark.workflow
 def test_ctrl_c_and_the_same_command(here):
     """Stopped while it trains, the command goes on where it was and ends like one that nothing disturbed."""
     digits(here / "photos", 40, classes=False)

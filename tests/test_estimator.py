@@ -52,6 +52,7 @@ def test_a_check_of_scikit_learn(check):
     getattr(estimator_checks, check)("ImageClustering", ImageClustering())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STAGES)
 def test_fit_predict_and_labels(tiny, method):
     """labels_ of every method are the clusters that predict finds for the same images, in their order."""
@@ -96,6 +97,7 @@ def test_it_does_what_the_command_does(tiny, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/your-own.md"])
 def test_the_examples_of_the_documentation_run(page, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -6,11 +6,13 @@ Skipped without CUDA. Everything here is small; speed is measured by `scl bench`
 import copy
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.bench import Plan, Subject
+from benchmarks.study import load_study
 from scl.config import complete, load_run
 from scl.engine.checkpoint import Stop
 from scl.engine.train import Trainer, train
@@ -18,6 +20,7 @@ from scl.memory import InstanceMemory
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
+PAPER = Path(__file__).parent.parent / "config" / "paper.yaml"
 CHAINS = {
     "scl": ["scl"],
     "simclr": ["simclr"],
@@ -129,10 +132,11 @@ def test_a_stopped_run_resumes_on_the_gpu_where_it_was(tiny_study):
     assert train(run.directory, gpus=1, report=lambda *_: None).exists()
 
 
-@pytest.mark.parametrize("stage", ["scl", "simclr", "pica"])
-def test_a_step_waits_for_nothing_on_the_device(stage, tiny_study, tmp_path):
-    plan = Plan(stage=stage, size=8, batch_size=32, images=(200,), clusters=(10,))
-    trainer = Subject(tiny_study(stage), plan, tmp_path, "cuda").trainer(images=200, clusters=10, batch_size=32)
+@pytest.mark.parametrize("stage", ["scl", "simclr", "pica", "scan"])
+def test_a_step_waits_for_nothing_on_the_device(stage, tmp_path):
+    """With the network and all augmentations of the paper's study; self-labeling asks whether an image is confident."""
+    plan = Plan(stage=stage, size=32, batch_size=32, images=(200,), clusters=(10,))
+    trainer = Subject(load_study(PAPER), plan, tmp_path, "cuda").trainer(images=200, clusters=10, batch_size=32)
     loop = trainer.steps_of_epoch()
     next(loop)
     torch.cuda.set_sync_debug_mode("error")

@@ -127,3 +127,28 @@ def test_an_update_keeps_no_graph():
     z = F.normalize(torch.randn(4, 8), dim=1).requires_grad_()
     memory.update(torch.tensor([0, 3]), *z.chunk(2), torch.tensor([1, 1]))
     assert not memory.rows.requires_grad and memory.rows[[0, 3]].abs().sum() > 0
+
+
+def test_weights_are_written_where_those_of_the_last_step_were():
+    """With the same numbers to the bit, and never over those that a backward still needs."""
+    generator = torch.Generator().manual_seed(0)
+    memory = InstanceMemory(2500, 8, 5, momentum=0.5, temperature=0.1)
+    memory.rows.copy_(F.normalize(torch.randn(2500, 8, generator=generator), dim=1))
+    memory.pseudo_classes.copy_(torch.randint(5, (2500,), generator=generator))
+    first, second = (F.normalize(torch.randn(32, 8, generator=generator), dim=1).requires_grad_() for _ in range(2))
+    index = torch.arange(32)
+
+    def gradient(z, p):
+        z.grad = None
+        p.square().sum().backward()
+        return z.grad
+
+    expected = [gradient(z, memory.similarity(z, index)) for z in (first, second)]
+    [used] = memory.spare
+    assert torch.equal(gradient(first, memory.similarity(first, index)), expected[0])
+    assert memory.spare[0] is used
+    open_ones = [(z, memory.similarity(z, index)) for z in (first, second)]  # both wait for their backward
+    assert memory.spare == []
+    assert all(torch.equal(gradient(*pair), slope) for pair, slope in zip(open_ones, expected))
+    smaller = memory.similarity(first[:8], index[:8])  # another size
+    assert smaller.shape == (8, 5) and memory.spare == []

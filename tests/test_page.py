@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from conftest import TINY_METHODS, tiny_mapping
 from fake_study import Study, benchmark, change, finish_all
 from folders import digits as digit_files
 from folders import tiny_settings
@@ -19,15 +20,20 @@ from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
 from benchmarks.report.tables import tables_by_protocol
+from benchmarks.study import load_study, write_plan
 
 TINY_DIGITS = {"dataset": "digits", "subset": 200, "size": 8, "clusters": 10}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture
-def report(tiny_study, train_all):
+@pytest.fixture(scope="module")
+def report(digits, tmp_path_factory, train_all):
     """The folder of the report of a finished study: two methods with a map, one without; two seeds."""
-    study = tiny_study("kmeans", "simclr", "scl", seeds=(0, 1), reference="scl")
+    methods = {stage: TINY_METHODS[stage] for stage in ("kmeans", "simclr", "scl")}
+    results = tmp_path_factory.mktemp("report") / "results"
+    mapping = tiny_mapping(digits, results, methods, seeds=[0, 1], reference="scl")
+    study = load_study(mapping)
+    write_plan(study, mapping)
     for run in train_all(study):
         evaluate_run(run.directory, study.data / run.benchmark)
     collect(study, study.results)
@@ -64,7 +70,7 @@ def column(page, name):
 
 
 @pytest.mark.browser
-def test_the_page_sorts_filters_and_opens_runs(report, browser):
+def test_the_page_sorts_filters_and_opens_runs(browser, report):
     complaints = []
     page = opened(browser, report / "index.html", complaints)
     button = page.locator(".runs thead button", has_text="ACC")
@@ -90,7 +96,7 @@ def test_the_page_sorts_filters_and_opens_runs(report, browser):
 
 
 @pytest.mark.browser
-def test_pages_of_runs_have_curves_and_decoded_images(report, browser):
+def test_pages_of_runs_have_curves_and_decoded_images(browser, report):
     complaints = []
     for path in sorted((report / "runs").iterdir()):
         page = opened(browser, path, complaints)

@@ -35,6 +35,19 @@ def chain(tmp_path_factory):
     return folder
 
 
+LONG = STUDY | {"methods": STUDY["methods"] | {"simclr": STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What two stages, the first a long one, leave behind where nothing stops them."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder, LONG)
+    assert run_by_hand(folder, "scan").returncode == 0
+    return outcome(run_of(folder, "scan"))
+
+
+@pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_a_run_needs_one_command(chain):
     assert (run_of(chain, "selflabel") / "metrics.json").exists() and not run_of(chain, "random").exists()
@@ -42,6 +55,7 @@ def test_a_run_needs_one_command(chain):
     assert again.returncode == 0 and again.stderr == ""  # nothing is trained, nothing said
 
 
+@pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_what_counts_is_kept_and_what_does_not_is_made_again(chain, tmp_path):
     folder = copy_of(chain, tmp_path)
@@ -55,6 +69,7 @@ def test_what_counts_is_kept_and_what_does_not_is_made_again(chain, tmp_path):
     assert outcome(run_of(folder, "selflabel")) != outcome(run_of(chain, "selflabel"))
 
 
+@pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_weights_that_were_not_copied_are_made_where_a_run_needs_them(chain, tmp_path):
     folder = copy_of(chain, tmp_path)
@@ -70,6 +85,7 @@ def test_weights_that_were_not_copied_are_made_where_a_run_needs_them(chain, tmp
     assert outcome(run_of(folder, "selflabel")) == outcome(run_of(chain, "selflabel"))
 
 
+@pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, tmp_path):
     folder = copy_of(chain, tmp_path)
@@ -86,15 +102,13 @@ def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, t
     assert outcome(run_of(folder, "selflabel")) == before
 
 
+@pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 @pytest.mark.parametrize("number,status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_path):
+def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_path, undisturbed):
     """Stopped in the stage before; the same command ends bit for bit like one that nothing disturbed."""
-    long = STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}
-    for name in ("disturbed", "undisturbed"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, STUDY | {"methods": STUDY["methods"] | {"simclr": long}})
-    folder = tmp_path / "disturbed"
+    folder = tmp_path
+    write(folder, LONG)
     process = run_by_hand(folder, "scan", how=start_scl)
     assert any(line.startswith("epoch 15/") for line in process.stderr)
     process.send_signal(number)
@@ -105,8 +119,7 @@ def test_an_interrupted_run_resumes_with_the_same_command(number, status, tmp_pa
     ).exists()
     done = run_by_hand(folder, "scan")
     assert done.returncode == 0 and "resumed at epoch" in done.stderr
-    assert run_by_hand(tmp_path / "undisturbed", "scan").returncode == 0
-    assert outcome(run_of(folder, "scan")) == outcome(run_of(tmp_path / "undisturbed", "scan"))
+    assert outcome(run_of(folder, "scan")) == undisturbed
     record = json.loads((run_of(folder, "simclr") / "record.json").read_text())
     assert [attempt["epoch"] > 0 for attempt in record["attempts"]] == [False, True]
 

@@ -1,6 +1,7 @@
-"""`scl bench --count`: the work of one step, counted instead of timed, and the bound that follows for a device."""
+"""`scl bench --count`: the work of one step and the bound that follows for a device; where its time and memory go."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.bench import breakdown
 from benchmarks.bench.plan import Plan
 from benchmarks.bench.subject import subject_of
 from benchmarks.study import Study
 from scl.engine.provenance import provenance
 
 LAUNCH_SECONDS = 5e-6  # between two launches of eager torch; an assumption, to be confirmed on a GPU
+
+IMAGES = 50_000  # of CIFAR-10, for training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,29 +65,32 @@ class _Traffic(TorchDispatchMode):
         return result
 
 
-def count_work(work: Callable[[], Any], device: str) -> dict[str, Any]:
-    """Operators, bytes and FLOPs of `work`; on a GPU its kernels and launches, too, by torch.profiler.
-
-    bytes: if nothing stays in a cache and nothing is fused.
-    """
+def profiled(work: Callable[[], Any], device: str) -> tuple[list[Any], float]:
+    """Events of torch.profiler, and the seconds that `work` took until the device was done."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profile(activities=activities) as profiler:
+        start = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return list(profiler.events() or []), seconds
+
+
+def count_work(work: Callable[[], Any], events: list[Any], device: str) -> dict[str, Any]:
+    """Operators, bytes and FLOPs of `work`; on a GPU its kernels and launches, too, by its events.
+
+    bytes: if nothing stays in a cache and nothing is fused.
+    """
     with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         work()
-    events = list(profiler.events() or [])
-    gpu = device == "cuda"
-    by_time = sorted(profiler.key_averages(), key=lambda e: e.self_device_time_total if gpu else e.self_cpu_time_total)
-    kernels, launches = kernels_and_launches(events) if gpu else (None, None)
+    kernels, launches = kernels_and_launches(events) if device == "cuda" else (None, None)
     return {
         "operators": traffic.operators,
         "kernels": kernels,
         "launches": launches,
         "bytes": traffic.bytes,
         "flops": flops.get_total_flops(),
-        "longest": [event.key for event in reversed(by_time[-5:])],
     }
 
 
@@ -107,8 +114,11 @@ def bound(counted: dict[str, Any], precision: str, device: Device) -> dict[str, 
 
 
 def count(study: Study, plan: Plan, name: str, *, gpus: int = 1, threads: int = 1, report=print) -> dict[str, Any]:
-    """Count one step of the training loop, and bound it on the device `name`. Raises ValueError."""
+    """Count and profile one step of the training loop on as many images as CIFAR-10 has for training, and bound it on
+    the device `name`. Raises ValueError."""
+    plan = dataclasses.replace(plan, images=(IMAGES,))
     with subject_of(study, plan, gpus=gpus, threads=threads, report=report) as subject:
+        before = breakdown.in_use(subject.device)
         trainer = subject.trainer(**subject.base, compile=False)
         index = torch.arange(plan.batch_size, device=subject.device) % trainer.method.pool(trainer.epoch)
 
@@ -116,7 +126,10 @@ def count(study: Study, plan: Plan, name: str, *, gpus: int = 1, threads: int = 
             trainer.learn(trainer.draw(index), index)
 
         step()  # the optimizer makes its state
-        counted = count_work(step, subject.device)
+        memory = breakdown.bytes_of(trainer, step, before)
+        with breakdown.annotated(trainer):
+            events, seconds = profiled(step, subject.device)
+        counted = count_work(step, events, subject.device)
         bounds = {"bf16": bound(counted, "bf16", DEVICES[name]), "fp32": bound(counted, "fp32", DEVICES[name])}
         return {
             "method": plan.stage,
@@ -125,6 +138,8 @@ def count(study: Study, plan: Plan, name: str, *, gpus: int = 1, threads: int = 
             "precision": trainer.precision,
             **provenance(device=subject.device),
             "count": counted,
+            "time": {"seconds": seconds, **breakdown.times(events, gpu=subject.device == "cuda")},
+            "memory": memory,
             "bound_on": name,
             "bounds": bounds,
         }

@@ -17,11 +17,11 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.bench.breakdown import peak, reset_peak
 from benchmarks.bench.count import step_flops
 from benchmarks.bench.peers import PEERS, peer_works, version_of
 from benchmarks.bench.plan import Plan
@@ -29,7 +29,6 @@ from benchmarks.bench.rivals import StandardPipeline
 from benchmarks.bench.subject import Subject, endless, names_drawn, own_precision, subject_of
 from benchmarks.study import Study
 from scl.engine import precision
-from scl.engine.outputs import peak_memory
 from scl.engine.provenance import provenance
 
 PARTS = {
@@ -101,9 +100,9 @@ class _Measurement:
             once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 1, self.device)
         loop = endless(self.trainer)
         once["first_step_seconds"] = _seconds(lambda: next(loop), 1, self.device)  # includes compilation
-        _reset_peak_memory(self.device)
+        reset_peak(self.device)
         next(loop)
-        return once, _peak_memory(self.device), loop
+        return once, peak(self.device), loop
 
     def _matrix_products(self) -> Callable[[], Any]:
         a, b = (torch.randn(self.plan.matrix, self.plan.matrix, device=self.device, dtype=self.dtype) for _ in range(2))
@@ -187,15 +186,15 @@ class _Measurement:
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
-    """Ratios of the rounds: their median, and from two rounds on a 95 % t interval of the mean of their logarithms."""
-    from scipy.stats import t
+    """Median of the ratios by round with its 95 % interval, of order statistics: a disturbed round is one of many.
+
+    Below six rounds there is no such interval.
+    """
+    from scipy.stats import quantile_test
 
     ratios = [a / b for a, b in zip(over, under, strict=True)]
-    low = high = None
-    if len(ratios) > 1:
-        logs = [math.log(r) for r in ratios]
-        half = t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-        low, high = (math.exp(statistics.mean(logs) + sign * half) for sign in (-1, 1))
+    bounds = quantile_test(ratios).confidence_interval(0.95)
+    low, high = (None if math.isnan(bound) else float(bound) for bound in bounds)
     return {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios}
 
 
@@ -212,20 +211,3 @@ def _seconds(work, steps: int, device: str) -> float:
         work()
     synchronize()
     return (time.perf_counter() - start) / steps
-
-
-def _reset_peak_memory(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        with contextlib.suppress(OSError):  # Linux only
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: str) -> int:
-    """Peak memory in bytes since the reset, of tensors on the GPU or of this process."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines() if device != "cuda" else ():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    return peak_memory(device)

@@ -36,7 +36,7 @@ class Plan:
 def plan_of(*, gpus: int, quick: bool, method: str, steps=None, rounds=None, workers=None, **settings) -> Plan:
     """The plan for the options of the command. On a GPU steps are short, so more are timed: one check of the losses."""
     on_gpu = bool(gpus and gpu_lease.visible())
-    usual = (1, 1) if quick else (CHECK_EVERY, 5) if on_gpu else (1, 3)
+    usual = (1, 1) if quick else (CHECK_EVERY, 6) if on_gpu else (1, 3)
     if quick:
         settings |= {"images": (1_000, 10_000), "batch_factors": (0.5,)}
     return Plan(

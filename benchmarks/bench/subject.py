@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from baselines.scan import SelfLabel
 from benchmarks.bench.plan import Plan
 from benchmarks.study import Study
 from scl import config
@@ -18,6 +19,7 @@ from scl.engine.io import sha256, write_json
 from scl.engine.trainer import Trainer
 
 RANDOM_IMAGES = 10_000  # further images are black: they cost the same and take no disk space
+CONFIDENT = 1000.0  # times the weights of a random head
 
 
 class Subject:
@@ -55,7 +57,7 @@ class Subject:
             before = Trainer(config.complete(self._settings(planned.after, data)), self.folder, device="cpu")
             trainer.method.start_from(before.method.state_dict())
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
-        fill_memory(trainer.method)
+        pretend_trained(trainer.method)
         trainer.method.train()
         return trainer
 
@@ -105,10 +107,12 @@ def subject_of(study: Study, plan: Plan, *, gpus: int, threads: int, report) -> 
         yield Subject(study, plan, Path(folder), gpu_lease.torch_device(leased, report=report))
 
 
-def fill_memory(method) -> None:
-    """Fill the memory as after some epochs: unit rows and even classes. A fresh one is all zero.
+def pretend_trained(method) -> None:
+    """Bring a method with random weights into the state of a usual step after some epochs.
 
-    Prototypes count as placed, at their random start: k-means happens once a run, so it is timed apart from the steps.
+    The memory is full: unit rows and even classes, where a fresh one is all zero. Prototypes count as placed, at their
+    random start: k-means happens once a run, so it is timed apart from the steps. A self-labeling head is confident of
+    every image, where a random one is of none, so that there would be nothing to learn.
     """
     memory = getattr(method, "memory", None)
     if memory is not None:
@@ -117,6 +121,9 @@ def fill_memory(method) -> None:
         memory.pseudo_classes.random_(memory.clusters)
     if hasattr(method, "placed"):
         method.placed = True
+    if isinstance(method, SelfLabel):
+        with torch.no_grad():
+            method.head.weight.mul_(CONFIDENT)
 
 
 def endless(trainer):

@@ -36,14 +36,21 @@ def measured(result: dict) -> str:
 
 
 def counted(result: dict) -> str:
-    count = result["count"]
+    count, time = result["count"], result["time"]
     on_gpu = count["kernels"] is not None
     kernels = f"{count['kernels']} kernels, {count['launches']} launches" if on_gpu else "no GPU, so no kernels"
     lines = [
         *_head(result),
         f"one step: {count['flops'] / 1e9:.3f} GFLOP, {count['bytes'] / 1e9:.3f} GB if nothing is cached or fused, "
         f"{count['operators']} operators; {kernels}",
-        f"longest: {', '.join(count['longest'])}",
+        f"profiled: {time['seconds']:.4f} s{', of which kernels:' if on_gpu else ''}",
+        f"  {'':16}   seconds   of step  convolutions and matrix products",
+        *(
+            f"  {scope:16} {row['seconds']:9.4f}  {row['seconds'] / time['seconds']:8.2%}  {row['products']:9.4f}"
+            for scope, row in time["scopes"].items()
+        ),
+        "longest others: " + ", ".join(f"{name} {s / time['seconds']:.2%}" for name, s in time["others"].items()),
+        "memory in MB: " + ", ".join(f"{name} {size / 1e6:.0f}" for name, size in result["memory"].items()),
     ]
     for precision, bound in result["bounds"].items():
         parts = ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in bound["seconds"].items())

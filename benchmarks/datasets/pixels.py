@@ -1,6 +1,7 @@
 """Images as uint8 size x size x 3: one from encoded bytes or an array, or many into one .npy file."""
 
 import io
+import itertools
 import os
 import struct
 import warnings
@@ -20,7 +21,8 @@ MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million
 MAX_BYTES = 64 << 20  # encoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode pixels and do nothing else
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
-AHEAD = 8  # images per thread that are read before they are needed
+BATCH = 4  # images handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
+AHEAD = 2  # batches per thread that are read before they are needed
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
 
 
@@ -77,14 +79,14 @@ def write_images(
 
 
 def _in_threads(pool: ThreadPoolExecutor, function, items: Iterable[tuple], *, ahead: int) -> Iterator:
-    """function(*item) of each item, in order; at most `ahead` of them are under way."""
-    running = deque[Future]()
-    for item in items:
+    """function(*item) of each item, in order; at most `ahead` batches of them are under way."""
+    running, items = deque[Future](), iter(items)
+    while batch := list(itertools.islice(items, BATCH)):
         if len(running) >= ahead:
-            yield running.popleft().result()
-        running.append(pool.submit(function, *item))
+            yield from running.popleft().result()
+        running.append(pool.submit(lambda batch: [function(*item) for item in batch], batch))
     for future in running:
-        yield future.result()
+        yield from future.result()
 
 
 def _pwrite(descriptor: int, pixels: np.ndarray, offset: int) -> None:

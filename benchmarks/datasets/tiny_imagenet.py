@@ -21,12 +21,13 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """
     (path,) = sources.files
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {match[1]: info for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))}
-            words, listed = _words(archive), archive.namelist()
+        archive = zipfile.ZipFile(path)  # stays open: reading its list of 120,000 members again takes a second
+        matches = [(match[1], info) for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))]
+        words = _words(archive)
     except (*BROKEN, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not a valid zip archive: {error}") from error
-    refuse_duplicates(path, filter(MEMBER.fullmatch, listed))
+    members = dict(matches)
+    refuse_duplicates(path, [info.filename for _, info in matches])
     if not members:
         raise ValueError(f"{path}: holds no tiny-imagenet-200/train/WNID/images/*.JPEG")
     names = hash_order(list(members))
@@ -35,22 +36,21 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         {"train": len(names)},
         labels_by_folder(names, synsets),
         [words.get(synset, synset) for synset in synsets],
-        lambda rows: _images(path, [(int(row), members[names[row]]) for row in rows]),
+        lambda rows: _images(path, archive, [(int(row), members[names[row]]) for row in rows]),
         names,
     )
 
 
-def _images(path: Path, wanted: list[tuple[int, zipfile.ZipInfo]]):
+def _images(path: Path, archive: zipfile.ZipFile, wanted: list[tuple[int, zipfile.ZipInfo]]):
     """In the order of the archive, which is the order of the disk."""
-    with zipfile.ZipFile(path) as archive:
-        for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
-            name = f"{path.name}: {info.filename}"
-            if info.file_size > MAX_BYTES:
-                raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
-            try:
-                yield row, name, archive.read(info)
-            except BROKEN as error:
-                raise ValueError(f"{name}: cannot be unpacked: {error}") from error
+    for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
+        name = f"{path.name}: {info.filename}"
+        if info.file_size > MAX_BYTES:
+            raise ValueError(f"{name}: refused as a decompression bomb: it unpacks to {info.file_size:,} bytes")
+        try:
+            yield row, name, archive.read(info)
+        except BROKEN as error:
+            raise ValueError(f"{name}: cannot be unpacked: {error}") from error
 
 
 def _words(archive: zipfile.ZipFile) -> dict[str, str]:

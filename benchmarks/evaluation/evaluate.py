@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.prepare import read_names
-from benchmarks.evaluation import clusters
+from benchmarks.evaluation import VERSION, clusters
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
 from scl.engine.artifacts import ASSIGNMENTS, damage, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
-
-VERSION = 1  # raise when the scores of the same assignments change: finished runs are then scored again
 
 
 def evaluate_run(directory, data_folder) -> Path:

@@ -7,7 +7,6 @@ classes (Kuhn 1955; Yang et al., CVPR 2016 for its use in deep clustering). NMI 
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def clustering_scores(labels, assignments, *, confidence=None, clusters: int | None = None) -> dict:
@@ -45,6 +44,7 @@ def clustering_scores(labels, assignments, *, confidence=None, clusters: int | N
 
 def matched_accuracy(labels: np.ndarray, assignments: np.ndarray) -> float:
     """ACC: share of images on the best one-to-one matching of clusters and classes."""
+    from scipy.optimize import linear_sum_assignment  # here, because `scl plan` and Snakemake import this file too
     from sklearn.metrics.cluster import contingency_matrix
 
     table = contingency_matrix(assignments, labels)  # K' x C', counts, both without empty ones

@@ -34,9 +34,14 @@ def gallery(data: Clusters, images: np.ndarray, budget: int) -> tuple[list[Clust
     images: of the whole data set [N, H, W, 3]. If not even the smallest sprites fit, the last clusters are left out.
     """
     clusters: list[Cluster] = []
-    for count, pixels in LEVELS:
-        clusters = [_cluster(data, images, number, count, pixels) for number in range(len(data.sizes))]
-        if sum(map(_bytes, clusters)) <= budget:
+    for level in LEVELS:
+        clusters, total = [], 0
+        for number in range(len(data.sizes)):
+            clusters.append(_cluster(data, images, number, *level))
+            total += _bytes(clusters[-1])
+            if total > budget and level != LEVELS[-1]:  # the next level, without drawing the others
+                break
+        else:
             break
     fits = np.cumsum([_bytes(cluster) for cluster in clusters]) <= budget
     kept = clusters[: int(fits.sum())]

@@ -35,8 +35,8 @@ def provenance(root: str | Path = ROOT, *, device: str | None = None) -> dict[st
     return {
         "commit": commit,
         "dirty": dirty,
-        "versions": _versions(),
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "versions": versions(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "threads": torch.get_num_threads() if torch else cores(),
     }
 
@@ -61,15 +61,17 @@ def _commit(root: str) -> tuple[str, bool | None]:
         return "unknown", None
 
 
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()} | dict.fromkeys(PACKAGES)
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that results depend on."""
+    found: dict[str, str | None] = {"python": platform.python_version()} | dict.fromkeys(PACKAGES)
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the CPU, as in records."""
     facts = ""
     with contextlib.suppress(OSError):
         facts = Path("/proc/cpuinfo").read_text()

@@ -15,9 +15,12 @@ def printable(text: object, *, keep: str = "") -> str:
 
     Otherwise a terminal would execute an escape sequence in a record or an error message.
     """
+    text = str(text)
+    if text.isprintable():  # nearly every text; sprites in base64 have a hundred thousand characters
+        return text
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in str(text)
+        for char in text
     )
 
 

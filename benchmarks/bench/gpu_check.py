@@ -1,0 +1,158 @@
+"""All that needs a GPU, in calls of any length, each of which resumes: `make gpu-check` (docs/running.md).
+
+In this order: the tests of the GPU; `scl bench` of every method at every size; an epoch of every method beside its
+estimate; every run of the study, one seed of everything before a second of anything. Each is a process of its own and
+is skipped where its result exists. At the limit the current one is stopped as by `timeout -s INT`: a run saves its
+checkpoint, everything else starts anew in the next call. Needs no Snakemake.
+"""
+
+import argparse
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from benchmarks.state import Survey
+from benchmarks.study import Study, load_study
+from scl.engine import gpu_lease
+from scl.engine.io import atomic
+from scl.engine.provenance import ROOT
+from scl.util.text import duration, say
+
+STOPPED = 124  # exit status, as of `timeout`
+PATIENCE = 120.0  # seconds to save a checkpoint after SIGINT
+HEAVY = ("weights.pt", "checkpoint*")  # not in the archive
+MODULE = [sys.executable, "-m"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """result: the file that `command` makes, else its output is kept there; None for a run of the study."""
+
+    name: str
+    command: list[str]
+    result: Path | None
+
+
+def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[int], quick: bool) -> Iterator[Stage]:
+    """All stages in their order, without the runs that are done."""
+    scl, machine = [*MODULE, "benchmarks.cli"], ["--gpus", str(gpus)]
+    yield Stage("tests", [*MODULE, "pytest", "-rs", str(ROOT / "tests" / "test_gpu.py")], folder / "tests.txt")
+    first = study.runs()[0]
+    trained = [
+        stage
+        for stage in study.methods
+        if study.settings(study.run(first.benchmark, first.protocol, stage, first.seed)).training.epochs
+    ]
+    for size, stage in itertools.product(sizes, trained):
+        result = folder / f"bench-{stage}-{size}.json"
+        command = [*scl, "bench", source, "--method", stage, "--size", str(size), *machine, "--out", str(result)]
+        yield Stage(result.stem, [*command, "--quick"] if quick else command, result)
+    for stage in trained:
+        result = folder / f"epoch-{stage}.json"
+        yield Stage(result.stem, [*MODULE, "benchmarks.bench.epoch", source, stage, str(gpus), str(result)], result)
+    survey = Survey(study)
+    for run in sorted(study.runs(), key=lambda run: study.seeds.index(run.seed)):
+        if survey.state(run).status not in ("done", "skipped"):
+            name = f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}"
+            yield Stage(name, [*scl, "run", name, "--study", source, *machine], None)
+
+
+def perform(stage: Stage, folder: Path, seconds: float) -> str:
+    """Run a stage for at most `seconds`: "done", "failed" or "stopped"."""
+    log = folder / "logs" / f"{stage.name.replace('/', '-')}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w") as output:
+        # in a session of its own, so that Ctrl-C reaches it once, from here
+        child = subprocess.Popen(stage.command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            status = child.wait(timeout=max(0.0, seconds))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=PATIENCE)
+            child.kill()
+            return "stopped"
+    if status == 0 and stage.result and not stage.result.exists():
+        with atomic(stage.result) as path:
+            path.write_bytes(log.read_bytes())
+    return "done" if status == 0 else "failed"
+
+
+def pack(study: Study, folder: Path) -> Path:
+    """One archive of all results so far, without weights and checkpoints; it unpacks where the study is."""
+    path = folder.with_suffix(".tar.gz")
+    with atomic(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
+        for part in (folder, study.results / "runs"):
+            if part.exists():
+                archive.add(part, filter=lambda item: None if _heavy(item.name) else item)
+    return path
+
+
+def _heavy(name: str) -> bool:
+    return any(fnmatch(Path(name).name, pattern) for pattern in HEAVY)
+
+
+def check(todo: Iterator[Stage], folder: Path, only: list[str], seconds: float) -> int:
+    """Perform those stages that match `only` and have no result; the exit status: 0, 1 if one failed, 124 at the
+    limit of `seconds`."""
+    ends, failed = time.monotonic() + seconds, 0
+    for stage in todo:
+        if (stage.result and stage.result.exists()) or not any(fnmatch(stage.name, pattern) for pattern in only):
+            continue
+        began = time.monotonic()
+        outcome = perform(stage, folder, ends - began) if began < ends else "stopped"
+        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}")
+        if outcome == "stopped":
+            say("the same command resumes")
+            return STOPPED
+        failed += outcome == "failed"
+    if failed:
+        say(f"{failed} failed: see {folder / 'logs'}; the same command tries them again")
+    return min(failed, 1)
+
+
+def require_gpu() -> None:
+    """Raise ValueError if there is none that torch can use: the tests would all be skipped."""
+    tokens = gpu_lease.visible()
+    if not tokens:
+        raise ValueError("no GPU visible; --gpus 0 tries everything on the CPU")
+    gpu_lease.torch_device(tokens[0], required=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "only", nargs="*", default=["*"], help="names of stages, e.g. tests 'bench-*-32' (default: all)"
+    )
+    parser.add_argument("--study", default="config/campaign.yaml", help="configuration (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=540.0, help="limit of this call (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu-check"), help="folder (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, default=1, help="0 for the CPU (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96], help="of scl bench (default: 32 64 96)")
+    parser.add_argument("--quick", action="store_true", help="scl bench --quick (default: no)")
+    given = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if given.gpus:
+            require_gpu()
+        study = load_study(given.study)
+        todo = stages(study, given.study, given.out, gpus=given.gpus, sizes=given.sizes, quick=given.quick)
+        status = check(todo, given.out, given.only, given.seconds)
+        print(pack(study, given.out))
+    except (ValueError, OSError) as error:
+        print(f"gpu-check: error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`scl plan`: what it does, and its arguments as in SUBCOMMANDS of benchmarks/cli.py."""
+
+import json
+
+from scl.util.imports import gc_paused
+from scl.util.text import printable
+
+
+def plan(study, show_run, calibrate, as_json):
+    """Check a configuration and print what the study will cost: runs, downloads, disk, device-hours, and time.
+
+    Times come from finished runs on this device, else from a calibration of it, else from a table of other devices.
+    """
+    with gc_paused():
+        from benchmarks.check import check_study
+    from benchmarks.overview import Overview
+    from benchmarks.plan.cost import plan_study
+    from benchmarks.plan.table import describe_cost
+    from benchmarks.status import summarize_study
+    from benchmarks.study import load_study
+
+    if show_run and (as_json or calibrate):
+        raise ValueError("--show: not with --json or --calibrate; give one of them")
+    loaded = load_study(study)
+    check_study(loaded)
+    if show_run:
+        from benchmarks.show import describe_settings
+
+        print(printable(describe_settings(study, loaded, show_run), keep="\n"))
+        return
+    overview = Overview(loaded)
+    cost = plan_study(loaded, overview.survey, calibrate=calibrate)
+    if as_json:
+        print(json.dumps(cost, indent=2, allow_nan=False))
+    else:
+        print(printable("\n".join([summarize_study(overview), describe_cost(cost, study)]), keep="\n"))
+
+
+def _flag(name: str, text: str, **settings) -> tuple[str, dict]:
+    return name, {"help": f"{text} (default: no)", "action": "store_true", **settings}
+
+
+PLAN: list = [
+    "output",
+    _flag("--json", "print the same as JSON", dest="as_json"),
+    (
+        "--show",
+        {
+            "help": "only print the settings of this run, and where each is set (default: no)",
+            "dest": "show_run",
+            "metavar": "BENCHMARK/PROTOCOL/STAGE",
+        },
+    ),
+    "what to do first",
+    _flag("--calibrate", "measure some seconds of each kind of run"),
+]

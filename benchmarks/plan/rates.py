@@ -1,0 +1,99 @@
+"""How fast a device makes runs of one kind: a measurement, and the seconds and bytes of other runs that follow from it.
+
+Rules, all of them linear: a step costs what its images cost; an assignment what its images cost and, with k-means, as
+much for every cluster and start; preparation what its images cost. No torch.
+"""
+
+from typing import Any
+
+from benchmarks.plan.work import Work
+from scl.engine.artifacts import Strict
+
+
+class Rate(Strict):
+    """A measurement, as it is kept in JSON. All seconds are those of one run among others on its device."""
+
+    kind: dict[str, Any]  # benchmarks.plan.work.kind_of
+    options: dict[str, Any]  # complete options of the method
+    benchmark: str  # measured on
+    stage: str
+    images: int
+    clusters: int
+    threads: int
+    batch_size: int
+    step_seconds: float  # of one step of `batch_size` images
+    assign_seconds: float  # of one assignment of `images` images
+    once_seconds: float  # to build the method and to prepare the training
+    kmeans: bool  # whether assignments are made by k-means
+    visits: float  # images that an epoch visits, as a fraction of the clustered ones
+    unlabeled: float | None  # and of the unlabeled ones; None: no run had any
+    last_batch: bool  # whether an epoch has a last batch that is not full
+    weight_bytes: int | None  # of the weights, without what there is for each image; None: unknown
+    image_bytes: int  # of weights, for each image (memories, neighbors)
+    feature_bytes: int = 0  # kept for k-means, for each image and point of the curve
+
+
+class Jobs(Strict):
+    """Seconds that a job takes on top of its work: to start Python and import what it needs."""
+
+    train: float
+    evaluate: float
+
+
+class Measurements(Strict):
+    """A file of measurements: what `scl plan --calibrate` writes, and results/reference/bench/plan.json."""
+
+    device: str
+    versions: dict[str, str | None]
+    runs_at_once: int
+    finished: str
+    jobs: Jobs
+    rates: list[Rate]
+
+
+def epoch_steps(work: Work, rate: Rate) -> int | None:
+    """Steps of one epoch in the mean, None where the rate cannot tell because of unlabeled images."""
+    if work.unlabeled and rate.unlabeled is None:
+        return None
+    pool = max(1, round(work.fit * rate.visits + work.unlabeled * (rate.unlabeled or 0.0)))
+    batch = min(work.settings.training.batch_size, pool)
+    return -(-pool // batch) if rate.last_batch else pool // batch
+
+
+def run_seconds(work: Work, rate: Rate) -> float | None:
+    """Seconds of the training of a run with as many threads, without the start of its process; None where the rate
+    does not say."""
+    training = work.settings.training
+    scale = work.fit / rate.images
+    assign = rate.assign_seconds * work.evaluated / rate.images
+    if rate.kmeans:
+        starts = work.settings.options.get("kmeans_restarts")
+        measured = rate.options.get("kmeans_restarts")
+        assign *= work.clusters / rate.clusters * (starts / measured if starts and measured else 1)
+    seconds = rate.once_seconds * scale + work.points * assign
+    if training.epochs:
+        steps = epoch_steps(work, rate)
+        if steps is None:
+            return None
+        batch = min(training.batch_size, work.fit + work.unlabeled)  # a step costs what its images cost
+        seconds += training.epochs * steps * rate.step_seconds * batch / rate.batch_size
+    return seconds
+
+
+def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
+    """(bytes of the folder of a finished run, bytes more while it trains), None if unknown.
+
+    A finished run has its weights, a checkpoint without the optimizer and, if it took longer than the time between
+    checkpoints, one with it. Saving needs the space of one more (scl/engine/checkpoint.py).
+    """
+    if rate.weight_bytes is None:
+        return None
+    weights = rate.weight_bytes + rate.image_bytes * work.fit
+    training = work.settings.training
+    optimizer = rate.weight_bytes * (2 if training.optimizer == "adam" else 1) if training.epochs else 0
+    assignments = work.evaluated * (20 + 2 * work.points)  # compressed, so at most
+    kept = 2 * weights + assignments + 20_000
+    features = rate.feature_bytes * work.evaluated * work.points  # until they are clustered
+    if training.epochs and (seconds is None or seconds > checkpoint_seconds):
+        kept += weights + optimizer
+    return kept, weights + optimizer + features

@@ -1,0 +1,119 @@
+"""The cost of a study as text of at most 100 columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from scl.util.text import duration
+
+WIDTH = 100
+STATES = {"there": "there already", "prepared": "not needed: prepared already"}
+HINT = "unknown: never measured; `scl plan --calibrate {}` does, in seconds to minutes"
+
+
+def describe_cost(cost: dict[str, Any], source: str) -> str:
+    """Downloads, disk, hours by benchmark and method, and time. source: the file of the study."""
+    return "\n".join([*_downloads(cost), *_disk(cost), *_hours(cost), *_sources(cost, source)])
+
+
+def _downloads(cost: dict[str, Any]) -> Iterator[str]:
+    missing = [entry for entry in cost["downloads"] if entry["state"] == "missing"]
+    more = " and more (of unknown size)" if any(entry["bytes"] is None for entry in missing) else ""
+    yield f"download: {_size(sum(entry['bytes'] or 0 for entry in missing)) if missing else 'nothing'}{more}"
+    listed = [entry for entry in cost["downloads"] if not entry["file"].startswith("ilsvrc/")]
+    for entry in listed:
+        what = STATES.get(entry["state"]) or entry["urls"][0]
+        name = f"{entry['file']}: " if entry["state"] in STATES else ""
+        yield _cut(f"  {_size(entry['bytes']) if entry['bytes'] else '? GB':>8}  {name}{what}")
+    if synsets := [entry for entry in cost["downloads"] if entry not in listed]:
+        absent = sum(entry["bytes"] for entry in synsets if entry["state"] == "missing")
+        yield _cut(f"  {_size(absent):>8}  {len(synsets)} classes of ILSVRC-2012, about; {synsets[0]['urls'][0]}")
+
+
+def _disk(cost: dict[str, Any]) -> Iterator[str]:
+    disk = cost["disk"]
+    names = {"archives": "archives", "arrays": "images", "runs": "runs", "temporary": "runs in progress"}
+    parts = ", ".join(f"{text} {_size(disk[name])}" for name, text in names.items())
+    yield f"disk: {_size(disk['peak'])} at the peak ({parts});"
+    lacks = [f"{disk['runs_of_unknown_size']} runs"] if disk["runs_of_unknown_size"] else []
+    unknown = (
+        f"; not counted, of unknown size: {', '.join([*lacks, *disk['unknown']])}" if lacks + disk["unknown"] else ""
+    )
+    short = "" if disk["free"] > disk["peak"] - disk["there"] else ": TOO LITTLE"
+    yield _cut(f"  there already: {_size(disk['there'])}; free: {_size(disk['free'])}{short}{unknown}")
+
+
+def _hours(cost: dict[str, Any]) -> Iterator[str]:
+    """A table of methods by benchmarks, in parts where it would be too wide."""
+    unit = "GPU" if cost["device"]["gpus"] else "core"
+    known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
+    minutes = known and sum(known) < 2
+    span, scale = ("minutes", 60) if minutes else ("hours", 1)
+    yield f"{unit}-{span} of all runs, by benchmark and method:"
+    cells = {(row["method"], row["benchmark"]): _cell(row, scale, unit) for row in cost["rows"]}
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    benchmarks = list(dict.fromkeys(benchmark for _, benchmark in cells))
+    for name in benchmarks:
+        cells["runs", name] = f"{sum(row['runs'] for row in cost['rows'] if row['benchmark'] == name)}  "
+    first = max(map(len, [*methods, "runs"])) + 2
+    widths = {name: max(len(name), *(len(cells[method, name]) for method in methods)) for name in benchmarks}
+    part: list[str] = []
+    for name in [*benchmarks, None]:
+        if part and (name is None or first + sum(widths[one] + 2 for one in [*part, name]) > WIDTH):
+            yield " " * first + "".join(f"  {one:>{widths[one]}}" for one in part)
+            for method in [*methods, "runs"]:
+                line = f"  {method:{first - 2}}" + "".join(f"  {cells[method, one]:>{widths[one]}}" for one in part)
+                yield line.rstrip()
+            part = []
+        part.append(name or "")
+    yield from _totals(cost, scale, span)
+
+
+def _cell(row: dict[str, Any], scale: int, unit: str) -> str:
+    if row["hours"] is None:
+        return "unknown"
+    marks = "".join(source["mark"] for source in row["sources"])
+    other = "" if row["unit"].startswith(unit) else "*"
+    return f"{_number(row['hours'] * scale)}{other} {marks or ' '}"
+
+
+def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
+    device = cost["device"]
+    units = dict.fromkeys(row["unit"] for row in cost["rows"])
+    known = {unit: sum(row["hours"] or 0.0 for row in cost["rows"] if row["unit"] == unit) for unit in units}
+    parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
+    without = sum(row["runs"] for row in cost["rows"] if row["hours"] is None)
+    more = f" and {without} runs of unknown time" if without else ""
+    yield f"in all: {', '.join(parts) or 'nothing'}{more}; scoring takes {duration(cost['scoring_seconds'])}"
+    where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
+    at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
+    wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
+    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{device['name']}, {at_once}")
+    if any(entry["state"] == "missing" for entry in cost["downloads"]):
+        yield "  without downloads and preparing their images"
+
+
+def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
+    texts: dict[str, list[str]] = {}
+    for row in cost["rows"]:
+        for one in row["sources"]:
+            texts.setdefault(one["mark"], []).append(one["source"])
+    for mark, found in sorted(texts.items()):
+        distinct = sorted(set(found), key=found.count, reverse=True)
+        yield from (_cut(f"  {mark}: {text}") for text in distinct)
+    if cost["device"]["gpus"] and any(row["unit"] == "core-hours" for row in cost["rows"]):
+        yield "  *: of CPU cores"
+    if any(row["hours"] is None for row in cost["rows"]):
+        yield _cut(f"  {HINT.format(source)}")
+
+
+def _number(value: float) -> str:
+    """At most three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

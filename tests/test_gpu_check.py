@@ -1,0 +1,153 @@
+"""`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes, repeats nothing, packs its results."""
+
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+import yaml
+from conftest import TINY_METHODS
+from flow import TINY
+
+from benchmarks.bench import epoch, gpu_check
+from benchmarks.bench.gpu_check import Stage, main, stages
+from benchmarks.study import load_study
+
+METHODS = {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scl")}
+METHODS["scl"] = METHODS["scl"] | {"after": "simclr"}
+STUDY = TINY | {"seeds": 2, "methods": METHODS}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The name of a tiny study in a folder of its own, the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write(tmp_path, STUDY)
+    return "study.yaml"
+
+
+def write(folder, study):
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+
+
+def names_of(study, **changes):
+    options = {"gpus": 0, "sizes": [32, 64], "quick": False} | changes
+    return [stage.name for stage in stages(load_study(study), study, gpu_check.Path("out"), **options)]
+
+
+def test_stages_and_their_order(study):
+    runs = ["random", "simclr", "scl"]
+    assert names_of(study) == [
+        "tests",
+        *("bench-simclr-32", "bench-scl-32", "bench-simclr-64", "bench-scl-64"),
+        *("epoch-simclr", "epoch-scl"),
+        *(f"tiny/joint/{stage}/{seed}" for seed in (0, 1) for stage in runs),
+    ]
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_every_command_gets_the_devices(study, gpus):
+    todo = list(stages(load_study(study), study, gpu_check.Path("out"), gpus=gpus, sizes=[32], quick=True))
+    assert all(str(gpus) in stage.command for stage in todo if stage.name != "tests")
+    assert all(stage.command[0] == sys.executable for stage in todo)
+
+
+def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
+    """All tests of the GPU would be skipped, and everything else would train on the CPU."""
+    assert main(["--study", study]) == 2
+    assert "no GPU visible; --gpus 0 tries everything on the CPU" in capsys.readouterr().err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-pretended")
+    assert main(["--study", study]) == 2
+    assert "GPU GPU-pretended is there, but torch" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_stops_and_resumes(study, tmp_path):
+    """A run that is stopped saves its checkpoint; the next call finishes it and repeats nothing."""
+    simclr = METHODS["simclr"] | {"training": {"epochs": 300}}
+    write(tmp_path, STUDY | {"seeds": 1, "methods": METHODS | {"simclr": simclr}})
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench.gpu_check",
+        "tiny/*",
+        "--gpus",
+        "0",
+        "--study",
+        study,
+        "--out",
+        "out",
+    ]
+    folder, log = (
+        tmp_path / "results" / "runs" / "tiny" / "joint",
+        tmp_path / "out" / "logs" / "tiny-joint-simclr-0.txt",
+    )
+    process = subprocess.Popen(command)
+    while not (log.exists() and "epoch 1/300" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == gpu_check.STOPPED
+    finished = folder / "random" / "seed0" / "metrics.json"
+    before = finished.stat()
+    assert (folder / "simclr" / "seed0" / "checkpoint.pt").exists() and not (folder / "scl").exists()
+    assert names_of(study, sizes=[])[-2:] == ["tiny/joint/simclr/0", "tiny/joint/scl/0"]
+
+    assert subprocess.run(command, check=False).returncode == 0
+    assert "resumed at epoch" in log.read_text()
+    assert finished.stat() == before and (folder / "scl" / "seed0" / "metrics.json").exists()
+    assert names_of(study, sizes=[])[-1] == "epoch-scl"  # no run is left
+    assert (tmp_path / "out.tar.gz").exists()
+
+
+def test_a_stage_that_fails_is_tried_again_and_the_rest_goes_on(tmp_path, capsys):
+    def stage(name, code):
+        return Stage(name, [sys.executable, "-c", code], tmp_path / f"{name}.txt")
+
+    todo = [stage("good", "print('fine')"), stage("bad", "print('wrong'); raise SystemExit(3)"), stage("last", "")]
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
+    assert (tmp_path / "good.txt").read_text() == "fine\n" and (tmp_path / "last.txt").exists()
+    assert not (tmp_path / "bad.txt").exists() and (tmp_path / "logs" / "bad.txt").read_text() == "wrong\n"
+    said = capsys.readouterr().err
+    assert "bad: failed" in said and "1 failed" in said
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
+    said = capsys.readouterr().err
+    assert "bad: failed" in said and "good" not in said and "last" not in said
+    assert gpu_check.check(iter(todo), tmp_path, ["goo*", "la*"], 60) == 0
+
+
+def test_a_stage_is_interrupted_at_the_limit(tmp_path, capsys):
+    code = "import time\ntry:\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('saved')\n raise SystemExit(130)"
+    todo = [Stage(name, [sys.executable, "-c", code], tmp_path / "x") for name in ("first", "second")]
+    began = time.monotonic()
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 1.0) == gpu_check.STOPPED
+    assert time.monotonic() - began < 30 and (tmp_path / "logs" / "first.txt").read_text() == "saved\n"
+    assert not (tmp_path / "x").exists() and not (tmp_path / "logs" / "second.txt").exists()
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 0.0) == gpu_check.STOPPED  # nothing is begun
+    assert "first: stopped" in capsys.readouterr().err
+
+
+def test_the_archive_has_no_weights(study, tmp_path):
+    run = tmp_path / "results" / "runs" / "tiny" / "joint" / "scl" / "seed0"
+    run.mkdir(parents=True)
+    for name in ("record.json", "weights.pt", "checkpoint.pt", "checkpoint.prev.pt"):
+        (run / name).write_text("content")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bench-scl-32.json").write_text("{}")
+    path = gpu_check.pack(load_study(study), gpu_check.Path("out"))
+    with tarfile.open(path) as archive:
+        files = {member.name for member in archive.getmembers() if member.isfile()}
+    assert files == {"out/bench-scl-32.json", "results/runs/tiny/joint/scl/seed0/record.json"}
+
+
+@pytest.mark.slow
+def test_an_epoch_beside_its_estimate(study, tmp_path):
+    for stage in ("simclr", "scl"):
+        result = epoch.compare(load_study(study), stage, gpus=0)
+        assert result["steps"] == 1 and result["images"] == 60 and result["method"] == stage
+        assert all(result[name] > 0 for name in ("seconds", "estimated_seconds", "assignment_seconds"))
+        assert json.dumps(result)
