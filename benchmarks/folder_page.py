@@ -76,7 +76,7 @@ def advice(summary: dict) -> str:
     if not tiny:
         return ""
     parts = [f"{empty} empty"] * (empty > 0) + [f"{tiny - empty} nearly empty"] * (tiny > empty)
-    hints = ["fewer --clusters", "more images"]
+    hints = ["fewer clusters", "more images"]
     if not summary["weights"]:
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k, with --method kmeans within minutes)")
     why = " Training on few images often ends like this." if summary["epochs"] else ""

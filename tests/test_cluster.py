@@ -135,7 +135,7 @@ def test_empty_clusters_are_said_with_what_to_try():
     sizes = [100, 96, 1, 1, 2, 0]
     found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6) | {"weights": None, "epochs": 40}
     assert advice(found).startswith("Of 6 clusters, 1 empty and 3 nearly empty: ") and "--weights" in advice(found)
-    assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer --clusters" in advice(found)
+    assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer clusters" in advice(found)
     assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 nearly empty: ")
     assert advice(found | {"clusters_used": 6, "tiny_clusters": 0}) == ""
 
