@@ -46,7 +46,7 @@ class Method(nn.Module):
     follows: ClassVar[tuple[str, ...]] = ()  # sub-modules whose weights come from the run named by `after`
     uses_unlabeled: ClassVar[bool] = False  # train on images allowed for representation learning only, too
     keeps_last_batch: ClassVar[bool] = False  # train on the last batch of an epoch even if it is not full
-    zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.trainer.fill_idle_gradients
+    zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.optimization.fill_idle_gradients
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         """Build the modules: on the CPU, with torch's global generator seeded."""

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.bench import Plan, Subject
 from benchmarks.study import load_study
 from scl.augment import randaugment
+from scl.engine.optimization import optimizer_of
 
 PAPER = Path(__file__).parent.parent / "config" / "paper.yaml"
 RANDOM = ("rand", "randn", "randint")  # what takes a generator, and the meta device has none
@@ -68,7 +69,7 @@ def step_on_meta(trainer):
     trainer.autocast = contextlib.nullcontext
     trainer.method = copy.deepcopy(trainer.method).to("meta")
     trainer.images = dataclasses.replace(trainer.images, pixels=trainer.images.pixels.to("meta"))
-    trainer.optimizer = trainer._optimizer()
+    trainer.optimizer = optimizer_of(trainer.method, trainer.run.training, trainer.device)
     trainer.seeds = lambda *_: 0
     trainer.seeds.generator = lambda *_, **__: types.SimpleNamespace(device=torch.device("meta"))
     index = torch.arange(32, device="meta")

@@ -17,7 +17,7 @@ from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
 MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; of all clusters together, about
-MOST_DRAWN = 2_000  # images on a map
+MOST_DRAWN = 1_000  # images on a map
 COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
 GRID = 1_000  # coordinates are integers below this
 
@@ -176,7 +176,7 @@ def _embedded(features: np.ndarray) -> np.ndarray:
     start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     with threadpool_limits(1):  # several runs are evaluated at a time, and threads that wait for each other spin
-        return TSNE(init=start, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
+        return TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=SEED).fit_transform(reduced)
 
 
 def agreement(assignments: Sequence[np.ndarray]) -> dict[str, float]:

@@ -45,6 +45,8 @@ class Measurements(Strict):
 
     device: str
     versions: dict[str, str | None]
+    commit: str
+    dirty: bool | None
     runs_at_once: int
     finished: str
     jobs: Jobs

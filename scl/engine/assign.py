@@ -13,7 +13,7 @@ from scl.method import Method
 from scl.networks import Encoder
 
 Autocast = Callable[[], AbstractContextManager]
-SAMPLE = 2_000  # images whose features are kept for a map
+SAMPLE = 1_000  # images whose features are kept for a map
 
 
 def outputs(

@@ -23,6 +23,7 @@ from scl.engine import artifacts, checkpoint, features, precision
 from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
+from scl.engine.optimization import fill_idle_gradients, learning_rate, optimizer_of
 from scl.engine.outputs import now, peak_memory
 from scl.engine.prepared import describe
 from scl.engine.progress import Progress
@@ -48,30 +49,10 @@ class NonFinite(RunFailed):
         self.where = {"term": term, "epoch": epoch + 1, "step": step + 1}
 
 
-def learning_rate(training: Training, epoch: int) -> float:
-    """Learning rate of an epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
-    low, high = training.final_learning_rate, training.learning_rate
-    if training.schedule == "constant":
-        return high
-    return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
-
-
 def curve_epochs(training: Training) -> set[int]:
     """Epochs (counted from 1) after which assignments are kept: evenly spaced, the last included."""
     points = min(training.curve_points, training.epochs)
     return {math.ceil(training.epochs * (i + 1) / points) for i in range(points)}
-
-
-def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Set zero gradients for parameters that the loss does not reach but that have been trained, as torch before 2.0.
-
-    Adam then still moves such a parameter by its momentum and decays its second moment; without a gradient it would
-    not change. The optimizer's state tells which parameters have been trained, also after a resume.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is None and parameter in optimizer.state:
-                parameter.grad = torch.zeros_like(parameter)
 
 
 class Trainer:
@@ -95,7 +76,7 @@ class Trainer:
         precision.compute_in(dtype)
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.autocast = functools.partial(precision.autocast, dtype, device)
-        self.optimizer = self._optimizer() if run.training.epochs else None
+        self.optimizer = optimizer_of(self.method, run.training, device) if run.training.epochs else None
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.term_names: list[str] = []
         self.history: list[dict[str, Any]] = []
@@ -133,15 +114,6 @@ class Trainer:
         if self.run.training.compile and hasattr(method, "encoder"):
             method.encoder.compile()
         return method
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        t = self.run.training
-        parameters = [p for p in self.method.parameters() if p.requires_grad]
-        fused = self.device == "cuda"  # one kernel for all parameters instead of several for each
-        common: dict[str, Any] = {"lr": t.learning_rate, "weight_decay": t.weight_decay, "fused": fused}
-        if t.optimizer == "sgd":
-            return torch.optim.SGD(parameters, momentum=t.momentum, **common)
-        return torch.optim.Adam(parameters, **common)
 
     # --- the loop --------------------------------------------------------------------------------------------
 

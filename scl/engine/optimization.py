@@ -1,0 +1,38 @@
+"""Optimizers and learning rates of a training."""
+
+import math
+from typing import Any
+
+import torch
+
+from scl.config import Training
+
+
+def optimizer_of(module: torch.nn.Module, training: Training, device: str) -> torch.optim.Optimizer:
+    """SGD or Adam for the parameters that are trained."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    fused = device == "cuda"  # one kernel for all parameters instead of several for each
+    common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": fused}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=training.momentum, **common)
+    return torch.optim.Adam(parameters, **common)
+
+
+def learning_rate(training: Training, epoch: int) -> float:
+    """Learning rate of an epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
+    low, high = training.final_learning_rate, training.learning_rate
+    if training.schedule == "constant":
+        return high
+    return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
+
+
+def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Set zero gradients for parameters that the loss does not reach but that have been trained, as torch before 2.0.
+
+    Adam then still moves such a parameter by its momentum and decays its second moment; without a gradient it would
+    not change. The optimizer's state tells which parameters have been trained, also after a resume.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None and parameter in optimizer.state:
+                parameter.grad = torch.zeros_like(parameter)
