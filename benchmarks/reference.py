@@ -1,9 +1,9 @@
 """Committed studies: results/reference/<study>/, made again from what is committed of each run (`make reference`).
 
 A committed run is a copy of its record and its metrics (JSON on one line in large studies) and, in small studies, of
-its history and settings; weights, assignments and images stay behind. runs.csv, tables, claims and figures are made
-from these by the code of every other report, so a changed default, statistic or template shows as a difference to what
-is committed.
+its history, its settings, and what its page shows of its clusters; weights, assignments and images stay behind.
+runs.csv, tables, claims, figures and the page are made from these by the code of every other report, so a changed
+default, statistic or template shows as a difference to what is committed.
 """
 
 import argparse
@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.compose import resolve
+from benchmarks.datasets.catalog import archives_of
+from benchmarks.datasets.prepare import prepare_for
+from benchmarks.evaluation.clusters import FILE
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import Unfinished, collect
 from benchmarks.study import Study, load_study
@@ -21,7 +24,7 @@ from scl.engine.io import write_yaml_if_changed
 
 FOLDER = Path("results/reference")
 KEPT = ("record.json", "metrics.json", CLUSTERING)  # of every run; the last where `scl kmeans` made the assignments
-KEPT_OF_FEW = ("history.csv", "run.yaml")  # as well, in studies of at most FEW runs: 7 kB of the 13 kB of a run
+KEPT_OF_FEW = ("history.csv", "run.yaml", FILE)  # as well, in studies of at most FEW runs, which get a page
 FEW = 100
 
 
@@ -36,7 +39,10 @@ def committed_study(folder: Path) -> Study:
 
 
 def remake(folder: Path) -> list[Path]:
-    """Make runs.csv, tables, claims and figures of a committed study in place; return the paths.
+    """Make runs.csv, tables, claims, figures and, for few runs, the page of a committed study in place; return paths.
+
+
+    Images for the page are prepared if they need no download.
 
     Raises ValueError if the code or the configuration no longer describes the runs.
     """
@@ -45,7 +51,13 @@ def remake(folder: Path) -> list[Path]:
         runs = collect(study, folder, committed=True)
     except Unfinished as error:
         raise ValueError(f"{folder}: {error}, and add it anew; or retire it") from None
-    return [runs, *write_report(study, folder, page=False)]
+    with_page = all((run.directory / FILE).exists() for run in study.runs())
+    with tempfile.TemporaryDirectory() as data:
+        study = study.model_copy(update={"data": Path(data)})
+        for name in study.benchmarks if with_page else ():
+            if not archives_of(study.dataset(name), study.downloads):
+                prepare_for(study, name)
+        return [runs, *write_report(study, folder, page=with_page)]
 
 
 def add(source: Path, folder: Path = FOLDER) -> Path:
@@ -63,11 +75,11 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
         for run in runs:
             to = copy / run.directory.relative_to(study.results)
             to.mkdir(parents=True)
-            for name in KEPT_OF_FEW if few else ():
-                shutil.copyfile(run.directory / name, to / name)
-            for name in [name for name in KEPT if (run.directory / name).exists()]:
-                text = (run.directory / name).read_text(encoding="utf-8")
-                (to / name).write_text(text if few else one_line(text), encoding="utf-8")
+            for name in [name for name in KEPT + few * KEPT_OF_FEW if (run.directory / name).exists()]:
+                if few:
+                    shutil.copyfile(run.directory / name, to / name)
+                else:
+                    (to / name).write_text(one_line((run.directory / name).read_text("utf-8")), encoding="utf-8")
         write_yaml_if_changed(copy / "study.yaml", resolve(source))
         remake(copy)
         shutil.rmtree(target, ignore_errors=True)
