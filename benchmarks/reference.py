@@ -41,7 +41,6 @@ def committed_study(folder: Path) -> Study:
 def remake(folder: Path) -> list[Path]:
     """Make runs.csv, tables, claims, figures and, for few runs, the page of a committed study in place; return paths.
 
-
     Images for the page are prepared if they need no download.
 
     Raises ValueError if the code or the configuration no longer describes the runs.
