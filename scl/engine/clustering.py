@@ -61,6 +61,8 @@ def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say
 
 
 def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, report: Report) -> None:
+    with gc_paused():
+        import sklearn.cluster  # noqa: F401 its OpenMP, which is limited below, has to be loaded before
     from threadpoolctl import threadpool_limits
 
     began, curve = time.perf_counter(), list[np.ndarray]()
