@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run
-from scl.engine.artifacts import Record, read
+from scl.engine.artifacts import load, read
 from scl.engine.locks import is_locked
 from scl.engine.progress import read_progress
 from scl.util.text import duration
@@ -21,8 +21,8 @@ class RunNow:
     """A planned run at this moment.
 
     status: that of its State (benchmarks.state), running (it trains), or clustering. reason: why it failed or does not
-    count. seconds: of the training, if its result counts. log: of the training by Snakemake, if there is one. epochs:
-    lines of progress.jsonl.
+    count. seconds: of training and clustering, if its result counts. log: of the training by Snakemake, if there is
+    one. epochs: lines of progress.jsonl.
     """
 
     run: Run
@@ -73,7 +73,7 @@ def log_of(directory: Path) -> Path:
 
 def describe_result(directory: Path) -> str:
     """Epochs, time and scores of an evaluated run, and where its log is, or its folder if it has none."""
-    record, metrics = read(directory / "record.json", Record), read(directory / "metrics.json", Metrics)
+    record, metrics = load(directory), read(directory / "metrics.json", Metrics)
     assert record and metrics  # it is evaluated
     log = log_of(directory) if len(directory.parts) > 5 else None  # not for `scl evaluate .`
     scores = metrics.scores

@@ -13,7 +13,7 @@ from benchmarks.plan.rates import Jobs, Measurements, Rate
 from benchmarks.plan.work import Work, kind_of
 from benchmarks.study import Study, load_study
 from scl.config import RunSettings, Training
-from scl.engine.artifacts import Record, read
+from scl.engine.artifacts import ASSIGNMENTS, Record, load
 from scl.engine.io import Damaged
 from scl.engine.provenance import ROOT, versions
 
@@ -152,8 +152,8 @@ def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
         return
     for path in sorted((results / "runs").glob("*/*/*/*/record.json")):
         try:
-            record = read(path, Record)
-            rate = record and _rate_of(record, path.parent, study)
+            record = load(path.parent)
+            rate = record and ASSIGNMENTS in record.files and _rate_of(record, path.parent, study)
         except (Damaged, ValueError, KeyError):  # of another version, or no longer in the study
             continue
         if record and rate:

@@ -62,7 +62,7 @@ class KMeans(Strict):
 
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
-    assignments are made by `scl kmeans`, from features that training keeps."""
+    assignments are made by `scl kmeans`, from features that training keeps; seconds are those of training, then."""
 
     benchmark: str
     protocol: str
@@ -135,12 +135,13 @@ def read(path: Path, model: type[Model]) -> Model | None:
 
 def load(directory: Path) -> Record | None:
     """The record of a trained run, None if there is none. If `scl kmeans` has clustered its features, `files` holds
-    assignments.npz. Raises Damaged, without the path, if record.json is not valid."""
+    assignments.npz, and `seconds` those of both. Raises Damaged, without the path, if record.json is not valid."""
     record = read(directory / "record.json", Record)
     if record and record.kmeans:
         made = clustering(directory, record.fingerprint)
         if made and made.features == record.kmeans.files:
             record.files |= made.files
+            record.seconds += made.seconds
     return record
 
 
