@@ -5,6 +5,7 @@ tests/test_resume.py kills the two steps; tests/test_workflow.py has the rule of
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from scl.engine.train import train
 from scl.method import clustered_by_kmeans
 from scl.scl import SCL
 
+ROOT = Path(cli.__file__).parent.parent
 quiet = functools.partial(train, gpus=0, threads=1, report=lambda line: None)
 
 
@@ -175,8 +177,47 @@ def test_the_step_sees_no_label(trained, monkeypatch):
 def test_the_step_needs_no_torch(trained):
     _, run = trained
     code = "import sys; from benchmarks import cli; cli.main(sys.argv[1:]); assert 'torch' not in sys.modules"
-    root = Path(cli.__file__).parent.parent
-    assert subprocess.run([sys.executable, "-c", code, "kmeans", str(run)], cwd=root).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, "kmeans", str(run)], cwd=ROOT).returncode == 0
+
+
+def test_threads_are_limited_in_a_process_that_has_yet_to_load_openmp(trained):
+    _, run = trained
+    code = """
+import sys
+from scl.engine import clustering
+
+kmeans = clustering.kmeans
+
+def counted(*arguments, **options):
+    from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+    print(_openmp_effective_n_threads())
+    return kmeans(*arguments, **options)
+
+clustering.kmeans = counted
+clustering.cluster_run(sys.argv[1], threads=1)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code, str(run)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n1\n")
+
+
+def test_the_cost_of_a_run_includes_its_kmeans(trained):
+    study, run = trained
+    alone = artifacts.read_record(run).seconds
+    cluster_run(run)
+    made = json.loads((run / "clustering.json").read_text())
+    assert made["seconds"] > 0 and status_of(study).record.seconds == alone + made["seconds"]
+
+
+def test_features_that_another_method_left_are_deleted(trained, tiny_study):
+    _, run = trained
+    methods = {"simclr": TINY_METHODS["pica"]}
+    (now,) = tiny_study("simclr", methods=methods).runs()
+    assert now.directory == run and (run / "features").exists()
+    quiet(run)
+    assert (run / "assignments.npz").exists() and not (run / "features").exists()
 
 
 def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch):

@@ -49,8 +49,8 @@ def finish(trainer: "Trainer") -> Path:
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
-    if kmeans and artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
-        features.remove(directory)  # an earlier training had the same
+    if not kmeans or artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
+        features.remove(directory)  # of an earlier training: of another method, or the same and clustered
     (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
 
