@@ -13,15 +13,17 @@ from benchmarks.plan import cost, machine, sources
 from benchmarks.plan.machine import Place
 from benchmarks.plan.rates import Jobs, Measurements, Rate, epoch_steps, run_bytes, run_seconds
 from benchmarks.plan.schedule import Job, makespan
-from benchmarks.plan.space import downloads
+from benchmarks.plan.space import disk, downloads
 from benchmarks.plan.work import counts_of, work_of
 from benchmarks.state import Survey
 from benchmarks.study import load_study
 from scl.config import complete
 from scl.engine import gpu_lease
 from scl.engine.artifacts import read_record
+from scl.engine.clustering import cluster_run
 from scl.engine.io import write_json
 from scl.engine.provenance import processor, versions
+from scl.engine.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = Place("CPU: here", "", 0, 2, 2, 1, 1)
@@ -112,6 +114,17 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     found = find(work(other, "simclr", "tiny-digits"), other, place=place)  # of another study of this folder
     assert found.mark == "r"
     assert run_seconds(work(other, "simclr", "tiny-digits"), found.rate) == pytest.approx(3 * taken[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_yet_to_be_clustered_is_no_measurement(tiny_study, find):
+    study = tiny_study("simclr")
+    (run,) = study.runs()
+    train(run.directory, gpus=0, report=lambda line: None)
+    place = Place(processor().partition(", AVX")[0], "", 0, 1, 1, read_record(run.directory).threads, 1)
+    assert find(work(study, "simclr", "tiny-digits"), study, place=place) is None
+    cluster_run(run.directory)
+    assert find(work(study, "simclr", "tiny-digits"), study, place=place).mark == "r"
 
 
 @pytest.mark.slow
@@ -255,6 +268,14 @@ def test_nothing_to_do_takes_no_time():
 
 
 # --- space ---------------------------------------------------------------------------------------------------------
+
+
+def test_features_that_wait_for_kmeans_are_space_in_use(here):
+    study, folder = study_of(), here / "run"
+    (folder / "features").mkdir(parents=True)
+    for path in (folder / "weights.pt", folder / "features" / "1.npz"):
+        path.write_bytes(bytes(1_000))
+    assert disk(study, Survey(study), {}, [(folder, 0, 0)], at_once=1)["there"] == 2_000
 
 
 @pytest.mark.slow
