@@ -131,11 +131,13 @@ def test_a_stage_is_interrupted_at_the_limit(tmp_path, capsys):
     assert "first: stopped" in capsys.readouterr().err
 
 
-def test_the_archive_has_no_weights(study, tmp_path):
+def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
     run = tmp_path / "results" / "runs" / "tiny" / "joint" / "scl" / "seed0"
     run.mkdir(parents=True)
     for name in ("record.json", "weights.pt", "checkpoint.pt", "checkpoint.prev.pt"):
         (run / name).write_text("content")
+    (run / "features").mkdir()
+    (run / "features" / "1.npz").write_text("content")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "bench-scl-32.json").write_text("{}")
     path = gpu_check.pack(load_study(study), gpu_check.Path("out"))

@@ -21,14 +21,14 @@ from pathlib import Path
 
 from benchmarks.state import Survey
 from benchmarks.study import Study, load_study
-from scl.engine import gpu_lease
+from scl.engine import features, gpu_lease
 from scl.engine.io import atomic
 from scl.engine.provenance import ROOT
 from scl.util.text import duration, say
 
 STOPPED = 124  # exit status, as of `timeout`
 PATIENCE = 120.0  # seconds to save a checkpoint after SIGINT
-HEAVY = ("weights.pt", "checkpoint*")  # not in the archive
+HEAVY = ("weights.pt", "checkpoint*", features.FOLDER)  # not in the archive
 MODULE = [sys.executable, "-m"]
 
 
@@ -87,7 +87,7 @@ def perform(stage: Stage, folder: Path, seconds: float) -> str:
 
 
 def pack(study: Study, folder: Path) -> Path:
-    """One archive of all results so far, without weights and checkpoints; it unpacks where the study is."""
+    """One archive of all results so far, without weights, checkpoints and features; it unpacks where the study is."""
     path = folder.with_suffix(".tar.gz")
     with atomic(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for part in (folder, study.results / "runs"):
