@@ -11,7 +11,7 @@ from benchmarks.progress import ProgressBar
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
-from scl.engine.io import Damaged, set_aside
+from scl.engine.io import Damaged
 from scl.engine.prepared import describe
 from scl.images import Images
 from scl.method import Problem
@@ -69,11 +69,7 @@ class Assigner:
 
     def _centers(self, directory: Path, data: Path, run) -> np.ndarray:
         """K x D: the mean features of the images that the run assigned to each cluster; NaN where there are none."""
-        if artifacts.ASSIGNMENTS not in self.record.files:
-            raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
-        if wrong := artifacts.damage(directory, self.record, (artifacts.ASSIGNMENTS,)):
-            raise set_aside(directory / artifacts.ASSIGNMENTS, wrong[artifacts.ASSIGNMENTS])
-        with np.load(directory / artifacts.ASSIGNMENTS) as file:
+        with np.load(artifacts.assignments_of(directory, self.record)) as file:
             rows, assigned = file["rows"], file["assignments"]
         evaluated = images.load(data, run.protocol, "assign", size=run.image_size, facts=self.facts, device=self.device)
         if not np.array_equal(evaluated.rows, rows):

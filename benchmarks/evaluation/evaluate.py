@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.datasets.prepare import read_names
 from benchmarks.evaluation import VERSION, clusters
 from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
-from scl.engine.artifacts import ASSIGNMENTS, damage, read_record
+from scl.engine.artifacts import ASSIGNMENTS, assignments_of, read_record
 from scl.engine.io import Damaged, set_aside, sha256, write_json
 from scl.engine.prepared import describe
 
@@ -35,11 +35,7 @@ def evaluate_run(directory, data_folder) -> Path:
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
-    if ASSIGNMENTS not in record.files:
-        raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
-    for name, problem in damage(directory, record, (ASSIGNMENTS,)).items():
-        raise set_aside(directory / name, problem)
-    arrays = read_assignments(directory / ASSIGNMENTS)
+    arrays = read_assignments(assignments_of(directory, record))
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),

@@ -193,6 +193,19 @@ def read_record(directory: Path) -> Record:
     return record
 
 
+def assignments_of(directory: Path, record: Record) -> Path:
+    """The path of a trained run's verified assignments.
+
+    Raises Damaged if it is not clustered or, with the file set aside, if they are not what it wrote.
+    """
+    path = directory / ASSIGNMENTS
+    if path.name not in record.files:
+        raise Damaged(f"{directory}: trained, not clustered; give `scl kmeans {directory}` first")
+    for problem in damage(directory, record, (path.name,)).values():
+        raise set_aside(path, problem)
+    return path
+
+
 def weights_of(directory: Path) -> tuple[bytes, str]:
     """The verified bytes of a trained run's weights, and their SHA-256.
 
