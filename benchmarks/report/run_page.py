@@ -18,7 +18,7 @@ from benchmarks.report.gallery import gallery
 from benchmarks.report.run_data import read_clusters, read_images
 from benchmarks.report.scatter import scatter
 from benchmarks.state import Metrics
-from scl.engine.artifacts import Record, read
+from scl.engine.artifacts import load, read
 from scl.engine.io import atomic
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
@@ -94,7 +94,7 @@ def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
     context: dict[str, Any] = {}
     folder = study.data / run.benchmark
     try:
-        record, metrics = read(run.directory / "record.json", Record), read(run.directory / "metrics.json", Metrics)
+        record, metrics = load(run.directory), read(run.directory / "metrics.json", Metrics)
         assert record  # of a done run
         context |= {"record": record, "charts": _charts(run.directory / "history.csv", metrics)}
         data = data or read_clusters(run.directory, record, metrics, folder)
