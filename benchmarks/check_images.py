@@ -30,8 +30,7 @@ def check_images(study: Study) -> None:
 
 def unprepared(study: Study) -> list[str]:
     """Benchmarks that are available but not prepared yet."""
-    names = [name for name in study.benchmarks if name not in study.skipped]
-    return [name for name in names if not (study.data / name / "benchmark.json").exists()]
+    return [name for name in study.available if not (study.data / name / "benchmark.json").exists()]
 
 
 def missing_sources(study: Study) -> Iterator[str]:

@@ -91,7 +91,7 @@ class Overview:
 
     def __init__(self, study, survey: Survey | None = None):
         self.study, self.survey = study, survey or Survey(study)
-        self.runs = [self._now(run) for run in study.runs() if run.benchmark not in study.skipped]
+        self.runs = [self._now(run) for run in study.available_runs()]
 
     def _now(self, run: Run) -> RunNow:
         state, log = self.survey.state(run), log_of(run.directory)

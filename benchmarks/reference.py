@@ -50,10 +50,10 @@ def remake(folder: Path) -> list[Path]:
         runs = collect(study, folder, committed=True)
     except Unfinished as error:
         raise ValueError(f"{folder}: {error}, and add it anew; or retire it") from None
-    with_page = all((run.directory / FILE).exists() for run in study.runs())
+    with_page = all((run.directory / FILE).exists() for run in study.available_runs())
     with tempfile.TemporaryDirectory() as data:
         study = study.model_copy(update={"data": Path(data)})
-        for name in study.benchmarks if with_page else ():
+        for name in study.available if with_page else ():
             if not archives_of(study.dataset(name), study.downloads):
                 prepare_for(study, name)
         return [runs, *write_report(study, folder, page=with_page)]
@@ -66,7 +66,7 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
     """
     study = load_study(source)
     collect(study, study.results)
-    runs = [run for run in study.runs() if run.benchmark not in study.skipped]
+    runs = study.available_runs()
     few = len(runs) <= FEW
     target = folder / study.results.name
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:

@@ -151,6 +151,11 @@ class Study(Settings):
         reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
         return {name: reason for name, reason in reasons.items() if reason}
 
+    @property
+    def available(self) -> list[str]:
+        """The benchmarks that are not skipped."""
+        return [name for name in self.benchmarks if name not in self.skipped]
+
     def dataset(self, benchmark: str):
         name = self.benchmarks[benchmark].dataset
         return dataset_named(benchmark if name is None else name)
@@ -168,6 +173,10 @@ class Study(Settings):
             for stage in self.methods
             for seed in self.seeds
         ]
+
+    def available_runs(self) -> list[Run]:
+        """Every planned run but those of skipped benchmarks."""
+        return [run for run in self.runs() if run.benchmark not in self.skipped]
 
     def run(self, benchmark: str, protocol: str, stage: str, seed: int) -> Run:
         block = self.methods[stage]
@@ -241,9 +250,8 @@ def write_plan(study: Study, resolved: dict) -> None:
     Runs of skipped benchmarks get none. Imports the methods. Raises OSError.
     """
     write_yaml_if_changed(study.results / "study.yaml", resolved)
-    for run in study.runs():
-        if run.benchmark not in study.skipped:
-            write_run(study, run)
+    for run in study.available_runs():
+        write_run(study, run)
 
 
 def write_run(study: Study, run: Run) -> None:

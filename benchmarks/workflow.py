@@ -20,6 +20,7 @@ from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.overview import Overview
 from benchmarks.plan import machine
+from benchmarks.state import CLUSTERED, Survey
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
 from scl.config import options_of
@@ -42,7 +43,6 @@ class Workflow:
             if workflow.is_main_process:
                 with gc_paused():
                     from benchmarks.check import check_study  # imports torch
-                from benchmarks.state import Survey
 
                 check_study(self.study)
                 self.survey = Survey(self.study)
@@ -111,8 +111,7 @@ class Workflow:
         return self.priority(wildcards) - (0 if self.gpus(wildcards) else 2)
 
     def metrics(self) -> list[str]:
-        runs = [run for run in self.study.runs() if run.benchmark not in self.study.skipped]
-        return [str(run.directory / "metrics.json") for run in runs]
+        return [str(run.directory / "metrics.json") for run in self.study.available_runs()]
 
     def prepare_inputs(self, wildcards) -> list:
         """The downloads that a benchmark is prepared from."""
@@ -144,7 +143,7 @@ class Workflow:
             "benchmark": str(self.study.data / run.benchmark / "benchmark.json"),
         }
         if self.by_kmeans(run):
-            inputs["clustered"] = str(run.directory / "clustered")
+            inputs["clustered"] = str(run.directory / CLUSTERED)
         return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
 
     def collect_inputs(self, wildcards) -> list[str]:

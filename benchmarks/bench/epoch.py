@@ -28,7 +28,7 @@ EPOCHS = 3  # SCL's memory is filled in the first and its prototypes are placed 
 
 def compare(study: Study, stage: str, *, gpus: int) -> dict[str, Any]:
     """Train `stage` from random weights on the first benchmark of the study, and time its last epoch and assignment."""
-    benchmark = next(name for name in study.benchmarks if name not in study.skipped)
+    benchmark = study.available[0]
     facts, problem = Survey(study).prepared(benchmark)
     if facts is None or problem:
         prepare_for(study, benchmark)

@@ -37,9 +37,8 @@ def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict
     if calibrate:
         from benchmarks.plan.calibrate import calibrate as measure  # imports torch
 
-        available = [run for run in study.runs() if run.benchmark not in study.skipped]
         counts = _counts(study)
-        works = [work_of(study, run, known) for run in available if (known := counts[run.benchmark])]
+        works = [work_of(study, run, known) for run in study.available_runs() if (known := counts[run.benchmark])]
         measure(works, place, sources.CALIBRATIONS)
     found = Sources(study, place, calibrations=sources.CALIBRATIONS, committed=sources.COMMITTED)
     return cost_of(study, survey, place, found)
@@ -72,16 +71,14 @@ def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> di
 
 
 def _counts(study: Study) -> dict[str, dict[str, int] | None]:
-    return {name: counts_of(study, name) for name in study.benchmarks if name not in study.skipped}
+    return {name: counts_of(study, name) for name in study.available}
 
 
 def _run_costs(
     study: Study, survey: Survey, place: Place, measured: Sources, counts: dict[str, dict[str, int] | None]
 ) -> Iterator[RunCost]:
     rates: dict[tuple, Measured | None] = {}  # seeds share them
-    for run in study.runs():
-        if run.benchmark in study.skipped:
-            continue
+    for run in study.available_runs():
         key = run.benchmark, run.protocol, run.stage
         known, state = counts[run.benchmark], survey.state(run)
         work = work_of(study, run, known) if known else None

@@ -16,7 +16,7 @@ NAME_BYTES = 40  # about; of an image in labels.npy and image_names.json
 def downloads(study: Study, survey: Survey) -> list[dict[str, Any]]:
     """One entry per archive: file, bytes, urls, state ("there", "prepared" if it is no longer needed, "missing")."""
     found: dict[str, dict[str, Any]] = {}
-    for name in _available(study):
+    for name in study.available:
         prepared = _is_prepared(survey, name)
         entries = [_archive(study, archive) for archive in archives_of(study.dataset(name), study.downloads)]
         for entry in [*entries, *_synsets(study, name)]:
@@ -87,10 +87,6 @@ def disk(
     return {**parts, "peak": sum(parts.values()), "there": here, "free": shutil.disk_usage(place).free} | {
         "unknown": unknown
     }
-
-
-def _available(study: Study) -> list[str]:
-    return [name for name in study.benchmarks if name not in study.skipped]
 
 
 def _is_prepared(survey: Survey, name: str) -> bool:
