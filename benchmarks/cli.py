@@ -106,7 +106,7 @@ def prepare(benchmark, study):
 
 
 def run(run, study, gpus, threads):
-    """Do one run without Snakemake: prepare its benchmark, train it and the stages it starts from, evaluate it.
+    """Do one run without Snakemake: prepare its benchmark, train it and the stages it starts from, cluster, evaluate.
 
     Steps that are done are skipped, and the same command resumes.
     """

@@ -38,13 +38,11 @@ def prepare(
     """Prepare the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
     dataset: its name in the catalog. archives: where downloads are kept. size: pixels per side (default: the data
-    set's); other images are resized once, see `pixels.RESIZE`. larger_size: store the images at this size too, for
-    methods that ask for it. subset: the number of images, chosen without labels. clusters: default the number of
-    classes. path: the user's folder, for the data set `folder`. workers: threads that resize. Raises ValueError or
-    OSError saying what to do; no incomplete file has a final name.
+    set's). larger_size: store the images at this size too, for methods that ask for it. subset: the number of images,
+    chosen without labels. clusters: default the number of classes. path: the user's folder, for the data set `folder`.
+    workers: threads that resize. Raises ValueError or OSError saying what to do; no incomplete file has a final name.
     """
     info, downloads = dataset_named(dataset), downloads or Downloads()
-    size = size or info.size
     wanted = archives_of(info, downloads)
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
     read = importlib.import_module(f"benchmarks.datasets.{info.reader}").read
@@ -56,21 +54,21 @@ def prepare(
     official = _check_counts(name, info, raw, all(archive.official for archive in wanted))
     spans = ranges(raw.splits)
     rows = subset_rows(raw.splits, subset) if subset else {split: np.arange(*span) for split, span in spans.items()}
+    fetched = [
+        {"file": archive.file, "bytes": file.stat().st_size, **archive.digests, "url": source_of(file)}
+        for archive, file in zip(wanted, files)
+    ]
     record = {
         "name": name,
         "dataset": dataset,
-        **_shape(name, info, raw, rows, size, clusters),
+        **_shape(name, info, raw, rows, size or info.size, clusters),
         "subset": subset,
         "path": None if path is None else str(path),
         "official": official,
         "fingerprint": seen,
         "unreadable": dict(raw.unreadable),
         "resize": RESIZE,
-        "sources": raw.sources
-        + [
-            {"file": archive.file, "bytes": file.stat().st_size, **archive.digests, "url": source_of(file)}
-            for archive, file in zip(wanted, files)
-        ],
+        "sources": raw.sources + fetched,
     }
     return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size, workers)
 

@@ -52,8 +52,7 @@ def train(
     The same call resumes. attempt: 2 and more are retries, which end at once if the failure was permanent.
     leased: CUDA_VISIBLE_DEVICES of a lease that the caller holds, "" for the CPU; by default the run leases for itself.
     Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and failure.json stay),
-    OutOfMemory, Damaged for files to be made again, and SystemExit (143 after SIGTERM, 130 after Ctrl-C) with the
-    state saved.
+    OutOfMemory, Damaged for files to be made again, and, once saved, SystemExit (SIGTERM: 143, Ctrl-C: 130).
     """
     directory = Path(directory)
     run = config.load_run(directory)
