@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import yaml
 from archive_server import ArchiveServer
-from conftest import TINY_METHODS
+from conftest import TINY_METHODS, flip_a_bit
 from fake_archives import build
-from flow import ROOT, TINY, column, planned, snakemake
+from flow import ROOT, TINY, column, planned, run_of, snakemake
 from PIL import Image
 
 pytestmark = [pytest.mark.workflow, pytest.mark.network]
@@ -202,6 +202,17 @@ def test_kmeans_is_a_job_without_a_gpu_and_its_features_are_gone_at_the_end(tmp_
     runs = tmp_path / "results" / "runs"
     assert len(list(runs.rglob("metrics.json"))) == 4 and not list(runs.rglob("features"))
     assert len(list(runs.rglob("clustering.json"))) == len(list(runs.rglob("clustered"))) == 2
+
+
+def test_damaged_features_stop_no_other_job_and_the_run_is_trained_again(tmp_path):
+    study = TINY | {"methods": {stage: short(stage) for stage in ("simclr", "pica")}}
+    assert snakemake(tmp_path, study, "--until", "train").returncode == 0
+    flip_a_bit(run_of(tmp_path) / "features" / "1.npz")
+    done = snakemake(tmp_path, study)
+    assert done.returncode == 1 and "1.npz: missing" in done.stderr and "OSError" not in done.stderr
+    assert (run_of(tmp_path, "pica") / "metrics.json").exists()
+    assert (tmp_path / "results" / "partial" / "tables.md").exists()
+    assert snakemake(tmp_path, study).returncode == 0
 
 
 def test_a_stage_does_not_wait_for_the_clusters_of_the_one_before(tmp_path):

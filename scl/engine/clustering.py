@@ -14,7 +14,7 @@ import numpy as np
 from scl import config
 from scl.engine import artifacts, features
 from scl.engine.artifacts import KMeans, Record
-from scl.engine.io import Damaged, atomic, set_aside, sha256, write_json
+from scl.engine.io import atomic, set_aside, sha256, write_json
 from scl.engine.label_guard import forbid_label_access
 from scl.engine.locks import locked
 from scl.engine.provenance import provenance
@@ -39,7 +39,8 @@ def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say
     """Cluster the features of a trained run, write its assignments, delete the features; returns the path of
     assignments.npz. Does nothing if the run has its assignments. threads: of the CPU.
 
-    Raises Damaged if the run is not trained or, with record.json set aside, if its features are not what it kept.
+    Raises Damaged if the run is not trained or, with the file set aside, if its features are not what it kept: then it
+    is trained again (scl.engine.train.finished).
     """
     directory = Path(directory)
     run = config.load_run(directory)
@@ -48,14 +49,10 @@ def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say
         damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
         if path.name in record.files and not damage:
             report(f"{directory}: has its assignments already")
+        elif not record.kmeans:
+            raise set_aside(path, damage)
         else:
-            try:
-                if not record.kmeans:
-                    raise set_aside(path, damage)
-                _cluster(directory, record, record.kmeans, threads, report)
-            except Damaged as error:
-                set_aside(directory / "record.json", error)  # the completion marker: now trained again
-                raise
+            _cluster(directory, record, record.kmeans, threads, report)
         features.remove(directory)
         return path
 

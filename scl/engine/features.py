@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scl.engine.io import Damaged, atomic, sha256
+from scl.engine.io import Damaged, atomic, set_aside, sha256
 
 FOLDER, FURTHER = "features", "further.npz"
 
@@ -30,10 +30,13 @@ def keep(directory: Path, name: str, arrays: dict[str, np.ndarray]) -> str:
 
 
 def load(directory: Path, name: str, checksum: str) -> dict[str, np.ndarray]:
-    """The arrays of `features/<name>`. Raises Damaged if the file is not the one that was kept."""
+    """The arrays of `features/<name>`. Raises Damaged if the file is missing or, with it set aside, not the one that
+    was kept."""
     path = directory / FOLDER / name
-    if not path.exists() or sha256(path) != checksum:
-        raise Damaged(f"{path}: missing or damaged; the same command trains this run again")
+    if not path.exists():
+        raise Damaged(f"{path}: missing; train this run again")
+    if sha256(path) != checksum:  # set aside, not the record: Snakemake cannot try a job again whose input is gone
+        raise set_aside(path, "damaged")
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
