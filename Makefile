@@ -29,8 +29,8 @@ test-browser: .venv/ready # The report page in headless Chromium, two minutes; n
 docs: .venv/docs # The documentation as a web site, in build/site
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
-# Every table, figure, and claim in results/reference/, from the committed runs; seconds. ADD=config/NAME.yaml copies a
-# finished study there first.
+# Regenerate every table, figure, and claim in results/reference/ from the committed runs; takes seconds.
+# ADD=config/NAME.yaml first adds a finished study.
 reference: .venv/ready
 	.venv/bin/python -m benchmarks.reference $(ADD)
 	.venv/bin/python docs/reference.py
@@ -40,7 +40,7 @@ mutation: .venv/ready
 	.venv/bin/pip install --quiet -e '.[test,mutation]' -c constraints.txt
 	.venv/bin/python tests/mutation.py
 
-# All that needs a GPU, nine minutes a call; resumes. CHECK="tests 'bench-*-32' --seconds 300": a part (docs/running.md)
+# Everything that needs a GPU, nine minutes per call; resumes. Parts: CHECK="tests 'bench-*-32' --seconds 300"
 gpu-check:
 	$(or $(wildcard .venv/bin/python),$(PYTHON)) -m benchmarks.bench.gpu_check $(CHECK)
 

@@ -124,8 +124,8 @@ rule train:
         "scl train {params.run:q} --gpus {resources.gpu} --threads {threads} --attempt {resources.attempt} $machine &> {log:q}"
 
 
-# k-means on the features that a run has kept, while the GPU trains the next one; deletes them. The flag is all that
-# Snakemake may delete, should it be interrupted.
+# k-means on the features that a run has kept, while the GPU trains the next one; then deletes them. Its output is an
+# empty file, because Snakemake deletes the outputs of interrupted jobs.
 rule cluster:
     input:
         unpack(WORK.cluster_inputs),

@@ -1,4 +1,4 @@
-"""`scl plan`: what it does, and its arguments as in SUBCOMMANDS of benchmarks/cli.py."""
+"""`scl plan`: the subcommand, and its arguments in the form of SUBCOMMANDS in benchmarks/cli.py."""
 
 import json
 
@@ -9,7 +9,7 @@ from scl.util.text import printable
 def plan(study, show_run, calibrate, as_json):
     """Check a configuration and print what the study will cost: runs, downloads, disk, device-hours, and time.
 
-    Times come from finished runs on this device, else from a calibration of it, else from a table of other devices.
+    Times come from finished runs on this device, else from a calibration of it, else from committed measurements.
     """
     with gc_paused():
         from benchmarks.check import check_study
@@ -20,7 +20,7 @@ def plan(study, show_run, calibrate, as_json):
     from benchmarks.study import load_study
 
     if show_run and (as_json or calibrate):
-        raise ValueError("--show: not with --json or --calibrate; give one of them")
+        raise ValueError("--show: cannot be combined with --json or --calibrate; give only one of them")
     loaded = load_study(study)
     check_study(loaded)
     if show_run:
@@ -51,6 +51,6 @@ PLAN: list = [
             "metavar": "BENCHMARK/PROTOCOL/STAGE",
         },
     ),
-    "what to do first",
-    _flag("--calibrate", "measure some seconds of each kind of run"),
+    "measurement",
+    _flag("--calibrate", "first measure each kind of run, for some seconds"),
 ]

@@ -1,4 +1,4 @@
-"""How fast this device makes a run: a few seconds of real steps; and how long an untrained run will take by that."""
+"""Measure how fast this device trains, by a few seconds of real steps, and estimate how long an untrained run takes."""
 
 import dataclasses
 import tempfile
@@ -33,7 +33,7 @@ SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one stage. seconds: in all; the other numbers are what it is made from."""
+    """The estimate for one stage. seconds: in total; the other numbers are those that it is computed from."""
 
     stage: str
     epochs: float  # left
@@ -49,7 +49,7 @@ class Estimate:
 
 
 def estimate(study: Study, run: Run, device: str) -> Estimate:
-    """Measure `run`, which is yet to be trained, with random weights. Its benchmark has to be prepared."""
+    """Measure `run`, which is yet to be trained, with random weights. Its benchmark must be prepared."""
     settings, counts = config.complete(study.settings(run)), counts_of(study, run.benchmark)
     assert counts  # it is prepared
     work = work_of(study, run, counts)
@@ -105,7 +105,7 @@ def _waiting(device: str) -> Any:
 
 
 def _forward_seconds(trainer: Trainer, wait) -> float:
-    """Of the outputs of one image, by a few."""
+    """Seconds to compute the outputs of one image, measured on a few."""
     count = min(FIRST, len(trainer.images))
     for _ in range(2):  # the first allocates memory
         wait()
@@ -115,7 +115,7 @@ def _forward_seconds(trainer: Trainer, wait) -> float:
 
 
 def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
-    """Of what happens once before or during the training: `prepare`, and the k-means that places prototypes."""
+    """Seconds of what happens once per training: `prepare`, and the k-means that initializes prototypes."""
     method, began = trainer.method, time.perf_counter()
     passes = 0.0
     if type(method).prepare is not Method.prepare:
@@ -132,7 +132,7 @@ def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
 
 
 def _step_seconds(trainer: Trainer, wait) -> float:
-    """Of a step after the warm-up, in the mean."""
+    """Mean seconds of a step after the warm-up."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
     pretend_trained(trainer.method)
     trainer.method.train()
@@ -152,7 +152,7 @@ def _step_seconds(trainer: Trainer, wait) -> float:
 
 
 def _assignment_seconds(trainer: Trainer, forward: float) -> float:
-    """Of one assignment of all images, by the time that a sample takes."""
+    """Seconds of one assignment of all images, extrapolated from a sample."""
     images, method = trainer.evaluated, trainer.method
     affordable = max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / forward)))
     count = min(len(images), affordable)
@@ -168,7 +168,7 @@ def _assignment_seconds(trainer: Trainer, forward: float) -> float:
 
 
 def _visits(method: Method) -> tuple[float, float]:
-    """(fraction of the clustered images, of the unlabeled ones) that an epoch visits, in the mean of two."""
+    """(fraction of the clustered images, of the unlabeled ones) that an epoch visits, mean of two epochs."""
     problem, pools = method.problem, []
     for unlabeled in (0, problem.images):
         method.problem = dataclasses.replace(problem, unlabeled=unlabeled)
@@ -178,7 +178,7 @@ def _visits(method: Method) -> tuple[float, float]:
 
 
 def _sizes(method: Method) -> tuple[int, int]:
-    """(bytes of the weights without, bytes with a row for each image: those of one image)."""
+    """(bytes of the weights of fixed size, bytes per image of those with a row per image)."""
     fixed, each, images = 0, 0, method.problem.images
     for tensor in method.state_dict().values():
         if torch.is_tensor(tensor):
@@ -191,7 +191,7 @@ def _sizes(method: Method) -> tuple[int, int]:
 
 
 def _feature_bytes(trainer: Trainer) -> int:
-    """Of one image, if its features are kept for k-means."""
+    """Bytes of the features of one image, if they are kept for k-means."""
     if not trainer.method.clusters_by_kmeans:
         return 0
     return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=1).nbytes

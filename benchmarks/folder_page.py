@@ -1,4 +1,4 @@
-"""index.html of `scl cluster`: the page of its run, with a gallery of every cluster, to be opened from the disk."""
+"""index.html of `scl cluster`: the page of its run, with a gallery of every cluster."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from scl.engine.prepared import describe
 def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) -> Path:
     """Write the page of a finished run to `path`, which it returns.
 
-    arrays: of assignments.npz, with a confidence for k-means too. summary: of summary.json.
+    arrays: those of assignments.npz, with a confidence also for k-means. summary: the content of summary.json.
     """
     from benchmarks.report.render import template  # matplotlib and jinja2, which take a second
     from benchmarks.report.run_page import MOST_BYTES, write_run_page
@@ -51,8 +51,8 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
 
 
 def agreement_with_other_seeds(study: Study, run: Run) -> dict:
-    """{"seeds": "seed 1 and 2", "ARI": mean, "NMI": mean} of this run and each finished one of another seed in the same
-    results; {} if there is none."""
+    """{"seeds": "seeds 1, 2", "ARI": mean, "NMI": mean} between this run and each finished run of another seed in the
+    same results; {} if there is none."""
     survey, own = Survey(study), _clusters_by_row(run)
     others = {}
     for folder in run.directory.parent.glob("seed*"):
@@ -78,7 +78,7 @@ def advice(summary: dict) -> str:
     parts = [f"{empty} empty"] * (empty > 0) + [f"{tiny - empty} nearly empty"] * (tiny > empty)
     hints = ["fewer clusters", "more images"]
     if not summary["weights"]:
-        hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k, with --method kmeans within minutes)")
+        hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k; with --method kmeans it takes minutes)")
     why = " Training on few images often ends like this." if summary["epochs"] else ""
-    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images are in fewer groups than asked for."
+    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images form fewer groups than requested."
     return f"{found}{why} Try {', '.join(hints[:-1])}, or {hints[-1]}."

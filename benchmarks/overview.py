@@ -1,4 +1,4 @@
-"""What every run of a study does now: the one answer behind `scl plan`, `scl status` and `snakemake -n`. Read-only."""
+"""The current state of every run of a study, shared by `scl plan`, `scl status`, and `snakemake -n`. Read-only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from scl.engine.locks import is_locked
 from scl.engine.progress import read_progress
 from scl.util.text import duration
 
-RECENT = 10  # epochs that the speed is measured over
-# files that change the state of a run
+RECENT = 10  # epochs over which the speed is measured
+# files whose changes may change the state of a run
 MARKS = ("record.json", "clustering.json", "metrics.json", "failure.json", "checkpoint.pt")
 
 
 @dataclass(frozen=True)
 class RunNow:
-    """A planned run at this moment.
+    """The current state of a planned run.
 
-    status: that of its State (benchmarks.state), running (it trains), or clustering. reason: why it failed or does not
-    count. seconds: of training and clustering, if its result counts. log: of the training by Snakemake, if there is
-    one. epochs: lines of progress.jsonl.
+    status: that of its State (benchmarks.state), "running" (it trains), or "clustering". reason: why it failed or does
+    not count. seconds: of training and clustering, if its result counts. log: Snakemake's log of the training, if there
+    is one. epochs: lines of progress.jsonl.
     """
 
     run: Run
@@ -43,7 +43,7 @@ class RunNow:
 
     @property
     def speed(self) -> tuple[float, float] | None:
-        """(images per second, seconds left), by the last epochs; None before the end of the first one."""
+        """(images per second, seconds left) according to the last epochs; None before the end of the first one."""
         if not self.epochs:
             return None
         before, *recent = [{"seconds": 0.0}, *self.epochs][-RECENT - 1 :]
@@ -72,7 +72,7 @@ def log_of(directory: Path) -> Path:
 
 
 def describe_result(directory: Path) -> str:
-    """Epochs, time and scores of an evaluated run, and where its log is, or its folder if it has none."""
+    """Epochs, time, and scores of an evaluated run, with the path of its log or, without a log, of its folder."""
     record, metrics = load(directory), read(directory / "metrics.json", Metrics)
     assert record and metrics  # it is evaluated
     log = log_of(directory) if len(directory.parts) > 5 else None  # not for `scl evaluate .`
@@ -87,7 +87,7 @@ def describe_result(directory: Path) -> str:
 
 
 class Overview:
-    """The runs of a study that are not skipped, as they are now."""
+    """The current state of those runs of a study that are not skipped."""
 
     def __init__(self, study, survey: Survey | None = None):
         self.study, self.survey = study, survey or Survey(study)
@@ -110,7 +110,7 @@ class Overview:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Numbers of runs; those that are neither trained, running nor failed are left."""
+        """Numbers of runs. Those that are neither trained, running, nor failed are left."""
         counts = {
             "trained": self.count("unclustered", "clustering", "trained", "done"),
             "running": self.count("running"),
@@ -120,7 +120,7 @@ class Overview:
 
     @property
     def is_over(self) -> bool:
-        """Whether every run is done, failed or builds on a failed one, and none is running."""
+        """Whether every run is done, has failed, or starts from a failed one, and none is running."""
         failed = {now.run for now in self.runs if now.status == "failed"}
 
         def blocked(run: Run | None) -> bool:
@@ -139,7 +139,7 @@ class Overview:
 
 
 class Watcher:
-    """Looks at a study again and again; determines the states of its runs again only after a change of their files."""
+    """Looks at a study repeatedly, but determines the states of its runs again only after their files have changed."""
 
     def __init__(self, study):
         self.study, self.survey = study, Survey(study)

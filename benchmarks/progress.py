@@ -14,18 +14,18 @@ LINE_SECONDS, FRAME_SECONDS = 15.0, 0.1
 
 @cache
 def _console() -> Any:
-    """One for all bars, so that a bar may be shown below another one."""
+    """One console for all bars, so that a bar can be shown below another one."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 class ProgressBar:
-    """A bar to `update(amount)` and to close, or to use in a `with` statement."""
+    """A progress bar with `update(amount)` and `close()`; also a context manager."""
 
     def __init__(self, label: str, total: int | None, *, unit: str, start: int = 0):
         """total: None if unknown. unit: "B" for bytes, or the plural of what is counted. start: the amount done before
-        (of a resumed file), which does not count in the rate."""
+        (of a resumed file), which the rate does not include."""
         self.label, self.total, self.unit, self.start, self.done = printable(label), total, unit, start, start
         self._began = self._shown = time.monotonic()
         self._bar: Any = None

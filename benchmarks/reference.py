@@ -1,9 +1,9 @@
-"""Committed studies: results/reference/<study>/, made again from what is committed of each run (`make reference`).
+"""Regenerate the reports of committed studies, results/reference/<study>/, from their runs (`make reference`).
 
 A committed run is a copy of its record and its metrics (JSON on one line in large studies) and, in small studies, of
-its history, its settings, and what its page shows of its clusters; weights, assignments and images stay behind.
-runs.csv, tables, claims, figures and the page are made from these by the code of every other report, so a changed
-default, statistic or template shows as a difference to what is committed.
+its history, its settings, and its clusters.json; weights, assignments, and images are not copied. The code that makes
+every other report makes runs.csv, tables, claims, figures, and the page from these, so a changed default, statistic, or
+template shows as a difference from the committed files.
 """
 
 import argparse
@@ -39,11 +39,10 @@ def committed_study(folder: Path) -> Study:
 
 
 def remake(folder: Path) -> list[Path]:
-    """Make runs.csv, tables, claims, figures and, for few runs, the page of a committed study in place; return paths.
+    """Make runs.csv, tables, claims, figures, and, for few runs, the page of a committed study in place; return paths.
 
-    Images for the page are prepared if they need no download.
-
-    Raises ValueError if the code or the configuration no longer describes the runs.
+    Images for the page are prepared if they need no download. Raises ValueError if the code or the configuration no
+    longer describes the runs.
     """
     study = committed_study(folder)
     try:
@@ -87,13 +86,13 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
 
 
 def one_line(text: str) -> str:
-    """JSON without line breaks and indentation, a third shorter."""
+    """JSON without line breaks and indentation, which makes it a third shorter."""
     return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(description="Make the reports of all committed studies again.")
-    text = "configuration of a finished study to copy there first"
+    parser = argparse.ArgumentParser(description="Regenerate the reports of all committed studies.")
+    text = "configuration of a finished study, which is added first"
     parser.add_argument("studies", nargs="*", metavar="FILE", type=Path, help=text)
     try:
         for source in parser.parse_args(arguments).studies:

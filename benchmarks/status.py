@@ -13,7 +13,7 @@ COUNTED = {
     "outdated": "out of date",
     "damaged": "damaged",
     "failed": "failed",
-    "stopped": "begun",
+    "stopped": "stopped",
 }
 
 

@@ -13,12 +13,12 @@ from benchmarks.overview import Overview, RunNow, Watcher
 from scl.util.text import duration, printable
 
 EVERY = 2.0  # seconds
-PATIENCE = 30.0  # seconds after the last run before a study with failures counts as over: it may be tried again
+PATIENCE = 30.0  # seconds after the last run until a study with failures counts as over, since runs may be retried
 
 
 def watch_study(study, console: Console | None = None) -> None:
-    """Show the study until every run is done, or until nothing has run for a while and only failed runs are left, or
-    until Ctrl-C."""
+    """Show the study until every run is done, until only failed runs have been left for PATIENCE seconds, or until
+    Ctrl-C."""
     watcher, idle = Watcher(study), 0.0  # seconds
     try:
         with Live(console=console, auto_refresh=False) as live:
@@ -34,7 +34,7 @@ def watch_study(study, console: Console | None = None) -> None:
 
 
 def render(overview: Overview, width: int) -> RenderableType:
-    """The whole display. width: of the terminal, in characters."""
+    """The whole display. width: of the terminal in characters."""
     totals = overview.totals
     counted = ", ".join(f"{totals[name]} {name}" for name in ("running", "failed", "left"))
     title = overview.study.title or overview.study.results.name

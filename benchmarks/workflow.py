@@ -103,11 +103,11 @@ class Workflow:
         return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0))
 
     def cluster_priority(self, wildcards) -> int:
-        """After what needs a GPU."""
+        """Lower than that of jobs that need a GPU."""
         return self.priority(wildcards) - 1
 
     def train_priority(self, wildcards) -> int:
-        """Without a GPU after k-means: else all such runs would keep their features at the same time."""
+        """Runs without a GPU come after k-means, or all of them would keep their features at the same time."""
         return self.priority(wildcards) - (0 if self.gpus(wildcards) else 2)
 
     def metrics(self) -> list[str]:
@@ -166,9 +166,9 @@ class Workflow:
 
 
 class Brief(logging.Filter):
-    """Hides what says nothing new: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
+    """Hides repetitive messages: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
 
-    Starts, failures with their logs, and counts stay.
+    Keeps the start of jobs, failures with their logs, and counts.
     """
 
     LISTED = 50  # jobs that a dry run lists

@@ -24,7 +24,7 @@ class InstanceMemory(nn.Module):
         self.clusters, self.momentum, self.temperature = clusters, momentum, temperature
         self.register_buffer("rows", torch.zeros(images, dimensions))
         self.register_buffer("pseudo_classes", torch.full((images,), clusters))
-        self.spare: list[Tensor] = []  # the N x M weights of a finished step: written again, as fresh pages cost time
+        self.spare: list[Tensor] = []  # the N x M weights of the last step, to reuse their memory pages
 
     @property
     def filled(self) -> Tensor:

@@ -100,7 +100,7 @@ def test_a_stopped_run_says_where(tiny_study):
     (run.directory / "checkpoint.pt").touch()
     write_progress(run, line(7))
     assert describe_runs(Overview(study))[0].endswith("stopped: epoch 7/50, loss 1.250")
-    assert summarize_study(Overview(study)).partition("\n")[0].count("1 begun") == 1
+    assert summarize_study(Overview(study)).partition("\n")[0].count("1 stopped") == 1
 
 
 def test_a_watched_study_is_surveyed_again_only_after_a_change(tiny_study, train_all):

@@ -1,4 +1,4 @@
-"""Where the seconds and the bytes of a training step go: rows of `scl bench --count`."""
+"""Where the time and the memory of a training step go: rows of `scl bench --count`."""
 
 import contextlib
 import functools
@@ -64,9 +64,9 @@ def scope_of(event: Any) -> str:
 
 
 def times(events: list[Any], *, gpu: bool) -> dict[str, Any]:
-    """Seconds by scope, those of products among them, and the operators that take longest otherwise.
+    """Seconds by scope, with the part of products, and the other operators that take longest.
 
-    On a CPU the time of operators and of Python between them, on a GPU that of the kernels that an operator launches.
+    On a CPU, the time of operators and of Python between them; on a GPU, that of the kernels that an operator launches.
     """
     scopes = {scope: {"seconds": 0.0, "products": 0.0} for scope in SCOPES}
     others: Counter[str] = Counter()
@@ -117,9 +117,9 @@ def _status(key: str) -> int:
 
 
 def bytes_of(subject: Any, learn: Callable[[], Any], before: int) -> dict[str, int]:
-    """Peak memory of a step in bytes by what it is; the last two items sum with the others to the measured peak.
+    """Peak memory of a step in bytes, by content. "peak" is measured; all other items sum to it.
 
-    subject: a trainer after its first step; learn: does a step; before: bytes that were in use before the trainer.
+    subject: a trainer after its first step; learn: does a step; before: bytes in use before the trainer was built.
     """
     method, state = subject.method, subject.optimizer.state.values()
     memory = list(method.memory.buffers()) if hasattr(method, "memory") else []

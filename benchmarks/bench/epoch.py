@@ -1,4 +1,4 @@
-"""An epoch of one method at the size of its study, timed, beside the estimate of benchmarks/estimate.py.
+"""Time an epoch of one method at the size of its study, and compare it with the estimate of benchmarks/estimate.py.
 
 python -m benchmarks.bench.epoch STUDY METHOD GPUS FILE
 """
@@ -23,7 +23,7 @@ from scl.engine.outputs import peak_memory
 from scl.engine.provenance import cores, provenance
 from scl.engine.trainer import Trainer
 
-EPOCHS = 3  # SCL's memory is filled in the first and its prototypes are placed in the second; the last is timed
+EPOCHS = 3  # SCL fills its memory in the first and initializes its prototypes in the second; the last is timed
 
 
 def compare(study: Study, stage: str, *, gpus: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""All that needs a GPU, in calls of any length, each of which resumes: `make gpu-check` (docs/running.md).
+"""Everything that needs a GPU, in calls of any length that resume: `make gpu-check` (docs/running.md).
 
-In this order: the tests of the GPU; `scl bench` of every method at every size; an epoch of every method beside its
-estimate; every run of the study, one seed of everything before a second of anything. Each is a process of its own and
-is skipped where its result exists. At the limit the current one is stopped as by `timeout -s INT`: a run saves its
-checkpoint, everything else starts anew in the next call. Needs no Snakemake.
+In this order: the GPU tests; `scl bench` of every trained method at every size; an epoch of every trained method
+beside its estimate; every run of the study, one seed of every method before a second seed of any. Each is a separate
+process and is skipped if its result exists. At the time limit, the current one is stopped as by `timeout -s INT`: a run
+saves its checkpoint, everything else starts again in the next call. Needs no Snakemake.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODULE = [sys.executable, "-m"]
 
 @dataclass(frozen=True)
 class Stage:
-    """result: the file that `command` makes, else its output is kept there; None for a run of the study."""
+    """result: the file that `command` writes, or else that keeps its output; None for a run of the study."""
 
     name: str
     command: list[str]
@@ -42,7 +42,7 @@ class Stage:
 
 
 def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[int], quick: bool) -> Iterator[Stage]:
-    """All stages in their order, without the runs that are done."""
+    """All stages in order, without the runs that are done."""
     scl, machine = [*MODULE, "benchmarks.cli"], ["--gpus", str(gpus)]
     yield Stage("tests", [*MODULE, "pytest", "-rs", str(ROOT / "tests" / "test_gpu.py")], folder / "tests.txt")
     first = study.runs()[0]
@@ -66,11 +66,11 @@ def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[in
 
 
 def perform(stage: Stage, folder: Path, seconds: float) -> str:
-    """Run a stage for at most `seconds`: "done", "failed" or "stopped"."""
+    """Run a stage for at most `seconds`; returns "done", "failed", or "stopped"."""
     log = folder / "logs" / f"{stage.name.replace('/', '-')}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as output:
-        # in a session of its own, so that Ctrl-C reaches it once, from here
+        # in a separate session, so that Ctrl-C reaches it only once, from here
         child = subprocess.Popen(stage.command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             status = child.wait(timeout=max(0.0, seconds))
@@ -87,7 +87,7 @@ def perform(stage: Stage, folder: Path, seconds: float) -> str:
 
 
 def pack(study: Study, folder: Path) -> Path:
-    """One archive of all results so far, without weights, checkpoints and features; it unpacks where the study is."""
+    """Archive all results so far, without weights, checkpoints, and features; unpack it in the working directory."""
     path = folder.with_suffix(".tar.gz")
     with atomic(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for part in (folder, study.results / "runs"):
@@ -101,7 +101,7 @@ def _heavy(name: str) -> bool:
 
 
 def check(todo: Iterator[Stage], folder: Path, only: list[str], seconds: float) -> int:
-    """Perform those stages that match `only` and have no result; the exit status: 0, 1 if one failed, 124 at the
+    """Perform the stages that match `only` and have no result; returns the exit status: 0, 1 if one failed, 124 at the
     limit of `seconds`."""
     ends, failed = time.monotonic() + seconds, 0
     for stage in todo:
@@ -120,7 +120,7 @@ def check(todo: Iterator[Stage], folder: Path, only: list[str], seconds: float) 
 
 
 def require_gpu() -> None:
-    """Raise ValueError if there is none that torch can use: the tests would all be skipped."""
+    """Raise ValueError if torch can use no GPU, since all tests would be skipped."""
     tokens = gpu_lease.visible()
     if not tokens:
         raise ValueError("no GPU visible; --gpus 0 tries everything on the CPU")
@@ -133,11 +133,11 @@ def main(arguments: list[str] | None = None) -> int:
         "only", nargs="*", default=["*"], help="names of stages, e.g. tests 'bench-*-32' (default: all)"
     )
     parser.add_argument("--study", default="config/campaign.yaml", help="configuration (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=540.0, help="limit of this call (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=540.0, help="time limit of this call (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/gpu-check"), help="folder (default: %(default)s)")
-    parser.add_argument("--gpus", type=int, default=1, help="0 for the CPU (default: %(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96], help="of scl bench (default: 32 64 96)")
-    parser.add_argument("--quick", action="store_true", help="scl bench --quick (default: no)")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to use; 0 for the CPU (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96], help="pixels (default: 32 64 96)")
+    parser.add_argument("--quick", action="store_true", help="call scl bench with --quick (default: no)")
     given = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with SIGINT ignored
         signal.signal(number, signal.default_int_handler)

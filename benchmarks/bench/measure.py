@@ -186,9 +186,9 @@ class _Measurement:
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
-    """Median of the ratios by round with its 95 % interval, of order statistics: a disturbed round is one of many.
+    """Median of the ratios by round, with its 95 % interval by order statistics.
 
-    Below six rounds there is no such interval.
+    With fewer than six rounds there is no such interval.
     """
     from scipy.stats import quantile_test
 

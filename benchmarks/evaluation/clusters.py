@@ -1,4 +1,4 @@
-"""clusters.json of a run: what its page shows of its clusters, small enough to be kept without images and assignments.
+"""clusters.json of a run: what its page shows of its clusters, small enough to be committed.
 
 Sizes, confusion matrix and matching, the images to show of each cluster, and a 2-D map of the features of a sample.
 """
@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
-MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; of all clusters together, about
+MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; in all clusters together, approximately
 MOST_DRAWN = 1_000  # images on a map
 COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
 GRID = 1_000  # coordinates are integers below this
@@ -40,8 +40,8 @@ class Map(Strict):
 
 
 class Clusters(Strict):
-    """clusters.json. confusion is K x C, empty without labels; match: the class of each cluster, -1 for none; of: what
-    was evaluated, as in metrics.json."""
+    """clusters.json. confusion: K x C, empty without labels; match: the class of each cluster, -1 for none; of: the
+    evaluated files, as in metrics.json."""
 
     sizes: list[int]
     mean_confidence: float | None
@@ -75,7 +75,7 @@ class Clusters(Strict):
         return size / sum(self.sizes)
 
     def title(self, cluster: int) -> str:
-        """The class that a cluster is matched with, or ""."""
+        """The name of the class that a cluster is matched with, or ""."""
         return self.classes[self.match[cluster]] if self.match[cluster] >= 0 else ""
 
 
@@ -89,7 +89,7 @@ def clusters_of(
 ) -> Clusters:
     """Describe the assignments of a run (evaluate.read_assignments).
 
-    labels [N] and names [N] are those of the whole data set, by row; a label of -1 means none.
+    labels [N] and names [N] are those of the whole data set, by row; a label of -1 means that there is none.
     """
     rows, assigned = arrays["rows"], arrays["assignments"].astype(int)
     confidence = arrays["confidence"] if arrays["confidence"].size else None
@@ -166,7 +166,7 @@ def map_of(rows: np.ndarray, features: np.ndarray, arrays: dict, labels: np.ndar
 
 
 def _embedded(features: np.ndarray) -> np.ndarray:
-    """[s, 2], the same in every call with the same features."""
+    """Coordinates [s, 2] by PCA and t-SNE; deterministic."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
@@ -175,7 +175,7 @@ def _embedded(features: np.ndarray) -> np.ndarray:
     start = reduced[:, :2] if reduced.shape[1] > 1 else np.repeat(reduced, 2, axis=1)
     start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    with threadpool_limits(1):  # several runs are evaluated at a time, and threads that wait for each other spin
+    with threadpool_limits(1):  # several runs are evaluated at once, and threads that wait for each other would spin
         return TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=SEED).fit_transform(reduced)
 
 

@@ -1,6 +1,8 @@
-"""`scl plan`: what a study will cost: runs, downloads, disk, device-hours, and time. No torch, except to calibrate.
+"""`scl plan`: estimate the cost of a study: runs, downloads, disk, device-hours, and time.
 
-work.py: what a run has to do, in numbers. rates.py: how fast a device does it; sources.py: where such measurements are.
-calibrate.py: measure it here (by benchmarks/estimate.py, which `scl cluster` uses too). machine.py: this machine.
+Only calibrate.py needs torch.
+
+work.py: the work of a run, in numbers. rates.py: how fast a device does it; sources.py: finds such measurements.
+calibrate.py: measures it here (by benchmarks/estimate.py, which `scl cluster` uses, too). machine.py: this machine.
 schedule.py: runs side by side. space.py: downloads and disk. cost.py: all of it as one mapping; table.py: as text.
 """

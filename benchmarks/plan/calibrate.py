@@ -1,6 +1,6 @@
-"""`scl plan --calibrate`: measure one run of every kind of a study on this device, on random images.
+"""`scl plan --calibrate`: measure one run of every kind in a study on this device, with random images.
 
-As many processes measure at once as runs share the device, so that they slow each other as the runs will.
+As many processes measure at once as runs will share the device, so that they slow each other down as the runs will.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ START = {  # what the process of a job imports
 
 
 def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report = say) -> Path:
-    """Measure a run of each kind in `works`, and write the measurements to a file in `folder`; returns its path.
+    """Measure a run of each kind in `works`, write the measurements to a file in `folder`, and return its path.
 
     Measurements of other kinds in that file are kept. Kinds that fail are named and left out.
     """
@@ -62,7 +62,7 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
 
 
 def write(path: Path, measured: Measurements) -> Path:
-    """Write the measurements, with those of other kinds and threads that the file already has."""
+    """Write the measurements; those of other kinds or numbers of threads that the file already has are kept."""
     fresh = {_key(rate) for rate in measured.rates}
     try:
         kept = [r for r in Measurements.model_validate_json(path.read_bytes()).rates if _key(r) not in fresh]
@@ -100,7 +100,7 @@ def _start(threads: int, path: list[str]) -> None:
 
 
 def _measure(settings: config.RunSettings, work: Work, device: str) -> Rate | str:
-    """The rate, or why there is none."""
+    """The rate, or the reason why there is none."""
     with tempfile.TemporaryDirectory(prefix="scl-calibrate-") as name:
         folder, batch = Path(name), settings.training.batch_size
         images = min(work.fit + work.unlabeled, max(SAMPLE, 2 * batch, 10 * work.clusters))
@@ -112,7 +112,7 @@ def _measure(settings: config.RunSettings, work: Work, device: str) -> Rate | st
 
 
 def _write_images(folder: Path, images: int, work: Work, larger: int | None) -> None:
-    """A prepared benchmark of random images, in as many groups as there are clusters, so that k-means ends as usual."""
+    """Write a prepared benchmark of random images, grouped by cluster, so that k-means converges as usual."""
     random = np.random.default_rng(0)
     files = {}
     for size in {work.size, larger or work.size}:
@@ -134,7 +134,7 @@ def _write_images(folder: Path, images: int, work: Work, larger: int | None) -> 
 
 
 def _start_seconds(code: str, at_once: int) -> float:
-    """Of a process that imports what a job needs, among others."""
+    """Seconds until `at_once` processes, started together, have imported what a job needs."""
     began = time.perf_counter()
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(at_once)]
     for process in started:

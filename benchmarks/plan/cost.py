@@ -13,14 +13,18 @@ from benchmarks.plan.work import Work, counts_of, work_of
 from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
-START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures and page (digits)
+START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures, and page (digits)
 SCORE_SECONDS = 5e-7  # to score one image at one point of the curve, on a core of an AMD EPYC
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """seconds: of its training, with the start of its process; None if unknown. scoring: seconds of its evaluation.
-    left: whether it is yet to be trained. space: (bytes of its folder, bytes more while it trains)."""
+    """The cost of one run.
+
+    trains: whether it has epochs. left: whether it is yet to be trained. seconds: of its training, with the start of
+    its process; None if unknown. scoring: seconds of its evaluation. space: (bytes of its folder, additional bytes
+    while it trains); None if unknown.
+    """
 
     run: Run
     trains: bool
@@ -32,7 +36,7 @@ class RunCost:
 
 
 def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict[str, Any]:
-    """What the study costs on this machine. calibrate: measure it first. Raises OSError if that cannot be kept."""
+    """The cost of the study on this machine. calibrate: measure it first. Raises OSError if that cannot be written."""
     place = this_place(study.machine)
     if calibrate:
         from benchmarks.plan.calibrate import calibrate as measure  # imports torch
@@ -45,7 +49,7 @@ def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict
 
 
 def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> dict[str, Any]:
-    """What the study costs at `place` by these measurements."""
+    """The cost of the study at `place` according to these measurements."""
     counts = _counts(study)
     images = {name: sum(known.values()) if known else None for name, known in counts.items()}
     costs = list(_run_costs(study, survey, place, measured, counts))
@@ -132,7 +136,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _hours(costs: list[RunCost], place: Place, *, on_gpu: bool) -> float | None:
-    """Hours of the runs that use a GPU, or of the cores of the others; None if one of them is unknown."""
+    """GPU-hours of the runs that use a GPU, or core-hours of the others; None if one of them is unknown."""
     chosen = [one for one in costs if (bool(place.gpus) and one.trains) == on_gpu]
     if any(one.seconds is None for one in chosen):
         return None
@@ -141,9 +145,9 @@ def _hours(costs: list[RunCost], place: Place, *, on_gpu: bool) -> float | None:
 
 
 def _wall_seconds(left: list[RunCost], place: Place, seeds: list[int]) -> float | None:
-    """Until all runs that are left are done, scored and reported; None if the time of one is unknown.
+    """Seconds until all runs that are left are trained, scored, and reported; None if the time of one is unknown.
 
-    On a CPU a run is scored on the cores that trained it; on a GPU machine others have them.
+    On a CPU, a run is scored on the cores that trained it; on a machine with GPUs, other cores are free for that.
     """
     if any(one.seconds is None for one in left):
         return None

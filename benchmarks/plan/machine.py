@@ -1,4 +1,4 @@
-"""This machine as a study uses it: devices, and how runs share them. No torch."""
+"""This machine as a study uses it: devices, and how runs share them. Imports no torch."""
 
 import subprocess
 from dataclasses import dataclass
@@ -10,8 +10,11 @@ from scl.engine.provenance import cores, processor
 
 @dataclass(frozen=True)
 class Place:
-    """cpu, gpu: as in records, but for the CPU's instruction set, which only torch tells; gpu is "" without one.
-    gpus: visible ones. slots: runs at once. threads: of each run."""
+    """Devices and how runs share them.
+
+    cpu, gpu: names as in records, but without the CPU's instruction set, which only torch reports; gpu is "" if there
+    is none. gpus: number of visible GPUs. slots: number of runs at once. threads: CPU threads of each run.
+    """
 
     cpu: str
     gpu: str
@@ -23,17 +26,17 @@ class Place:
 
     @property
     def device(self) -> str:
-        """That trains."""
+        """The device that trains."""
         return self.gpu or self.cpu
 
     def is_same(self, device: str, *, trains: bool) -> bool:
-        """Whether a recorded device is the one here that a run uses; one that does not train uses the CPU."""
+        """Whether a recorded device is the one that a run uses here; a run that does not train uses the CPU."""
         if device.startswith("CPU: "):
             return not (self.gpu and trains) and (device == self.cpu or device.startswith(self.cpu + ", "))
         return device == self.gpu
 
     def is_like(self, device: str, *, trains: bool) -> bool:
-        """Whether a recorded device is a GPU if the run uses one here, or else a CPU."""
+        """Whether a recorded device is of the sort that a run uses here: a GPU or a CPU."""
         return device.startswith("CPU: ") != bool(self.gpu and trains)
 
 
@@ -47,7 +50,7 @@ def this_place(machine: Machine) -> Place:
 
 
 def slots(machine: Machine, cores: int, gpus: int) -> int:
-    """Runs at once: those that the GPUs hold, else those that the cores hold."""
+    """Number of runs at once: as many as the GPUs take or, without GPUs, the cores."""
     return gpus * machine.runs_per_gpu or cores // (machine.threads or cores) or 1
 
 
@@ -59,7 +62,7 @@ def threads(machine: Machine, cores: int, gpus: int, slots: int) -> int:
 
 
 def _gpu_name(token: str) -> str:
-    """As torch has it; the token where nvidia-smi does not know it."""
+    """The name as torch reports it, or the token if nvidia-smi does not know it."""
     query = ["nvidia-smi", f"--id={token}", "--query-gpu=name", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.strip()

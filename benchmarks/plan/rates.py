@@ -1,7 +1,7 @@
 """How fast a device makes runs of one kind: a measurement, and the seconds and bytes of other runs that follow from it.
 
-Rules, all of them linear: a step costs what its images cost; an assignment what its images cost and, with k-means, as
-much for every cluster and start; preparation what its images cost. No torch.
+All rules are linear: the seconds of a step and of the preparation are proportional to the number of images, those of an
+assignment to the number of images and, with k-means, of clusters and of starts. Imports no torch.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from scl.engine.artifacts import Strict
 
 
 class Rate(Strict):
-    """A measurement, as it is kept in JSON. All seconds are those of one run among others on its device."""
+    """A measurement, as it is kept in JSON. All seconds are those of one run while others share its device."""
 
     kind: dict[str, Any]  # benchmarks.plan.work.kind_of
     options: dict[str, Any]  # complete options of the method
-    benchmark: str  # measured on
+    benchmark: str  # where it was measured
     stage: str
     images: int
     clusters: int
@@ -26,15 +26,15 @@ class Rate(Strict):
     once_seconds: float  # to build the method and to prepare the training
     kmeans: bool  # whether assignments are made by k-means
     visits: float  # images that an epoch visits, as a fraction of the clustered ones
-    unlabeled: float | None  # and of the unlabeled ones; None: no run had any
+    unlabeled: float | None  # the same for unlabeled images; None: no run had any
     last_batch: bool  # whether an epoch has a last batch that is not full
-    weight_bytes: int | None  # of the weights, without what there is for each image; None: unknown
-    image_bytes: int  # of weights, for each image (memories, neighbors)
-    feature_bytes: int = 0  # kept for k-means, for each image and point of the curve
+    weight_bytes: int | None  # of the weights, without those that grow with the images; None: unknown
+    image_bytes: int  # of weights that grow with the images, per image (memories, neighbors)
+    feature_bytes: int = 0  # kept for k-means, per image and point of the curve
 
 
 class Jobs(Strict):
-    """Seconds that a job takes on top of its work: to start Python and import what it needs."""
+    """Seconds that a job takes in addition to its work, to start Python and to import what it needs."""
 
     train: float
     evaluate: float
@@ -54,7 +54,7 @@ class Measurements(Strict):
 
 
 def epoch_steps(work: Work, rate: Rate) -> int | None:
-    """Steps of one epoch in the mean, None where the rate cannot tell because of unlabeled images."""
+    """Mean number of steps of an epoch; None if there are unlabeled images and the rate was measured without any."""
     if work.unlabeled and rate.unlabeled is None:
         return None
     pool = max(1, round(work.fit * rate.visits + work.unlabeled * (rate.unlabeled or 0.0)))
@@ -63,8 +63,8 @@ def epoch_steps(work: Work, rate: Rate) -> int | None:
 
 
 def run_seconds(work: Work, rate: Rate) -> float | None:
-    """Seconds of the training of a run with as many threads, without the start of its process; None where the rate
-    does not say."""
+    """Seconds of the training of a run with the rate's number of threads, without the start of its process; None if
+    the number of steps is unknown."""
     training = work.settings.training
     scale = work.fit / rate.images
     assign = rate.assign_seconds * work.evaluated / rate.images
@@ -83,10 +83,10 @@ def run_seconds(work: Work, rate: Rate) -> float | None:
 
 
 def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
-    """(bytes of the folder of a finished run, bytes more while it trains), None if unknown.
+    """(bytes of the folder of a finished run, additional bytes while it trains), None if unknown.
 
     A finished run has its weights, a checkpoint without the optimizer and, if it took longer than the time between
-    checkpoints, one with it. Saving needs the space of one more (scl/engine/checkpoint.py).
+    checkpoints, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
     """
     if rate.weight_bytes is None:
         return None

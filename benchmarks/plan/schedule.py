@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """name: unique. after: the name of a job that has to be done before, or None. priority: the lower, the earlier."""
+    """name: unique. after: the name of the job that must be done before, or None. priority: lower starts earlier."""
 
     name: Any
     after: Any
@@ -16,7 +16,7 @@ class Job:
 
 
 def makespan(jobs: list[Job], slots: int) -> float:
-    """Seconds until all jobs are done on `slots` equal places, each of which takes the next job that is ready."""
+    """Seconds until all jobs are done in `slots` equal slots, each of which takes the next job that is ready."""
     names = {job.name for job in jobs}
     waiting: dict[Any, list[int]] = {}
     ready: list[tuple[int, int]] = []  # (priority, position)

@@ -1,4 +1,4 @@
-"""Where measurements of runs are: finished runs of this working directory, calibrations, and the committed table."""
+"""Find measurements of runs: finished runs of this working directory, calibrations, and committed measurements."""
 
 import csv
 import json
@@ -40,13 +40,13 @@ class Recorded:
 
 
 class Sources:
-    """The measurements that apply to the runs of a study at a place; each kind of source is read when it is needed."""
+    """The measurements that apply to the runs of a study at a place. Each kind of source is read only when needed."""
 
     def __init__(self, study: Study, place: Place, *, calibrations: Path, committed: Path):
         self.study, self.place, self.calibrations, self.committed = study, place, calibrations, committed
 
     def find(self, work: Work) -> Measured | None:
-        """The best measurement for a run: records of this device, a calibration of it, or the committed table."""
+        """The best measurement for a run: records of this device, a calibration of it, or committed measurements."""
         trains = work.settings.training.epochs > 0
         threads = None if self.place.gpu and trains else self.place.threads
         here = [one.rate for one in self.records if self.place.is_same(one.device, trains=trains)]
@@ -63,20 +63,20 @@ class Sources:
 
     @cached_property
     def jobs(self) -> Jobs:
-        """Seconds to start a process."""
+        """Seconds that jobs take to start."""
         measured = [*self.calibrated, *_files(self.committed / "bench")]
         return measured[0].jobs if measured else JOBS
 
     @cached_property
     def records(self) -> list[Recorded]:
-        """Of finished runs here, by this study and others of the working directory."""
+        """Rates of finished runs of this study and of others in the working directory."""
         places = [self.study.results, *(path.parent for path in sorted(Path("results").glob("*/study.yaml")))]
         folders = {path.absolute(): path for path in [*places, Path("results")]}
         return [one for path in folders.values() for one in recorded_rates(path, self.study)]
 
     @cached_property
     def calibrated(self) -> list[Measurements]:
-        """Of this device with these versions, the newest first."""
+        """Calibrations of this device with the installed versions, newest first."""
         here = [m for m in _files(self.calibrations) if self.place.is_same(m.device, trains=True)]
         current = versions()
         return sorted((m for m in here if m.versions == current), key=lambda m: m.finished, reverse=True)
@@ -95,7 +95,7 @@ class Sources:
 
 
 def _files(folder: Path) -> list[Measurements]:
-    """The files of measurements in a folder; others are none of our business."""
+    """The files of measurements in a folder; other files are skipped."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -106,7 +106,7 @@ def _files(folder: Path) -> list[Measurements]:
 
 
 def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
-    """The steps that results of `scl bench` timed, with the standard network; assignments are not among them."""
+    """Steps timed by `scl bench`, which uses the standard network and times no assignments."""
     for path in sorted(folder.glob("*.json")):
         try:
             found = json.loads(path.read_bytes())
@@ -142,7 +142,7 @@ def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
 
 
 def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
-    """What the finished runs below `results`/runs took. study: theirs, if its folder has no study.yaml yet."""
+    """Rates of the finished runs below `results`/runs. study: theirs, if the folder has no study.yaml yet."""
     if (results / "study.yaml").exists():
         try:
             study = load_study(results / "study.yaml")
@@ -161,7 +161,7 @@ def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
 
 
 def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
-    """All seconds of the run count as seconds of its steps; of its assignment, if it has no steps."""
+    """All seconds of the run count as those of its steps or, if it has none, of its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
     dataset, splits = study.dataset(record.benchmark), record.identity.images.splits
@@ -198,7 +198,7 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
 
 
 def _steps(history: Path) -> int:
-    """Steps of a whole training."""
+    """Number of steps of the whole training."""
     try:
         with open(history, newline="") as file:
             return sum(int(row["steps"]) for row in csv.DictReader(file) if row.get("steps"))
@@ -210,7 +210,7 @@ def _steps(history: Path) -> int:
 
 
 def _nearest(work: Work, rates: list[Rate], *, threads: int | None = None, any_batch: bool = False) -> list[Rate]:
-    """The rates of the same kind that are most similar to a run. threads: those that the runs must have had."""
+    """The rates of the same kind that are most similar to a run. threads: required number, None for any."""
 
     def distance(rate: Rate) -> tuple:
         images = max(rate.images, work.fit) / max(1, min(rate.images, work.fit))

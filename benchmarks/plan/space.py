@@ -1,4 +1,4 @@
-"""What a study downloads, and the disk space that it needs. Looks at files, not at the network."""
+"""The downloads of a study, and the disk space that it needs. Looks at files, but does not use the network."""
 
 import shutil
 from pathlib import Path
@@ -9,8 +9,8 @@ from benchmarks.datasets.connection import plain
 from benchmarks.state import Survey
 from benchmarks.study import Study
 
-SYNSET_BYTES = 140e6  # about; of a class of ILSVRC-2012 in its tar
-NAME_BYTES = 40  # about; of an image in labels.npy and image_names.json
+SYNSET_BYTES = 140e6  # of one class of ILSVRC-2012 in its tar, approximately
+NAME_BYTES = 40  # of one image in labels.npy and image_names.json, approximately
 
 
 def downloads(study: Study, survey: Survey) -> list[dict[str, Any]]:
@@ -65,11 +65,11 @@ def _array_bytes(study: Study, name: str, images: int) -> int:
 def disk(
     study: Study, survey: Survey, images: dict[str, int | None], runs: list[tuple[Path, int, int]], *, at_once: int
 ) -> dict[str, Any]:
-    """Bytes at the peak, by part, and those that are there already.
+    """Bytes at the peak, by part, and those that are already on disk.
 
-    images: number of each benchmark, None if unknown. runs: (folder, bytes when it is finished, bytes more while it
-    trains) of each run. Archives and arrays are written
-    under temporary names and renamed, so they need no space twice.
+    images: number of images of each benchmark, None if unknown. runs: (folder, bytes when finished, additional bytes
+    while it trains) of each run. Archives and arrays are written under temporary names and renamed, so they are never
+    on disk twice.
     """
     archives = [entry for entry in downloads(study, survey) if entry["state"] != "prepared"]
     arrays = {name: _array_bytes(study, name, count or 0) for name, count in images.items()}

@@ -7,7 +7,7 @@ from scl.util.text import duration
 
 WIDTH = 100
 STATES = {"there": "there already", "prepared": "not needed: prepared already"}
-HINT = "unknown: never measured; `scl plan --calibrate {}` does, in seconds to minutes"
+HINT = "unknown: not measured; `scl plan --calibrate {}` does that in seconds to minutes"
 
 
 def describe_cost(cost: dict[str, Any], source: str) -> str:
@@ -43,7 +43,7 @@ def _disk(cost: dict[str, Any]) -> Iterator[str]:
 
 
 def _hours(cost: dict[str, Any]) -> Iterator[str]:
-    """A table of methods by benchmarks, in parts where it would be too wide."""
+    """A table of methods by benchmarks, split if it would be too wide."""
     unit = "GPU" if cost["device"]["gpus"] else "core"
     known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
     minutes = known and sum(known) < 2
@@ -89,7 +89,7 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
     yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{device['name']}, {at_once}")
     if any(entry["state"] == "missing" for entry in cost["downloads"]):
-        yield "  without downloads and preparing their images"
+        yield "  not counted: downloads and the preparation of their images"
 
 
 def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """At most three digits, or all before the point."""
+    """A number with at most three digits, or all before the decimal point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 

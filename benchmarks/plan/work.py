@@ -1,4 +1,4 @@
-"""What a run has to do, in numbers: the part of its cost that does not depend on a device. No torch."""
+"""The work of a run, in numbers: the part of its cost that does not depend on a device. Imports no torch."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +37,7 @@ class Work:
 
 
 def kind_of(settings: RunSettings, size: int) -> dict[str, Any]:
-    """The kind of a run on images of `size` pixels per side: method, and what its network and batches are."""
+    """The kind of a run on images of `size` pixels per side: its method, network, and batches."""
     kind: dict[str, Any] = {"method": settings.method, "size": size}
     if settings.training.epochs:
         kind |= {"network": settings.network.model_dump(mode="json")}
@@ -46,7 +46,7 @@ def kind_of(settings: RunSettings, size: int) -> dict[str, Any]:
 
 
 def work_of(study: Study, run: Run, counts: dict[str, int]) -> Work:
-    """The work of a run on a benchmark with these images of each split."""
+    """The work of a run on a benchmark with this number of images in each split."""
     block, dataset = study.benchmarks[run.benchmark], study.dataset(run.benchmark)
     roles = dataset.protocols[run.protocol]
     fit, represent, evaluated = (sum(counts[split] for split in roles[use]) for use in ("fit", "represent", "assign"))
@@ -62,7 +62,7 @@ def work_of(study: Study, run: Run, counts: dict[str, int]) -> Work:
 
 
 def counts_of(study: Study, benchmark: str) -> dict[str, int] | None:
-    """Images of each split: as prepared, else as published; None if neither says (another archive is configured)."""
+    """Number of images in each split, as prepared or else as published; None if neither is known (custom archive)."""
     try:
         return {split: stop - start for split, (start, stop) in describe(study.data / benchmark)["splits"].items()}
     except Damaged:  # not prepared yet

@@ -1,6 +1,6 @@
-"""The figure of docs/published.md: ACC that others published (context.csv), a panel per benchmark and protocol.
+"""The figure of docs/published.md: published ACC of other methods (context.csv), a panel per benchmark and protocol.
 
-Results of this project are never on its axes: networks, image sizes and schedules differ.
+It never shows results of this project, because networks, image sizes, and schedules differ.
 """
 
 from __future__ import annotations

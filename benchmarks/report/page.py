@@ -115,7 +115,7 @@ def _unlabeled(study, groups: pd.DataFrame, protocol: str, pages: dict[tuple, Ru
                 rows.append(
                     [Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data.values(), files))]
                 )
-        note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 is the same clusters."
+        note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 means identical clusters."
         if rows:
             tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note], stages, benchmark))
     return tables

@@ -16,10 +16,10 @@ from scl.engine.prepared import describe
 
 
 def read_clusters(directory: Path, record: Record, metrics: Metrics | None, folder: Path) -> Clusters:
-    """clusters.json of a finished run; for runs evaluated by earlier versions the same from the assignments, without a
-    map, and without labels if the data folder does not hold the run's images.
+    """clusters.json of a finished run; for runs evaluated by earlier versions, computed from the assignments, without a
+    map, and without labels if the data folder does not contain the run's images.
 
-    Raises OSError, ValueError or KeyError if assignments.npz is needed and not readable.
+    Raises OSError, ValueError, or KeyError if assignments.npz is needed but not readable.
     """
     try:
         found = read(directory / FILE, Clusters)
@@ -51,5 +51,5 @@ def _facts(record: Record, folder: Path) -> dict:
     """benchmark.json. Raises ValueError if it is of other images than the run's."""
     facts = describe(folder)
     if facts["images_sha256"] != record.images_sha256:
-        raise ValueError("the data folder holds other images than those of this run")
+        raise ValueError("the data folder contains other images than those of this run")
     return facts

@@ -69,10 +69,11 @@ def page_name(run) -> str:
 def write_run_page(
     study, run, row, path: Path, template, budget: int | None, *, data: Clusters | None = None, **further
 ) -> Clusters | None:
-    """Write the page of a run to `path`; returns what the run found, None if there is nothing to show.
+    """Write the page of a run to `path`; returns the clusters of the run, None if there is nothing to show.
 
-    row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default what the run's files
-    say. further: of run.html; `downloads` are names of files beside the page, `index` is the page of all runs.
+    row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default read from the run's
+    files. further: variables of run.html; `downloads` are names of files beside the page, `index` is the page of all
+    runs.
     """
     files = [*(run.directory / name for name in LINKED), log_of(run.directory)]
     settings = run.directory / "run.yaml"

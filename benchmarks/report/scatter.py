@@ -8,13 +8,13 @@ from markupsafe import Markup
 
 from benchmarks.evaluation.clusters import Clusters
 
-COLORS = 10  # --m0 to --m9 of page.css; further clusters and classes take them again
+COLORS = 10  # --m0 to --m9 of page.css; further clusters and classes reuse them
 MARGIN = 15
-MOST_TITLES = 300  # of paths that say their cluster and class when pointed at
+MOST_TITLES = 300  # paths up to which each has a tooltip with its cluster and class
 
 
 def scatter(data: Clusters) -> Markup | None:
-    """All images of a cluster are a group, those of it that share a class one path. None without a map."""
+    """The map, with one path for all images of the same cluster and class; None if there is none."""
     if data.map is None:
         return None
     x, y, clusters = data.map.x, data.map.y, data.map.clusters

@@ -52,7 +52,7 @@ class Identity(Strict):
 
 
 class KMeans(Strict):
-    """What `scl kmeans` clusters: files are {name in features/: SHA-256}."""
+    """The input of `scl kmeans`. files: {name in features/: SHA-256}."""
 
     clusters: int
     restarts: int
@@ -155,7 +155,7 @@ def clustering(directory: Path, fingerprint: str) -> Clustering | None:
 
 
 def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
-    """Whether the run has undamaged assignments from these features, among others; they are needed no more."""
+    """Whether the run has undamaged assignments from these features, which are then no longer needed."""
     made = clustering(directory, fingerprint)
     if made is None or not files.items() <= made.features.items():
         return False

@@ -1,7 +1,7 @@
-"""k-means on the features that a run has kept: `scl kmeans`, on the CPU while the GPU trains the next run. No torch.
+"""k-means on the features that a run has kept: `scl kmeans`, on the CPU while the GPU trains the next run.
 
 It writes assignments.npz, then clustering.json, which completes the record of the run (scl.engine.artifacts.load), and
-deletes the features last: whatever interrupts it, the same command ends it.
+deletes the features last, so that the same command completes it after any interruption. Imports no torch.
 """
 
 import time
@@ -36,11 +36,11 @@ def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts
 
 
 def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say) -> Path:
-    """Cluster the features of a trained run, write its assignments, delete the features; returns the path of
-    assignments.npz. Does nothing if the run has its assignments. threads: of the CPU.
+    """Cluster the features of a trained run, write its assignments, and delete the features; returns the path of
+    assignments.npz. If the assignments exist, only deletes the features. threads: CPU threads.
 
-    Raises Damaged if the run is not trained or, with the file set aside, if its features are not what it kept: then it
-    is trained again (scl.engine.train.finished).
+    Raises Damaged if the run is not trained or if its features are missing or, with the file set aside, damaged: then
+    it is trained again (scl.engine.train.finished).
     """
     directory = Path(directory)
     run = config.load_run(directory)
@@ -48,7 +48,7 @@ def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say
         record, path = artifacts.read_record(directory), directory / artifacts.ASSIGNMENTS
         damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
         if path.name in record.files and not damage:
-            report(f"{directory}: has its assignments already")
+            report(f"{directory}: already has its assignments")
         elif not record.kmeans:
             raise set_aside(path, damage)
         else:
@@ -100,7 +100,7 @@ def write_assignments(
     curve: list[tuple[int, np.ndarray]],
     further: dict[str, Any],
 ) -> None:
-    """assignments.npz of a run. curve: (epoch, clusters of the n evaluated images); further: arrays of the method."""
+    """Write assignments.npz. curve: (epoch, clusters of the n evaluated images); further: arrays of the method."""
     arrays: dict[str, Any] = {
         "rows": rows,
         "assignments": final,

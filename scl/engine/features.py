@@ -1,9 +1,9 @@
-"""Features that a run keeps for k-means, which clusters them after training (scl/engine/clustering.py). No torch.
+"""Features that a run keeps for k-means, which clusters them after training (scl/engine/clustering.py).
 
-`features/` of a run: `<epoch>.npz` for each point of the curve (0: a method that does not train), with the features of
-the `evaluated` images and, where these are others, of those to be `fitted`; `further.npz`, with what else belongs into
-assignments.npz. Like the checkpoint, the folder is no output that Snakemake knows: Snakemake deletes the outputs of a
-job that failed or was interrupted, and the run would have to be trained again.
+`features/` of a run contains `<epoch>.npz` for each point of the curve (0: a method that does not train), with the
+features of the `evaluated` images and, if k-means is fitted to others, of those (`fitted`), and `further.npz`, with
+the other arrays of assignments.npz. Like the checkpoint, the folder is not declared as an output to Snakemake, which
+deletes the outputs of a job that failed or was interrupted: the run would have to be trained again. Imports no torch.
 """
 
 import shutil
@@ -30,8 +30,8 @@ def keep(directory: Path, name: str, arrays: dict[str, np.ndarray]) -> str:
 
 
 def load(directory: Path, name: str, checksum: str) -> dict[str, np.ndarray]:
-    """The arrays of `features/<name>`. Raises Damaged if the file is missing or, with it set aside, not the one that
-    was kept."""
+    """The arrays of `features/<name>`. Raises Damaged if the file is missing or, with the file set aside, has another
+    checksum."""
     path = directory / FOLDER / name
     if not path.exists():
         raise Damaged(f"{path}: missing; train this run again")
@@ -48,5 +48,5 @@ def lost(directory: Path, files: dict[str, str], *, hashed: bool = True) -> list
 
 
 def remove(directory: Path) -> None:
-    """Delete what is kept, once it is clustered."""
+    """Delete the features of a run, once they are clustered."""
     shutil.rmtree(directory / FOLDER, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates of a training."""
+"""Optimizers and learning rates."""
 
 import math
 from typing import Any

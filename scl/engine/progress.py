@@ -1,7 +1,7 @@
-"""progress.jsonl: one line per epoch while a run trains, so that its curve exists before its end and if it fails.
+"""progress.jsonl: one line per epoch while a run trains, so that its curve can be read before its end or if it fails.
 
-history.csv is the final form; this file is removed once the record is written. It is the one file that is appended to:
-a line that was cut short is skipped when reading, and training that resumes writes the file again from its history.
+history.csv is the final form; this file is removed once the record is written. It is the only file that is appended to:
+incomplete lines are skipped when reading, and a run that resumes writes the file again from its history.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ NOT_CURVES = ("epoch", "epochs", "steps", "images")
 
 
 class Progress:
-    """Writes the epochs of a run to progress.jsonl and, if asked, as scalars for TensorBoard, beside it.
+    """Writes the epochs of a run to progress.jsonl and, on request, as scalars for TensorBoard beside it.
 
-    A full disk does not stop the run here: its next checkpoint does, with a message.
+    A full disk does not stop the run here, but at its next checkpoint, with a message.
     """
 
     def __init__(self, directory: Path, epochs: Iterable[dict[str, Any]], *, tensorboard: bool = False):
@@ -37,7 +37,7 @@ class Progress:
             self._events = SummaryWriter(str(directory), purge_step=len(done) + 1)
 
     def add(self, epoch: dict[str, Any]) -> None:
-        """epoch: numbers by name, on the host already."""
+        """epoch: numbers by name, not tensors."""
         self._write("a", [epoch])
         if self._events:
             for name, value in epoch.items():

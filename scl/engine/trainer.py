@@ -237,7 +237,7 @@ class Trainer:
         return features.keep(self.directory, features.name_of(self.epoch), found)
 
     def _progress_line(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row of the history, with the epochs of the run and the images of this one."""
+        """A row of the history, with the number of epochs of the run and of images in this epoch."""
         images = min(self.method.pool(row["epoch"] - 1), row["steps"] * self.run.training.batch_size)
         return {**row, "epochs": self.run.training.epochs, "images": images}
 
@@ -289,7 +289,7 @@ class Trainer:
         return True
 
     def _features_lost(self, state: dict[str, Any]) -> bool:
-        """Whether features of earlier epochs are neither kept nor clustered: the curve would lack their points."""
+        """Whether features of earlier epochs are neither kept nor clustered: their points of the curve are missing."""
         if not self.method.clusters_by_kmeans:
             return False
         files = {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
