@@ -12,7 +12,7 @@ smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a l
 test: .venv/ready # Everything that needs no GPU, six minutes on two cores; one file: make test TESTS=tests/test_losses.py
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
-test-fast: .venv/ready # Two minutes on two cores
+test-fast: .venv/ready # 80 seconds on two cores
 	.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow and not workflow" $(TESTS)
 
 lint: .venv/dev
