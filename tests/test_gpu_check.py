@@ -23,7 +23,7 @@ STUDY = TINY | {"seeds": 2, "methods": METHODS}
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """The name of a tiny study in a folder of its own, the working directory."""
+    """Write a tiny study into an empty working directory; return its file name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     write(tmp_path, STUDY)
