@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scl import augment, config, images
 from scl.config import RunSettings, Training
-from scl.engine import artifacts, checkpoint, features, precision
+from scl.engine import allocator, artifacts, checkpoint, features, precision
 from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
@@ -74,6 +74,8 @@ class Trainer:
         self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
         dtype = precision.choose(run.training.precision, device)
         precision.compute_in(dtype)
+        if device == "cpu":
+            allocator.keep_freed_memory()
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = optimizer_of(self.method, run.training, device) if run.training.epochs else None
