@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.progress import ProgressBar
+from benchmarks.bars import ProgressBar
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs

@@ -1,4 +1,4 @@
-"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, cluster, score."""
+"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, k-means, score."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,7 +57,7 @@ def run_single(
                 report=report,
             )
     for step in to_cluster(Survey(study), run):  # without the lease: on the CPU
-        report(f"cluster {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
+        report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
     return evaluate_run(run.directory, study.data / run.benchmark)
 
