@@ -137,12 +137,14 @@ rule kmeans:
     conda:
         "environment.yaml"
     threads: WORK.threads
+    resources:
+        attempt=lambda w, attempt: attempt,
     params:
         run=lambda w: str(WORK.run(w).directory),
     message:
         "k-means of {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
-        "scl kmeans {params.run:q} --threads {threads} &> {log:q}"
+        "scl kmeans {params.run:q} --threads {threads} --attempt {resources.attempt} &> {log:q}"
 
 
 # Score the clusters of one run with the labels.

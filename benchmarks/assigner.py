@@ -13,6 +13,7 @@ from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
+from scl.engine.weights import read_weights
 from scl.images import Images
 from scl.method import Problem
 from scl.util.classes import find_class
@@ -62,7 +63,7 @@ class Assigner:
         method = find_class(run.method)(
             config.options_of(find_class(run.method), run.options, f"{run.stage}.options"), problem, run.network
         )
-        content, _ = artifacts.weights_of(directory)
+        content, _ = read_weights(directory)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone
         return method.to(self.device, memory_format=torch.channels_last)

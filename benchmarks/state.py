@@ -16,7 +16,7 @@ from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
-from scl.engine import features
+from scl.engine import failures, features
 from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
@@ -78,14 +78,19 @@ class Metrics(Strict):
 
 @dataclass(frozen=True)
 class State:
-    """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed, stopped
-    (has a checkpoint), missing, outdated, damaged, waiting (for an upstream stage) or skipped. record and metrics are
-    set only if they count."""
+    """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed (in
+    training or, with a record, in k-means), stopped (has a checkpoint), missing, outdated, damaged, waiting (for an
+    upstream stage) or skipped. record and metrics are set only if they count."""
 
     status: str
     reason: str = ""
     record: Record | None = None
     metrics: Metrics | None = None
+
+    @property
+    def needs_kmeans(self) -> bool:
+        """Whether it is trained and its features are to be clustered."""
+        return self.record is not None and ASSIGNMENTS not in self.record.files
 
 
 class Survey:
@@ -108,9 +113,9 @@ class Survey:
         """Existing files that do not count, which Snakemake must make again."""
         files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
         for run, state in self.states().items():
-            if state.status in ("damaged", "outdated", "waiting", "failed"):
+            if not state.record and state.status in ("damaged", "outdated", "waiting", "failed"):
                 files.append(run.directory / "record.json")
-            if state.status == "unclustered":
+            if state.needs_kmeans:
                 files.append(run.directory / CLUSTERED)
             if state.status not in ("done", "skipped"):
                 files.append(run.directory / "metrics.json")
@@ -133,13 +138,13 @@ class Survey:
             return State("skipped", self.study.skipped[run.benchmark])
         planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
-        if state.record:
-            return state if state.status == "unclustered" else self._evaluated(run, state.record)
+        if state.record and not state.needs_kmeans:
+            return self._evaluated(run, state.record)
         try:
-            failure = _failure(run.directory / "failure.json", planned)
+            failure = _failure(run.directory / failures.NAME, planned)
         except Damaged as error:
-            return State("damaged", f"failure.json is {error}")
-        return State("failed", failure) if failure else state
+            return State("damaged", f"{failures.NAME} is {error}", state.record)
+        return State("failed", failure, state.record) if failure else state
 
     def _trained(self, run, planned) -> State:
         try:

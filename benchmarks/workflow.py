@@ -133,7 +133,7 @@ class Workflow:
         """The record of a trained run, which names the features that it has kept."""
         run = self.run(wildcards)
         state = self.survey and self.survey.state(run)
-        counts = state and state.record and state.status != "unclustered"
+        counts = state and state.record and not state.needs_kmeans
         return _ancient_if(counts, {"record": str(run.directory / "record.json")})
 
     def evaluate_inputs(self, wildcards) -> dict:
