@@ -60,9 +60,9 @@ class Assigner:
             mean=(0.0,) * 3,  # the weights hold those of the training images
             std=(1.0,) * 3,
         )
-        method = find_class(run.method)(
-            config.options_of(find_class(run.method), run.options, f"{run.stage}.options"), problem, run.network
-        )
+        method_class = find_class(run.method)
+        options = config.options_of(method_class, run.options, f"{run.stage}.options")
+        method = method_class(options, problem, run.network)
         content, _ = read_weights(directory)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone

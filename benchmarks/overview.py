@@ -65,10 +65,14 @@ class RunNow:
         }
 
 
-def log_of(directory: Path) -> Path:
-    """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/..."""
+KMEANS_LOG = ".kmeans.log"
+
+
+def log_of(directory: Path, suffix: str = ".log") -> Path:
+    """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/...
+    suffix: KMEANS_LOG for that of its k-means."""
     runs = directory.parent.parent.parent.parent
-    return runs.with_name("logs") / directory.relative_to(runs).with_suffix(".log")
+    return runs.with_name("logs") / directory.relative_to(runs).with_suffix(suffix)
 
 
 def describe_result(directory: Path) -> str:
@@ -102,7 +106,7 @@ class Overview:
             if state.needs_kmeans and locked:
                 status = "clustering"
             elif status == "failed":
-                log = log.with_suffix(".kmeans.log")
+                log = log_of(run.directory, KMEANS_LOG)
         elif locked:
             status, reason = "running", ""
         epochs = read_progress(run.directory) if status in ("running", "stopped", "failed") else []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.datasets.catalog import archives_of
+from benchmarks.datasets.catalog import is_published
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
@@ -90,7 +90,7 @@ class State:
     @property
     def needs_kmeans(self) -> bool:
         """Whether it is trained and its features are to be clustered."""
-        return self.record is not None and ASSIGNMENTS not in self.record.files
+        return bool(self.record and self.record.unclustered)
 
 
 class Survey:
@@ -173,8 +173,8 @@ class Survey:
         names = [name for name in SMALL if not self.committed or (run.directory / name).exists()]
         for name, problem in damage(run.directory, record, names).items():
             return State("damaged", f"{name} is {problem}: train again")
-        if record.kmeans and ASSIGNMENTS not in record.files:
-            if features.lost(run.directory, record.kmeans.files, hashed=False):
+        if record.unclustered:
+            if features.lost(run.directory, record.unclustered, hashed=False):
                 return State("damaged", f"{CLUSTERING} is not of this training, whose features are gone: train again")
             return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
@@ -202,8 +202,8 @@ class Survey:
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
     """Facts on images that no longer exist: from the record, with the clusters of the configuration."""
     recorded, dataset = record.identity.images, study.dataset(benchmark)
-    published = all(archive.official for archive in archives_of(dataset, study.downloads))
-    clusters = study.benchmarks[benchmark].clusters or (published and dataset.clusters) or recorded.clusters
+    published = dataset.clusters if is_published(dataset, study.downloads) else None
+    clusters = study.benchmarks[benchmark].clusters or published or recorded.clusters
     return {"images_sha256": recorded.sha256, "splits": recorded.splits, "clusters": clusters}
 
 

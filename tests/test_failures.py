@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cli import main
-from benchmarks.overview import Overview, log_of
+from benchmarks.overview import KMEANS_LOG, Overview, log_of
 from benchmarks.state import Survey
 from benchmarks.status import describe_run
 from scl.engine import clustering, gpu_lease
@@ -145,15 +145,15 @@ def test_a_failed_kmeans_says_why_keeps_its_training_and_can_be_mended(uncluster
     simclr, scan = unclustered.runs()
     status, failure = kmeans(simclr, monkeypatch, ValueError("no clusters"))
     assert status == 2 and failure["error"] == "no clusters" and failure["permanent"]
-    log = log_of(simclr.directory)
-    for path in (log, log.with_suffix(".kmeans.log")):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    log = log_of(simclr.directory, KMEANS_LOG)
+    log.parent.mkdir(parents=True)
+    for path in (log, log_of(simclr.directory)):
         path.touch()
     survey = Survey(unclustered)
     assert survey.state(simclr).status == "failed" and survey.state(simclr).record  # it need not be trained again
     assert survey.state(scan).status == "missing"  # it starts from weights, which are there
     now, later = Overview(unclustered).runs
-    assert describe_run(now) == f"failed: no clusters; log: {log.with_suffix('.kmeans.log')}"
+    assert describe_run(now) == f"failed: no clusters; log: {log}"
     assert describe_run(later) == "not started" and Overview(unclustered).totals["failed"] == 1
     capsys.readouterr()
     assert kmeans(simclr, monkeypatch, attempt=2) == (1, failure)

@@ -86,6 +86,11 @@ class Record(Strict):
     attempts: list[Attempt]
     finished: str
 
+    @property
+    def unclustered(self) -> dict[str, str]:
+        """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Only of what `load` returns."""
+        return self.kmeans.files if self.kmeans and ASSIGNMENTS not in self.files else {}
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "Record":
         if fingerprint(self.identity.model_dump()) != self.fingerprint:

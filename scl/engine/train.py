@@ -115,8 +115,7 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
         report(f"warning: {set_aside(directory / name, problem)}")
-    to_cluster = record.kmeans and artifacts.ASSIGNMENTS not in record.files
-    return not damaged and not (to_cluster and record.kmeans and features.lost(directory, record.kmeans.files))
+    return not damaged and not features.lost(directory, record.unclustered)
 
 
 def planned_identity(run: RunSettings) -> dict:
