@@ -17,7 +17,7 @@ from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
 from scl.engine import failures, features
-from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read
+from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, Strict, damage, load, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
@@ -209,7 +209,7 @@ def _as_recorded(study, benchmark: str, record: Record) -> dict:
 
 def _failure(path: Path, planned) -> str:
     """Why the last attempt at the run as planned failed, in one line, or "". Raises Damaged."""
-    failure = read(path, Failure)
+    failure = read(path, failures.Failure)
     if failure is None or failure.config_sha256 != config.digest(planned):
         return ""
     place = {name: getattr(failure, name) for name in ("epoch", "step", "term")}

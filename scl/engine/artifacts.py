@@ -111,18 +111,6 @@ class Clustering(Strict):
     threads: int
 
 
-class Failure(Strict):
-    """failure.json: why the last attempt failed, and whether another one would fail the same way."""
-
-    error: str
-    kind: str
-    permanent: bool
-    config_sha256: str
-    epoch: int | None = None
-    step: int | None = None
-    term: str | None = None
-
-
 def read(path: Path, model: type[Model]) -> Model | None:
     """Parse a JSON file; None if there is no such file. Raises Damaged, without the path, if it is not valid."""
     try:

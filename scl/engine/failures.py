@@ -6,11 +6,23 @@ from pathlib import Path
 
 from scl import config
 from scl.config import RunSettings
-from scl.engine import artifacts
+from scl.engine.artifacts import Strict, read
 from scl.engine.io import Damaged, RunFailed, write_json
 from scl.engine.provenance import now
 
 NAME = "failure.json"
+
+
+class Failure(Strict):
+    """failure.json: why the last attempt failed, and whether another one would fail the same way."""
+
+    error: str
+    kind: str
+    permanent: bool
+    config_sha256: str
+    epoch: int | None = None
+    step: int | None = None
+    term: str | None = None
 
 
 @contextlib.contextmanager
@@ -36,7 +48,7 @@ def recorded(
 
 def _refuse_retry(directory: Path, attempt: int) -> None:
     with contextlib.suppress(Damaged):
-        failure = artifacts.read(directory / NAME, artifacts.Failure)
+        failure = read(directory / NAME, Failure)
         if attempt > 1 and failure and failure.permanent:
             raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
