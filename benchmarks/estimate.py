@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.bench.subject import endless, pretend_trained
-from benchmarks.plan.rates import Rate, epoch_steps, run_seconds
+from benchmarks.plan.rates import Rate, epoch_steps, kmeans_seconds, train_seconds
 from benchmarks.plan.work import counts_of, kind_of, work_of
 from benchmarks.study import Run, Study
 from scl import config
@@ -54,8 +54,9 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
     assert counts  # it is prepared
     work = work_of(study, run, counts)
     rate = measure(settings, device)
-    seconds = run_seconds(work, rate)
-    assert seconds is not None  # measured rates tell everything
+    trained = train_seconds(work, rate)
+    assert trained is not None  # measured rates tell everything
+    seconds = trained + kmeans_seconds(work, rate)
     if not settings.training.epochs:
         return Estimate(run.stage, 0, 0, 0.0, seconds)
     steps = epoch_steps(work, rate) or 0

@@ -62,17 +62,13 @@ def epoch_steps(work: Work, rate: Rate) -> int | None:
     return -(-pool // batch) if rate.last_batch else pool // batch
 
 
-def run_seconds(work: Work, rate: Rate) -> float | None:
-    """Seconds of the training of a run with the rate's number of threads, without the start of its process; None if
-    the number of steps is unknown."""
+def train_seconds(work: Work, rate: Rate) -> float | None:
+    """Seconds of the training of a run, with its assignments unless k-means makes them; without the start of its
+    process. With the rate's number of threads. None if the number of steps is unknown."""
     training = work.settings.training
-    scale = work.fit / rate.images
-    assign = rate.assign_seconds * work.evaluated / rate.images
-    if rate.kmeans:
-        starts = work.settings.options.get("kmeans_restarts")
-        measured = rate.options.get("kmeans_restarts")
-        assign *= work.clusters / rate.clusters * (starts / measured if starts and measured else 1)
-    seconds = rate.once_seconds * scale + work.points * assign
+    seconds = rate.once_seconds * work.fit / rate.images
+    if not rate.kmeans:
+        seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
     if training.epochs:
         steps = epoch_steps(work, rate)
         if steps is None:
@@ -80,6 +76,18 @@ def run_seconds(work: Work, rate: Rate) -> float | None:
         batch = min(training.batch_size, work.fit + work.unlabeled)  # a step costs what its images cost
         seconds += training.epochs * steps * rate.step_seconds * batch / rate.batch_size
     return seconds
+
+
+def kmeans_seconds(work: Work, rate: Rate) -> float:
+    """Seconds of the k-means after the training of a run, 0 for a method that needs none.
+
+    Computing the features, which takes little time beside it, counts as a part of it.
+    """
+    if not rate.kmeans:
+        return 0.0
+    starts, measured = (options.get("kmeans_restarts") for options in (work.settings.options, rate.options))
+    seconds = work.points * rate.assign_seconds * work.evaluated / rate.images * work.clusters / rate.clusters
+    return seconds * (starts / measured if starts and measured else 1)
 
 
 def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from benchmarks.plan.rates import Jobs, Measurements, Rate
 from benchmarks.plan.work import Work, kind_of
 from benchmarks.study import Study, load_study
 from scl.config import RunSettings, Training
-from scl.engine.artifacts import ASSIGNMENTS, Record, load
+from scl.engine.artifacts import ASSIGNMENTS, Record, clustering, load
 from scl.engine.io import Damaged
 from scl.engine.provenance import ROOT, versions
 
@@ -160,8 +160,14 @@ def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
             yield Recorded(record.device, rate)
 
 
+def clustering_seconds(record: Record, directory: Path) -> float:
+    """Seconds of the k-means after training that `record` counts."""
+    made = clustering(directory, record.fingerprint) if record.kmeans and ASSIGNMENTS in record.files else None
+    return made.seconds if made else 0.0
+
+
 def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
-    """All seconds of the run count as those of its steps or, if it has none, of its assignment."""
+    """All seconds of training count as those of its steps; without steps, all seconds as those of its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
     dataset, splits = study.dataset(record.benchmark), record.identity.images.splits
@@ -175,6 +181,8 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
     if settings.training.epochs and not steps:
         return None
     size = study.benchmarks[record.benchmark].size or dataset.size
+    assigned = clustering_seconds(record, directory) if steps else record.seconds
+    points = min(settings.training.curve_points, settings.training.epochs) or 1
     weights, raw = directory / "weights.pt", json.loads((directory / "record.json").read_bytes())
     return Rate(
         kind=kind_of(settings, size),
@@ -185,8 +193,8 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
         clusters=record.identity.images.clusters,
         threads=record.threads,
         batch_size=batch,
-        step_seconds=record.seconds / steps if steps else 0.0,
-        assign_seconds=0.0 if steps else record.seconds * fit / count["assign"],
+        step_seconds=(record.seconds - assigned) / steps if steps else 0.0,
+        assign_seconds=assigned / points * fit / count["assign"],
         once_seconds=0.0,
         kmeans="kmeans_restarts" in settings.options,
         visits=1.0,

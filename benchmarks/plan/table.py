@@ -78,12 +78,17 @@ def _cell(row: dict[str, Any], scale: int, unit: str) -> str:
 
 def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     device = cost["device"]
-    units = dict.fromkeys(row["unit"] for row in cost["rows"])
-    known = {unit: sum(row["hours"] or 0.0 for row in cost["rows"] if row["unit"] == unit) for unit in units}
+    known: dict[str, float] = {}
+    for row in cost["rows"]:
+        known[row["unit"]] = known.get(row["unit"], 0.0) + (row["hours"] or 0.0)
+    if beside := sum(row["kmeans_core_hours"] or 0.0 for row in cost["rows"]):
+        known["core-hours"] = known.get("core-hours", 0.0) + beside
     parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
-    without = sum(row["runs"] for row in cost["rows"] if row["hours"] is None)
+    without = sum(row["runs"] for row in cost["rows"] if row["seconds_per_run"] is None)
     more = f" and {without} runs of unknown time" if without else ""
     yield f"in all: {', '.join(parts) or 'nothing'}{more}; scoring takes {duration(cost['scoring_seconds'])}"
+    if beside:
+        yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
