@@ -13,10 +13,19 @@ from benchmarks.datasets.catalog import CATALOG
 from benchmarks.plan import cost, machine, sources
 from benchmarks.plan.cost import Job, makespan
 from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate, epoch_steps, kmeans_seconds, run_bytes, train_seconds
+from benchmarks.plan.rates import (
+    Jobs,
+    Measurements,
+    Rate,
+    counts_of,
+    epoch_steps,
+    kmeans_seconds,
+    run_bytes,
+    train_seconds,
+    work_of,
+)
 from benchmarks.plan.space import disk, downloads
 from benchmarks.plan.table import describe_cost
-from benchmarks.plan.work import counts_of, work_of
 from benchmarks.state import Survey
 from benchmarks.study import load_study
 from scl.config import complete
@@ -88,7 +97,7 @@ def here(tmp_path, monkeypatch):
 def cost_at(place, study):
     """The cost of the study at `place` by the measurements that `find` has written."""
     found = sources.Sources(study, place, calibrations=Path("calibration"), committed=Path("committed"))
-    return cost.cost_of(study, Survey(study), place, found)
+    return cost.cost_of(study, Survey(study), found)
 
 
 @pytest.fixture
@@ -343,7 +352,7 @@ def test_features_that_wait_for_kmeans_are_space_in_use(here):
 
 @pytest.mark.slow
 def test_bytes_of_runs_are_those_on_the_disk(tiny_study, train_all):
-    from benchmarks.estimate import measure
+    from benchmarks.plan.measure import measure
 
     study = tiny_study("simclr", "scan", "scl")
     for run in train_all(study):
