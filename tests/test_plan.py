@@ -5,8 +5,10 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import TINY_METHODS
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.cli import main
 from benchmarks.datasets.catalog import CATALOG
@@ -319,6 +321,22 @@ def test_k_means_is_work_of_cores_beside_the_gpu(here, find):
     text = describe_cost(found, "study.yaml")
     assert f"in all: {2 * trained / 60:.2f} GPU-minutes, 0.13 core-minutes;" in text
     assert "k-means after training takes 0.13 core-minutes" in text
+
+
+def test_k_means_is_measured_on_the_threads_of_a_run(tiny_study, monkeypatch):
+    from benchmarks.plan import measure
+
+    study, threads, kmeans = tiny_study("kmeans", plan=False), set(), measure.kmeans
+
+    def spy(*arguments, **options):
+        threads.update(library["num_threads"] for library in threadpool_info())
+        return kmeans(*arguments, **options)
+
+    monkeypatch.setattr(measure, "kmeans", spy)
+    with threadpool_limits(2):
+        torch.set_num_threads(1)
+        measure.measure(complete(study.settings(study.runs()[0])), "cpu")
+    assert threads == {1}
 
 
 @pytest.mark.slow
