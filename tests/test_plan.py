@@ -3,6 +3,7 @@
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from benchmarks.plan.rates import (
 )
 from benchmarks.plan.space import disk, downloads
 from benchmarks.plan.table import describe_cost
-from benchmarks.state import Survey
+from benchmarks.state import State, Survey
 from benchmarks.study import load_study
 from scl.config import complete
 from scl.engine import gpu_lease
@@ -321,6 +322,24 @@ def test_k_means_is_work_of_cores_beside_the_gpu(here, find):
     text = describe_cost(found, "study.yaml")
     assert f"in all: {2 * trained / 60:.2f} GPU-minutes, 0.13 core-minutes;" in text
     assert "k-means after training takes 0.13 core-minutes" in text
+
+
+@pytest.mark.parametrize("kmeans,seconds", [(True, 2.0), (False, None)])
+def test_k_means_that_is_left_takes_time_or_is_unknown(find, kmeans, seconds):
+    """Of a trained run; a measurement without assignments, such as that of `scl bench`, says nothing of it."""
+    study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
+    find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
+    measured = sources.Sources(study, PLACE, calibrations=Path("calibration"), committed=Path("committed"))
+    record = SimpleNamespace(seconds=9.0, kmeans=True, files={})
+    survey = SimpleNamespace(state=lambda run: State("unclustered", "", record), prepared=lambda name: (None, ""))
+    found = cost.cost_of(study, survey, measured)
+    assert found["runs_left"] == 1
+    if seconds is None:
+        assert found["wall_seconds"] is found["rows"][0]["seconds_per_run"] is found["core_hours"] is None
+    else:
+        others = cost.START_SECONDS + found["scoring_seconds"] + cost.REPORT_SECONDS
+        assert found["wall_seconds"] == pytest.approx(seconds + others)
+        assert found["rows"][0]["seconds_per_run"] == pytest.approx(9.0 + 3.0 + seconds)
 
 
 def test_k_means_is_measured_on_the_threads_of_a_run(tiny_study, monkeypatch):

@@ -112,21 +112,13 @@ def _jobs(
     if state.record:
         clustering = clustering_seconds(state.record, run.directory)
         train = state.record.seconds - clustering + measured.jobs.train
-        kmeans = kmeans if state.status == "unclustered" else clustering
-    clusters = state.status == "unclustered" or bool(kmeans)
+        kmeans = (kmeans or None) if state.status == "unclustered" else clustering  # None: not measured
+    clusters = kmeans != 0  # None: not known either
     about: dict[str, Any] = {"run": run, "source": found}
-    yield Job(
-        run,
-        run.after,
-        train,
-        priority if trains else priority + 2,
-        gpu,
-        left=state.record is None,
-        scoring=0.0 if clusters else scoring,
-        **about,
-    )
+    first, left = priority if trains else priority + 2, state.record is None
+    yield Job(run, run.after, train, first, gpu, left, scoring=0.0 if clusters else scoring, **about)
     if clusters:
-        left = state.record is None or state.status == "unclustered"
+        left = left or state.status == "unclustered"
         yield Job((run, "k-means"), run, kmeans, priority + 1, left=left, scoring=scoring, **about)
 
 

@@ -49,7 +49,8 @@ def _hours(cost: dict[str, Any]) -> Iterator[str]:
     yield f"{unit}-{span} of all runs, by benchmark and method:"
     methods = list(dict.fromkeys(row["method"] for row in cost["rows"]))
     labels = ["", *methods, "runs"]
-    first, columns = max(map(len, labels)), []
+    first = max(map(len, labels))
+    columns: list[list[str]] = []
     for benchmark in dict.fromkeys(row["benchmark"] for row in cost["rows"]):
         rows = [row for row in cost["rows"] if row["benchmark"] == benchmark]  # of all methods, in their order
         texts = [benchmark, *(_cell(row, scale, unit) for row in rows), f"{sum(row['runs'] for row in rows)}  "]
