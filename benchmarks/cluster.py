@@ -16,10 +16,10 @@ import numpy as np
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
 from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
-from benchmarks.estimate import estimate
 from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.folder_page import advice, agreement_with_other_seeds, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
+from benchmarks.plan.measure import estimate
 from benchmarks.single import run_single, untrained_runs
 from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run, Study

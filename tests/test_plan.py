@@ -1,25 +1,39 @@
 """`scl plan`: what a study will cost, by records, by a calibration, by the committed table, or unknown."""
 
 import json
+import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from conftest import TINY_METHODS
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.cli import main
 from benchmarks.datasets.catalog import CATALOG
 from benchmarks.plan import cost, machine, sources
+from benchmarks.plan.cost import Job, makespan
 from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate, epoch_steps, run_bytes, run_seconds
-from benchmarks.plan.schedule import Job, makespan
+from benchmarks.plan.rates import (
+    Jobs,
+    Measurements,
+    Rate,
+    counts_of,
+    epoch_steps,
+    kmeans_seconds,
+    run_bytes,
+    train_seconds,
+    work_of,
+)
 from benchmarks.plan.space import disk, downloads
-from benchmarks.plan.work import counts_of, work_of
-from benchmarks.state import Survey
+from benchmarks.plan.table import describe_cost
+from benchmarks.state import State, Survey
 from benchmarks.study import load_study
 from scl.config import complete
 from scl.engine import gpu_lease
-from scl.engine.artifacts import read_record
+from scl.engine.artifacts import clustering, read_record
 from scl.engine.clustering import cluster_run
 from scl.engine.io import write_json
 from scl.engine.provenance import processor, versions
@@ -57,6 +71,11 @@ def rate(of, **changes):
     return Rate(**(numbers | about | changes))
 
 
+def run_seconds(of, measured):
+    training = train_seconds(of, measured)
+    return None if training is None else training + kmeans_seconds(of, measured)
+
+
 def measurements(*rates, device="CPU: here, AVX512", **changes):
     found = {
         "device": device,
@@ -76,6 +95,12 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
     return tmp_path
+
+
+def cost_at(place, study):
+    """The cost of the study at `place` by the measurements that `find` has written."""
+    found = sources.Sources(study, place, calibrations=Path("calibration"), committed=Path("committed"))
+    return cost.cost_of(study, Survey(study), found)
 
 
 @pytest.fixture
@@ -107,13 +132,19 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     calibrated = [measurements(rate(work(study, "simclr", "tiny-digits"), threads=threads), device=place.cpu)]
     found = find(work(study, "simclr", "tiny-digits"), study, calibrated=calibrated, place=place)
     assert (found.mark, found.source) == ("r", "3 finished runs on this device")
-    taken = sorted(read_record(run.directory).seconds for run in runs)
-    assert run_seconds(work(study, "simclr", "tiny-digits"), found.rate) == pytest.approx(taken[1], rel=1e-6)
+    records = [(read_record(run.directory), run.directory) for run in runs]
+    clustered = [clustering(directory, record.fingerprint).seconds for record, directory in records]
+    trained = [record.seconds - seconds for (record, _), seconds in zip(records, clustered)]
+    mine = work(study, "simclr", "tiny-digits")
+    assert train_seconds(mine, found.rate) == pytest.approx(statistics.median(trained), rel=1e-6)
+    assert kmeans_seconds(mine, found.rate) == pytest.approx(statistics.median(clustered), rel=1e-6)
     longer = TINY_METHODS | {"simclr": TINY_METHODS["simclr"] | {"training": {"epochs": 6}}}
     other = tiny_study("simclr", methods=longer, results="results/other", plan=False)
     found = find(work(other, "simclr", "tiny-digits"), other, place=place)  # of another study of this folder
     assert found.mark == "r"
-    assert run_seconds(work(other, "simclr", "tiny-digits"), found.rate) == pytest.approx(3 * taken[1], rel=1e-6)
+    mine = work(other, "simclr", "tiny-digits")
+    assert train_seconds(mine, found.rate) == pytest.approx(3 * statistics.median(trained), rel=1e-6)
+    assert kmeans_seconds(mine, found.rate) == pytest.approx(statistics.median(clustered), rel=1e-6)  # 2 points, too
 
 
 @pytest.mark.slow
@@ -249,22 +280,100 @@ def test_more_threads_take_less_time_in_the_committed_table(here, monkeypatch):
     table = here / "committed" / "bench" / "x.json"
     table.parent.mkdir(parents=True)
     write_json(table, measurements(rate(mine), device="CPU: other").model_dump())
-    found = sources.Sources(study, place, calibrations=here / "none", committed=here / "committed")
-    rows = cost.cost_of(study, Survey(study), place, found)["rows"]
+    rows = cost_at(place, study)["rows"]
     row = next(row for row in rows if row["method"] == "simclr")
     assert row["seconds_per_run"] == pytest.approx(run_seconds(mine, rate(mine)) / 2 + 3.0)
     assert row["hours"] == pytest.approx(2 * row["seconds_per_run"] * 2 / 3600)
 
 
-@pytest.mark.parametrize("slots,expected", [(1, 19.0), (2, 10.0), (3, 9.0)])
-def test_jobs_side_by_side(slots, expected):
+@pytest.mark.parametrize("at_once,expected", [(1, 19.0), (2, 10.0), (3, 9.0)])
+def test_jobs_side_by_side(at_once, expected):
     """b waits for a; the first seed comes first."""
     jobs = [Job("a", None, 4), Job("b", "a", 5), Job("c", None, 1), Job("d", None, 9, priority=1), Job("e", "x", 0)]
-    assert makespan(jobs, slots) == expected
+    assert makespan(jobs, at_once=at_once, on_gpus=0) == expected
+
+
+@pytest.mark.parametrize("at_once,on_gpus,expected", [(1, 1, 16.0), (2, 1, 9.0), (3, 2, 6.0), (4, 2, 6.0)])
+def test_jobs_on_gpus_beside_others(at_once, on_gpus, expected):
+    """a and b take a GPU, c and d only cores."""
+    jobs = [Job("a", None, 4, gpu=True), Job("b", None, 5, gpu=True), Job("c", "a", 2, priority=1), Job("d", None, 5)]
+    assert makespan(jobs, at_once=at_once, on_gpus=on_gpus) == expected
 
 
 def test_nothing_to_do_takes_no_time():
-    assert makespan([], 2) == 0
+    assert makespan([], at_once=2, on_gpus=1) == 0
+
+
+def test_k_means_is_work_of_cores_beside_the_gpu(here, find):
+    """The second run trains on the only GPU while the first one is clustered on two of the four cores."""
+    study = study_of(methods={"simclr": TINY_METHODS["simclr"]})
+    place = Place("CPU: here", "NVIDIA H200", 1, 4, 1, 2, 1)
+    mine = work(study, "simclr")
+    gpu = rate(mine, kmeans=True, threads=2, options={"kmeans_restarts": 1})
+    find(mine, calibrated=[measurements(gpu, device="NVIDIA H200")])
+    found = cost_at(place, study)
+    trained, clustered = train_seconds(mine, gpu) + 3.0, kmeans_seconds(mine, gpu)
+    assert clustered == 2.0 < trained
+    (row,) = found["rows"]
+    assert row["seconds_per_run"] == pytest.approx(trained + clustered)
+    assert row["hours"] == found["gpu_hours"] == pytest.approx(2 * trained / 3600)
+    assert row["kmeans_core_hours"] == found["core_hours"] == pytest.approx(2 * clustered * 2 / 3600)
+    assert found["wall_seconds"] == pytest.approx(cost.START_SECONDS + 2 * trained + clustered + cost.REPORT_SECONDS)
+    text = describe_cost(found, "study.yaml")
+    assert f"in all: {2 * trained / 60:.2f} GPU-minutes, 0.13 core-minutes;" in text
+    assert "k-means after training takes 0.13 core-minutes" in text
+
+
+@pytest.mark.parametrize("kmeans,seconds", [(True, 2.0), (False, None)])
+def test_k_means_that_is_left_takes_time_or_is_unknown(find, kmeans, seconds):
+    """Of a trained run; a measurement without assignments, such as that of `scl bench`, says nothing of it."""
+    study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
+    find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
+    measured = sources.Sources(study, PLACE, calibrations=Path("calibration"), committed=Path("committed"))
+    record = SimpleNamespace(seconds=9.0, kmeans=True, files={})
+    survey = SimpleNamespace(state=lambda run: State("unclustered", "", record), prepared=lambda name: (None, ""))
+    found = cost.cost_of(study, survey, measured)
+    assert found["runs_left"] == 1
+    if seconds is None:
+        assert found["wall_seconds"] is found["rows"][0]["seconds_per_run"] is found["core_hours"] is None
+    else:
+        others = cost.START_SECONDS + found["scoring_seconds"] + cost.REPORT_SECONDS
+        assert found["wall_seconds"] == pytest.approx(seconds + others)
+        assert found["rows"][0]["seconds_per_run"] == pytest.approx(9.0 + 3.0 + seconds)
+
+
+def test_k_means_is_measured_on_the_threads_of_a_run(tiny_study, monkeypatch):
+    from benchmarks.plan import measure
+
+    study, threads, kmeans = tiny_study("kmeans", plan=False), set(), measure.kmeans
+
+    def spy(*arguments, **options):
+        threads.update(library["num_threads"] for library in threadpool_info())
+        return kmeans(*arguments, **options)
+
+    monkeypatch.setattr(measure, "kmeans", spy)
+    with threadpool_limits(2):
+        torch.set_num_threads(1)
+        measure.measure(complete(study.settings(study.runs()[0])), "cpu")
+    assert threads == {1}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_yet_to_be_clustered_costs_its_k_means(tiny_study, here, find):
+    study = tiny_study("simclr")
+    (run,) = study.runs()
+    mine = work(study, "simclr", "tiny-digits")
+    find(mine, calibrated=[measurements(rate(mine, kmeans=True, assign_seconds=50.0, threads=1))])
+    train(run.directory, gpus=0, report=lambda line: None)
+    found, trained = cost_at(PLACE, study), read_record(run.directory).seconds + 3.0
+    assert found["runs_left"] == 1 and found["rows"][0]["runs_left"] == 1
+    assert found["rows"][0]["seconds_per_run"] == pytest.approx(trained + 2 * 50.0)
+    starts = cost.START_SECONDS + cost.REPORT_SECONDS
+    assert found["wall_seconds"] == pytest.approx(starts + 2 * 50.0 + found["scoring_seconds"])
+    cluster_run(run.directory)
+    found = cost_at(PLACE, study)
+    assert (found["runs_left"], found["wall_seconds"]) == (0, starts)
+    assert found["rows"][0]["seconds_per_run"] == pytest.approx(read_record(run.directory).seconds + 3.0)
 
 
 # --- space ---------------------------------------------------------------------------------------------------------
@@ -280,7 +389,7 @@ def test_features_that_wait_for_kmeans_are_space_in_use(here):
 
 @pytest.mark.slow
 def test_bytes_of_runs_are_those_on_the_disk(tiny_study, train_all):
-    from benchmarks.estimate import measure
+    from benchmarks.plan.measure import measure
 
     study = tiny_study("simclr", "scan", "scl")
     for run in train_all(study):
@@ -342,7 +451,7 @@ KEYS = {
 }  # fmt: skip
 ROW = {
     "benchmark": str, "method": str, "runs": int, "runs_left": int, "unit": str, "hours": (float, type(None)),
-    "seconds_per_run": (float, type(None)), "sources": list,
+    "kmeans_core_hours": (float, type(None)), "seconds_per_run": (float, type(None)), "sources": list,
 }  # fmt: skip
 
 

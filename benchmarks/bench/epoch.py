@@ -1,4 +1,4 @@
-"""Time an epoch of one method at the size of its study, and compare it with the estimate of benchmarks/estimate.py.
+"""Time an epoch of one method at the size of its study, and compare it with the estimate of benchmarks/plan/measure.py.
 
 python -m benchmarks.bench.epoch STUDY METHOD GPUS FILE
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.datasets.prepare import prepare_for
-from benchmarks.estimate import estimate
+from benchmarks.plan.measure import estimate
 from benchmarks.state import Survey
 from benchmarks.study import Study, load_study
 from scl import config

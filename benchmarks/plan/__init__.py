@@ -1,8 +1,6 @@
 """`scl plan`: estimate the cost of a study: runs, downloads, disk, device-hours, and time.
 
-Only calibrate.py needs torch.
-
-work.py: the work of a run, in numbers. rates.py: how fast a device does it; sources.py: finds such measurements.
-calibrate.py: measures it here (by benchmarks/estimate.py, which `scl cluster` uses, too). machine.py: this machine.
-schedule.py: runs side by side. space.py: downloads and disk. cost.py: all of it as one mapping; table.py: as text.
+machine.py: this machine, and how runs share it. rates.py: the work of a run, and the seconds and bytes that follow from
+a measured rate. sources.py: finds such rates; measure.py and calibrate.py: measure them here, and alone import torch.
+space.py: downloads and disk. cost.py: all of it as one mapping; table.py: as text.
 """

@@ -9,16 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.estimate import SAMPLE, measure
 from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate
-from benchmarks.plan.work import Work
+from benchmarks.plan.measure import SAMPLE, measure
+from benchmarks.plan.rates import Jobs, Measurements, Rate, Work
 from scl import config
 from scl.engine import gpu_lease
 from scl.engine.io import RunFailed, json_sha256, sha256, write_json
@@ -44,53 +44,38 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
         device = gpu_lease.torch_device(leased, report=report)
         rates = list(_measured(kinds, device, place.threads, at_once, report))
         made_by = provenance(device=device)
-    measured = Measurements(
-        device=made_by["device"],
-        versions=made_by["versions"],
-        commit=made_by["commit"],
-        dirty=made_by["dirty"],
-        runs_at_once=at_once,
-        finished=now(),
-        jobs=Jobs(**{job: _start_seconds(code, at_once) for job, code in START.items()}),
-        rates=rates,
-    )
-    key = json_sha256([measured.device, measured.versions])[:12]
-    path = folder / f"{key}.json"
-    report(f"measured in {duration(time.perf_counter() - began)}; written to {path}")
-    return write(path, measured)
-
-
-def write(path: Path, measured: Measurements) -> Path:
-    """Write the measurements; those of other kinds or numbers of threads that the file already has are kept."""
-    fresh = {_key(rate) for rate in measured.rates}
-    try:
-        kept = [r for r in Measurements.model_validate_json(path.read_bytes()).rates if _key(r) not in fresh]
-    except (OSError, ValueError):  # missing or of another version
-        kept = []
+    about = {name: made_by[name] for name in ("device", "versions", "commit", "dirty")}
+    jobs = Jobs(**{job: _start_seconds(code, at_once) for job, code in START.items()})
+    path = folder / f"{json_sha256([about['device'], about['versions']])[:12]}.json"
+    rates += _kept(path, rates)
+    measured = Measurements(**about, runs_at_once=at_once, finished=now(), jobs=jobs, rates=rates)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, measured.model_copy(update={"rates": [*measured.rates, *kept]}).model_dump())
+    write_json(path, measured.model_dump())
+    report(f"measured in {duration(time.perf_counter() - began)}; written to {path}")
     return path
 
 
-def _key(rate: Rate) -> str:
-    return json_sha256([rate.kind, rate.threads])
+def _kept(path: Path, rates: list[Rate]) -> list[Rate]:
+    """The rates in the file at `path`, if there is one, that `rates` do not replace: of other kinds or threads."""
+    replaced = [(rate.kind, rate.threads) for rate in rates]
+    try:
+        before = Measurements.model_validate_json(path.read_bytes()).rates
+    except (OSError, ValueError):  # missing or of another version
+        return []
+    return [rate for rate in before if (rate.kind, rate.threads) not in replaced]
 
 
 def _measured(works: list[Work], device: str, threads: int, at_once: int, report: Report) -> Iterator[Rate]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPoolExecutor(at_once, context, _start, (threads, sys.path)) as pool:
-        settings = {pool.submit(_measure, config.complete(work.settings), work, device): work for work in works}
-        for future in as_completed(settings):
-            work, found = settings[future], future.result()
+        for work, found in zip(works, pool.map(partial(_measure, device=device), works)):
             name = f"{work.run.stage} on {work.run.benchmark}"
-            if isinstance(found, Rate):
-                step = (
-                    f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
-                )
-                report(f"  {name}: {step}, {duration(found.assign_seconds)} per assignment of {found.images:,} images")
-                yield found
-            else:
+            if isinstance(found, str):
                 report(f"  {name}: cannot be measured: {found}")
+                continue
+            steps = f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
+            report(f"  {name}: {steps}, {duration(found.assign_seconds)} per assignment of {found.images:,} images")
+            yield found
 
 
 def _start(threads: int, path: list[str]) -> None:
@@ -98,20 +83,21 @@ def _start(threads: int, path: list[str]) -> None:
     torch.set_num_threads(threads)
 
 
-def _measure(settings: config.RunSettings, work: Work, device: str) -> Rate | str:
+def _measure(work: Work, device: str) -> Rate | str:
     """The rate, or the reason why there is none."""
-    with tempfile.TemporaryDirectory(prefix="scl-calibrate-") as name:
-        folder, batch = Path(name), settings.training.batch_size
-        images = min(work.fit + work.unlabeled, max(SAMPLE, 2 * batch, 10 * work.clusters))
-        _write_images(folder, images, work, settings.image_size)
+    settings = config.complete(work.settings)
+    with tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder:
+        _write_images(Path(folder), work, settings)
         try:
-            return measure(settings.model_copy(update={"protocol": "joint", "data": name}), device)
+            return measure(settings.model_copy(update={"protocol": "joint", "data": folder}), device)
         except (RunFailed, RuntimeError, ValueError) as error:  # RuntimeError: also out of memory
             return printable(str(error).splitlines()[0])
 
 
-def _write_images(folder: Path, images: int, work: Work, larger: int | None) -> None:
+def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> None:
     """Write a prepared benchmark of random images, grouped by cluster, so that k-means converges as usual."""
+    sample = max(SAMPLE, 2 * settings.training.batch_size, 10 * work.clusters)
+    images, larger = min(work.fit + work.unlabeled, sample), settings.image_size
     random = np.random.default_rng(0)
     files = {}
     for size in {work.size, larger or work.size}:

@@ -1,15 +1,21 @@
-"""The cost of a study as one mapping, which `scl plan --json` prints and benchmarks/plan/table.py shows."""
+"""The cost of a study as one mapping, which `scl plan --json` prints and benchmarks/plan/table.py shows.
 
+It is made from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one, and the
+k-means after it, if its method needs one, on CPU cores while other runs train (rule `cluster` of the Snakefile).
+"""
+
+import dataclasses
+import heapq
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import sources, space
 from benchmarks.plan.machine import Place, this_place
-from benchmarks.plan.rates import Jobs, run_bytes, run_seconds
-from benchmarks.plan.schedule import Job, makespan
-from benchmarks.plan.sources import Measured, Sources
-from benchmarks.plan.work import Work, counts_of, work_of
+from benchmarks.plan.rates import Work, counts_of, kmeans_seconds, run_bytes, train_seconds, work_of
+from benchmarks.plan.sources import Measured, Sources, clustering_seconds
 from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
@@ -18,21 +24,22 @@ SCORE_SECONDS = 5e-7  # to score one image at one point of the curve, on a core 
 
 
 @dataclass(frozen=True)
-class RunCost:
-    """The cost of one run.
+class Job:
+    """The training of a run, or the k-means after it.
 
-    trains: whether it has epochs. left: whether it is yet to be trained. seconds: of its training, with the start of
-    its process; None if unknown. scoring: seconds of its evaluation. space: (bytes of its folder, additional bytes
-    while it trains); None if unknown.
+    name: unique. after: the name of the job that must be done before, or None. seconds: None if unknown. priority:
+    lower starts earlier. left: whether it is yet to be done. scoring: seconds to evaluate the run, at its last job.
     """
 
-    run: Run
-    trains: bool
-    left: bool
+    name: Any
+    after: Any
     seconds: float | None
-    scoring: float
-    source: Measured | None
-    space: tuple[int, int] | None
+    priority: int = 0
+    gpu: bool = False
+    left: bool = True
+    scoring: float = 0.0
+    run: Run | None = None
+    source: Measured | None = None
 
 
 def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict[str, Any]:
@@ -41,35 +48,39 @@ def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict
     if calibrate:
         from benchmarks.plan.calibrate import calibrate as measure  # imports torch
 
-        counts = _counts(study)
-        works = [work_of(study, run, known) for run in study.available_runs() if (known := counts[run.benchmark])]
-        measure(works, place, sources.CALIBRATIONS)
+        measure([work for work in _works(study, _counts(study)).values() if work], place, sources.CALIBRATIONS)
     found = Sources(study, place, calibrations=sources.CALIBRATIONS, committed=sources.COMMITTED)
-    return cost_of(study, survey, place, found)
+    return cost_of(study, survey, found)
 
 
-def cost_of(study: Study, survey: Survey, place: Place, measured: Sources) -> dict[str, Any]:
-    """The cost of the study at `place` according to these measurements."""
-    counts = _counts(study)
-    images = {name: sum(known.values()) if known else None for name, known in counts.items()}
-    costs = list(_run_costs(study, survey, place, measured, counts))
-    known = [(one.run.directory, *one.space) for one in costs if one.space]
-    left = [one for one in costs if one.left]
+def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
+    """The cost of the study according to these measurements."""
+    place, counts = measured.place, _counts(study)
+    works = _works(study, counts)
+    jobs: list[Job] = []
+    sizes: list[tuple[Path, int, int]] = []
+    for run, work in works.items():
+        found = measured.find(work) if work else None
+        jobs += _jobs(study, run, survey.state(run), work, found, measured)
+        if work and found:
+            seconds, every = train_seconds(work, found.rate), study.machine.checkpoint_seconds
+            if size := run_bytes(work, found.rate, seconds=seconds, checkpoint_seconds=every):
+                sizes.append((run.directory, *size))
     return {
         "title": study.title,
         "results": str(study.results),
-        "runs": len(costs),
-        "runs_left": len(left),
+        "runs": len(works),
+        "runs_left": len({job.run for job in jobs if job.left}),
         "device": {"name": place.device, "gpus": place.gpus, "cores": place.cores}
         | {"runs_at_once": place.slots, "threads_per_run": place.threads},
         "downloads": space.downloads(study, survey),
-        "disk": space.disk(study, survey, images, known, at_once=place.slots)
-        | {"runs_of_unknown_size": sum(one.space is None for one in costs)},
-        "rows": list(_rows(costs, place)),
-        "gpu_hours": _hours(costs, place, on_gpu=True) if place.gpus else None,
-        "core_hours": _hours(costs, place, on_gpu=False),
-        "scoring_seconds": sum(one.scoring for one in costs),
-        "wall_seconds": _wall_seconds(left, place, list(study.seeds)),
+        "disk": space.disk(study, survey, counts, sizes, at_once=place.slots)
+        | {"runs_of_unknown_size": len(works) - len(sizes)},
+        "rows": list(_rows(jobs, place)),
+        "gpu_hours": _hours(jobs, place, gpu=True) if place.gpus else None,
+        "core_hours": _hours(jobs, place, gpu=False),
+        "scoring_seconds": sum(job.scoring for job in jobs),
+        "wall_seconds": _wall_seconds([job for job in jobs if job.left], place),
         "skipped": study.skipped,
     }
 
@@ -78,82 +89,100 @@ def _counts(study: Study) -> dict[str, dict[str, int] | None]:
     return {name: counts_of(study, name) for name in study.available}
 
 
-def _run_costs(
-    study: Study, survey: Survey, place: Place, measured: Sources, counts: dict[str, dict[str, int] | None]
-) -> Iterator[RunCost]:
-    rates: dict[tuple, Measured | None] = {}  # seeds share them
-    for run in study.available_runs():
-        key = run.benchmark, run.protocol, run.stage
-        known, state = counts[run.benchmark], survey.state(run)
-        work = work_of(study, run, known) if known else None
-        if key not in rates:
-            rates[key] = measured.find(work) if work else None
-        yield _run_cost(study, run, work, state, rates[key], place, measured.jobs)
+def _works(study: Study, counts: dict[str, dict[str, int] | None]) -> dict[Run, Work | None]:
+    """The work of every run, None if the number of its images is unknown."""
+    runs = {run: counts[run.benchmark] for run in study.available_runs()}
+    return {run: work_of(study, run, known) if known else None for run, known in runs.items()}
 
 
-def _run_cost(
-    study: Study, run: Run, work: Work | None, state: State, found: Measured | None, place: Place, jobs: Jobs
-) -> RunCost:
-    trains = study.settings(run).training.epochs > 0
-    seconds, space, scoring = None, None, jobs.evaluate
+def _jobs(
+    study: Study, run: Run, state: State, work: Work | None, found: Measured | None, measured: Sources
+) -> Iterator[Job]:
+    """The jobs of one run; what is done costs what it took. The priorities are those of the Snakefile."""
+    place, trains = measured.place, study.settings(run).training.epochs > 0
+    gpu, priority = bool(place.gpus) and trains, 3 * study.seeds.index(run.seed)
+    train, kmeans, scoring = None, None, measured.jobs.evaluate
     if work:
         scoring += SCORE_SECONDS * work.evaluated * (work.points + 1)
-    if found and work:
-        seconds = run_seconds(work, found.rate)
-        every = study.machine.checkpoint_seconds
-        space = run_bytes(work, found.rate, seconds=seconds, checkpoint_seconds=every)
-        if seconds is not None:
-            scale = 1.0 if place.gpu and trains else found.rate.threads / place.threads
-            seconds = seconds * scale + jobs.train
+    if work and found:
+        on_cores = found.rate.threads / place.threads
+        kmeans = kmeans_seconds(work, found.rate) * on_cores
+        if (seconds := train_seconds(work, found.rate)) is not None:
+            train = seconds * (1.0 if gpu else on_cores) + measured.jobs.train
     if state.record:
-        seconds = state.record.seconds + jobs.train
-    return RunCost(run, trains, state.record is None, seconds, scoring, found, space)
+        clustering = clustering_seconds(state.record, run.directory)
+        train = state.record.seconds - clustering + measured.jobs.train
+        kmeans = (kmeans or None) if state.status == "unclustered" else clustering  # None: not measured
+    clusters = kmeans != 0  # None: not known either
+    about: dict[str, Any] = {"run": run, "source": found}
+    first, left = priority if trains else priority + 2, state.record is None
+    yield Job(run, run.after, train, first, gpu, left, scoring=0.0 if clusters else scoring, **about)
+    if clusters:
+        left = left or state.status == "unclustered"
+        yield Job((run, "k-means"), run, kmeans, priority + 1, left=left, scoring=scoring, **about)
 
 
-def _rows(costs: list[RunCost], place: Place) -> Iterator[dict[str, Any]]:
-    """One row per benchmark and method, over protocols and seeds."""
-    groups: dict[tuple[str, str], list[RunCost]] = {}
-    for one in costs:
-        groups.setdefault((one.run.benchmark, one.run.stage), []).append(one)
+def _rows(jobs: list[Job], place: Place) -> Iterator[dict[str, Any]]:
+    """One row per benchmark and method, over protocols and seeds. hours: of training on GPUs, else of everything."""
+    groups = defaultdict(list)
+    for job in jobs:
+        assert job.run
+        groups[job.run.benchmark, job.run.stage].append(job)
     for (benchmark, stage), group in groups.items():
-        on_gpu = bool(place.gpus) and group[0].trains
-        sources = {(one.source.mark, one.source.source) for one in group if one.source and one.seconds is not None}
+        gpu, runs, seconds = group[0].gpu, len({job.run for job in group}), [job.seconds for job in group]
+        sources = {(job.source.mark, job.source.source) for job in group if job.source and job.seconds is not None}
         yield {
             "benchmark": benchmark,
             "method": stage,
-            "runs": len(group),
-            "runs_left": sum(one.left for one in group),
-            "unit": "GPU-hours" if on_gpu else "core-hours",
-            "hours": _hours(group, place, on_gpu=on_gpu),
-            "seconds_per_run": _mean([one.seconds for one in group]),
+            "runs": runs,
+            "runs_left": len({job.run for job in group if job.left}),
+            "unit": "GPU-hours" if gpu else "core-hours",
+            "hours": _hours(group, place, gpu=gpu),
+            "kmeans_core_hours": _hours(group, place, gpu=False) if gpu else 0.0,
+            "seconds_per_run": None if None in seconds else sum(filter(None, seconds)) / runs,
             "sources": [{"mark": mark, "source": text} for mark, text in sorted(sources)],
         }
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _hours(jobs: list[Job], place: Place, *, gpu: bool) -> float | None:
+    """GPU-hours of the jobs that use a GPU, or core-hours of the others; None if one of them is unknown."""
+    seconds = [job.seconds for job in jobs if job.gpu == gpu]
+    devices = 1 / place.runs_per_gpu if gpu else place.threads
+    return None if None in seconds else sum(filter(None, seconds), 0.0) * devices / 3600
 
 
-def _hours(costs: list[RunCost], place: Place, *, on_gpu: bool) -> float | None:
-    """GPU-hours of the runs that use a GPU, or core-hours of the others; None if one of them is unknown."""
-    chosen = [one for one in costs if (bool(place.gpus) and one.trains) == on_gpu]
-    if any(one.seconds is None for one in chosen):
-        return None
-    shares = 1 / place.runs_per_gpu if on_gpu else place.threads
-    return sum(one.seconds or 0.0 for one in chosen) * shares / 3600
-
-
-def _wall_seconds(left: list[RunCost], place: Place, seeds: list[int]) -> float | None:
-    """Seconds until all runs that are left are trained, scored, and reported; None if the time of one is unknown.
+def _wall_seconds(jobs: list[Job], place: Place) -> float | None:
+    """Seconds until these jobs are done, their runs scored, and all is reported; None if the time of one is unknown.
 
     On a CPU, a run is scored on the cores that trained it; on a machine with GPUs, other cores are free for that.
     """
-    if any(one.seconds is None for one in left):
+    if any(job.seconds is None for job in jobs):
         return None
-    score = 0 if place.gpus else 1
-    runs = [
-        Job(one.run, one.run.after, (one.seconds or 0.0) + score * one.scoring, seeds.index(one.run.seed))
-        for one in left
-    ]
-    return START_SECONDS + makespan(runs, place.slots) + REPORT_SECONDS
+    if not place.gpus:
+        jobs = [dataclasses.replace(job, seconds=(job.seconds or 0.0) + job.scoring) for job in jobs]
+    at_once = max(1, place.cores // place.threads)
+    return START_SECONDS + makespan(jobs, at_once=at_once, on_gpus=place.slots) + REPORT_SECONDS
+
+
+def makespan(jobs: list[Job], *, at_once: int, on_gpus: int) -> float:
+    """Seconds until all jobs are done, at most `at_once` at the same time and `on_gpus` of those that need a GPU."""
+    names = {job.name for job in jobs}
+    waiting: dict[Any, list[int]] = defaultdict(list)
+    ready: dict[bool, list[tuple[int, int]]] = {True: [], False: []}  # needs a GPU: heap of (priority, position)
+    for position, job in enumerate(jobs):
+        if job.after in names:
+            waiting[job.after].append(position)
+        else:
+            heapq.heappush(ready[job.gpu], (job.priority, position))
+    running: list[tuple[float, int]] = []  # heap of (end, position)
+    clock, gpus = 0.0, on_gpus
+    while running or any(ready.values()):
+        while len(running) < at_once and (able := [heap for gpu, heap in ready.items() if heap and (gpus or not gpu)]):
+            position = heapq.heappop(min(able))[1]
+            gpus -= jobs[position].gpu
+            heapq.heappush(running, (clock + (jobs[position].seconds or 0.0), position))
+        clock, done = heapq.heappop(running)
+        gpus += jobs[done].gpu
+        for position in waiting[jobs[done].name]:
+            heapq.heappush(ready[jobs[position].gpu], (jobs[position].priority, position))
+    return clock

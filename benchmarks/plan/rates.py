@@ -1,19 +1,79 @@
-"""How fast a device makes runs of one kind: a measurement, and the seconds and bytes of other runs that follow from it.
+"""The work of runs, how fast a device does it, and the seconds and bytes that follow from both. Imports no torch.
 
 All rules are linear: the seconds of a step and of the preparation are proportional to the number of images, those of an
-assignment to the number of images and, with k-means, of clusters and of starts. Imports no torch.
+assignment to the number of images and, with k-means, of clusters and of starts.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from benchmarks.plan.work import Work
+from benchmarks.check_images import published_counts
+from benchmarks.study import Run, Study
+from scl.config import Network, RunSettings, Training
 from scl.engine.artifacts import Strict
+from scl.engine.io import Damaged
+from scl.engine.prepared import describe
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run and its images. fit: images that are clustered; unlabeled: others that representation learning may use;
+    evaluated: images that are scored; size: pixels per side."""
+
+    run: Run
+    settings: RunSettings
+    size: int
+    clusters: int
+    fit: int
+    unlabeled: int
+    evaluated: int
+
+    @cached_property
+    def kind(self) -> dict[str, Any]:
+        """What the time of a step depends on; equal for runs that can be measured together."""
+        return kind_of(self.settings.method, self.size, self.settings.network, self.settings.training)
+
+    @property
+    def trains(self) -> bool:
+        return self.settings.training.epochs > 0
+
+    @property
+    def points(self) -> int:
+        """Assignments of all evaluated images: at each point of the curve, or once without training."""
+        return min(self.settings.training.curve_points, self.settings.training.epochs) or 1
+
+
+def kind_of(method: str, size: int, network: Network, training: Training) -> dict[str, Any]:
+    """The kind of a run on images of `size` pixels per side: its method, network, and batches."""
+    kind: dict[str, Any] = {"method": method, "size": size}
+    if training.epochs:
+        kind |= {"network": network.model_dump(mode="json")}
+        kind |= training.model_dump(include={"batch_size", "precision", "compile"})
+    return kind
+
+
+def work_of(study: Study, run: Run, counts: dict[str, int], settings: RunSettings | None = None) -> Work:
+    """The work of a run on a benchmark with this number of images in each split. settings: by default as planned."""
+    block, dataset = study.benchmarks[run.benchmark], study.dataset(run.benchmark)
+    roles = dataset.protocols[run.protocol]
+    fit, represent, evaluated = (sum(counts[split] for split in roles[use]) for use in ("fit", "represent", "assign"))
+    size, clusters = block.size or dataset.size, block.clusters or dataset.clusters or 0
+    return Work(run, settings or study.settings(run), size, clusters, fit, represent - fit, evaluated)
+
+
+def counts_of(study: Study, benchmark: str) -> dict[str, int] | None:
+    """Number of images in each split, as prepared or else as published; None if neither is known (custom archive)."""
+    try:
+        return {split: stop - start for split, (start, stop) in describe(study.data / benchmark)["splits"].items()}
+    except Damaged:  # not prepared yet
+        return published_counts(study, benchmark)
 
 
 class Rate(Strict):
     """A measurement, as it is kept in JSON. All seconds are those of one run while others share its device."""
 
-    kind: dict[str, Any]  # benchmarks.plan.work.kind_of
+    kind: dict[str, Any]  # kind_of
     options: dict[str, Any]  # complete options of the method
     benchmark: str  # where it was measured
     stage: str
@@ -22,14 +82,14 @@ class Rate(Strict):
     threads: int
     batch_size: int
     step_seconds: float  # of one step of `batch_size` images
-    assign_seconds: float  # of one assignment of `images` images
-    once_seconds: float  # to build the method and to prepare the training
-    kmeans: bool  # whether assignments are made by k-means
-    visits: float  # images that an epoch visits, as a fraction of the clustered ones
-    unlabeled: float | None  # the same for unlabeled images; None: no run had any
-    last_batch: bool  # whether an epoch has a last batch that is not full
-    weight_bytes: int | None  # of the weights, without those that grow with the images; None: unknown
-    image_bytes: int  # of weights that grow with the images, per image (memories, neighbors)
+    assign_seconds: float = 0.0  # of one assignment of `images` images
+    once_seconds: float = 0.0  # to build the method and to prepare the training
+    kmeans: bool = False  # whether assignments are made by k-means
+    visits: float = 1.0  # images that an epoch visits, as a fraction of the clustered ones
+    unlabeled: float | None = None  # the same for unlabeled images; None: no run had any
+    last_batch: bool = False  # whether an epoch has a last batch that is not full
+    weight_bytes: int | None = None  # of the weights, without those that grow with the images; None: unknown
+    image_bytes: int = 0  # of weights that grow with the images, per image (memories, neighbors)
     feature_bytes: int = 0  # kept for k-means, per image and point of the curve
 
 
@@ -62,18 +122,14 @@ def epoch_steps(work: Work, rate: Rate) -> int | None:
     return -(-pool // batch) if rate.last_batch else pool // batch
 
 
-def run_seconds(work: Work, rate: Rate) -> float | None:
-    """Seconds of the training of a run with the rate's number of threads, without the start of its process; None if
-    the number of steps is unknown."""
+def train_seconds(work: Work, rate: Rate) -> float | None:
+    """Seconds of the training of a run, with its assignments unless k-means makes them; without the start of its
+    process. With the rate's number of threads. None if the number of steps is unknown."""
     training = work.settings.training
-    scale = work.fit / rate.images
-    assign = rate.assign_seconds * work.evaluated / rate.images
-    if rate.kmeans:
-        starts = work.settings.options.get("kmeans_restarts")
-        measured = rate.options.get("kmeans_restarts")
-        assign *= work.clusters / rate.clusters * (starts / measured if starts and measured else 1)
-    seconds = rate.once_seconds * scale + work.points * assign
-    if training.epochs:
+    seconds = rate.once_seconds * work.fit / rate.images
+    if not rate.kmeans:
+        seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
+    if work.trains:
         steps = epoch_steps(work, rate)
         if steps is None:
             return None
@@ -82,20 +138,32 @@ def run_seconds(work: Work, rate: Rate) -> float | None:
     return seconds
 
 
+def kmeans_seconds(work: Work, rate: Rate) -> float:
+    """Seconds of the k-means after the training of a run, 0 for a method that needs none.
+
+    Computing the features, which takes little time beside it, counts as a part of it.
+    """
+    if not rate.kmeans:
+        return 0.0
+    starts, measured = (options.get("kmeans_restarts") for options in (work.settings.options, rate.options))
+    seconds = work.points * rate.assign_seconds * work.evaluated / rate.images * work.clusters / rate.clusters
+    return seconds * (starts / measured if starts and measured else 1)
+
+
 def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
     """(bytes of the folder of a finished run, additional bytes while it trains), None if unknown.
 
-    A finished run has its weights, a checkpoint without the optimizer and, if it took longer than the time between
-    checkpoints, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
+    A finished run has its weights, a checkpoint without the optimizer and, if its training took more `seconds` than are
+    between checkpoints, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
     """
     if rate.weight_bytes is None:
         return None
     weights = rate.weight_bytes + rate.image_bytes * work.fit
-    training = work.settings.training
-    optimizer = rate.weight_bytes * (2 if training.optimizer == "adam" else 1) if training.epochs else 0
+    moments = 2 if work.settings.training.optimizer == "adam" else 1
+    optimizer = rate.weight_bytes * moments if work.trains else 0
     assignments = work.evaluated * (20 + 2 * work.points)  # compressed, so at most
     kept = 2 * weights + assignments + 20_000
     features = rate.feature_bytes * work.evaluated * work.points  # until they are clustered
-    if training.epochs and (seconds is None or seconds > checkpoint_seconds):
+    if work.trains and (seconds is None or seconds > checkpoint_seconds):
         kept += weights + optimizer
     return kept, weights + optimizer + features

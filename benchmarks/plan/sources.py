@@ -3,17 +3,17 @@
 import csv
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate
-from benchmarks.plan.work import Work, kind_of
+from benchmarks.plan.rates import Jobs, Measurements, Rate, Work, kind_of, work_of
 from benchmarks.study import Study, load_study
-from scl.config import RunSettings, Training
-from scl.engine.artifacts import ASSIGNMENTS, Record, load
+from scl.config import Network, RunSettings, Training
+from scl.engine.artifacts import ASSIGNMENTS, Record, clustering, load
 from scl.engine.io import Damaged
 from scl.engine.provenance import ROOT, versions
 
@@ -31,32 +31,30 @@ class Measured:
     source: str
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A rate that finished runs of a study imply, on the device of their record."""
-
-    device: str
-    rate: Rate
-
-
 class Sources:
     """The measurements that apply to the runs of a study at a place. Each kind of source is read only when needed."""
 
     def __init__(self, study: Study, place: Place, *, calibrations: Path, committed: Path):
         self.study, self.place, self.calibrations, self.committed = study, place, calibrations, committed
+        self._found: dict[tuple, Measured | None] = {}
 
     def find(self, work: Work) -> Measured | None:
         """The best measurement for a run: records of this device, a calibration of it, or committed measurements."""
-        trains = work.settings.training.epochs > 0
-        threads = None if self.place.gpu and trains else self.place.threads
-        here = [one.rate for one in self.records if self.place.is_same(one.device, trains=trains)]
+        key = work.run.benchmark, work.run.protocol, work.run.stage  # seeds share it
+        if key not in self._found:
+            self._found[key] = self._find(work)
+        return self._found[key]
+
+    def _find(self, work: Work) -> Measured | None:
+        threads = None if self.place.gpu and work.trains else self.place.threads
+        here = [rate for device, rate in self.records if self.place.is_same(device, trains=work.trains)]
         if found := _nearest(work, here, threads=threads):
             return Measured(_median(found), "r", f"{len(found)} finished run{'s' * (len(found) > 1)} on this device")
         for measured in self.calibrated:
             if found := _nearest(work, measured.rates, threads=threads):
                 return Measured(found[0], "c", f"calibration of this device on {measured.finished[:10]}")
-        like = [one for one in self.published if self.place.is_like(one[0], trains=trains)]
-        for device, rates in sorted(like, key=lambda one: not self.place.is_same(one[0], trains=trains)):
+        like = [one for one in self.published if self.place.is_like(one[0], trains=work.trains)]
+        for device, rates in sorted(like, key=lambda one: not self.place.is_same(one[0], trains=work.trains)):
             if found := _nearest(work, rates, any_batch=True):
                 return Measured(_median(found), "m", f"measured on {device} (results/reference)")
         return None
@@ -68,8 +66,8 @@ class Sources:
         return measured[0].jobs if measured else JOBS
 
     @cached_property
-    def records(self) -> list[Recorded]:
-        """Rates of finished runs of this study and of others in the working directory."""
+    def records(self) -> list[tuple[str, Rate]]:
+        """(device, rate) of each finished run of this study and of others in the working directory."""
         places = [self.study.results, *(path.parent for path in sorted(Path("results").glob("*/study.yaml")))]
         folders = {path.absolute(): path for path in [*places, Path("results")]}
         return [one for path in folders.values() for one in recorded_rates(path, self.study)]
@@ -77,21 +75,19 @@ class Sources:
     @cached_property
     def calibrated(self) -> list[Measurements]:
         """Calibrations of this device with the installed versions, newest first."""
-        here = [m for m in _files(self.calibrations) if self.place.is_same(m.device, trains=True)]
         current = versions()
+        here = [m for m in _files(self.calibrations) if self.place.is_same(m.device, trains=True)]
         return sorted((m for m in here if m.versions == current), key=lambda m: m.finished, reverse=True)
 
     @cached_property
     def published(self) -> list[tuple[str, list[Rate]]]:
         """(device, rates) of each committed file of measurements, then of the committed runs."""
         bench = self.committed / "bench"
-        found = [(measured.device, measured.rates) for measured in _files(bench)]
-        found += [(one.device, [one.rate]) for one in _benched(bench, self.study)]
-        runs: dict[str, list[Rate]] = {}
+        runs: dict[str, list[Rate]] = defaultdict(list)
         for path in sorted(self.committed.glob("*/study.yaml")):
-            for one in recorded_rates(path.parent, None):
-                runs.setdefault(one.device, []).append(one.rate)
-        return found + list(runs.items())
+            for device, rate in recorded_rates(path.parent, None):
+                runs[device].append(rate)
+        return [*((m.device, m.rates) for m in _files(bench)), *_benched(bench, self.study), *runs.items()]
 
 
 def _files(folder: Path) -> list[Measurements]:
@@ -105,17 +101,14 @@ def _files(folder: Path) -> list[Measurements]:
     return found
 
 
-def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
+def _benched(folder: Path, study: Study) -> Iterator[tuple[str, list[Rate]]]:
     """Steps timed by `scl bench`, which uses the standard network and times no assignments."""
     for path in sorted(folder.glob("*.json")):
         try:
             found = json.loads(path.read_bytes())
             training = Training(epochs=1, batch_size=found["batch_size"], compile=found["compile"])
-            about = {"stage": found["stage"], "method": study.methods[found["stage"]].method, "training": training}
-            places = dict.fromkeys(("benchmark", "protocol", "data"), "")
-            settings = RunSettings.model_validate(about | places | {"seed": 0})
             rate = Rate(
-                kind=kind_of(settings, found["size"]),
+                kind=kind_of(study.methods[found["stage"]].method, found["size"], Network(), training),
                 options={},
                 benchmark="",
                 stage=found["stage"],
@@ -124,16 +117,8 @@ def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
                 threads=found["threads"],
                 batch_size=found["batch_size"],
                 step_seconds=found["parts"]["step"]["seconds_per_step"],
-                assign_seconds=0.0,
-                once_seconds=0.0,
-                kmeans=False,
-                visits=1.0,
-                unlabeled=None,
-                last_batch=False,
-                weight_bytes=None,
-                image_bytes=0,
             )
-            yield Recorded(found["device"], rate)
+            yield found["device"], [rate]
         except (OSError, ValueError, KeyError, TypeError, IndexError):  # other files, other studies
             continue
 
@@ -141,14 +126,14 @@ def _benched(folder: Path, study: Study) -> Iterator[Recorded]:
 # --- finished runs -------------------------------------------------------------------------------------------------
 
 
-def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
-    """Rates of the finished runs below `results`/runs. study: theirs, if the folder has no study.yaml yet."""
+def recorded_rates(results: Path, study: Study | None) -> Iterator[tuple[str, Rate]]:
+    """(device, rate) of the finished runs below `results`/runs. study: theirs, if the folder has no study.yaml yet."""
     if (results / "study.yaml").exists():
         try:
             study = load_study(results / "study.yaml")
         except (ValueError, OSError):  # of another version
             return
-    if study is None or not (results / "runs").is_dir():
+    if study is None:
         return
     for path in sorted((results / "runs").glob("*/*/*/*/record.json")):
         try:
@@ -157,43 +142,43 @@ def recorded_rates(results: Path, study: Study | None) -> Iterator[Recorded]:
         except (Damaged, ValueError, KeyError):  # of another version, or no longer in the study
             continue
         if record and rate:
-            yield Recorded(record.device, rate)
+            yield record.device, rate
+
+
+def clustering_seconds(record: Record, directory: Path) -> float:
+    """Seconds of the k-means after training that `record` counts."""
+    made = clustering(directory, record.fingerprint) if record.kmeans and ASSIGNMENTS in record.files else None
+    return made.seconds if made else 0.0
 
 
 def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
-    """All seconds of the run count as those of its steps or, if it has none, of its assignment."""
+    """All seconds of training count as those of its steps; without steps, all seconds as those of its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
-    dataset, splits = study.dataset(record.benchmark), record.identity.images.splits
-    roles = dataset.protocols[record.protocol]
-    count = {use: sum(splits[s][1] - splits[s][0] for s in roles[use]) for use in ("fit", "represent", "assign")}
-    fit, unlabeled = count["fit"], count["represent"] - count["fit"]
+    counts = {split: stop - start for split, (start, stop) in record.identity.images.splits.items()}
+    work = work_of(study, run, counts, settings)
     steps, visited = _steps(directory / "history.csv"), None
-    batch = min(settings.training.batch_size, count["represent"])
-    if steps and unlabeled:
-        visited = max(0.0, (steps * batch / settings.training.epochs - fit) / unlabeled)
-    if settings.training.epochs and not steps:
+    if work.trains and not steps:
         return None
-    size = study.benchmarks[record.benchmark].size or dataset.size
+    batch = min(settings.training.batch_size, work.fit + work.unlabeled)
+    if steps and work.unlabeled:
+        visited = max(0.0, (steps * batch / settings.training.epochs - work.fit) / work.unlabeled)
+    assigned = clustering_seconds(record, directory) if steps else record.seconds
     weights, raw = directory / "weights.pt", json.loads((directory / "record.json").read_bytes())
     return Rate(
-        kind=kind_of(settings, size),
+        kind=work.kind,
         options=settings.options,
         benchmark=run.benchmark,
         stage=run.stage,
-        images=fit,
+        images=work.fit,
         clusters=record.identity.images.clusters,
         threads=record.threads,
         batch_size=batch,
-        step_seconds=record.seconds / steps if steps else 0.0,
-        assign_seconds=0.0 if steps else record.seconds * fit / count["assign"],
-        once_seconds=0.0,
+        step_seconds=(record.seconds - assigned) / steps if steps else 0.0,
+        assign_seconds=assigned / work.points * work.fit / work.evaluated,
         kmeans="kmeans_restarts" in settings.options,
-        visits=1.0,
         unlabeled=visited,
-        last_batch=False,
         weight_bytes=weights.stat().st_size if weights.exists() else 4 * raw.get("parameters", 0),
-        image_bytes=0,
     )
 
 
@@ -212,26 +197,24 @@ def _steps(history: Path) -> int:
 def _nearest(work: Work, rates: list[Rate], *, threads: int | None = None, any_batch: bool = False) -> list[Rate]:
     """The rates of the same kind that are most similar to a run. threads: required number, None for any."""
 
+    def applies(rate: Rate) -> bool:
+        free = {"batch_size": None} if any_batch else {}
+        known = not (work.unlabeled and work.trains) or rate.unlabeled is not None
+        return known and threads in (None, rate.threads) and rate.kind | free == work.kind | free
+
     def distance(rate: Rate) -> tuple:
         images = max(rate.images, work.fit) / max(1, min(rate.images, work.fit))
         options = work.settings.options.items() <= rate.options.items()
         batch = rate.kind.get("batch_size") == work.kind.get("batch_size")
         return not batch, rate.benchmark != work.run.benchmark, rate.stage != work.run.stage, not options, images
 
-    same = [rate for rate in rates if threads in (None, rate.threads) and _is_kind(work, rate, any_batch)]
+    same = [rate for rate in rates if applies(rate)]
     nearest = min(map(distance, same), default=None)
     return [rate for rate in same if distance(rate) == nearest]
 
 
-def _is_kind(work: Work, rate: Rate, any_batch: bool) -> bool:
-    free = {"batch_size"} if any_batch else set()
-    alike = all(rate.kind.get(key) == value for key, value in work.kind.items() if key not in free)
-    known = not (work.unlabeled and work.settings.training.epochs) or rate.unlabeled is not None
-    return alike and known and rate.kind.keys() == work.kind.keys()
-
-
 def _median(rates: list[Rate]) -> Rate:
     """The rate with the median of steps and assignments."""
-    steps = statistics.median(rate.step_seconds for rate in rates)
-    assign = statistics.median(rate.assign_seconds for rate in rates)
-    return rates[0].model_copy(update={"step_seconds": steps, "assign_seconds": assign})
+    names = ("step_seconds", "assign_seconds")
+    median = {name: statistics.median(getattr(rate, name) for rate in rates) for name in names}
+    return rates[0].model_copy(update=median)

@@ -1,5 +1,6 @@
 """The cost of a study as text of at most 100 columns."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,10 +35,8 @@ def _disk(cost: dict[str, Any]) -> Iterator[str]:
     names = {"archives": "archives", "arrays": "images", "runs": "runs", "temporary": "runs in progress"}
     parts = ", ".join(f"{text} {_size(disk[name])}" for name, text in names.items())
     yield f"disk: {_size(disk['peak'])} at the peak ({parts});"
-    lacks = [f"{disk['runs_of_unknown_size']} runs"] if disk["runs_of_unknown_size"] else []
-    unknown = (
-        f"; not counted, of unknown size: {', '.join([*lacks, *disk['unknown']])}" if lacks + disk["unknown"] else ""
-    )
+    lacks = [f"{disk['runs_of_unknown_size']} runs"] * bool(disk["runs_of_unknown_size"]) + disk["unknown"]
+    unknown = f"; not counted, of unknown size: {', '.join(lacks)}" if lacks else ""
     short = "" if disk["free"] > disk["peak"] - disk["there"] else ": TOO LITTLE"
     yield _cut(f"  there already: {_size(disk['there'])}; free: {_size(disk['free'])}{short}{unknown}")
 
@@ -46,25 +45,23 @@ def _hours(cost: dict[str, Any]) -> Iterator[str]:
     """A table of methods by benchmarks, split if it would be too wide."""
     unit = "GPU" if cost["device"]["gpus"] else "core"
     known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
-    minutes = known and sum(known) < 2
-    span, scale = ("minutes", 60) if minutes else ("hours", 1)
+    span, scale = ("minutes", 60) if known and sum(known) < 2 else ("hours", 1)
     yield f"{unit}-{span} of all runs, by benchmark and method:"
-    cells = {(row["method"], row["benchmark"]): _cell(row, scale, unit) for row in cost["rows"]}
-    methods = list(dict.fromkeys(method for method, _ in cells))
-    benchmarks = list(dict.fromkeys(benchmark for _, benchmark in cells))
-    for name in benchmarks:
-        cells["runs", name] = f"{sum(row['runs'] for row in cost['rows'] if row['benchmark'] == name)}  "
-    first = max(map(len, [*methods, "runs"])) + 2
-    widths = {name: max(len(name), *(len(cells[method, name]) for method in methods)) for name in benchmarks}
-    part: list[str] = []
-    for name in [*benchmarks, None]:
-        if part and (name is None or first + sum(widths[one] + 2 for one in [*part, name]) > WIDTH):
-            yield " " * first + "".join(f"  {one:>{widths[one]}}" for one in part)
-            for method in [*methods, "runs"]:
-                line = f"  {method:{first - 2}}" + "".join(f"  {cells[method, one]:>{widths[one]}}" for one in part)
-                yield line.rstrip()
-            part = []
-        part.append(name or "")
+    methods = list(dict.fromkeys(row["method"] for row in cost["rows"]))
+    labels = ["", *methods, "runs"]
+    first = max(map(len, labels))
+    columns: list[list[str]] = []
+    for benchmark in dict.fromkeys(row["benchmark"] for row in cost["rows"]):
+        rows = [row for row in cost["rows"] if row["benchmark"] == benchmark]  # of all methods, in their order
+        texts = [benchmark, *(_cell(row, scale, unit) for row in rows), f"{sum(row['runs'] for row in rows)}  "]
+        width = max(map(len, texts))
+        columns.append([f"{text:>{width}}" for text in texts])
+    while columns:
+        part = [columns.pop(0)]
+        while columns and 2 + first + sum(2 + len(column[0]) for column in [*part, columns[0]]) <= WIDTH:
+            part.append(columns.pop(0))
+        for label, *cells in zip(labels, *part):
+            yield f"  {label:{first}}  {'  '.join(cells)}".rstrip()
     yield from _totals(cost, scale, span)
 
 
@@ -78,12 +75,17 @@ def _cell(row: dict[str, Any], scale: int, unit: str) -> str:
 
 def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     device = cost["device"]
-    units = dict.fromkeys(row["unit"] for row in cost["rows"])
-    known = {unit: sum(row["hours"] or 0.0 for row in cost["rows"] if row["unit"] == unit) for unit in units}
+    known: dict[str, float] = {}
+    for row in cost["rows"]:
+        known[row["unit"]] = known.get(row["unit"], 0.0) + (row["hours"] or 0.0)
+    if beside := sum(row["kmeans_core_hours"] or 0.0 for row in cost["rows"]):
+        known["core-hours"] = known.get("core-hours", 0.0) + beside
     parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
-    without = sum(row["runs"] for row in cost["rows"] if row["hours"] is None)
+    without = sum(row["runs"] for row in cost["rows"] if row["seconds_per_run"] is None)
     more = f" and {without} runs of unknown time" if without else ""
     yield f"in all: {', '.join(parts) or 'nothing'}{more}; scoring takes {duration(cost['scoring_seconds'])}"
+    if beside:
+        yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
@@ -93,16 +95,12 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
 
 
 def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
-    texts: dict[str, list[str]] = {}
-    for row in cost["rows"]:
-        for one in row["sources"]:
-            texts.setdefault(one["mark"], []).append(one["source"])
-    for mark, found in sorted(texts.items()):
-        distinct = sorted(set(found), key=found.count, reverse=True)
-        yield from (_cut(f"  {mark}: {text}") for text in distinct)
+    found = Counter((one["mark"], one["source"]) for row in cost["rows"] for one in row["sources"])
+    for (mark, text), _ in sorted(found.items(), key=lambda one: (one[0][0], -one[1])):
+        yield _cut(f"  {mark}: {text}")
     if cost["device"]["gpus"] and any(row["unit"] == "core-hours" for row in cost["rows"]):
         yield "  *: of CPU cores"
-    if any(row["hours"] is None for row in cost["rows"]):
+    if any(row["seconds_per_run"] is None for row in cost["rows"]):
         yield _cut(f"  {HINT.format(source)}")
 
 

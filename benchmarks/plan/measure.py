@@ -6,13 +6,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.bench.subject import endless, pretend_trained
-from benchmarks.plan.rates import Rate, epoch_steps, run_seconds
-from benchmarks.plan.work import counts_of, kind_of, work_of
+from benchmarks.plan.rates import Rate, counts_of, epoch_steps, kind_of, kmeans_seconds, train_seconds, work_of
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
@@ -54,8 +54,9 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
     assert counts  # it is prepared
     work = work_of(study, run, counts)
     rate = measure(settings, device)
-    seconds = run_seconds(work, rate)
-    assert seconds is not None  # measured rates tell everything
+    trained = train_seconds(work, rate)
+    assert trained is not None  # measured rates tell everything
+    seconds = trained + kmeans_seconds(work, rate)
     if not settings.training.epochs:
         return Estimate(run.stage, 0, 0, 0.0, seconds)
     steps = epoch_steps(work, rate) or 0
@@ -68,27 +69,27 @@ def measure(settings: RunSettings, device: str) -> Rate:
     """Measure a run of these complete settings with random weights, on its prepared images."""
     from sklearn.cluster import KMeans  # noqa: F401 its import is not part of an assignment
 
-    began = time.perf_counter()
+    began, training = time.perf_counter(), settings.training
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
         alone = settings.model_copy(update={"after": None})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
-        method, images, wait = trainer.method, trainer.images.fit, _waiting(device)
-        once, forward = time.perf_counter() - began, _forward_seconds(trainer, wait)
-        if settings.training.epochs:
-            once += _preparation_seconds(trainer, forward, wait)
+        method, images = trainer.method, trainer.images.fit
+        once, forward = time.perf_counter() - began, _forward_seconds(trainer)
+        if training.epochs:
+            once += _preparation_seconds(trainer, forward)
         visits, unlabeled = _visits(method)
         weights, each = _sizes(method)
         return Rate(
-            kind=kind_of(settings, trainer.facts["size"][0]),
+            kind=kind_of(settings.method, trainer.facts["size"][0], settings.network, training),
             options=settings.options,
             benchmark=settings.benchmark,
             stage=settings.stage,
             images=images,
             clusters=method.problem.clusters,
             threads=torch.get_num_threads(),
-            batch_size=min(settings.training.batch_size, method.pool(0)),
+            batch_size=min(training.batch_size, method.pool(0)),
             assign_seconds=_assignment_seconds(trainer, forward) * images / len(trainer.evaluated),
-            step_seconds=_step_seconds(trainer, wait) if settings.training.epochs else 0.0,
+            step_seconds=_step_seconds(trainer) if training.epochs else 0.0,
             once_seconds=once,
             kmeans=method.clusters_by_kmeans,
             visits=visits,
@@ -96,28 +97,32 @@ def measure(settings: RunSettings, device: str) -> Rate:
             last_batch=method.keeps_last_batch,
             weight_bytes=weights,
             image_bytes=each,
-            feature_bytes=_feature_bytes(trainer),
+            feature_bytes=_outputs(trainer, 1).nbytes if method.clusters_by_kmeans else 0,
         )
 
 
-def _waiting(device: str) -> Any:
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
+def _wait(trainer: Trainer) -> None:
+    """For the GPU, which works on while Python goes on."""
+    if trainer.device == "cuda":
+        torch.cuda.synchronize()
 
 
-def _forward_seconds(trainer: Trainer, wait) -> float:
+def _outputs(trainer: Trainer, first: int) -> np.ndarray:
+    return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=first)
+
+
+def _forward_seconds(trainer: Trainer) -> float:
     """Seconds to compute the outputs of one image, measured on a few."""
     count = min(FIRST, len(trainer.images))
-    for _ in range(2):  # the first allocates memory
-        wait()
-        began = time.perf_counter()
-        outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=count)
+    _outputs(trainer, count)  # allocates memory
+    began = time.perf_counter()
+    _outputs(trainer, count)
     return (time.perf_counter() - began) / count
 
 
-def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
+def _preparation_seconds(trainer: Trainer, forward: float) -> float:
     """Seconds of what happens once per training: `prepare`, and the k-means that initializes prototypes."""
-    method, began = trainer.method, time.perf_counter()
-    passes = 0.0
+    method, began, passes = trainer.method, time.perf_counter(), 0.0
     if type(method).prepare is not Method.prepare:
         passes = forward * len(trainer.images)
         if passes <= 2 * SECONDS:  # else it counts as one pass over the images
@@ -127,11 +132,11 @@ def _preparation_seconds(trainer: Trainer, forward: float, wait) -> float:
     pretend_trained(method)
     if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
         method.place_prototypes()  # type: ignore[operator] # not of every method
-    wait()
+    _wait(trainer)
     return time.perf_counter() - began + passes
 
 
-def _step_seconds(trainer: Trainer, wait) -> float:
+def _step_seconds(trainer: Trainer) -> float:
     """Mean seconds of a step after the warm-up."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
     pretend_trained(trainer.method)
@@ -142,11 +147,11 @@ def _step_seconds(trainer: Trainer, wait) -> float:
         next(loop)
         if time.perf_counter() - began > SECONDS:
             break
-    wait()
+    _wait(trainer)
     began, count = time.perf_counter(), 0
     while count < STEPS and time.perf_counter() - began < SECONDS:
         next(loop)
-        wait()
+        _wait(trainer)
         count += 1
     return (time.perf_counter() - began) / count
 
@@ -158,7 +163,7 @@ def _assignment_seconds(trainer: Trainer, forward: float) -> float:
     count = min(len(images), affordable)
     sample = Images(images.pixels[:count], images.rows[:count], count)
     began = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), threadpool_limits(torch.get_num_threads()):
         if method.clusters_by_kmeans:
             found = features(method, sample, sample, autocast=trainer.autocast)["evaluated"]
             kmeans(found, found, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=0)
@@ -190,19 +195,12 @@ def _sizes(method: Method) -> tuple[int, int]:
     return fixed, each
 
 
-def _feature_bytes(trainer: Trainer) -> int:
-    """Bytes of the features of one image, if they are kept for k-means."""
-    if not trainer.method.clusters_by_kmeans:
-        return 0
-    return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=1).nbytes
-
-
 def _epochs_done(settings: RunSettings, directory: Path, steps: int) -> float:
     """Of an interrupted training, by its checkpoint."""
     path = directory / "checkpoint.pt"
-    if not path.exists():
-        return 0.0
     with suppress(Damaged):  # without the stage before there is no checkpoint of this run
-        state = checkpoint.load(path, fingerprint=fingerprint(planned_identity(settings)), report=lambda line: None)
-        return state["epoch"] + state["step_in_epoch"] / steps if state else 0.0
+        if path.exists():
+            found = fingerprint(planned_identity(settings))
+            if state := checkpoint.load(path, fingerprint=found, report=lambda line: None):
+                return state["epoch"] + state["step_in_epoch"] / steps
     return 0.0
