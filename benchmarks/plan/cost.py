@@ -1,7 +1,7 @@
 """The cost of a study as one mapping, which `scl plan --json` prints and benchmarks/plan/table.py shows.
 
 It is made from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one, and the
-k-means after it, if its method needs one, on CPU cores while other runs train (rule `cluster` of the Snakefile).
+k-means after it, if its method needs one, on CPU cores while other runs train (rule `kmeans` of the Snakefile).
 """
 
 import dataclasses
@@ -112,13 +112,13 @@ def _jobs(
     if state.record:
         clustering = clustering_seconds(state.record, run.directory)
         train = state.record.seconds - clustering + measured.jobs.train
-        kmeans = (kmeans or None) if state.status == "unclustered" else clustering  # None: not measured
+        kmeans = (kmeans or None) if state.needs_kmeans else clustering  # None: not measured
     clusters = kmeans != 0  # None: not known either
     about: dict[str, Any] = {"run": run, "source": found}
     first, left = priority if trains else priority + 2, state.record is None
     yield Job(run, run.after, train, first, gpu, left, scoring=0.0 if clusters else scoring, **about)
     if clusters:
-        left = left or state.status == "unclustered"
+        left = left or state.needs_kmeans
         yield Job((run, "k-means"), run, kmeans, priority + 1, left=left, scoring=scoring, **about)
 
 

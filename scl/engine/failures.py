@@ -59,7 +59,9 @@ def _write(directory: Path, run: RunSettings, error: Exception, where: dict[str,
         {
             "error": str(error) or type(error).__name__,
             "kind": type(error).__name__,
-            "permanent": not isinstance(error, (OSError, RuntimeError, MemoryError)),  # disks, devices, and memory may recover
+            "permanent": not isinstance(
+                error, (OSError, RuntimeError, MemoryError)
+            ),  # disks, devices, and memory may recover
             "config_sha256": config.digest(run),
             "time": now(),
             **where,
