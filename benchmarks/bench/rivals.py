@@ -108,9 +108,8 @@ class StandardPipeline:
         if not tuned:
             method: Any = trainer.method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             method.encoder.backbone.register_forward_pre_hook(lambda module, images: images[0].contiguous())
-        transforms = {name: transform(spec, trainer.images.size) for name, spec in trainer.run.augment.items()}
         pixels = trainer.images.pixels[: trainer.method.pool(trainer.epoch)].cpu().numpy()
-        self.views = Views(pixels, [transforms[name] for name in names])
+        self.views = Views(pixels, [transform(trainer.run.augment[name], trainer.images.size) for name in names])
 
     def loader(self) -> DataLoader:
         return DataLoader(
@@ -197,10 +196,10 @@ def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...
     """Views of a batch of uint8 tensors. v2 draws parameters once a call, so images are augmented one by one."""
     from torchvision.transforms import v2
 
-    to_tensor = v2.ToDtype(torch.float32, scale=True)
-    chains = {name: transform(spec, trainer.images.size, v2, to_tensor) for name, spec in trainer.run.augment.items()}
+    side, to_tensor = trainer.images.size, v2.ToDtype(torch.float32, scale=True)
+    chains = [transform(trainer.run.augment[name], side, v2, to_tensor) for name in names]
     images = trainer.images.pixels[: len(views[0])].cpu().permute(0, 3, 1, 2)
-    return lambda: [torch.stack([chains[name](image) for image in images]) for name in names]
+    return lambda: [torch.stack([chain(image) for image in images]) for chain in chains]
 
 
 def _kornia(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
@@ -208,16 +207,14 @@ def _kornia(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Wo
     import kornia.augmentation as K
     import kornia.augmentation.auto  # noqa: F401  K.auto
 
-    chains = {}
-    for name, spec in trainer.run.augment.items():
-        steps = [step for _, step in counterparts(KORNIA, K, spec, trainer.images.size)]
-        chains[name] = K.AugmentationSequential(*steps, data_keys=["input"])
+    steps = (counterparts(KORNIA, K, trainer.run.augment[name], trainer.images.size) for name in names)
+    chains = [K.AugmentationSequential(*(step for _, step in chain), data_keys=["input"]) for chain in steps]
     index = torch.arange(len(views[0]), device=trainer.device)
 
     @torch.no_grad()
     def work() -> list[Tensor]:
         images = trainer.images.batch(index)
-        return [chains[name](images) for name in names]
+        return [chain(images) for chain in chains]
 
     return work
 

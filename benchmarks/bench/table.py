@@ -71,7 +71,7 @@ def counted(result: dict) -> str:
 
 
 def _head(result: dict) -> list[str]:
-    changed = {True: " with uncommitted changes", False: "", None: ""}[result["dirty"]]
+    changed = " with uncommitted changes" if result["dirty"] else ""
     compiled = ", compiled" if result.get("compile") else ""
     return [
         f"{result['method']}, {result['size']} px, batch {result['batch_size']}, {result['precision']}{compiled}; "
