@@ -3,7 +3,7 @@
 #   download   archives of the data sets            -> data/archives/
 #   prepare    one benchmark                        -> data/<benchmark>/
 #   train      one run, on a GPU if there is one    -> results/runs/<benchmark>/<protocol>/<stage>/seed<k>/
-#   cluster    k-means of one run's features, on the CPU, for methods without a head
+#   kmeans     k-means of one run's features, on the CPU, for methods without a head
 #   evaluate   scores of one run, with the labels   -> metrics.json of the run, and clusters.json for its page
 #   collect    all runs in one table                -> results/runs.csv
 #   report     tables, figures, claims, web page    -> results/
@@ -126,23 +126,25 @@ rule train:
 
 # k-means on the features that a run has kept, while the GPU trains the next one; then deletes them. Its output is an
 # empty file, because Snakemake deletes the outputs of interrupted jobs.
-rule cluster:
+rule kmeans:
     input:
-        unpack(WORK.cluster_inputs),
+        unpack(WORK.kmeans_inputs),
     output:
         touch(f"{RUN}/clustered"),
     log:
-        f"{LOG}.cluster.log",
-    priority: WORK.cluster_priority
+        f"{LOG}.kmeans.log",
+    priority: WORK.kmeans_priority
     conda:
         "environment.yaml"
     threads: WORK.threads
+    resources:
+        attempt=lambda w, attempt: attempt,
     params:
         run=lambda w: str(WORK.run(w).directory),
     message:
-        "cluster {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
+        "k-means of {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
-        "scl kmeans {params.run:q} --threads {threads} &> {log:q}"
+        "scl kmeans {params.run:q} --threads {threads} --attempt {resources.attempt} &> {log:q}"
 
 
 # Score the clusters of one run with the labels.

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.progress import ProgressBar
+from benchmarks.bars import ProgressBar
 from scl import config, images
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
+from scl.engine.weights import read_weights
 from scl.images import Images
 from scl.method import Problem
 from scl.util.classes import find_class
@@ -59,10 +60,10 @@ class Assigner:
             mean=(0.0,) * 3,  # the weights hold those of the training images
             std=(1.0,) * 3,
         )
-        method = find_class(run.method)(
-            config.options_of(find_class(run.method), run.options, f"{run.stage}.options"), problem, run.network
-        )
-        content, _ = artifacts.weights_of(directory)
+        method_class = find_class(run.method)
+        options = config.options_of(method_class, run.options, f"{run.stage}.options")
+        method = method_class(options, problem, run.network)
+        content, _ = read_weights(directory)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone
         return method.to(self.device, memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of, is_published
 from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
@@ -53,10 +53,9 @@ def missing_sources(study: Study) -> Iterator[str]:
 def published_counts(study: Study, name: str) -> dict[str, int] | None:
     """Images of each split of a benchmark before it is prepared; None if its source is not the published one."""
     block, dataset = study.benchmarks[name], study.dataset(name)
-    published = all(archive.official for archive in archives_of(dataset, study.downloads))
+    if not is_published(dataset, study.downloads):
+        return None
     if dataset.imagenet and study.downloads.imagenet.images_per_class != IMAGES_PER_CLASS:
-        published = False
-    if not published:
         return None
     counts = dict(dataset.counts)
     if block.path:  # the data set `folder`

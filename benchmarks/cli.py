@@ -130,11 +130,11 @@ def train(run, **options):
     print(train_run(run, **options))
 
 
-def kmeans(run, threads):
+def kmeans(run, **options):
     """Cluster the features that one trained run has kept, if its method is clustered by k-means."""
     from scl.engine.clustering import cluster_run
 
-    print(cluster_run(run, threads=threads))
+    print(cluster_run(run, **options))
 
 
 def evaluate(run):
@@ -211,6 +211,8 @@ RUN_FOLDER = argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
 RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
+STEP_THREADS = argument("--threads", "CPU threads", default=1, **within(1, 1024))
+ATTEMPT = argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --calibrate", STUDY, *PLAN],
     status: [
@@ -233,18 +235,19 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         RUN_FOLDER,
         "machine",
         GPUS,
-        argument("--threads", "CPU threads", default=1, **within(1, 1024)),
+        STEP_THREADS,
         argument("--runs-per-gpu", "runs that share a GPU", default=1, **within(1, 100)),
         argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
         argument("--tensorboard", "write the curves for TensorBoard too (default: no)", action="store_true"),
         "interruptions",
         argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6)),
-        argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000)),
+        ATTEMPT,
     ],
     kmeans: [
         "results/smoke/runs/digits/joint/simclr/seed0",
         RUN_FOLDER,
-        *("machine", argument("--threads", "CPU threads", default=1, **within(1, 1024))),
+        *("machine", STEP_THREADS),
+        *("interruptions", ATTEMPT),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
     cluster: CLUSTER,

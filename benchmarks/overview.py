@@ -21,8 +21,8 @@ class RunNow:
     """The current state of a planned run.
 
     status: that of its State (benchmarks.state), "running" (it trains), or "clustering". reason: why it failed or does
-    not count. seconds: of training and clustering, if its result counts. log: Snakemake's log of the training, if there
-    is one. epochs: lines of progress.jsonl.
+    not count. seconds: of training and clustering, if its result counts. log: Snakemake's log of the training, or of
+    k-means if it failed there, if there is one. epochs: lines of progress.jsonl.
     """
 
     run: Run
@@ -65,10 +65,14 @@ class RunNow:
         }
 
 
-def log_of(directory: Path) -> Path:
-    """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/..."""
+KMEANS_LOG = ".kmeans.log"
+
+
+def log_of(directory: Path, suffix: str = ".log") -> Path:
+    """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/...
+    suffix: KMEANS_LOG for that of its k-means."""
     runs = directory.parent.parent.parent.parent
-    return runs.with_name("logs") / directory.relative_to(runs).with_suffix(".log")
+    return runs.with_name("logs") / directory.relative_to(runs).with_suffix(suffix)
 
 
 def describe_result(directory: Path) -> str:
@@ -99,7 +103,10 @@ class Overview:
         locked = is_locked(run.directory / ".lock")
         if state.record:
             seconds = state.record.seconds
-            status = "clustering" if locked and status == "unclustered" else status
+            if state.needs_kmeans and locked:
+                status = "clustering"
+            elif status == "failed":
+                log = log_of(run.directory, KMEANS_LOG)
         elif locked:
             status, reason = "running", ""
         epochs = read_progress(run.directory) if status in ("running", "stopped", "failed") else []
@@ -121,12 +128,13 @@ class Overview:
     @property
     def is_over(self) -> bool:
         """Whether every run is done, has failed, or starts from a failed one, and none is running."""
-        failed = {now.run for now in self.runs if now.status == "failed"}
+        untrained = {now.run for now in self.runs if now.status == "failed" and now.seconds is None}
 
-        def blocked(run: Run | None) -> bool:
-            return run is not None and (run in failed or blocked(run.after))
+        def blocked(run: Run) -> bool:
+            return run.after is not None and (run.after in untrained or blocked(run.after))
 
-        return all(now.status == "done" or (now.status != "running" and blocked(now.run)) for now in self.runs)
+        ended = ("done", "failed")
+        return all(now.status in ended or (now.status != "running" and blocked(now.run)) for now in self.runs)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -1,11 +1,11 @@
-"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, cluster, score."""
+"""`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, k-means, score."""
 
 from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.evaluate import evaluate_run
-from benchmarks.overview import log_of
+from benchmarks.overview import KMEANS_LOG, log_of
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study, write_run
 from scl.engine import features, gpu_lease
@@ -57,7 +57,8 @@ def run_single(
                 report=report,
             )
     for step in to_cluster(Survey(study), run):  # without the lease: on the CPU
-        report(f"cluster {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
+        report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
+        log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
     return evaluate_run(run.directory, study.data / run.benchmark)
 

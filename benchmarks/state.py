@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.datasets.catalog import archives_of
+from benchmarks.datasets.catalog import is_published
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
-from scl.engine import features
-from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Failure, Record, Strict, damage, load, read
+from scl.engine import failures, features
+from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, Strict, damage, load, read
 from scl.engine.identity import difference, identity_of
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
@@ -78,14 +78,19 @@ class Metrics(Strict):
 
 @dataclass(frozen=True)
 class State:
-    """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed, stopped
-    (has a checkpoint), missing, outdated, damaged, waiting (for an upstream stage) or skipped. record and metrics are
-    set only if they count."""
+    """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed (in
+    training or, with a record, in k-means), stopped (has a checkpoint), missing, outdated, damaged, waiting (for an
+    upstream stage) or skipped. record and metrics are set only if they count."""
 
     status: str
     reason: str = ""
     record: Record | None = None
     metrics: Metrics | None = None
+
+    @property
+    def needs_kmeans(self) -> bool:
+        """Whether it is trained and its features are to be clustered."""
+        return bool(self.record and self.record.unclustered)
 
 
 class Survey:
@@ -108,9 +113,9 @@ class Survey:
         """Existing files that do not count, which Snakemake must make again."""
         files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
         for run, state in self.states().items():
-            if state.status in ("damaged", "outdated", "waiting", "failed"):
+            if not state.record and state.status in ("damaged", "outdated", "waiting", "failed"):
                 files.append(run.directory / "record.json")
-            if state.status == "unclustered":
+            if state.needs_kmeans:
                 files.append(run.directory / CLUSTERED)
             if state.status not in ("done", "skipped"):
                 files.append(run.directory / "metrics.json")
@@ -133,13 +138,13 @@ class Survey:
             return State("skipped", self.study.skipped[run.benchmark])
         planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
-        if state.record:
-            return state if state.status == "unclustered" else self._evaluated(run, state.record)
+        if state.record and not state.needs_kmeans:
+            return self._evaluated(run, state.record)
         try:
-            failure = _failure(run.directory / "failure.json", planned)
+            failure = _failure(run.directory / failures.NAME, planned)
         except Damaged as error:
-            return State("damaged", f"failure.json is {error}")
-        return State("failed", failure) if failure else state
+            return State("damaged", f"{failures.NAME} is {error}", state.record)
+        return State("failed", failure, state.record) if failure else state
 
     def _trained(self, run, planned) -> State:
         try:
@@ -168,8 +173,8 @@ class Survey:
         names = [name for name in SMALL if not self.committed or (run.directory / name).exists()]
         for name, problem in damage(run.directory, record, names).items():
             return State("damaged", f"{name} is {problem}: train again")
-        if record.kmeans and ASSIGNMENTS not in record.files:
-            if features.lost(run.directory, record.kmeans.files, hashed=False):
+        if record.unclustered:
+            if features.lost(run.directory, record.unclustered, hashed=False):
                 return State("damaged", f"{CLUSTERING} is not of this training, whose features are gone: train again")
             return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
@@ -197,14 +202,14 @@ class Survey:
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
     """Facts on images that no longer exist: from the record, with the clusters of the configuration."""
     recorded, dataset = record.identity.images, study.dataset(benchmark)
-    published = all(archive.official for archive in archives_of(dataset, study.downloads))
-    clusters = study.benchmarks[benchmark].clusters or (published and dataset.clusters) or recorded.clusters
+    published = dataset.clusters if is_published(dataset, study.downloads) else None
+    clusters = study.benchmarks[benchmark].clusters or published or recorded.clusters
     return {"images_sha256": recorded.sha256, "splits": recorded.splits, "clusters": clusters}
 
 
 def _failure(path: Path, planned) -> str:
     """Why the last attempt at the run as planned failed, in one line, or "". Raises Damaged."""
-    failure = read(path, Failure)
+    failure = read(path, failures.Failure)
     if failure is None or failure.config_sha256 != config.digest(planned):
         return ""
     place = {name: getattr(failure, name) for name in ("epoch", "step", "term")}

@@ -48,9 +48,7 @@ def describe_run(now: RunNow) -> str:
     """Status of a run as planned now: done, running, failed, stopped, not started, or why its results do not count."""
     if now.status == "clustering":
         return "trained, being clustered"
-    if now.status == "unclustered":
-        return now.reason
-    if now.seconds is not None:
+    if now.status in ("trained", "done"):
         return f"done in {duration(now.seconds)}"
     if now.status == "failed":
         return f"failed: {now.reason}" + (f"; log: {now.log}" if now.log else "")

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from benchmarks import rules
 from benchmarks.compose import merge, resolve
-from benchmarks.datasets.catalog import Downloads, archives_of, dataset_named, missing_source
+from benchmarks.datasets.catalog import Downloads, dataset_named, is_published, missing_source
 from scl import config
 from scl.config import Distinct, Network, RunSettings, Settings, Training
 from scl.engine.io import write_yaml_if_changed, yaml_text
@@ -211,7 +211,7 @@ class Study(Settings):
         """Note for the table of a benchmark whose images are not exactly the published ones; otherwise ""."""
         block, dataset = self.benchmarks[benchmark], self.dataset(benchmark)
         notes = [f"a fixed subset of {block.subset:,} images of {dataset.title}"] if block.subset else []
-        if not all(archive.official for archive in archives_of(dataset, self.downloads)):
+        if not is_published(dataset, self.downloads):
             notes.append("from an archive other than the published one (checksums of the configuration)")
         return ", ".join(notes)
 

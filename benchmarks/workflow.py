@@ -102,7 +102,7 @@ class Workflow:
         seeds = self.study.seeds
         return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0))
 
-    def cluster_priority(self, wildcards) -> int:
+    def kmeans_priority(self, wildcards) -> int:
         """Lower than that of jobs that need a GPU."""
         return self.priority(wildcards) - 1
 
@@ -129,11 +129,11 @@ class Workflow:
             inputs["after"] = str(run.after.directory / "weights.pt")
         return _ancient_if(self.survey and self.survey.state(run).record, inputs)
 
-    def cluster_inputs(self, wildcards) -> dict:
+    def kmeans_inputs(self, wildcards) -> dict:
         """The record of a trained run, which names the features that it has kept."""
         run = self.run(wildcards)
         state = self.survey and self.survey.state(run)
-        counts = state and state.record and state.status != "unclustered"
+        counts = state and state.record and not state.needs_kmeans
         return _ancient_if(counts, {"record": str(run.directory / "record.json")})
 
     def evaluate_inputs(self, wildcards) -> dict:

@@ -162,7 +162,7 @@ def test_a_run_by_hand_resumes_between_training_and_clustering(trained):
     study, run = trained
     said = []
     run_single(study, study.runs()[0], gpus=0, threads=1, report=said.append)
-    assert said[0] == "cluster simclr on tiny-digits (joint), seed 0" and status_of(study).status == "done"
+    assert said[0] == "k-means of simclr on tiny-digits (joint), seed 0" and status_of(study).status == "done"
 
 
 def test_the_step_sees_no_label(trained, monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, without_figures, write
 
+from benchmarks.bars import ProgressBar
 from benchmarks.cli import in_one_line, main
-from benchmarks.progress import ProgressBar
 from benchmarks.report.formats import code, escape_html, escape_latex, escape_markdown
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import COLUMNS, TEXT, collect

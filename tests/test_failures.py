@@ -1,4 +1,5 @@
-"""Runs that fail for a reason of their own: failure.json says why, and a retry does not train again."""
+"""Runs that fail for a reason of their own, in training or in k-means: failure.json says why, and a retry that would
+fail again ends at once."""
 
 import json
 
@@ -6,8 +7,11 @@ import pytest
 import torch
 
 from benchmarks.cli import main
+from benchmarks.overview import KMEANS_LOG, Overview, log_of
 from benchmarks.state import Survey
-from scl.engine import gpu_lease
+from benchmarks.status import describe_run
+from scl.engine import clustering, gpu_lease
+from scl.engine.train import train
 from scl.scl import SCL
 
 pytestmark = pytest.mark.slow
@@ -110,3 +114,72 @@ def test_another_default_of_an_option_is_another_run(attempt, monkeypatch):
     monkeypatch.setattr(SCL, "Options", Options)
     state = attempt(plan=False)[3]
     assert state.status == "outdated" and state.reason == "made with other settings (options.temperature): train again"
+
+
+# --- k-means -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unclustered(tiny_study):
+    """A study of SimCLR, trained and not clustered, and SCAN, not started."""
+    study = tiny_study("simclr", "scan")
+    train(study.runs()[0].directory, gpus=0, report=lambda line: None)
+    return study
+
+
+def kmeans(run, monkeypatch, error=None, *, attempt=1):
+    """The exit status of `scl kmeans`, whose k-means raises `error`; the failure on record."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if error:
+            patch.setattr(clustering, "kmeans", fail)
+        status = main(["kmeans", str(run.directory), "--attempt", str(attempt)])
+    path = run.directory / "failure.json"
+    return status, json.loads(path.read_text()) if path.exists() else None
+
+
+def test_a_failed_kmeans_says_why_keeps_its_training_and_can_be_mended(unclustered, monkeypatch, capsys):
+    simclr, scan = unclustered.runs()
+    status, failure = kmeans(simclr, monkeypatch, ValueError("no clusters"))
+    assert status == 2 and failure["error"] == "no clusters" and failure["permanent"]
+    log = log_of(simclr.directory, KMEANS_LOG)
+    log.parent.mkdir(parents=True)
+    for path in (log, log_of(simclr.directory)):
+        path.touch()
+    survey = Survey(unclustered)
+    assert survey.state(simclr).status == "failed" and survey.state(simclr).record  # it need not be trained again
+    assert survey.state(scan).status == "missing"  # it starts from weights, which are there
+    now, later = Overview(unclustered).runs
+    assert describe_run(now) == f"failed: no clusters; log: {log}"
+    assert describe_run(later) == "not started" and Overview(unclustered).totals["failed"] == 1
+    capsys.readouterr()
+    assert kmeans(simclr, monkeypatch, attempt=2) == (1, failure)
+    assert "not tried again, it would fail as before: no clusters" in capsys.readouterr().err
+    assert kmeans(simclr, monkeypatch) == (0, None)
+    assert Survey(unclustered).state(simclr).status == "trained"
+
+
+def test_a_kmeans_whose_failure_may_pass_is_tried_again(unclustered, monkeypatch):
+    simclr, _ = unclustered.runs()
+    status, failure = kmeans(simclr, monkeypatch, OSError("disk"))
+    assert status == 2 and not failure["permanent"]
+    assert kmeans(simclr, monkeypatch, attempt=2) == (0, None)
+
+
+def test_snakemake_makes_the_clusters_of_a_failed_kmeans_again_not_its_training(unclustered, monkeypatch):
+    simclr, _ = unclustered.runs()
+    kmeans(simclr, monkeypatch, ValueError("no clusters"))
+    for name in ("clustered", "metrics.json"):
+        (simclr.directory / name).touch()
+    assert Survey(unclustered).outdated() == [simclr.directory / "clustered", simclr.directory / "metrics.json"]
+
+
+def test_a_damaged_failure_of_a_kmeans_does_not_cost_the_training(unclustered):
+    simclr, _ = unclustered.runs()
+    (simclr.directory / "failure.json").write_text("{")
+    state = Survey(unclustered).state(simclr)
+    assert state.record and "failure.json is damaged" in state.reason
+    assert describe_run(Overview(unclustered).runs[0]) == state.reason

@@ -234,7 +234,7 @@ def test_interrupted_clustering_is_made_up_for_without_training(number, target, 
 
 
 def run_log(folder):
-    return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.cluster.log"
+    return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.kmeans.log"
 
 
 def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):

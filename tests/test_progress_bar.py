@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import progress
-from benchmarks.progress import ProgressBar
+from benchmarks.bars import ProgressBar
 from scl.util.text import say
 
 

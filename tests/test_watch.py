@@ -14,6 +14,7 @@ from benchmarks.watch import render, watch_study
 from scl.config import complete, digest
 from scl.engine.locks import locked
 from scl.engine.progress import NAME
+from scl.engine.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +122,18 @@ def test_a_study_is_over_if_only_failed_runs_are_left_and_what_builds_on_them(ti
     assert Overview(study).is_over
     with locked(kmeans.directory / ".lock", kmeans.directory):
         assert not Overview(study).is_over
+
+
+def test_a_failed_kmeans_ends_the_study_once_nothing_else_is_left(tiny_study):
+    study = tiny_study("simclr", "scan")
+    simclr, scan = study.runs()
+    train(simclr.directory, gpus=0, report=lambda line: None)
+    fail(study, simclr)
+    assert not Overview(study).is_over  # scan can start from simclr
+    fail(study, scan)
+    assert Overview(study).is_over
+    with locked(simclr.directory / ".lock", simclr.directory):  # k-means is tried again
+        assert Overview(study).runs[0].status == "clustering" and not Overview(study).is_over
 
 
 @pytest.fixture

@@ -157,6 +157,11 @@ def archives_of(dataset: Dataset, downloads: Downloads) -> list[Archive]:
     return [_configured(archive, downloads) for archive in dataset.archives]
 
 
+def is_published(dataset: Dataset, downloads: Downloads) -> bool:
+    """Whether the archives of `dataset` are the published ones, whose counts are known."""
+    return all(archive.official for archive in archives_of(dataset, downloads))
+
+
 def _configured(archive: Archive, downloads: Downloads) -> Archive:
     urls = tuple(downloads.mirrors.get(archive.file, archive.urls))
     given = downloads.checksums.get(archive.file, Checksums()).model_dump(exclude_none=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.progress import ProgressBar
+from benchmarks.bars import ProgressBar
 from scl.engine.provenance import cores
 
 MAX_PIXELS = 50_000_000  # decoded; the largest of ILSVRC-2012 has 28 million

@@ -6,12 +6,12 @@ import json
 import tarfile
 from pathlib import Path
 
+from benchmarks.bars import ProgressBar
 from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.dataset import refuse_duplicates
 from benchmarks.datasets.download import lock_of, part_of, settle
 from benchmarks.datasets.slices import tar_members
 from benchmarks.datasets.transfer import read_range, transfer
-from benchmarks.progress import ProgressBar
 from scl.engine.io import write_json
 from scl.engine.locks import locked
 from scl.util.text import say

@@ -8,8 +8,8 @@ import re
 import time
 from pathlib import Path
 
+from benchmarks.bars import ProgressBar
 from benchmarks.datasets.connection import Pace, TransferError, host, network_errors, plain, request
-from benchmarks.progress import ProgressBar
 from scl.util.text import say
 
 ATTEMPTS = 3  # in a row at one URL without a new byte

@@ -22,8 +22,7 @@ from benchmarks.plan.work import Work
 from scl import config
 from scl.engine import gpu_lease
 from scl.engine.io import RunFailed, json_sha256, sha256, write_json
-from scl.engine.outputs import now
-from scl.engine.provenance import provenance
+from scl.engine.provenance import now, provenance
 from scl.util.text import Report, duration, printable, say
 
 START = {  # what the process of a job imports

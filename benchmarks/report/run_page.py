@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.bars import ProgressBar
 from benchmarks.evaluation.clusters import FILE, Clusters
 from benchmarks.overview import log_of
-from benchmarks.progress import ProgressBar
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart
 from benchmarks.report.gallery import gallery

@@ -1,6 +1,5 @@
 """Read the files of a run: typed, checked, and with damaged files told apart from missing ones."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +11,8 @@ from scl.config import in_one_line
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
-ASSIGNMENTS, CLUSTERING = "assignments.npz", "clustering.json"
-WRITTEN = (ASSIGNMENTS, "weights.pt", "history.csv")  # of a finished run; their checksums are in the record
+ASSIGNMENTS, CLUSTERING, WEIGHTS = "assignments.npz", "clustering.json", "weights.pt"
+WRITTEN = (ASSIGNMENTS, WEIGHTS, "history.csv")  # of a finished run; their checksums are in the record
 SAMPLE = "sample.npz"  # optional: records of earlier versions lack it, and nothing but the page needs it
 CHECKSUM_DIFFERS = "damaged (its checksum is not the recorded one)"
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,6 +86,11 @@ class Record(Strict):
     attempts: list[Attempt]
     finished: str
 
+    @property
+    def unclustered(self) -> dict[str, str]:
+        """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Only of what `load` returns."""
+        return self.kmeans.files if self.kmeans and ASSIGNMENTS not in self.files else {}
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "Record":
         if fingerprint(self.identity.model_dump()) != self.fingerprint:
@@ -105,18 +109,6 @@ class Clustering(Strict):
     files: dict[str, str]
     seconds: float
     threads: int
-
-
-class Failure(Strict):
-    """failure.json: why the last attempt failed, and whether another one would fail the same way."""
-
-    error: str
-    kind: str
-    permanent: bool
-    config_sha256: str
-    epoch: int | None = None
-    step: int | None = None
-    term: str | None = None
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
@@ -204,19 +196,3 @@ def assignments_of(directory: Path, record: Record) -> Path:
     for problem in damage(directory, record, (path.name,)).values():
         raise set_aside(path, problem)
     return path
-
-
-def weights_of(directory: Path) -> tuple[bytes, str]:
-    """The verified bytes of a trained run's weights, and their SHA-256.
-
-    Raises Damaged if the run is not trained or, with the file set aside, if they are not what it wrote.
-    """
-    path, record = directory / "weights.pt", read_record(directory)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise Damaged(f"{path}: missing; train this run again") from None
-    checksum = hashlib.sha256(content).hexdigest()
-    if checksum != record.files[path.name]:
-        raise set_aside(path, CHECKSUM_DIFFERS)
-    return content, checksum

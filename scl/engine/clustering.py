@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scl import config
-from scl.engine import artifacts, features
+from scl.engine import artifacts, failures, features
 from scl.engine.artifacts import KMeans, Record
 from scl.engine.io import atomic, set_aside, sha256, write_json
 from scl.engine.label_guard import forbid_label_access
@@ -35,16 +35,21 @@ def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts
     return model.predict(evaluated).astype(np.int64)
 
 
-def cluster_run(directory: str | Path, *, threads: int = 1, report: Report = say) -> Path:
+def cluster_run(directory: str | Path, *, threads: int = 1, attempt: int = 1, report: Report = say) -> Path:
     """Cluster the features of a trained run, write its assignments, and delete the features; returns the path of
-    assignments.npz. If the assignments exist, only deletes the features. threads: CPU threads.
+    assignments.npz. If the assignments exist, only deletes the features. threads: CPU threads. attempt: 2 and more are
+    retries, which end at once if the failure, which failure.json records, was permanent.
 
     Raises Damaged if the run is not trained or if its features are missing or, with the file set aside, damaged: then
     it is trained again (scl.engine.train.finished).
     """
     directory = Path(directory)
     run = config.load_run(directory)
-    with locked(directory / ".lock", directory, report=report), forbid_label_access(run.data):
+    with (
+        locked(directory / ".lock", directory, report=report),
+        failures.recorded(directory, run, attempt=attempt),
+        forbid_label_access(run.data),
+    ):
         record, path = artifacts.read_record(directory), directory / artifacts.ASSIGNMENTS
         damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
         if path.name in record.files and not damage:

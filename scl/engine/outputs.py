@@ -3,7 +3,6 @@
 import csv
 import resource
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +10,16 @@ import numpy as np
 import torch
 
 from scl import config
-from scl.config import RunSettings
 from scl.engine import artifacts, features, progress
 from scl.engine.assign import sample
 from scl.engine.clustering import HARNESS, write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
-from scl.engine.provenance import provenance
+from scl.engine.provenance import now, provenance
+from scl.engine.weights import write_weights
 
 if TYPE_CHECKING:
     from scl.engine.trainer import Trainer
-
-
-def now() -> str:
-    """Current time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def finish(trainer: "Trainer") -> Path:
@@ -44,8 +38,7 @@ def finish(trainer: "Trainer") -> Path:
         curve = [(epoch, clusters.numpy()) for epoch, clusters in trainer.curve if torch.is_tensor(clusters)]
         rows = trainer.evaluated.rows[: len(final)]
         write_assignments(directory, rows, final, confidence, curve, _further(trainer))
-    with atomic(directory / "weights.pt") as path:
-        torch.save({k: v.cpu() for k, v in method.state_dict().items() if torch.is_tensor(v)}, path)
+    write_weights(directory, method.state_dict())
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
@@ -128,21 +121,3 @@ def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
         "started": trainer.attempts[0]["started"],
         "finished": now(),
     }
-
-
-def write_failure(directory: Path, error: Exception, run: RunSettings, trainer: "Trainer | None" = None) -> None:
-    """Write failure.json: why and where the run failed, and whether a retry can help. trainer: None if the run failed
-    before training."""
-    where = {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
-    where |= getattr(error, "where", {})
-    write_json(
-        directory / "failure.json",
-        {
-            "error": str(error) or type(error).__name__,
-            "kind": type(error).__name__,
-            "permanent": not isinstance(error, (OSError, RuntimeError)),  # errors of disks and devices may pass
-            "config_sha256": config.digest(run),
-            "time": now(),
-            **where,
-        },
-    )

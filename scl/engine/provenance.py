@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def provenance(root: str | Path = ROOT, *, device: str | None = None) -> dict[st
         "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "threads": torch.get_num_threads() if torch else cores(),
     }
+
+
+def now() -> str:
+    """Current time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @functools.cache

@@ -18,15 +18,15 @@ import torch
 
 from scl import config
 from scl.config import RunSettings
-from scl.engine import artifacts, checkpoint, features, gpu_lease
-from scl.engine.artifacts import Failure
+from scl.engine import artifacts, checkpoint, failures, features, gpu_lease
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import Damaged, RunFailed, set_aside
 from scl.engine.label_guard import forbid_label_access
 from scl.engine.locks import locked
-from scl.engine.outputs import finish, write_failure
+from scl.engine.outputs import finish
 from scl.engine.prepared import describe
 from scl.engine.trainer import Trainer
+from scl.engine.weights import read_weights
 from scl.util.text import Report, say
 
 
@@ -56,41 +56,32 @@ def train(
     """
     directory = Path(directory)
     run = config.load_run(directory)
-    with locked(directory / ".lock", directory, report=report):
-        _refuse_retry(directory, attempt)
-        (directory / "failure.json").unlink(missing_ok=True)
-        trainer = None
-        try:
-            config.check_planned(run)
-            run = config.complete(run)
-            if finished(directory, run, report=report):
-                report(f"{directory}: already done")
-                return directory / "record.json"
-            lease = (
-                gpu_lease.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report)
-                if leased is None
-                else contextlib.nullcontext(leased)
-            )
-            with lease as leased, forbid_label_access(run.data), checkpoint.Stop() as stop:
-                torch.set_num_threads(threads)
-                device = gpu_lease.torch_device(leased, required=require_gpu, report=report)
-                with _explain_errors(run, stop):
-                    trainer = Trainer(run, directory, device=device, report=report)
-                    trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
-                    return finish(trainer)
-        except Damaged:  # not a failure of this run: the same command recreates the file
-            raise
-        except Exception as error:
-            with contextlib.suppress(OSError):  # on a full disk
-                write_failure(directory, error, run, trainer)
-            raise
+    trainer: Trainer | None = None
 
+    def where() -> dict[str, int]:
+        return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
 
-def _refuse_retry(directory: Path, attempt: int) -> None:
-    with contextlib.suppress(Damaged):
-        failure = artifacts.read(directory / "failure.json", Failure)
-        if attempt > 1 and failure and failure.permanent:
-            raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
+    with (
+        locked(directory / ".lock", directory, report=report),
+        failures.recorded(directory, run, attempt=attempt, where=where),
+    ):
+        config.check_planned(run)
+        run = config.complete(run)
+        if finished(directory, run, report=report):
+            report(f"{directory}: already done")
+            return directory / "record.json"
+        lease = (
+            gpu_lease.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report)
+            if leased is None
+            else contextlib.nullcontext(leased)
+        )
+        with lease as leased, forbid_label_access(run.data), checkpoint.Stop() as stop:
+            torch.set_num_threads(threads)
+            device = gpu_lease.torch_device(leased, required=require_gpu, report=report)
+            with _explain_errors(run, stop):
+                trainer = Trainer(run, directory, device=device, report=report)
+                trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
+                return finish(trainer)
 
 
 @contextlib.contextmanager
@@ -124,11 +115,10 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
         report(f"warning: {set_aside(directory / name, problem)}")
-    to_cluster = record.kmeans and artifacts.ASSIGNMENTS not in record.files
-    return not damaged and not (to_cluster and record.kmeans and features.lost(directory, record.kmeans.files))
+    return not damaged and not features.lost(directory, record.unclustered)
 
 
 def planned_identity(run: RunSettings) -> dict:
     """The run's identity by recorded checksums. Raises Damaged if the images or the upstream run are missing."""
-    weights = artifacts.weights_of(Path(run.after))[1] if run.after else None
+    weights = read_weights(Path(run.after))[1] if run.after else None
     return identity_of(run, describe(run.data), weights)

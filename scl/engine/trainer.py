@@ -19,16 +19,17 @@ from torch import Tensor
 
 from scl import augment, config, images
 from scl.config import RunSettings, Training
-from scl.engine import artifacts, checkpoint, features, precision
+from scl.engine import allocator, artifacts, checkpoint, features, precision
 from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
 from scl.engine.optimization import fill_idle_gradients, learning_rate, optimizer_of
-from scl.engine.outputs import now, peak_memory
+from scl.engine.outputs import peak_memory
 from scl.engine.prepared import describe
 from scl.engine.progress import Progress
-from scl.engine.provenance import provenance
+from scl.engine.provenance import now, provenance
 from scl.engine.seeding import Seeds, seed_default_generators
+from scl.engine.weights import read_weights
 from scl.method import Method, Problem
 from scl.util.classes import find_class
 from scl.util.text import Report, duration, say
@@ -68,12 +69,14 @@ class Trainer:
         uses = self.facts["protocols"][run.protocol]
         same = uses["assign"] == uses["fit"] and len(self.images) == self.images.fit
         self.evaluated = self.images if same else self._load_images("assign")
-        weights, checksum = artifacts.weights_of(Path(run.after)) if run.after else (None, None)
+        weights, checksum = read_weights(Path(run.after), report=report) if run.after else (None, None)
         self.identity = identity_of(run, self.facts, checksum)
         self.method = self._build(method_class, weights)
         self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
         dtype = precision.choose(run.training.precision, device)
         precision.compute_in(dtype)
+        if device == "cpu":
+            allocator.keep_freed_memory()
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.autocast = functools.partial(precision.autocast, dtype, device)
         self.optimizer = optimizer_of(self.method, run.training, device) if run.training.epochs else None

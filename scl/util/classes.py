@@ -20,7 +20,7 @@ def source_of(dotted: str, where: str = "method") -> str | None:
 
     Raises ValueError if there is no such file.
     """
-    module_name = module_of(dotted, where)
+    module_name = _module_of(dotted, where)
     if module_name.split(".")[0] in BUILT_IN:
         return None
     try:
@@ -34,7 +34,7 @@ def source_of(dotted: str, where: str = "method") -> str | None:
 
 def find_class(dotted: str, where: str = "method") -> type[Any]:
     """The class at a dotted path, e.g. 'scl.scl.SCL' or 'my_file.MyMethod'. Raises ValueError."""
-    module_name, name = module_of(dotted, where), dotted.rpartition(".")[2]
+    module_name, name = _module_of(dotted, where), dotted.rpartition(".")[2]
     try:
         module = importlib.import_module(module_name)
         result = getattr(module, name, None)
@@ -46,7 +46,7 @@ def find_class(dotted: str, where: str = "method") -> type[Any]:
     return result
 
 
-def module_of(dotted: str, where: str) -> str:
+def _module_of(dotted: str, where: str) -> str:
     """The part of a dotted path before its last dot. Raises ValueError if it is not a dotted path."""
     module_name, _, _ = dotted.rpartition(".")
     if not module_name or not all(map(str.isidentifier, dotted.split("."))) or dotted.endswith(".py"):

@@ -1,0 +1,68 @@
+"""failure.json: why the last attempt at a run, its training or its k-means, failed. Imports no torch."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from scl import config
+from scl.config import RunSettings
+from scl.engine.artifacts import Strict, read
+from scl.engine.io import Damaged, RunFailed, write_json
+from scl.engine.provenance import now
+
+NAME = "failure.json"
+
+
+class Failure(Strict):
+    """failure.json: why the last attempt failed, and whether another one would fail the same way."""
+
+    error: str
+    kind: str
+    permanent: bool
+    config_sha256: str
+    epoch: int | None = None
+    step: int | None = None
+    term: str | None = None
+
+
+@contextlib.contextmanager
+def recorded(
+    directory: Path, run: RunSettings, *, attempt: int = 1, where: Callable[[], dict[str, int]] = dict
+) -> Iterator[None]:
+    """Write failure.json if the block fails, and delete that of an earlier attempt before.
+
+    attempt: 2 and more are retries. where: returns the place of a failure, such as its epoch. Raises RunFailed for a
+    retry of what failed permanently. Damaged files are not recorded: the same command recreates them.
+    """
+    _refuse_retry(directory, attempt)
+    (directory / NAME).unlink(missing_ok=True)
+    try:
+        yield
+    except Damaged:
+        raise
+    except Exception as error:
+        with contextlib.suppress(OSError):  # on a full disk
+            _write(directory, run, error, where())
+        raise
+
+
+def _refuse_retry(directory: Path, attempt: int) -> None:
+    with contextlib.suppress(Damaged):
+        failure = read(directory / NAME, Failure)
+        if attempt > 1 and failure and failure.permanent:
+            raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
+
+
+def _write(directory: Path, run: RunSettings, error: Exception, where: dict[str, int]) -> None:
+    write_json(
+        directory / NAME,
+        {
+            "error": str(error) or type(error).__name__,
+            "kind": type(error).__name__,
+            "permanent": not isinstance(error, (OSError, RuntimeError, MemoryError)),  # disks, devices, and memory may recover
+            "config_sha256": config.digest(run),
+            "time": now(),
+            **where,
+            **getattr(error, "where", {}),
+        },
+    )

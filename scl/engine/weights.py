@@ -1,0 +1,49 @@
+"""weights.pt of a trained run: written after training, verified when it is loaded, restored if it is damaged."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scl.engine import artifacts, checkpoint
+from scl.engine.artifacts import CHECKSUM_DIFFERS, WEIGHTS
+from scl.engine.io import Damaged, atomic, set_aside
+from scl.util.text import Report, say
+
+
+def write_weights(directory: Path, state: dict[str, Any]) -> None:
+    """Write the tensors of a method's state."""
+    with atomic(directory / WEIGHTS) as path:
+        torch.save({name: value.cpu() for name, value in state.items() if torch.is_tensor(value)}, path)
+
+
+def read_weights(directory: Path, *, report: Report = say) -> tuple[bytes, str]:
+    """The verified bytes of a trained run's weights, and their SHA-256. Damaged ones are restored from the checkpoint
+    after the last epoch, here: Snakemake cannot train this run again while the job of another one needs its weights.
+
+    Raises Damaged if the run is not trained or, with the file set aside, if the weights cannot be restored.
+    """
+    path, record = directory / WEIGHTS, artifacts.read_record(directory)
+    content, checksum = _read(path)
+    if checksum != record.files[WEIGHTS]:
+        _restore(path, record.fingerprint, report)
+        content, checksum = _read(path)
+    if checksum != record.files[WEIGHTS]:
+        raise set_aside(path, CHECKSUM_DIFFERS)
+    return content, checksum
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{path}: missing; train this run again") from None
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def _restore(path: Path, fingerprint: str, report: Report) -> None:
+    state = checkpoint.load(path.with_name("checkpoint.pt"), fingerprint=fingerprint, report=report)
+    if state:
+        report(f"warning: {path}: {CHECKSUM_DIFFERS}; restoring it from the checkpoint")
+        write_weights(path.parent, state["method"])
