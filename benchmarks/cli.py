@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.bench import DEVICES
 from benchmarks.cli_arguments import Parser, Version, argument, new_file, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
@@ -191,7 +192,7 @@ def bench(study, out, **options):
     """Time augmentation, network, training loop, the standard torchvision pipeline, and other libraries."""
     study = load_study(study)
     with gc_paused():
-        from benchmarks.bench import run_bench
+        from benchmarks.bench.command import run_bench
         from benchmarks.check import check_methods
     check_methods(study)
     result = run_bench(study, **options)
@@ -209,7 +210,6 @@ STUDY_OPTION = argument("--study", "configuration of the study", **PAPER)
 RUN_FOLDER = argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
-BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
 STEP_THREADS = argument("--threads", "CPU threads", default=1, **within(1, 1024))
 ATTEMPT = argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000))
@@ -270,12 +270,9 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
         argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
         "measurement",
-        argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **within(1, 10**6)),
         argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
         argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
-        argument(
-            "--count", "profile and count one step instead, and bound it on this GPU (default: none)", choices=BOUNDED
-        ),
+        argument("--count", "profile one step instead, and bound it on this GPU (default: none)", choices=[*DEVICES]),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,

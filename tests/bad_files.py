@@ -321,8 +321,6 @@ ARGUMENTS = {  # command line: words of the message
     "bench study.yaml --size 0": "--size",
     "bench study.yaml --size -32": "--size",
     "bench study.yaml --size 100000": "--size",
-    "bench study.yaml --steps 0": "--steps",
-    "bench study.yaml --steps -1": "--steps",
     "bench study.yaml --rounds 0": "--rounds",
     "bench study.yaml --threads 0": "--threads",
     "bench study.yaml --workers -1": "--workers",

@@ -1,7 +1,5 @@
 """`scl bench` on tiny networks: well-formed results, fair comparisons, paired ratios. Nothing here is timed."""
 
-import importlib.machinery
-import importlib.util
 import json
 import math
 import sys
@@ -15,9 +13,10 @@ from conftest import TINY_METHODS
 from PIL import Image
 from torch import nn
 
-from benchmarks.bench import Plan, Subject, bench, breakdown, count, endless, measure, peers, plan, rivals, table
-from benchmarks.bench.subject import own_precision
-from benchmarks.cli import BOUNDED, main
+from benchmarks.bench import DEVICES, command, count, measure, rivals, table
+from benchmarks.bench.subject import Plan, Subject, endless
+from benchmarks.cli import main
+from scl.augment import OPERATIONS
 from scl.engine import trainer as training
 from scl.engine.io import write_json
 from scl.scl import SCL
@@ -27,21 +26,19 @@ TINY |= {"matrix": 32}
 
 
 @pytest.fixture
-def run_plan(tiny_study):
-    return lambda *stages, **changes: bench(
-        tiny_study(*stages), Plan(stage=stages[-1], **(TINY | changes)), gpus=0, report=lambda *_: None
-    )
-
-
-@pytest.fixture
 def subject(tiny_study, tmp_path):
     return lambda *stages, **changes: Subject(
         tiny_study(*stages), Plan(stage=stages[-1], **(TINY | changes)), tmp_path, "cpu"
     )
 
 
-def test_the_parts_the_ratios_and_the_growth(run_plan, tmp_path):
-    result = run_plan("scl")
+@pytest.fixture
+def measured(subject):
+    return lambda *stages, **changes: measure.measure(subject(*stages, **changes))
+
+
+def test_the_parts_the_ratios_and_the_growth(measured, tmp_path):
+    result = measured("scl")
     write_json(tmp_path / "bench.json", result)
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(result))
     parts = result["parts"]
@@ -86,7 +83,7 @@ def test_ratio_interval():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_every_part_is_timed_under_the_tf32_switches_of_ours(run_plan, monkeypatch, precision):
+def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypatch, precision):
     """The standard pipeline is fp32, whose trainer turns TF32 off for the whole process."""
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     seen = []
@@ -97,26 +94,21 @@ def test_every_part_is_timed_under_the_tf32_switches_of_ours(run_plan, monkeypat
         return 1.0
 
     monkeypatch.setattr(measure, "_seconds", record)
-    with own_precision():  # restores them
-        for backend in backends:
-            backend.allow_tf32 = True
-        result = run_plan("simclr", precision=precision, rounds=1)
-        assert [backend.allow_tf32 for backend in backends] == [True, True]
-    timed = sum(len(part["all"]) for part in result["parts"].values())
-    assert seen[-timed:] == [[precision == "bf16", False]] * timed
+    measured("simclr", precision=precision, rounds=1)
+    assert seen == [[precision == "bf16", False]] * len(seen)
 
 
-def test_prototypes_are_placed_before_the_first_step_that_is_timed(run_plan, subject, monkeypatch):
+def test_prototypes_are_placed_before_the_first_step_that_is_timed(measured, subject, monkeypatch):
     calls, place = [], SCL.place_prototypes
     monkeypatch.setattr(SCL, "place_prototypes", lambda method: calls.append(method) or place(method))
-    assert subject("scl").trainer(images=40, clusters=3, batch_size=8).method.placed
-    result = run_plan("scl", rounds=1)
+    assert subject("scl").trainer().method.placed
+    result = measured("scl", rounds=1)
     assert len(calls) == 1 and list(result["once"]) == ["place_prototypes_seconds", "first_step_seconds"]
-    assert list(run_plan("simclr", rounds=1)["once"]) == ["first_step_seconds"]
+    assert list(measured("simclr", rounds=1)["once"]) == ["first_step_seconds"]
 
 
 def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
-    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    trainer = subject("simclr").trainer()
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     checks, check = [], trainer._check_losses
     monkeypatch.setattr(trainer, "_check_losses", lambda: checks.append(len(trainer.epoch_losses)) or check())
@@ -131,48 +123,49 @@ def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
 
 
 def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
-    measurement = measure._Measurement(subject("simclr"), lambda *_: None)
+    measurement = measure.Measurement(subject("simclr"))
     before = len(measurement.trainer.epoch_losses)
-    measurement.time(measurement.sessions["learn"], 3)
+    measurement.time("learn", 3)
     assert len(measurement.trainer.epoch_losses) == before
-    measurement.time(measurement.sessions["step"], 1)
+    measurement.time("step", 1)
     assert len(measurement.trainer.epoch_losses) == before + 1
 
 
 def test_numbers_of_loader_processes_that_are_tried():
-    assert plan.worker_counts(16, quick=False) == (0, 1, 2, 4, 8, 16)
-    assert plan.worker_counts(6, quick=False) == (0, 1, 2, 4, 6)
-    assert plan.worker_counts(1, quick=False) == (0, 1)
-    assert plan.worker_counts(6, quick=True) == (6,)
+    assert command.worker_counts(16, quick=False) == (0, 1, 2, 4, 8, 16)
+    assert command.worker_counts(6, quick=False) == (0, 1, 2, 4, 6)
+    assert command.worker_counts(1, quick=False) == (0, 1)
+    assert command.worker_counts(6, quick=True) == (6,)
 
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
-    measurement = measure._Measurement(subject("simclr", workers=(0, 2, 4)), lambda *_: None)
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4)))
     seconds = {0: 4.0, 2: 1.0, 4: 2.0}
-    monkeypatch.setattr(measurement, "time", lambda session, steps: seconds[session.__self__.workers])
+    monkeypatch.setattr(measurement, "time", lambda name, steps: seconds[measurement.rivals[name].workers])
     assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
     assert {rival.workers for rival in measurement.rivals.values()} == {2}
 
 
 def test_the_tuned_pipeline_has_every_advantage(subject):
-    base = {"images": 40, "clusters": 3, "batch_size": 8}
     maker = subject("simclr", precision="bf16")
-    tuned = rivals.StandardPipeline(maker.trainer(**base), ["view"] * 2, tuned=True, workers=2)
-    plain = rivals.StandardPipeline(maker.trainer(**base, precision="fp32"), ["view"] * 2, tuned=False, workers=2)
+    tuned = rivals.StandardPipeline(maker.trainer(), ["view"] * 2, tuned=True, workers=2)
+    plain = rivals.StandardPipeline(maker.trainer(precision="fp32"), ["view"] * 2, tuned=False, workers=2)
     assert (tuned.trainer.precision, plain.trainer.precision) == ("bf16", "fp32")
     assert tuned.loader().persistent_workers and not plain.loader().persistent_workers
     for rival, memory_format in ((tuned, torch.channels_last), (plain, torch.contiguous_format)):
         weights = [p for p in rival.trainer.method.parameters() if p.dim() == 4 and p.shape[2] > 1]
         assert all(p.is_contiguous(memory_format=memory_format) for p in weights)
         seen, learn = [], rival.trainer.learn
-        rival.trainer.learn = lambda views, index, seen=seen, learn=learn: seen.append(views) or learn(views, index)
+        rival.trainer.learn = lambda views, index, seen=seen, learn=learn: seen.extend(views) or learn(views, index)
+        stem = next(module for module in rival.trainer.method.modules() if isinstance(module, nn.Conv2d))
+        stem.register_forward_pre_hook(lambda module, images, seen=seen: seen.extend(images))
         rival.train(torch.arange(8), torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8))
-        assert all(view.is_contiguous(memory_format=memory_format) for view in seen[0])
+        assert len(seen) > 2 and all(images.is_contiguous(memory_format=memory_format) for images in seen)
 
 
 @pytest.mark.parametrize("workers, loaded", [(0, 3), (2, 6)])
 def test_a_session_begins_with_three_batches_per_loader_process(subject, monkeypatch, workers, loaded):
-    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    trainer = subject("simclr").trainer()
     rival = rivals.StandardPipeline(trainer, ["view"] * 2, tuned=True, workers=workers)
     batches, trained, make = [], [], rival._batches
     monkeypatch.setattr(rival, "_batches", lambda: (batches.append((*batch,)) or batch for batch in make()))
@@ -191,18 +184,21 @@ def test_a_batch_larger_than_the_images_is_refused():
         Plan(**TINY | {"batch_size": 30})
 
 
-def test_peers_that_are_not_installed_or_do_not_apply_are_rows(run_plan, monkeypatch):
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name in ("lightly", "kornia") else real(name, *rest)
-    )
-    result = run_plan("simclr", rounds=2)
+def test_peers_that_are_not_installed_or_do_not_apply_are_rows(measured, monkeypatch):
+    monkeypatch.setattr(rivals, "version_of", {"torchvision": "1", "kornia": "1"}.get)
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    result = measured("simclr", rounds=2)
     rows = result["peers"]
-    assert rows["lightly"] == rows["lightly_tuned"] == rows["kornia"] == {"problem": "not installed"}
+    assert rows["lightly"] == rows["lightly_tuned"] == {"problem": "not installed"}
+    assert rows["kornia"]["problem"].startswith("cannot be imported: ")
     row, ours = rows["torchvision_v2"], result["parts"]["augment"]
     assert row["ours"] == "augment" and row["share_of_peak"] is None
     assert row["gain"]["all"] == pytest.approx([a / b for a, b in zip(row["all"], ours["all"])])
-    assert table.measured(result).count("not installed") == 3
+    assert table.measured(result).count("not installed") == 2
+
+
+def test_every_operation_has_its_counterparts():
+    assert rivals.TORCHVISION.keys() == rivals.KORNIA.keys() == OPERATIONS.keys()
 
 
 def fake_lightly(monkeypatch):
@@ -210,22 +206,20 @@ def fake_lightly(monkeypatch):
     loss, modules = types.ModuleType("lightly.loss"), types.ModuleType("lightly.models.modules")
     loss.NTXentLoss = lambda temperature: lambda a, b: (a * b).sum() / temperature
     modules.SimCLRProjectionHead = lambda i, h, o, batch_norm: nn.Sequential(nn.Linear(i, h), nn.Linear(h, o))
-    for name, module in (("lightly.loss", loss), ("lightly.models.modules", modules)):
-        monkeypatch.setitem(sys.modules, name, module)
-    for name in ("lightly", "lightly.models"):
-        module = types.ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
+    packages = [types.ModuleType(name) for name in ("lightly", "lightly.models")]
+    for module in (*packages, loss, modules):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(rivals, "version_of", {"lightly": "1"}.get)
 
 
 def test_lightly_trains_a_copy_of_our_network_with_our_settings(subject, monkeypatch):
     fake_lightly(monkeypatch)
     optimizers, make = [], torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda *a, **k: optimizers.append(make(*a, **k)) or optimizers[-1])
-    trainer = subject("simclr").trainer(images=40, clusters=3, batch_size=8)
+    trainer = subject("simclr").trainer()
     optimizers.clear()
     index = torch.arange(8)
-    works = peers.peer_works(trainer, ["view", "view"], trainer.draw(index))
+    works = rivals.peer_works(trainer, ["view", "view"], trainer.draw(index))
     before = [p.detach().clone() for p in trainer.method.parameters()]
     for name, optimizer in zip(("lightly", "lightly_tuned"), optimizers, strict=True):
         theirs = [p.detach().clone() for p in optimizer.param_groups[0]["params"]]
@@ -233,35 +227,33 @@ def test_lightly_trains_a_copy_of_our_network_with_our_settings(subject, monkeyp
         assert any(not torch.equal(a, b) for a, b in zip(theirs, optimizer.param_groups[0]["params"]))
         assert optimizer.param_groups[0]["lr"] == trainer.run.training.learning_rate
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.method.parameters()))
-    pica = subject("pica").trainer(images=40, clusters=3, batch_size=8)
-    views = pica.draw(index)
-    assert peers.peer_works(pica, ["original"], views)["lightly"] == "only compared with SimCLR"
+    pica = subject("pica").trainer()
+    assert rivals.peer_works(pica, ["original"], pica.draw(index))["lightly"] == "only compared with SimCLR"
 
 
 def test_count_of_a_matrix_product_and_its_bound():
     a, b = torch.randn(64, 32), torch.randn(32, 16)
-    counted = count.count_work(lambda: (a @ b).view(-1), [], "cpu")
+    counted = count.count_work(lambda: (a @ b).view(-1), [], gpu=False)
     assert counted["flops"] == 2 * 64 * 32 * 16 and counted["operators"] == 1
     assert counted["bytes"] == 4 * (64 * 32 + 32 * 16 + 64 * 16)
     assert counted["kernels"] is counted["launches"] is None
-    device = count.Device(bf16=100, fp32=10, bandwidth=2)
+    device = {"bf16": 100, "fp32": 10, "memory": 2}
     work = {"flops": 10**12, "bytes": 10**12, "operators": 1000, "launches": None}
     result = count.bound(work, "fp32", device)
     assert result["seconds"] == pytest.approx({"arithmetic": 0.1, "memory": 0.5, "launches": 0.005})
     assert result["limit"] == "memory" and result["bound_seconds"] == pytest.approx(0.5)
     assert count.bound(work | {"launches": 10**6}, "bf16", device)["limit"] == "launches"
-    assert sorted(count.DEVICES) == BOUNDED
+    assert all(peaks.keys() == device.keys() for peaks in DEVICES.values())
 
 
-def test_the_time_of_a_step_is_that_of_its_scopes(tiny_study):
+def test_the_time_of_a_step_is_that_of_its_scopes(subject):
     """Each has what it does, no time counts twice, and nothing outside the network is a convolution.
 
     That they add up to the whole step cannot be asserted: on a busy machine, time passes between the events.
     """
-    study = tiny_study("scl")
-    result = count.count(study, Plan(stage="scl", **TINY), "H100", gpus=0)
+    result = count.count_step(subject("scl"), "H100")
     spent, scopes = result["time"], result["time"]["scopes"]
-    assert list(scopes) == list(breakdown.SCOPES)
+    assert list(scopes) == list(count.SCOPES)
     assert sum(row["seconds"] for row in scopes.values()) <= spent["seconds"]
     assert all(row["seconds"] > 0 for name, row in scopes.items())
     assert {name for name, row in scopes.items() if row["products"]} >= {"network", "memory", "backward"}
@@ -269,13 +261,13 @@ def test_the_time_of_a_step_is_that_of_its_scopes(tiny_study):
     assert "aten::mm" not in spent["others"] and len(spent["others"]) == 8
 
 
-def test_the_memory_of_a_step_is_that_of_its_items(tiny_study):
-    result = count.count(tiny_study("scl"), Plan(stage="scl", **TINY), "H100", gpus=0)
-    memory = result["memory"]
+def test_the_memory_of_a_step_is_that_of_its_items(subject):
+    images = 20_000
+    memory = count.count_step(subject("scl", images=(images,)), "H100")["memory"]
     assert memory["peak"] == sum(size for name, size in memory.items() if name != "peak")
-    assert memory["images"] == count.IMAGES * 8 * 8 * 3
-    assert memory["instance memory"] == count.IMAGES * (128 * 4 + 8)  # rows and pseudo classes
-    assert memory["saved for backward"] > count.IMAGES * 16 * 4  # the weights of all rows for both views
+    assert memory["images"] == images * 8 * 8 * 3
+    assert memory["instance memory"] == images * (128 * 4 + 8)  # rows and pseudo classes
+    assert memory["saved for backward"] > images * 16 * 4  # the weights of all rows for both views
     assert memory["gradients"] == memory["optimizer"] > 0 and memory["libraries"] > 1e8
 
 
@@ -293,7 +285,7 @@ def test_times_of_a_gpu_are_those_of_kernels(name, product):
     scope = event("network", kernels=[("network", 900)])
     launched = event(name, scope, [("kernel", 100), ("another", 50)])
     events = [scope, launched, event("kernel", device=DeviceType.CUDA), event("aten::view", launched)]
-    result = breakdown.times(events, gpu=True)
+    result = count.times(events, gpu=True)
     assert result["scopes"]["network"] == pytest.approx({"seconds": 150e-6, "products": product * 150e-6})
     assert sum(row["seconds"] for row in result["scopes"].values()) == pytest.approx(150e-6)
 
@@ -302,9 +294,7 @@ def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
     """A random head is confident of no image at the usual threshold, and its steps would end after the forward pass."""
     methods = TINY_METHODS | {"selflabel": TINY_METHODS["selflabel"] | {"options": {"threshold": 0.99}}}
     study = tiny_study("simclr", "scan", "selflabel", methods=methods)
-    trainer = Subject(study, Plan(stage="selflabel", **TINY), tmp_path, "cpu").trainer(
-        images=40, clusters=3, batch_size=8
-    )
+    trainer = Subject(study, Plan(stage="selflabel", **TINY), tmp_path, "cpu").trainer()
     loop = endless(trainer)
     for _ in range(6):
         next(loop)
@@ -312,20 +302,29 @@ def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
     assert all(losses.isfinite().all() for losses in trainer.epoch_losses)
 
 
-def test_stages_that_build_on_another_and_other_numbers_of_views(run_plan):
-    assert run_plan("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
-    assert run_plan("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
+def test_stages_that_build_on_another_and_other_numbers_of_views(measured):
+    assert measured("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
+    assert measured("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
 
 
-def test_what_cannot_be_measured_is_said(run_plan, tiny_study):
+def test_names_of_views_that_are_augmented_in_one_call(subject, monkeypatch):
+    """As on a GPU: the rivals must make as many views as ours."""
+    trainer = subject("simclr").trainer()
+    monkeypatch.setattr(
+        trainer.method,
+        "draw",
+        lambda images, index, augment, generator: augment["view"](images.batch(index).repeat(2, 1, 1, 1), generator),
+    )
+    assert measure.names_drawn(trainer, torch.arange(8)) == ["view", "view"]
+
+
+def test_a_method_that_does_not_train_is_refused(measured):
     with pytest.raises(ValueError, match="random: does not train"):
-        run_plan("random")
-    with pytest.raises(ValueError, match="sc1: not a method of this study; it has scl"):
-        bench(tiny_study("scl"), Plan(stage="sc1", **TINY), gpus=0)
+        measured("random")
 
 
-def test_the_loop_measured_is_past_its_warm_up_and_trains(tiny_study, tmp_path):
-    trainer = Subject(tiny_study("scl"), Plan(**TINY), tmp_path, "cpu").trainer(images=40, clusters=3, batch_size=8)
+def test_the_loop_measured_is_past_its_warm_up_and_trains(subject):
+    trainer = subject("scl").trainer()
     before = [p.detach().clone() for p in trainer.method.parameters()]
     loop = endless(trainer)
     for _ in range(12):  # more than two epochs of five steps
@@ -370,7 +369,8 @@ def test_kernels_and_launches_of_a_gpu():
     events = [event("aten::mm", cpu), event("cudaLaunchKernel", cpu), event("cudaLaunchKernelExC", cpu)]
     events += [event("cuLaunchKernel", cpu), event("cudaMemcpyAsync", cpu), event("Memcpy HtoD", gpu)]
     events += [event("gemm", gpu), event("elementwise", gpu), event("Optimizer.step", gpu, annotation=True)]
-    assert count.kernels_and_launches(events) == (2, 3)
+    counted = count.count_work(lambda: None, events, gpu=True)
+    assert (counted["kernels"], counted["launches"]) == (2, 3)
 
 
 def test_committed_measurements_state_device_versions_and_commit():
@@ -381,6 +381,15 @@ def test_committed_measurements_state_device_versions_and_commit():
         result = json.loads(path.read_text())
         assert result["device"] and result["versions"]["torch"] and len(result["commit"]) == 40, path
         assert "sweep" not in result or result["dirty"] is False, path
+
+
+def test_table_of_a_committed_measurement():
+    path = Path(__file__).parent.parent / "results/reference/bench/scl.json"
+    lines = table.measured(json.loads(path.read_text())).splitlines()
+    assert lines[6] == "  (c) the training loop                                     104.2     1.2279    0.696   73.7%"
+    assert lines[9] == "  lightly's SimCLR step, fp32, NCHW                    only compared with SimCLR"
+    assert lines[12].endswith("7043.5     0.0182  ours / this 1.955 [1.396, 2.515]")
+    assert lines[-1] == "      100000           200    128       93.2     1.3737   1.108 [1.054, 1.183]"
 
 
 def test_the_command(tiny_study, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.bench import Plan, Subject
+from benchmarks.bench.subject import Plan, Subject
 from benchmarks.study import load_study
 from scl.config import complete, load_run
 from scl.engine.checkpoint import Stop
@@ -45,9 +45,7 @@ def on_cpu(tiny_study, tmp_path):
 
     def make(stage, **changes):
         plan = Plan(stage=stage, size=8, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
-        trainer = Subject(tiny_study(*CHAINS[stage]), plan, tmp_path, "cpu").trainer(
-            images=200, clusters=10, batch_size=32, **changes
-        )
+        trainer = Subject(tiny_study(*CHAINS[stage]), plan, tmp_path, "cpu").trainer(**changes)
         index = torch.arange(32)
         return trainer, trainer.draw(index), index
 
@@ -136,7 +134,7 @@ def test_a_stopped_run_resumes_on_the_gpu_where_it_was(tiny_study):
 def test_a_step_waits_for_nothing_on_the_device(stage, tmp_path):
     """With the network and all augmentations of the paper's study; self-labeling asks whether an image is confident."""
     plan = Plan(stage=stage, size=32, batch_size=32, images=(200,), clusters=(10,))
-    trainer = Subject(load_study(PAPER), plan, tmp_path, "cuda").trainer(images=200, clusters=10, batch_size=32)
+    trainer = Subject(load_study(PAPER), plan, tmp_path, "cuda").trainer()
     loop = trainer.steps_of_epoch()
     next(loop)
     torch.cuda.set_sync_debug_mode("error")

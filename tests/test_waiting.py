@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.bench import Plan, Subject
+from benchmarks.bench.subject import Plan, Subject
 from benchmarks.study import load_study
 from scl.augment import randaugment
 from scl.engine.optimization import optimizer_of
@@ -85,7 +85,7 @@ def trainer_of(tmp_path):
     def make(stage):
         plan = Plan(stage=stage, size=32, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
         subject = Subject(load_study(PAPER), plan, tmp_path, "cpu")
-        return subject.trainer(images=200, clusters=10, batch_size=32)
+        return subject.trainer()
 
     return make
 

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.state import Survey
 from benchmarks.study import Study, load_study
@@ -29,11 +29,9 @@ from scl.util.text import duration, say
 STOPPED = 124  # exit status, as of `timeout`
 PATIENCE = 120.0  # seconds to save a checkpoint after SIGINT
 HEAVY = ("weights.pt", "checkpoint*", features.FOLDER)  # not in the archive
-MODULE = [sys.executable, "-m"]
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """result: the file that `command` writes, or else that keeps its output; None for a run of the study."""
 
     name: str
@@ -43,26 +41,43 @@ class Stage:
 
 def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[int], quick: bool) -> Iterator[Stage]:
     """All stages in order, without the runs that are done."""
-    scl, machine = [*MODULE, "benchmarks.cli"], ["--gpus", str(gpus)]
-    yield Stage("tests", [*MODULE, "pytest", "-rs", str(ROOT / "tests" / "test_gpu.py")], folder / "tests.txt")
-    first = study.runs()[0]
-    trained = [
-        stage
-        for stage in study.methods
-        if study.settings(study.run(first.benchmark, first.protocol, stage, first.seed)).training.epochs
-    ]
+    python, machine = [sys.executable, "-m"], ["--gpus", str(gpus)]
+    yield Stage("tests", [*python, "pytest", "-rs", str(ROOT / "tests" / "test_gpu.py")], folder / "tests.txt")
+    runs = sorted(study.runs(), key=lambda run: study.seeds.index(run.seed))
+    first = runs[: len(study.methods)]  # of the first benchmark
+    trained = [run.stage for run in first if study.settings(run).training.epochs]
     for size, stage in itertools.product(sizes, trained):
         result = folder / f"bench-{stage}-{size}.json"
-        command = [*scl, "bench", source, "--method", stage, "--size", str(size), *machine, "--out", str(result)]
-        yield Stage(result.stem, [*command, "--quick"] if quick else command, result)
+        options = ["--method", stage, "--size", str(size), *machine, "--out", str(result)]
+        options += ["--quick"] if quick else []
+        yield Stage(result.stem, [*python, "benchmarks.cli", "bench", source, *options], result)
     for stage in trained:
         result = folder / f"epoch-{stage}.json"
-        yield Stage(result.stem, [*MODULE, "benchmarks.bench.epoch", source, stage, str(gpus), str(result)], result)
+        yield Stage(result.stem, [*python, "benchmarks.bench.epoch", source, stage, str(gpus), str(result)], result)
     survey = Survey(study)
-    for run in sorted(study.runs(), key=lambda run: study.seeds.index(run.seed)):
+    for run in runs:
         if survey.state(run).status not in ("done", "skipped"):
             name = f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}"
-            yield Stage(name, [*scl, "run", name, "--study", source, *machine], None)
+            yield Stage(name, [*python, "benchmarks.cli", "run", name, "--study", source, *machine], None)
+
+
+def check(todo: Iterable[Stage], folder: Path, only: list[str], seconds: float) -> int:
+    """Perform the stages that match `only` and have no result; returns the exit status: 0, 1 if one failed, 124 at the
+    limit of `seconds`."""
+    ends, failed = time.monotonic() + seconds, 0
+    for stage in todo:
+        if (stage.result and stage.result.exists()) or not any(fnmatch(stage.name, pattern) for pattern in only):
+            continue
+        began = time.monotonic()
+        outcome = perform(stage, folder, ends - began) if began < ends else "stopped"
+        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}")
+        if outcome == "stopped":
+            say("the same command resumes")
+            return STOPPED
+        failed += outcome == "failed"
+    if failed:
+        say(f"{failed} failed: see {folder / 'logs'}; the same command tries them again")
+    return min(failed, 1)
 
 
 def perform(stage: Stage, folder: Path, seconds: float) -> str:
@@ -90,41 +105,9 @@ def pack(study: Study, folder: Path) -> Path:
     """Archive all results so far, without weights, checkpoints, and features; unpack it in the working directory."""
     path = folder.with_suffix(".tar.gz")
     with atomic(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
-        for part in (folder, study.results / "runs"):
-            if part.exists():
-                archive.add(part, filter=lambda item: None if _heavy(item.name) else item)
+        for part in filter(Path.exists, (folder, study.results / "runs")):
+            archive.add(part, filter=lambda item: None if any(map(Path(item.name).match, HEAVY)) else item)
     return path
-
-
-def _heavy(name: str) -> bool:
-    return any(fnmatch(Path(name).name, pattern) for pattern in HEAVY)
-
-
-def check(todo: Iterator[Stage], folder: Path, only: list[str], seconds: float) -> int:
-    """Perform the stages that match `only` and have no result; returns the exit status: 0, 1 if one failed, 124 at the
-    limit of `seconds`."""
-    ends, failed = time.monotonic() + seconds, 0
-    for stage in todo:
-        if (stage.result and stage.result.exists()) or not any(fnmatch(stage.name, pattern) for pattern in only):
-            continue
-        began = time.monotonic()
-        outcome = perform(stage, folder, ends - began) if began < ends else "stopped"
-        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}")
-        if outcome == "stopped":
-            say("the same command resumes")
-            return STOPPED
-        failed += outcome == "failed"
-    if failed:
-        say(f"{failed} failed: see {folder / 'logs'}; the same command tries them again")
-    return min(failed, 1)
-
-
-def require_gpu() -> None:
-    """Raise ValueError if torch can use no GPU, since all tests would be skipped."""
-    tokens = gpu_lease.visible()
-    if not tokens:
-        raise ValueError("no GPU visible; --gpus 0 tries everything on the CPU")
-    gpu_lease.torch_device(tokens[0], required=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,7 +126,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         if given.gpus:
-            require_gpu()
+            if not (visible := gpu_lease.visible()):  # all tests would be skipped
+                raise ValueError("no GPU visible; --gpus 0 tries everything on the CPU")
+            gpu_lease.torch_device(visible[0], required=True)
         study = load_study(given.study)
         todo = stages(study, given.study, given.out, gpus=given.gpus, sizes=given.sizes, quick=given.quick)
         status = check(todo, given.out, given.only, given.seconds)

@@ -15,174 +15,183 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
+from scipy.stats import quantile_test
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench.breakdown import peak, reset_peak
-from benchmarks.bench.count import step_flops
-from benchmarks.bench.peers import PEERS, peer_works, version_of
-from benchmarks.bench.plan import Plan
-from benchmarks.bench.rivals import StandardPipeline
-from benchmarks.bench.subject import Subject, endless, names_drawn, own_precision, subject_of
-from benchmarks.study import Study
+from benchmarks.bench.count import peak, reset_peak
+from benchmarks.bench.rivals import PEERS, StandardPipeline, peer_works
+from benchmarks.bench.subject import Subject, endless
 from scl.engine import precision
-from scl.engine.provenance import provenance
+from scl.engine.provenance import provenance, version_of
+from scl.engine.trainer import Trainer
 
-PARTS = {
-    "augment": "(a) augmentation alone",
-    "learn": "(b) forward, backward, optimizer alone",
-    "step": "(c) the training loop",
-    "standard": "(d) standard pipeline, fp32, NCHW",
-    "tuned": "(e) standard pipeline, tuned",
-}
+PARTS = ("augment", "learn", "step", "standard", "tuned")
 PRODUCTS = 3  # matrix products in a row, for the peak
-Session = Callable[[], contextlib.AbstractContextManager[Callable[[], Any]]]  # gives a function that does one step
 
 
-def bench(study: Study, plan: Plan, *, gpus: int = 1, threads: int = 1, report=print) -> dict:
-    """Measure `plan` with the settings of `study` and return the result. Raises ValueError."""
-    with subject_of(study, plan, gpus=gpus, threads=threads, report=report) as subject:
-        load = os.getloadavg()[0]
-        measured = _Measurement(subject, report)
-        measured.run()
-        return {
-            "method": plan.stage,
-            **dataclasses.asdict(plan),
-            **provenance(device=subject.device),
-            "peer_versions": {package: version_of(package) for _, package, _ in PEERS.values()},
-            "load_before": load,
-            "load_after": os.getloadavg()[0],
-            **measured.result(),
-        }
+def measure(subject: Subject) -> dict[str, Any]:
+    """Time all parts, peers and variants of one method, and return the result. Raises ValueError."""
+    load = os.getloadavg()[0]
+    measurement = Measurement(subject)
+    measurement.run()
+    return {
+        "method": subject.plan.stage,
+        **dataclasses.asdict(subject.plan),
+        **provenance(device=subject.device),
+        "peer_versions": {package: version_of(package) for package, _, _ in PEERS.values()},
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+        **measurement.result(),
+    }
 
 
-class _Measurement:
-    """All parts, peers and variants of one method: `run` times them, `result` sums up."""
+class Measurement:
+    """`run` times everything in turns, `result` sums up.
 
-    def __init__(self, subject: Subject, report):
-        self.subject, self.plan, self.device, self.report = subject, subject.plan, subject.device, report
-        self.trainer = trainer = subject.trainer(**subject.base)
-        self.dtype = precision.choose(trainer.run.training.precision, self.device)
+    works: functions that do one step, by name; variants of the training loop are named by their positions in the plan.
+    rivals: the pipelines that start loader processes first. times: seconds per step, by name and round.
+    """
+
+    def __init__(self, subject: Subject):
+        self.plan, self.device = subject.plan, subject.device
+        self.trainer = trainer = subject.trainer()
         index = torch.arange(self.plan.batch_size, device=self.device) % trainer.method.pool(trainer.epoch)
         self.names = names_drawn(trainer, index)
-        self.once, self.peak_memory, loop = self._once()
+        loop = endless(trainer)
+        self.once, self.peak_memory = self._once(loop)
         views = trainer.draw(index)
-        self.flops = step_flops(subject.trainer(**subject.base, compile=False), views, index)
+        other, plain = subject.trainer(compile=False), subject.trainer(precision="fp32", compile=False)
+        with FlopCounterMode(display=False) as flops:
+            other.learn(views, index)
+        self.flops = flops.get_total_flops()
         self.rivals = {
-            "standard": StandardPipeline(
-                subject.trainer(**subject.base, precision="fp32", compile=False), self.names, tuned=False
-            ),
-            "tuned": StandardPipeline(subject.trainer(**subject.base), self.names, tuned=True),
+            "standard": StandardPipeline(plain, self.names, tuned=False),
+            "tuned": StandardPipeline(subject.trainer(), self.names, tuned=True),
         }
+        self.peers = peer_works(trainer, self.names, views)
+        self.variants = self.plan.variants()
+        loops = {i: endless(subject.trainer(**self.variants[i])) for i in range(1, len(self.variants))}
 
         def learn() -> None:
             trainer.learn(views, index)
             trainer.epoch_losses.pop()  # the loop would check it
 
-        ours = {"augment": lambda: trainer.draw(index), "learn": learn, "step": lambda: next(loop)}
-        self.peers = peer_works(trainer, self.names, views)
-        self.variants = list(subject.variants())
-        growth = {i: partial(next, endless(subject.trainer(**variant))) for i, variant in enumerate(self.variants)}
-        installed = {name: peer for name, peer in self.peers.items() if not isinstance(peer, str)}
-        in_process: dict[Any, Callable] = {**ours, **installed, **growth, "matrix": self._matrix_products()}
-        self.sessions: dict[Any, Session] = {name: _always(work) for name, work in in_process.items()}
-        self.sessions |= {name: rival.session for name, rival in self.rivals.items()}
-        for work in in_process.values():
-            _seconds(work, 3 if self.device == "cuda" else 1, self.device)  # allocates memory and chooses kernels
+        self.works: dict[Any, Callable[[], Any]] = {
+            "augment": lambda: trainer.draw(index),
+            "learn": learn,
+            "step": partial(next, loop),
+            **{name: work for name, work in self.peers.items() if not isinstance(work, str)},
+            **{i: partial(next, steps) for i, steps in loops.items()},
+            "matrix": self._matrix_products(),
+        }
+        self.times: dict[Any, list[float]] = {name: [] for name in (*self.works, *self.rivals)}
 
-    def _once(self):
-        """What happens once a run, outside the timed steps, and peak memory of a step in bytes."""
-        method, once = self.trainer.method, {}
+    def _once(self, loop: Iterator[None]) -> tuple[dict[str, float], int]:
+        """Seconds of what happens once a run, outside the timed steps, and peak memory of a step in bytes."""
+        method: Any = self.trainer.method
+        once = {}
         if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
             once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 1, self.device)
-        loop = endless(self.trainer)
-        once["first_step_seconds"] = _seconds(lambda: next(loop), 1, self.device)  # includes compilation
+        once["first_step_seconds"] = _seconds(partial(next, loop), 1, self.device)  # includes compilation
         reset_peak(self.device)
         next(loop)
-        return once, peak(self.device), loop
+        return once, peak(self.device)
 
     def _matrix_products(self) -> Callable[[], Any]:
-        a, b = (torch.randn(self.plan.matrix, self.plan.matrix, device=self.device, dtype=self.dtype) for _ in range(2))
+        shape, dtype = (self.plan.matrix, self.plan.matrix), precision.choose(self.trainer.precision, self.device)
+        a, b = (torch.randn(shape, device=self.device, dtype=dtype) for _ in range(2))
         return lambda: [a @ b for _ in range(PRODUCTS)]
 
     def run(self) -> None:
-        plan = self.plan
+        # TF32 counts for both sides or for neither, though a trainer in fp32 turns it off for the whole process
+        precision.compute_in(precision.choose(self.trainer.precision, self.device))
+        for work in self.works.values():
+            _seconds(work, 3 if self.device == "cuda" else 1, self.device)  # allocates memory and chooses kernels
         self.sweep = self.choose_workers()
-        self.times: dict[Any, list[float]] = {name: [] for name in self.sessions}  # seconds per step, by round
-        names = list(self.sessions)
+        plan, names = self.plan, list(self.times)
         for turn in range(plan.rounds):
-            self.report(f"round {turn + 1} of {plan.rounds}: {plan.steps} steps of {plan.batch_size} images per part")
+            print(f"round {turn + 1} of {plan.rounds}: {plan.steps} steps of {plan.batch_size} images per part")
             for name in names[:: -1 if turn % 2 else 1]:  # to and fro, so that a drift of the load cancels
                 steps = 1 if name == "torchvision_v2" else plan.steps  # always on the CPU
-                self.times[name].append(self.time(self.sessions[name], steps))
+                self.times[name].append(self.time(name, steps))
 
-    def time(self, session: Session, steps: int) -> float:
-        """Seconds per step, under the TF32 switches of our precision: TF32 counts for both sides or for neither."""
-        with own_precision(self.dtype), session() as step:
+    def time(self, name: Any, steps: int) -> float:
+        """Seconds per step."""
+        rival = self.rivals.get(name)
+        with rival.session() if rival else contextlib.nullcontext(self.works[name]) as step:
             return _seconds(step, steps, self.device)
 
     def choose_workers(self) -> dict[int, float]:
         """Give both rivals the number of loader processes that is best for the tuned one; images/s by number."""
-        tuned, speeds = self.rivals["tuned"], {}
-        for tuned.workers in self.plan.workers:
-            self.report(f"tuned pipeline with {tuned.workers} loader processes")
-            speeds[tuned.workers] = self.plan.batch_size / self.time(tuned.session, self.plan.steps)
+        speeds = {}
+        for workers in self.plan.workers:
+            print(f"tuned pipeline with {workers} loader processes")
+            self.rivals["tuned"].workers = workers
+            speeds[workers] = self.plan.batch_size / self.time("tuned", self.plan.steps)
         for rival in self.rivals.values():
             rival.workers = max(speeds, key=speeds.__getitem__)
         return speeds
 
-    def result(self) -> dict:
-        times, plan = self.times, self.plan
-        peak = 2 * PRODUCTS * plan.matrix**3 / min(times["matrix"]) / 1e12
-
-        def row(name, work: bool) -> dict:
-            seconds = statistics.median(times[name])
-            rate = self.flops / seconds / 1e12 if work else None
-            return {
-                "images_per_second": plan.batch_size / seconds,
-                "seconds_per_step": seconds,
-                "all": times[name],
-                "tflops_per_second": rate,
-                "share_of_peak": rate and rate / peak,
-            }
-
-        def peer(name) -> dict:
-            problem, ours = self.peers[name], PEERS[name][2]
-            if isinstance(problem, str):
-                return {"problem": problem}
-            return {**row(name, ours == "learn"), "ours": ours, "gain": ratio(times[name], times[ours])}
-
+    def result(self) -> dict[str, Any]:
+        times = self.times
+        self.peak = 2 * PRODUCTS * self.plan.matrix**3 / min(times["matrix"]) / 1e12
         return {
             "precision": self.trainer.precision,
             "views": self.names,
-            "parts": {name: row(name, name != "augment") for name in PARTS},
+            "parts": {name: self._row(name, counted=name != "augment") for name in PARTS},
             "ratios": {
                 "goodput": ratio(times["learn"], times["step"]),
                 "gain_standard": ratio(times["standard"], times["step"]),
                 "gain_tuned": ratio(times["tuned"], times["step"]),
             },
-            "peers": {name: peer(name) for name in self.peers},
+            "peers": {name: self._peer(name) for name in self.peers},
             "loader_processes": self.rivals["tuned"].workers,
             "sweep": self.sweep,
             "flops_per_step": self.flops,
-            "peak_tflops_per_second": peak,
+            "peak_tflops_per_second": self.peak,
             "peak_memory_bytes": self.peak_memory,
             "once": self.once,
-            "growth": self._growth(),
+            "growth": [
+                {**variant, **self._speed(name, variant["batch_size"]), "relative": ratio(times[name], times["step"])}
+                for name, variant in zip(["step", *range(1, len(self.variants))], self.variants)
+            ],
         }
 
-    def _growth(self) -> list[dict]:
-        """Steps of the training loop for other batch sizes, numbers of images and clusters, relative to part (c)."""
-        rows = []
-        for variant, name in [(self.subject.base, "step"), *((v, i) for i, v in enumerate(self.variants))]:
-            seconds = statistics.median(self.times[name])
-            speed = {"images_per_second": variant["batch_size"] / seconds, "seconds_per_step": seconds}
-            relative = ratio(self.times[name], self.times["step"])
-            rows.append({**variant, **speed, "all": self.times[name], "relative": relative})
-        return rows
+    def _speed(self, name: Any, batch_size: int) -> dict[str, Any]:
+        seconds = statistics.median(self.times[name])
+        return {"images_per_second": batch_size / seconds, "seconds_per_step": seconds, "all": self.times[name]}
+
+    def _row(self, name: str, *, counted: bool) -> dict[str, Any]:
+        """counted: whether its work is that of the FLOP counter."""
+        row = self._speed(name, self.plan.batch_size)
+        rate = self.flops / row["seconds_per_step"] / 1e12 if counted else None
+        return {**row, "tflops_per_second": rate, "share_of_peak": rate and rate / self.peak}
+
+    def _peer(self, name: str) -> dict[str, Any]:
+        problem, ours = self.peers[name], PEERS[name][1]
+        if isinstance(problem, str):
+            return {"problem": problem}
+        gain = ratio(self.times[name], self.times[ours])
+        return {**self._row(name, counted=ours == "learn"), "ours": ours, "gain": gain}
+
+
+def names_drawn(trainer: Trainer, index: Tensor) -> list[str]:
+    """Names of the augmentations of one image, in the order of its views."""
+    names: list[str] = []
+
+    def record(name, images, generator):
+        names.extend([name] * (len(images) // len(index)))  # on a GPU, one call makes several views
+        return images
+
+    augment = {name: partial(record, name) for name in trainer.augment}
+    trainer.method.draw(trainer.images, index, augment, torch.Generator(trainer.device))
+    return names
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
@@ -190,19 +199,13 @@ def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
 
     With fewer than six rounds there is no such interval.
     """
-    from scipy.stats import quantile_test
-
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     bounds = quantile_test(ratios).confidence_interval(0.95)
     low, high = (None if math.isnan(bound) else float(bound) for bound in bounds)
     return {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios}
 
 
-def _always(work: Callable) -> Session:
-    return lambda: contextlib.nullcontext(work)
-
-
-def _seconds(work, steps: int, device: str) -> float:
+def _seconds(work: Callable[[], Any], steps: int, device: str) -> float:
     """Seconds per step, wall-clock, over several steps; waits for the device."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     synchronize()

@@ -1,10 +1,12 @@
-"""The standard pipeline that the engine is compared with: PIL, torchvision transforms, loader processes.
+"""What the engine is compared with; no result of a study comes from it.
 
-Two rows: fp32 and NCHW, as most codes have it; and the same with every advantage (precision and memory format of the
-engine, pinned memory, persistent loader processes). No result of a study comes from it.
+The standard pipeline: PIL, torchvision transforms, loader processes. Two rows: fp32 and NCHW, as most codes have it;
+and with every advantage (precision and memory format of the engine, pinned memory, persistent loader processes).
+Peers: other libraries on the work of parts (a) and (b), where they are installed.
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,67 +14,86 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from scl.util.shim import torchvision
+from baselines.simclr import SimCLR
+from scl.augment import OPERATIONS, parameters_of
+from scl.config import read
+from scl.engine.provenance import version_of
+from scl.engine.trainer import Trainer
+from scl.util.shim import torchvision  # before lightly and kornia, which import it
 
-COUNTERPARTS: dict[str, Callable[..., Any]] = {  # operation of scl.augment: transform for T, side and parameters
-    "random_resized_crop": lambda T, side, size=None, **given: T.RandomResizedCrop(size or side, **given),
-    "random_crop": lambda T, side, size=None, padding=0: T.RandomCrop(size or side, padding),
-    "resize": lambda T, side, size=None: T.Resize((size or side,) * 2),
-    "flip": lambda T, side, probability=0.5: T.RandomHorizontalFlip(probability),
-    "affine": lambda T, side, degrees=0.0, translate=0.0, scale=None, shear=0.0: T.RandomAffine(
-        degrees, (translate, translate), scale, shear or None
-    ),
-    "color_jitter": lambda T, side, probability=1.0, **strengths: T.RandomApply(
-        [T.ColorJitter(**strengths)], probability
-    ),
-    "grayscale": lambda T, side, probability=0.2: T.RandomGrayscale(probability),
-    "blur": lambda T, side, kernel=3, sigma=(0.1, 2.0), probability=0.5: T.RandomApply(
-        [T.GaussianBlur(kernel, tuple(sigma))], probability
-    ),
-    "scan_strong": lambda T, side, operations=4: T.RandAugment(operations),
-}
-AFTERWARDS: dict[str, Callable[..., Any]] = {  # of tensors
-    "noise": lambda T, side, std=0.05: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
-    "cutout": lambda T, side, largest=16, fill=0.45: T.RandomErasing(
-        1.0, (1 / side**2, min(1.0, (largest / side) ** 2)), (1.0, 1.0), fill
-    ),
-}
+Work = Callable[[], Any]
 WARM_UP = 3  # batches per loader process
+OF_TENSORS = ("noise", "cutout")  # applied to the tensor that is made of an image
+TORCHVISION: dict[str, Callable[..., Any]] = {  # operation of scl.augment: torchvision's, from all of its parameters
+    "random_resized_crop": lambda T, side, size, **box: T.RandomResizedCrop(size or side, **box),
+    "random_crop": lambda T, side, size, padding: T.RandomCrop(size or side, padding),
+    "resize": lambda T, side, size: T.Resize((size or side,) * 2),
+    "flip": lambda T, side, probability: T.RandomHorizontalFlip(probability),
+    "affine": lambda T, side, **given: T.RandomAffine(*_affine(**given)),
+    "color_jitter": lambda T, side, probability, **given: T.RandomApply([T.ColorJitter(**given)], probability),
+    "grayscale": lambda T, side, probability: T.RandomGrayscale(probability),
+    "blur": lambda T, side, kernel, sigma, probability: T.RandomApply([T.GaussianBlur(kernel, sigma)], probability),
+    "scan_strong": lambda T, side, operations: T.RandAugment(operations),
+    "noise": lambda T, side, std: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
+    "cutout": lambda T, side, largest, fill: T.RandomErasing(1.0, _areas(largest / side, side), (1.0, 1.0), fill),
+}
+KORNIA: dict[str, Callable[..., Any]] = {  # kornia's
+    "random_resized_crop": lambda K, side, size, **box: K.RandomResizedCrop((size or side,) * 2, **box),
+    "random_crop": lambda K, side, size, padding: K.RandomCrop((size or side,) * 2, padding),
+    "resize": lambda K, side, size: K.Resize((size or side,) * 2),
+    "flip": lambda K, side, probability: K.RandomHorizontalFlip(p=probability),
+    "affine": lambda K, side, **given: K.RandomAffine(*_affine(**given), p=1.0),
+    "color_jitter": lambda K, side, probability, **given: K.ColorJitter(**given, p=probability),
+    "grayscale": lambda K, side, probability: K.RandomGrayscale(p=probability),
+    "blur": lambda K, side, kernel, sigma, probability: K.RandomGaussianBlur((kernel,) * 2, sigma, p=probability),
+    "scan_strong": lambda K, side, operations: K.auto.RandAugment(n=operations, m=10),  # one policy per batch
+    "noise": lambda K, side, std: K.RandomGaussianNoise(std=std, p=1.0),
+    "cutout": lambda K, side, largest, fill: K.RandomErasing(_areas(largest / side, side), (1.0, 1.0), fill, p=1.0),
+}
 
 
-def transform(spec, side: int, T=torchvision.transforms, to_tensor=None):
+def _affine(degrees: float, translate: float, scale: tuple[float, float], shear: float) -> tuple[Any, ...]:
+    """None where nothing is changed: both libraries would still sample a parameter."""
+    return degrees, (translate, translate), scale if scale != (1.0, 1.0) else None, shear or None
+
+
+def _areas(largest: float, side: int) -> tuple[float, float]:
+    """From one pixel to the largest hole, whose side is a fraction of the image's."""
+    return 1 / side**2, min(1.0, largest**2)
+
+
+def counterparts(table: dict[str, Callable[..., Any]], library, spec: list, side: int) -> Iterator[tuple[str, Any]]:
+    """(name, transform) of each operation of a configuration, in a library."""
+    for entry in spec:
+        [(name, given)] = entry.items()
+        yield name, table[name](library, side, **dict(read(parameters_of(OPERATIONS[name]), given or {}, name)))
+
+
+def transform(spec: list, side: int, T=torchvision.transforms, to_tensor=None) -> Callable[..., Tensor]:
     """Compose the operations of a configuration: image -> 3 x side x side tensor in [0, 1].
 
     T: torchvision.transforms for PIL images, or its v2 with a `to_tensor`.
     """
-    operations = [next(iter(entry.items())) for entry in spec]
-    before, after = (
-        [table[name](T, side, **(parameters or {})) for name, parameters in operations if name in table]
-        for table in (COUNTERPARTS, AFTERWARDS)
-    )
+    steps = [*counterparts(TORCHVISION, T, spec, side)]
+    before, after = ([step for name, step in steps if (name in OF_TENSORS) is late] for late in (False, True))
     return T.Compose([*before, to_tensor or T.ToTensor(), *after])
 
 
 class Views(Dataset):
-    """Item i is (i, one view per name in `names`). pixels: uint8, N x H x W x 3."""
+    """Item i is (i, one view per transform). pixels: uint8, N x H x W x 3."""
 
-    def __init__(self, pixels: np.ndarray, transforms: dict, names):
-        self.pixels, self.transforms, self.names = pixels, transforms, names
+    def __init__(self, pixels: np.ndarray, transforms: list[Callable[..., Tensor]]):
+        self.pixels, self.transforms = pixels, transforms
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: int) -> tuple[Any, ...]:
         image = Image.fromarray(self.pixels[position])
-        return position, *(self.transforms[name](image) for name in self.names)
-
-
-class _NCHW(nn.Module):
-    def forward(self, images):
-        return images.contiguous()
+        return position, *(transform(image) for transform in self.transforms)
 
 
 class StandardPipeline:
@@ -82,14 +103,13 @@ class StandardPipeline:
     workers: number of loader processes, may be changed between sessions.
     """
 
-    def __init__(self, trainer, names, *, tuned: bool, workers: int = 0):
+    def __init__(self, trainer: Trainer, names: list[str], *, tuned: bool, workers: int = 0):
         self.trainer, self.device, self.tuned, self.workers = trainer, trainer.device, tuned, workers
         if not tuned:
-            trainer.method.to(memory_format=torch.contiguous_format)
-            trainer.method.encoder.backbone = nn.Sequential(_NCHW(), trainer.method.encoder.backbone)
-        transforms = {name: transform(spec, trainer.images.size) for name, spec in trainer.run.augment.items()}
+            method: Any = trainer.method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            method.encoder.backbone.register_forward_pre_hook(lambda module, images: images[0].contiguous())
         pixels = trainer.images.pixels[: trainer.method.pool(trainer.epoch)].cpu().numpy()
-        self.views = Views(pixels, transforms, names)
+        self.views = Views(pixels, [transform(trainer.run.augment[name], trainer.images.size) for name in names])
 
     def loader(self) -> DataLoader:
         return DataLoader(
@@ -103,7 +123,7 @@ class StandardPipeline:
         )
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Callable[[], None]]:
+    def session(self) -> Iterator[Work]:
         """A function that trains one step, for a `with` block; the loader processes end with it.
 
         They are started anew, as idle ones would prefetch while other parts are timed, and warmed up untimed. A step on
@@ -121,11 +141,87 @@ class StandardPipeline:
         while True:
             yield from loader
 
-    def train(self, index, *views) -> None:
-        to_device = partial(torch.Tensor.to, device=self.device, non_blocking=True)
-        if self.tuned:
-            views = tuple(to_device(view, memory_format=torch.channels_last) for view in views)
-        else:
-            views = tuple(to_device(view) for view in views)
-        self.trainer.learn(views, to_device(index))
+    def train(self, index: Tensor, *views: Tensor) -> None:
+        memory_format = torch.channels_last if self.tuned else torch.preserve_format
+        moved = tuple(view.to(self.device, memory_format=memory_format, non_blocking=True) for view in views)
+        self.trainer.learn(moved, index.to(self.device, non_blocking=True))
         self.trainer.epoch_losses.clear()
+
+
+# --- peers ---------------------------------------------------------------------------------------------------------
+
+
+def peer_works(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> dict[str, Work | str]:
+    """{row: a function that does the work once, or why it cannot}. names: of the augmentations of `views`, in order."""
+    works: dict[str, Work | str] = {}
+    for row, (package, _, make) in PEERS.items():
+        try:
+            works[row] = make(trainer, names, views) if version_of(package) else "not installed"
+        except ImportError as error:
+            works[row] = f"cannot be imported: {error}"
+    return works
+
+
+def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, tuned: bool) -> Work | str:
+    """A step as in lightly's example of SimCLR, on existing views, with our encoder and optimizer settings."""
+    method, training = trainer.method, trainer.run.training
+    if not isinstance(method, SimCLR):
+        return "only compared with SimCLR"
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+
+    encoder, options = copy.deepcopy(method.encoder), method.options
+    head = SimCLRProjectionHead(encoder.dimensions, options.projection_hidden, options.projection, batch_norm=False)
+    model = torch.nn.Sequential(encoder if tuned else encoder.backbone, head).to(trainer.device).train()
+    memory_format = torch.channels_last if tuned else torch.contiguous_format
+    model = model.to(memory_format=memory_format)  # type: ignore[call-overload] # not in stubs
+    copies = [view.to(memory_format=memory_format, copy=True) for view in views]
+    criterion = NTXentLoss(temperature=options.temperature)
+    optimizer = torch.optim.SGD(
+        model.parameters(), training.learning_rate, training.momentum, weight_decay=training.weight_decay
+    )
+
+    def step() -> None:
+        with torch.autocast(trainer.device, torch.bfloat16, enabled=tuned and trainer.precision == "bf16"):
+            z0, z1 = (model(view) for view in copies)
+            loss = criterion(z0, z1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
+    """Views of a batch of uint8 tensors. v2 draws parameters once a call, so images are augmented one by one."""
+    from torchvision.transforms import v2
+
+    side, to_tensor = trainer.images.size, v2.ToDtype(torch.float32, scale=True)
+    chains = [transform(trainer.run.augment[name], side, v2, to_tensor) for name in names]
+    images = trainer.images.pixels[: len(views[0])].cpu().permute(0, 3, 1, 2)
+    return lambda: [torch.stack([chain(image) for image in images]) for chain in chains]
+
+
+def _kornia(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
+    """Views of a float batch on the device, every image with its own parameters."""
+    import kornia.augmentation as K
+    import kornia.augmentation.auto  # noqa: F401  K.auto
+
+    steps = (counterparts(KORNIA, K, trainer.run.augment[name], trainer.images.size) for name in names)
+    chains = [K.AugmentationSequential(*(step for _, step in chain), data_keys=["input"]) for chain in steps]
+    index = torch.arange(len(views[0]), device=trainer.device)
+
+    @torch.no_grad()
+    def work() -> list[Tensor]:
+        images = trainer.images.batch(index)
+        return [chain(images) for chain in chains]
+
+    return work
+
+
+PEERS: dict[str, tuple[str, str, Callable[..., Work | str]]] = {  # row: package, part of ours that does the same work
+    "lightly": ("lightly", "learn", partial(_lightly, tuned=False)),
+    "lightly_tuned": ("lightly", "learn", partial(_lightly, tuned=True)),
+    "torchvision_v2": ("torchvision", "augment", _torchvision_v2),
+    "kornia": ("kornia", "augment", _kornia),
+}

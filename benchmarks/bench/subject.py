@@ -1,25 +1,57 @@
-"""Trainers of one method on random images, without labels."""
+"""What is measured: trainers of one method on random images, without labels."""
 
-import contextlib
-import tempfile
+import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from baselines.scan import SelfLabel
-from benchmarks.bench.plan import Plan
-from benchmarks.study import Study
+from benchmarks.study import Run, Study
 from scl import config
-from scl.engine import gpu_lease, precision
+from scl.config import RunSettings
 from scl.engine.io import sha256, write_json
 from scl.engine.trainer import Trainer
 
 RANDOM_IMAGES = 10_000  # further images are black: they cost the same and take no disk space
 CONFIDENT = 1000.0  # times the weights of a random head
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to measure. steps: timed in a row; rounds: repetitions of all parts, in turns."""
+
+    stage: str = "scl"
+    size: int = 32
+    batch_size: int = 256
+    steps: int = 1
+    rounds: int = 3
+    images: tuple[int, ...] = (10_000, 100_000)  # the first for all parts; all of them for the growth
+    clusters: tuple[int, ...] = (10, 200)
+    batch_factors: tuple[float, ...] = (0.25, 0.5, 2.0)
+    workers: tuple[int, ...] = (0,)  # numbers of loader processes of the standard pipeline, of which the best is taken
+    precision: str = "auto"
+    compile: bool = False
+    matrix: int = 2048  # side of the matrix product that gives the peak of the device
+
+    def __post_init__(self) -> None:
+        most = max(1.0, *self.batch_factors) * self.batch_size
+        if most > min(self.images):
+            raise ValueError(
+                f"--batch-size: {self.batch_size} makes batches of up to {most:.0f} images, but only "
+                f"{min(self.images):,} are measured; lower it"
+            )
+
+    def variants(self) -> list[dict[str, int]]:
+        """Sizes of the training loop: first that of all parts, then other batches, more clusters, more images, both."""
+        sizes = [
+            {"images": images, "clusters": clusters, "batch_size": self.batch_size}
+            for images in self.images
+            for clusters in self.clusters
+        ]
+        batches = (max(2, round(self.batch_size * factor)) for factor in self.batch_factors)
+        return [sizes[0], *(sizes[0] | {"batch_size": batch} for batch in batches), *sizes[1:]]
 
 
 class Subject:
@@ -32,79 +64,40 @@ class Subject:
         stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(0, 256, stored[:RANDOM_IMAGES].shape)
         stored.flush()
         self.checksum = sha256(folder / "images.npy")
-        self.base = {"images": plan.images[0], "clusters": plan.clusters[0], "batch_size": plan.batch_size}
 
-    def variants(self):
-        """Variants of the training loop: other batch sizes, more images, more clusters, both."""
-        for factor in self.plan.batch_factors:
-            yield self.base | {"batch_size": max(2, round(self.plan.batch_size * factor))}
-        for images in self.plan.images:
-            for clusters in self.plan.clusters:
-                if (images, clusters) != (self.base["images"], self.base["clusters"]):
-                    yield self.base | {"images": images, "clusters": clusters}
-
-    def trainer(self, *, images: int, clusters: int, batch_size: int, **training) -> Trainer:
-        """A trainer in its last epoch, with prototypes placed. training: settings to override."""
-        data = self._data(images, clusters)
-        planned = self.study.run(next(iter(self.study.benchmarks)), "joint", self.plan.stage, 0)
-        run = self._settings(planned, data)
-        usual = {"precision": self.plan.precision, "compile": self.plan.compile, "batch_size": batch_size}
-        run = run.model_copy(update={"training": run.training.model_copy(update=usual | training)})
+    def trainer(self, **changes) -> Trainer:
+        """A trainer in its last epoch, with prototypes placed. changes: to the first variant or to the training."""
+        plan = self.plan
+        changes = {**plan.variants()[0], "precision": plan.precision, "compile": plan.compile, **changes}
+        self._write_facts(changes.pop("images"), changes.pop("clusters"))
+        planned = self.study.run(next(iter(self.study.benchmarks)), "joint", plan.stage, 0)
+        run = self._settings(planned)
+        run = run.model_copy(update={"training": run.training.model_copy(update=changes)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
-            raise ValueError(f"{self.plan.stage}: does not train, so there is nothing to measure")
+            raise ValueError(f"{plan.stage}: does not train, so there is nothing to measure")
         if planned.after:  # with random weights
-            before = Trainer(config.complete(self._settings(planned.after, data)), self.folder, device="cpu")
+            before = Trainer(config.complete(self._settings(planned.after)), self.folder, device="cpu")
             trainer.method.start_from(before.method.state_dict())
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
         pretend_trained(trainer.method)
         trainer.method.train()
         return trainer
 
-    def _settings(self, planned, data: Path):
-        return self.study.settings(planned).model_copy(update={"protocol": "joint", "data": str(data), "after": None})
+    def _settings(self, planned: Run) -> RunSettings:
+        changes = {"protocol": "joint", "data": str(self.folder), "after": None}
+        return self.study.settings(planned).model_copy(update=changes)
 
-    def _data(self, images: int, clusters: int) -> Path:
-        folder = self.folder / f"{images}-{clusters}"
-        if not folder.exists():
-            folder.mkdir()
-            (folder / "images.npy").symlink_to(self.folder / "images.npy")
-            uses = {use: ["train"] for use in ("fit", "represent", "assign")}
-            facts: dict[str, Any] = {"clusters": clusters, "splits": {"train": [0, images]}}
-            facts |= {"protocols": {"joint": uses}, "images_sha256": self.checksum, "size": [self.plan.size] * 2}
-            write_json(folder / "benchmark.json", facts)
-        return folder
-
-
-@contextlib.contextmanager
-def own_precision(dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Restore torch's TF32 switches after the block, in which they are those of a run in `dtype`.
-
-    They are global and every Trainer sets them, so without this a part would be timed under those of another.
-    """
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        if dtype:
-            precision.compute_in(dtype)
-        yield
-    finally:
-        for backend, allowed in zip(backends, before):
-            backend.allow_tf32 = allowed
-
-
-@contextlib.contextmanager
-def subject_of(study: Study, plan: Plan, *, gpus: int, threads: int, report) -> Iterator[Subject]:
-    """A subject on a leased device, in a temporary folder. Raises ValueError."""
-    if plan.stage not in study.methods:
-        raise ValueError(f"{plan.stage}: not a method of this study; it has {', '.join(study.methods)}")
-    with (
-        gpu_lease.lease(gpus, report=report) as leased,
-        tempfile.TemporaryDirectory(prefix="scl-bench-") as folder,
-        own_precision(),
-    ):
-        torch.set_num_threads(threads)
-        yield Subject(study, plan, Path(folder), gpu_lease.torch_device(leased, report=report))
+    def _write_facts(self, images: int, clusters: int) -> None:
+        """Describe the benchmark of the next trainer, which reads this once."""
+        facts = {
+            "clusters": clusters,
+            "splits": {"train": [0, images]},
+            "protocols": {"joint": {use: ["train"] for use in ("fit", "represent", "assign")}},
+            "images_sha256": self.checksum,
+            "size": [self.plan.size] * 2,
+        }
+        write_json(self.folder / "benchmark.json", facts)
 
 
 def pretend_trained(method) -> None:
@@ -126,23 +119,9 @@ def pretend_trained(method) -> None:
             method.head.weight.mul_(CONFIDENT)
 
 
-def endless(trainer):
+def endless(trainer: Trainer) -> Iterator[None]:
     """Steps of the training loop with its checks of the losses, without what else it does at the end of an epoch."""
     while True:
         yield from trainer.steps_of_epoch()
         trainer._check_losses()
         trainer.step_in_epoch, trainer.epoch_losses, trainer.losses_checked = 0, [], 0
-
-
-def names_drawn(trainer, index) -> list[str]:
-    """Names of the augmentations of one image, in the order of its views."""
-    names, augment = [], trainer.augment
-
-    def record(name, images, generator):
-        names.append(name)
-        return augment[name](images, generator)
-
-    trainer.augment = {name: partial(record, name) for name in augment}
-    trainer.draw(index[:2])
-    trainer.augment = augment
-    return names

@@ -1,7 +1,16 @@
 """Results of `scl bench` as text."""
 
-from benchmarks.bench.measure import PARTS
-from benchmarks.bench.peers import PEERS
+LABELS = {
+    "augment": "(a) augmentation alone",
+    "learn": "(b) forward, backward, optimizer alone",
+    "step": "(c) the training loop",
+    "standard": "(d) standard pipeline, fp32, NCHW",
+    "tuned": "(e) standard pipeline, tuned",
+    "lightly": "lightly's SimCLR step, fp32, NCHW",
+    "lightly_tuned": "lightly's SimCLR step, our precision, channels_last",
+    "torchvision_v2": "torchvision v2, image by image, one process",
+    "kornia": "kornia, the batch at once",
+}
 
 
 def measured(result: dict) -> str:
@@ -16,8 +25,7 @@ def measured(result: dict) -> str:
             f"views: {', '.join(result['views'])}; {result['threads']} threads, machine load "
             f"{result['load_before']:.1f} to {result['load_after']:.1f}; {result['rounds']} rounds",
             f"  {'':52}   images/s     s/step  TFLOP/s  of peak",
-            *(_row(PARTS[name], part) for name, part in result["parts"].items()),
-            *(_peer(name, row) for name, row in result["peers"].items()),
+            *(_row(LABELS[name], row) for name, row in (result["parts"] | result["peers"]).items()),
             f"peak of the device: {result['peak_tflops_per_second']:.3f} TFLOP/s (matrix product, side "
             f"{result['matrix']}, {result['precision']})",
             f"goodput c/b {_ratio(ratios['goodput'])}",
@@ -63,7 +71,7 @@ def counted(result: dict) -> str:
 
 
 def _head(result: dict) -> list[str]:
-    changed = {True: " with uncommitted changes", False: "", None: ""}[result["dirty"]]
+    changed = " with uncommitted changes" if result["dirty"] else ""
     compiled = ", compiled" if result.get("compile") else ""
     return [
         f"{result['method']}, {result['size']} px, batch {result['batch_size']}, {result['precision']}{compiled}; "
@@ -73,15 +81,12 @@ def _head(result: dict) -> list[str]:
 
 
 def _row(label: str, row: dict) -> str:
-    line = f"  {label:52} {row['images_per_second']:10.1f}  {row['seconds_per_step']:9.4f}"
-    return line + (f"  {row['tflops_per_second']:7.3f}  {row['share_of_peak']:6.1%}" if row["share_of_peak"] else "")
-
-
-def _peer(name: str, row: dict) -> str:
-    label = PEERS[name][0]
-    if "problem" in row:
+    if "problem" in row:  # of a peer
         return f"  {label:52} {row['problem']}"
-    return f"{_row(label, row)}  ours / this {_ratio(row['gain'])}"
+    line = f"  {label:52} {row['images_per_second']:10.1f}  {row['seconds_per_step']:9.4f}"
+    if row["share_of_peak"]:
+        line += f"  {row['tflops_per_second']:7.3f}  {row['share_of_peak']:6.1%}"
+    return f"{line}  ours / this {_ratio(row['gain'])}" if "gain" in row else line
 
 
 def _ratio(ratio: dict) -> str:

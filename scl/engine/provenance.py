@@ -69,11 +69,15 @@ def _commit(root: str) -> tuple[str, bool | None]:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that results depend on."""
-    found: dict[str, str | None] = {"python": platform.python_version()} | dict.fromkeys(PACKAGES)
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    return {"python": platform.python_version()} | {package: version_of(package) for package in PACKAGES}
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:
