@@ -330,7 +330,7 @@ def test_k_means_that_is_left_takes_time_or_is_unknown(find, kmeans, seconds):
     study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
     find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
     measured = sources.Sources(study, PLACE, calibrations=Path("calibration"), committed=Path("committed"))
-    record = SimpleNamespace(seconds=9.0, unclustered={"1.npz": ""})
+    record = SimpleNamespace(seconds=9.0, kmeans=True, files={}, unclustered={"1.npz": ""})
     survey = SimpleNamespace(state=lambda run: State("unclustered", "", record), prepared=lambda name: (None, ""))
     found = cost.cost_of(study, survey, measured)
     assert found["runs_left"] == 1
