@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.cli_arguments import Parser, Version, argument, new_file, within
+from benchmarks.cli_arguments import ALL_THREADS, Parser, Version, argument, flag, new_file, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
@@ -211,13 +211,14 @@ GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 1
 FORM = "BENCHMARK/PROTOCOL/STAGE"
 BOUNDED = ["A100", "H100", "H200", "L4"]  # benchmarks/bench/count.py has their peaks
 RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
+ONE_THREAD = argument("--threads", "CPU threads", default=1, **within(1, 1024))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --calibrate", STUDY, *PLAN],
     status: [
         "config/smoke.yaml --watch",
         STUDY,
         "output",
-        argument("--watch", "show bars until the study ends, or Ctrl-C (default: no)", action="store_true"),
+        flag("--watch", "show bars until the study ends, or Ctrl-C"),
         argument("--json", "print as JSON (default: as text)", dest="as_json", action="store_true"),
     ],
     download: ["cifar-10-python.tar.gz", argument("file", "archive, as named in the catalog"), STUDY_OPTION],
@@ -233,19 +234,15 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         RUN_FOLDER,
         "machine",
         GPUS,
-        argument("--threads", "CPU threads", default=1, **within(1, 1024)),
+        ONE_THREAD,
         argument("--runs-per-gpu", "runs that share a GPU", default=1, **within(1, 100)),
         argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
-        argument("--tensorboard", "write the curves for TensorBoard too (default: no)", action="store_true"),
+        flag("--tensorboard", "write the curves for TensorBoard too"),
         "interruptions",
-        argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6)),
+        argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6, "SECONDS")),
         argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000)),
     ],
-    kmeans: [
-        "results/smoke/runs/digits/joint/simclr/seed0",
-        RUN_FOLDER,
-        *("machine", argument("--threads", "CPU threads", default=1, **within(1, 1024))),
-    ],
+    kmeans: ["results/smoke/runs/digits/joint/simclr/seed0", RUN_FOLDER, "machine", ONE_THREAD],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
     cluster: CLUSTER,
     assign: ASSIGN,
@@ -265,18 +262,18 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--size", "side of the images in pixels", default=32, **within(8, 1024)),
         argument("--batch-size", "images per step", default=256, **within(2, 100_000)),
         argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
-        argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
+        flag("--compile", "use torch.compile for the encoder"),
         "measurement",
         argument("--steps", "steps timed in a row (default: 50 on a GPU, else 1)", **within(1, 10**6)),
         argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
-        argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
+        flag("--quick", "one round of one step, fewer images"),
         argument(
             "--count", "profile and count one step instead, and bound it on this GPU (default: none)", choices=BOUNDED
         ),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,
-        argument("--threads", "CPU threads (default: all cores)", **within(1, 1024)),
+        ALL_THREADS,
         argument("--workers", "loader processes (default: the best of several numbers)", **within(0, 1024)),
     ],
 }
