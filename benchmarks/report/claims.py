@@ -87,13 +87,11 @@ def across_benchmarks(study, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[
     for protocol, part in cast(Any, counted(pairs).groupby("protocol", sort=False)):
         names = list(part.benchmark.unique())
         rows = groups[(groups.protocol == protocol) & groups.benchmark.isin(names)]
-        by_stage = dict(cast(Any, iter(rows.groupby("stage", sort=False))))
-        scores = {
-            stage: {row.benchmark: np.array([*row.accuracies.values()]) for row in rows_of(of_stage)}
-            for stage, of_stage in by_stage.items()
-            if of_stage.acc.notna().all()
-        }
-        titles = {stage: of_stage.title.iloc[0] for stage, of_stage in by_stage.items()}
+        titles, scores = {}, {}
+        for stage, of_stage in cast(Any, rows.groupby("stage", sort=False)):
+            titles[stage] = of_stage.title.iloc[0]
+            if of_stage.acc.notna().all():
+                scores[stage] = {row.benchmark: np.array([*row.accuracies.values()]) for row in rows_of(of_stage)}
         found[protocol] = _description(study, f"ACC over {', '.join(names)} ({protocol})", titles, scores)
     return found
 
