@@ -217,20 +217,18 @@ def check_sortable(folder: Path, target: Path) -> None:
         raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
 
 
-def summary_lines(summary: dict) -> list[str]:
-    """The summary as lines of text."""
-    s = summary
+def summary_lines(s: dict) -> list[str]:
+    """The summary s as lines of text."""
     lines = [
         f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
         f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
         f"images, the smallest {s['smallest_share']:.1%}",
         f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
     ]
-    if s.get("scores"):
-        scores = ", ".join(f"{name.upper()} {s['scores'][name]:.1%}" for name in ("acc", "nmi", "ari"))
-        lines.append(f"against the {s['classes']} sub-folders: {scores}")
-    if s.get("agreement"):
-        agreed = s["agreement"]
+    if scores := s.get("scores"):
+        texts = ", ".join(f"{name.upper()} {scores[name]:.1%}" for name in ("acc", "nmi", "ari"))
+        lines.append(f"against the {s['classes']} sub-folders: {texts}")
+    if agreed := s.get("agreement"):
         lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
     if s.get("weights"):
         lines.append(f"weights: {s['weights']}")

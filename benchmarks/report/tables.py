@@ -135,10 +135,8 @@ def _seeds(values: dict[int, float] | pd.Series) -> str:
 def _difference(pair) -> Cell:
     if pair.absence:
         return Cell("–")
-    bounds = interval(-pair.high, -pair.low)
-    if pair.paired:
-        return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})")
-    return Cell(f"{number(-pair.acc, signed=True)} ({bounds})", "f")
+    mean = number(-pair.acc, pair.acc_sd if pair.paired else float("nan"), signed=True)
+    return Cell(f"{mean} ({interval(-pair.high, -pair.low)})", "" if pair.paired else "f")
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
