@@ -169,4 +169,5 @@ def average_ranks(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
     means: {method: {benchmark: mean score}}, the same benchmarks for every method.
     """
-    return pd.DataFrame(dict(means)).rank(axis=1, ascending=False).mean().to_dict()
+    ranks = pd.DataFrame(dict(means)).rank(axis=1, ascending=False).mean()
+    return {method: float(ranks[method]) for method in means}
