@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.bench import DEVICES
-from benchmarks.cli_arguments import Parser, Version, argument, new_file, within
+from benchmarks.cli_arguments import ALL_THREADS, Parser, Version, argument, flag, new_file, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
@@ -211,7 +211,7 @@ RUN_FOLDER = argument("run", "folder of the run, with its run.yaml", type=Path)
 GPUS = argument("--gpus", "GPUs to use; 0 for the CPU", default=1, **within(0, 16))
 FORM = "BENCHMARK/PROTOCOL/STAGE"
 RUN_THREADS = argument("--threads", "CPU threads (default: those of the study, else all cores)", **within(1, 1024))
-STEP_THREADS = argument("--threads", "CPU threads", default=1, **within(1, 1024))
+ONE_THREAD = argument("--threads", "CPU threads", default=1, **within(1, 1024))
 ATTEMPT = argument("--attempt", "above 1: end at once if the run itself failed before", default=1, **within(1, 10_000))
 SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title of another group, its arguments, ...]
     plan: ["config/smoke.yaml --calibrate", STUDY, *PLAN],
@@ -219,7 +219,7 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         "config/smoke.yaml --watch",
         STUDY,
         "output",
-        argument("--watch", "show bars until the study ends, or Ctrl-C (default: no)", action="store_true"),
+        flag("--watch", "show bars until the study ends, or Ctrl-C"),
         argument("--json", "print as JSON (default: as text)", dest="as_json", action="store_true"),
     ],
     download: ["cifar-10-python.tar.gz", argument("file", "archive, as named in the catalog"), STUDY_OPTION],
@@ -235,18 +235,18 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         RUN_FOLDER,
         "machine",
         GPUS,
-        STEP_THREADS,
+        ONE_THREAD,
         argument("--runs-per-gpu", "runs that share a GPU", default=1, **within(1, 100)),
         argument("--require-gpu", "fail if no GPU is visible (default: warn)", action="store_true"),
-        argument("--tensorboard", "write the curves for TensorBoard too (default: no)", action="store_true"),
+        flag("--tensorboard", "write the curves for TensorBoard too"),
         "interruptions",
-        argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6)),
+        argument("--checkpoint-seconds", "time between checkpoints", default=300.0, **within(0.0, 1e6, "SECONDS")),
         ATTEMPT,
     ],
     kmeans: [
         "results/smoke/runs/digits/joint/simclr/seed0",
         RUN_FOLDER,
-        *("machine", STEP_THREADS),
+        *("machine", ONE_THREAD),
         *("interruptions", ATTEMPT),
     ],
     evaluate: ["results/smoke/runs/digits/joint/scl/seed0", RUN_FOLDER],
@@ -268,15 +268,15 @@ SUBCOMMANDS: dict = {  # function: [example, arguments of group "input", title o
         argument("--size", "side of the images in pixels", default=32, **within(8, 1024)),
         argument("--batch-size", "images per step", default=256, **within(2, 100_000)),
         argument("--precision", "of the training", default="auto", choices=["auto", "fp32", "bf16"]),
-        argument("--compile", "use torch.compile for the encoder (default: no)", action="store_true"),
+        flag("--compile", "use torch.compile for the encoder"),
         "measurement",
         argument("--rounds", "repetitions, 6 or more for intervals (default: 6 on a GPU, else 3)", **within(1, 10**6)),
-        argument("--quick", "one round of one step, fewer images (default: no)", action="store_true"),
+        flag("--quick", "one round of one step, fewer images"),
         argument("--count", "profile one step instead, and bound it on this GPU (default: none)", choices=[*DEVICES]),
         argument("--out", "JSON file for the result (default: none)", type=new_file, metavar="FILE"),
         "machine",
         GPUS,
-        argument("--threads", "CPU threads (default: all cores)", **within(1, 1024)),
+        ALL_THREADS,
         argument("--workers", "loader processes (default: the best of several numbers)", **within(0, 1024)),
     ],
 }

@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
 
 
-def within(least, most) -> dict:
+def within(least, most, metavar: str = "N") -> dict:
     """Type of an argument: a number like `least`, from `least` to `most`."""
 
     def number(text: str):
@@ -24,7 +24,7 @@ def within(least, most) -> dict:
             raise argparse.ArgumentTypeError(f"{text} is not within {least} .. {most}")
         return value
 
-    return {"type": number, "metavar": "N" if isinstance(least, int) else "SECONDS"}
+    return {"type": number, "metavar": metavar}
 
 
 def new_file(text: str) -> Path:
@@ -35,7 +35,15 @@ def new_file(text: str) -> Path:
 
 def argument(name: str, text: str, **settings) -> tuple[str, dict]:
     """An argument with its help, which ends with the default."""
-    return name, {"help": text + (" (default: %(default)s)" if "default" in settings else ""), **settings}
+    stated = "default" not in settings or "(default: " in text
+    return name, {"help": text if stated else f"{text} (default: %(default)s)", **settings}
+
+
+def flag(name: str, text: str, **settings) -> tuple[str, dict]:
+    return argument(name, f"{text} (default: no)", action="store_true", **settings)
+
+
+ALL_THREADS = argument("--threads", "CPU threads (default: all cores)", **within(1, 1024))
 
 
 class Version(argparse.Action):

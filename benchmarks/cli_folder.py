@@ -1,8 +1,8 @@
 """`scl cluster` and `scl assign`: what they do, and their arguments as in SUBCOMMANDS of benchmarks/cli.py."""
 
-import argparse
 from pathlib import Path
 
+from benchmarks.cli_arguments import ALL_THREADS, argument, within
 from scl.util.imports import gc_paused
 from scl.util.text import printable
 
@@ -37,66 +37,34 @@ def assign(run, folder, out, gpus, threads):
         print(printable(line))
 
 
-def _integer(least: int, most: int):
-    """Type of an argument."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not within {least} .. {most}")
-        return value
-
-    return number
-
-
-def _argument(name: str, text: str, **settings) -> tuple[str, dict]:
-    return name, {"help": text, **settings}
-
-
-MACHINE = (
-    "machine",
-    _argument("--gpus", "0 for the CPU (default: a GPU if there is one)", default=1, type=_integer(0, 1), metavar="N"),
-    _argument("--threads", "CPU threads (default: all cores)", type=_integer(1, 1024), metavar="N"),
-)
+GPUS = argument("--gpus", "0 for the CPU (default: a GPU if there is one)", default=1, **within(0, 1))
+MACHINE = ("machine", GPUS, ALL_THREADS)
+STRICT = "stop before training if an image cannot be read (default: list it and leave it out)"
+WEIGHTS = "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)"
 CLUSTER: list = [
     "photos --clusters 12",
-    _argument("folder", "images, or one sub-folder per class, or a .npy file", type=Path, metavar="FOLDER"),
-    _argument("--clusters", "number of clusters (default: of classes)", type=_integer(2, 10**6), metavar="K"),
-    _argument(
-        "--strict",
-        "stop before training if an image cannot be read (default: list it and leave it out)",
-        action="store_true",
-    ),
+    argument("folder", "images, or one sub-folder per class, or a .npy file", type=Path, metavar="FOLDER"),
+    argument("--clusters", "number of clusters (default: of classes)", **within(2, 10**6, "K")),
+    argument("--strict", STRICT, action="store_true"),
     "method",
-    _argument("--method", "scl, scan, selflabel, simclr, pica, or kmeans (default: scl)", default="scl"),
-    _argument("--size", "side of the images in pixels (default: by device)", type=_integer(8, 1024), metavar="PX"),
-    _argument(
-        "--epochs",
-        "of each stage of the method (default: by the number of images)",
-        type=_integer(1, 10**6),
-        metavar="N",
-    ),
-    _argument("--seed", "of all random numbers (default: 0)", default=0, type=_integer(0, 2**63 - 1), metavar="S"),
-    _argument(
-        "--weights",
-        "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)",
-        metavar="NAME_OR_FILE",
-    ),
-    _argument(
-        "--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=Path, metavar="FILE"
-    ),
+    argument("--method", "scl, scan, selflabel, simclr, pica, or kmeans", default="scl"),
+    argument("--size", "side of the images in pixels (default: by device)", **within(8, 1024, "PX")),
+    argument("--epochs", "of each stage of the method (default: by the number of images)", **within(1, 10**6)),
+    argument("--seed", "of all random numbers", default=0, **within(0, 2**63 - 1, "S")),
+    argument("--weights", WEIGHTS, metavar="NAME_OR_FILE"),
+    argument("--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=Path, metavar="FILE"),
     "output",
-    _argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=Path, metavar="DIR"),
-    _argument(
+    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=Path, metavar="DIR"),
+    argument(
         "--sort", "also make sorted/, one folder of images per cluster (default: no)", choices=["links", "copies"]
     ),
     *MACHINE,
 ]
 ASSIGN: list = [
     "photos-clusters new",
-    _argument("run", "folder that scl cluster made, or that of a finished run", type=Path, metavar="RUN_OR_DIR"),
-    _argument("folder", "the new images", type=Path, metavar="FOLDER"),
+    argument("run", "folder that scl cluster made, or that of a finished run", type=Path, metavar="RUN_OR_DIR"),
+    argument("folder", "the new images", type=Path, metavar="FOLDER"),
     "output",
-    _argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=Path, metavar="FILE"),
+    argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=Path, metavar="FILE"),
     *MACHINE,
 ]

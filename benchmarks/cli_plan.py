@@ -2,6 +2,7 @@
 
 import json
 
+from benchmarks.cli_arguments import argument, flag
 from scl.util.imports import gc_paused
 from scl.util.text import printable
 
@@ -36,21 +37,11 @@ def plan(study, show_run, calibrate, as_json):
         print(printable("\n".join([summarize_study(overview), describe_cost(cost, study)]), keep="\n"))
 
 
-def _flag(name: str, text: str, **settings) -> tuple[str, dict]:
-    return name, {"help": f"{text} (default: no)", "action": "store_true", **settings}
-
-
+SHOW = "only print the settings of this run, and where each is set (default: no)"
 PLAN: list = [
     "output",
-    _flag("--json", "print the same as JSON", dest="as_json"),
-    (
-        "--show",
-        {
-            "help": "only print the settings of this run, and where each is set (default: no)",
-            "dest": "show_run",
-            "metavar": "BENCHMARK/PROTOCOL/STAGE",
-        },
-    ),
+    flag("--json", "print the same as JSON", dest="as_json"),
+    argument("--show", SHOW, dest="show_run", metavar="BENCHMARK/PROTOCOL/STAGE"),
     "measurement",
-    _flag("--calibrate", "first measure each kind of run, for some seconds"),
+    flag("--calibrate", "first measure each kind of run, for some seconds"),
 ]

@@ -1,6 +1,5 @@
 """`scl cluster` and `scl assign`: a folder of images to clusters, by the same steps as a run of a study."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
@@ -25,7 +25,7 @@ from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run, Study
 from scl import images
 from scl.engine import gpu_lease
-from scl.engine.artifacts import read, read_record
+from scl.engine.artifacts import read
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
@@ -36,7 +36,7 @@ import torch  # isort: skip
 
 @dataclass(frozen=True)
 class Clustering:
-    """Images in clusters: file names, cluster and confidence of each, rank within its cluster (1: most confident)."""
+    """Images in clusters: file names, cluster and confidence of each."""
 
     files: list[str]
     clusters: np.ndarray
@@ -45,19 +45,11 @@ class Clustering:
     assigner: Assigner
     page: Callable[[Path], Path] | None = None  # writes it; of `scl cluster` only
 
-    @property
-    def ranks(self) -> np.ndarray:
-        """1 for the most confident image of each cluster; equals in the order of their names."""
-        ranks = np.empty(len(self.files), np.int64)
-        for cluster in np.unique(self.clusters):
-            rows = np.flatnonzero(self.clusters == cluster)
-            ranks[sorted(rows, key=lambda row: (-self.confidence[row], self.files[row]))] = range(1, len(rows) + 1)
-        return ranks
-
-    def rows(self) -> list[tuple[str, int, float, int]]:
-        """(file, cluster, confidence, rank), by cluster and rank."""
-        found = zip(self.files, self.clusters.tolist(), self.confidence.tolist(), self.ranks.tolist())
-        return sorted(found, key=lambda row: (row[1], row[3]))
+    def table(self) -> pd.DataFrame:
+        """file, cluster, confidence, rank: by cluster, the most confident image first (rank 1), equals by name."""
+        images = pd.DataFrame({"file": self.files, "cluster": self.clusters, "confidence": self.confidence})
+        images = images.sort_values(["cluster", "confidence", "file"], ascending=[True, False, True])
+        return images.assign(rank=images.groupby("cluster").cumcount() + 1)
 
 
 def cluster_folder(
@@ -136,16 +128,11 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
     summary = {
         "folder": study.benchmarks[run.benchmark].path,
         "run": run.directory.relative_to(study.results).as_posix(),
-        "method": run.stage,
-        "title": run.title,
-        "seed": run.seed,
-        **describe_clusters(assigned, arrays["confidence"], facts["clusters"]),
-        "confidence": assigner.measure,
-        "unreadable": len(facts["unreadable"]),
+        **_summary(assigner, run.title, assigned, arrays["confidence"], facts),
         "weights": study.methods["pretrained"].note if "pretrained" in study.methods else None,
         "scores": scored.scores.model_dump() if scored and scored.scores else None,
         "classes": len(facts["classes"]),
-        "epochs": read_record(run.directory).epochs,
+        "epochs": assigner.record.epochs,
         "agreement": agreement_with_other_seeds(study, run),
         **times,
     }
@@ -153,6 +140,17 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
     files = [names[row] for row in rows]
     page = partial(write_page, study, run, arrays, summary)
     return Clustering(files, assigned, arrays["confidence"], summary, assigner, page)
+
+
+def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: np.ndarray, facts: dict) -> dict:
+    return {
+        "method": assigner.record.stage,
+        "title": title,
+        "seed": assigner.record.seed,
+        **describe_clusters(assigned, confidence, assigner.clusters),
+        "confidence": assigner.measure,
+        "unreadable": len(facts["unreadable"]),
+    }
 
 
 TINY = 0.1  # of the size of an average cluster
@@ -187,11 +185,9 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> l
 
 
 def write_csv(found: Clustering, path: Path) -> Path:
-    """file, cluster, confidence, rank: a line an image, by cluster and rank."""
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "cluster", "confidence", "rank"))
-        writer.writerows((name, cluster, f"{sure:.6f}", rank) for name, cluster, sure, rank in found.rows())
+    """The table of `found` as CSV; returns `path`."""
+    with atomic(path) as temporary:
+        found.table().to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     return path
 
 
@@ -200,9 +196,9 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
     check_sortable(folder, target)
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    digits = len(str(len(found.files)))
-    for name, cluster, _, rank in found.rows():
-        place = fresh / f"{cluster:0{len(str(found.summary['clusters'] - 1))}}" / f"{rank:0{digits}}-{Path(name).name}"
+    width, digits = len(str(found.summary["clusters"] - 1)), len(str(len(found.files)))
+    for name, cluster, rank in found.table()[["file", "cluster", "rank"]].itertuples(index=False):
+        place = fresh / f"{cluster:0{width}}" / f"{rank:0{digits}}-{Path(name).name}"
         place.parent.mkdir(parents=True, exist_ok=True)
         if copies:
             shutil.copy2(folder / name, place)
@@ -221,20 +217,18 @@ def check_sortable(folder: Path, target: Path) -> None:
         raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
 
 
-def summary_lines(summary: dict) -> list[str]:
-    """The summary as lines of text."""
-    s = summary
+def summary_lines(s: dict) -> list[str]:
+    """The summary s as lines of text."""
     lines = [
         f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
         f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
         f"images, the smallest {s['smallest_share']:.1%}",
         f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
     ]
-    if s.get("scores"):
-        scores = ", ".join(f"{name.upper()} {s['scores'][name]:.1%}" for name in ("acc", "nmi", "ari"))
-        lines.append(f"against the {s['classes']} sub-folders: {scores}")
-    if s.get("agreement"):
-        agreed = s["agreement"]
+    if scores := s.get("scores"):
+        texts = ", ".join(f"{name.upper()} {scores[name]:.1%}" for name in ("acc", "nmi", "ari"))
+        lines.append(f"against the {s['classes']} sub-folders: {texts}")
+    if agreed := s.get("agreement"):
         lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
     if s.get("weights"):
         lines.append(f"weights: {s['weights']}")
@@ -263,15 +257,8 @@ def assign_folder(
         assigner = Assigner(directory, data, device=gpu_lease.torch_device(leased, report=report))
         files, found, facts = load_folder(folder, Path(temporary), assigner)
         assigned, confidence = assigner(found)
-    summary = {
-        "folder": str(folder.expanduser().absolute()),
-        "method": assigner.record.stage,
-        "title": assigner.record.stage,
-        "seed": assigner.record.seed,
-        **describe_clusters(assigned, confidence, assigner.clusters),
-        "confidence": assigner.measure,
-        "unreadable": len(facts["unreadable"]),
-    }
+    summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
+    summary["folder"] = str(folder.expanduser().absolute())
     return Clustering(files, assigned, confidence, summary, assigner)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.datasets.prepare import read_names
 from benchmarks.evaluation.clusters import FILE, Clusters, agreement, clusters_of
-from benchmarks.evaluation.evaluate import read_assignments
+from benchmarks.evaluation.evaluate import clusters_by_row
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl.engine.artifacts import read
@@ -32,42 +32,27 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
     data = clusters_of(arrays, facts["clusters"], labels=labels, classes=facts["classes"], names=read_names(folder))
     data.map = stored.map if stored else None
     scores = summary["scores"] or dict.fromkeys(("acc", "nmi", "ari"), float("nan"))
-    write_run_page(
-        study,
-        run,
-        SimpleNamespace(status="done", reason="", **scores),
-        path,
-        template("run.html"),
-        MOST_BYTES,
-        data=data,
-        downloads=["clusters.csv", "summary.json"],
-        index="",
-        title=study.title,
-        hint=summary["advice"],
-        measure=summary["confidence"],
-        agreement=summary["agreement"],
-    )
+    row = SimpleNamespace(status="done", reason="", **scores)
+    further = {"title": study.title, "index": "", "downloads": ["clusters.csv", "summary.json"],
+               "hint": summary["advice"], "measure": summary["confidence"],
+               "agreement": summary["agreement"]}  # fmt: skip
+    write_run_page(study, run, row, path, template("run.html"), MOST_BYTES, data=data, **further)
     return path
 
 
 def agreement_with_other_seeds(study: Study, run: Run) -> dict:
     """{"seeds": "seeds 1, 2", "ARI": mean, "NMI": mean} between this run and each finished run of another seed in the
     same results; {} if there is none."""
-    survey, own = Survey(study), _clusters_by_row(run)
+    survey, own = Survey(study), clusters_by_row(run.directory)
     others = {}
     for folder in run.directory.parent.glob("seed*"):
         other = study.run(run.benchmark, run.protocol, run.stage, int(folder.name.removeprefix("seed")))
         if other.seed != run.seed and survey.state(other).status == "done":
-            others[other.seed] = agreement([own, _clusters_by_row(other)])
+            others[other.seed] = agreement([own, clusters_by_row(other.directory)])
     if not others:
         return {}
     means = {name: float(np.mean([found[name] for found in others.values()])) for name in ("ARI", "NMI")}
     return {"seeds": f"seed{'s' * (len(others) > 1)} {', '.join(map(str, sorted(others)))}", **means}
-
-
-def _clusters_by_row(run: Run) -> np.ndarray:
-    arrays = read_assignments(run.directory / "assignments.npz")
-    return arrays["assignments"][np.argsort(arrays["rows"])]
 
 
 def advice(summary: dict) -> str:

@@ -77,19 +77,19 @@ def survey(request: Request) -> tuple[RawDataset, int]:
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:
     """(the study, its mapping, its last stage) for a folder of so many images."""
     mapping = resolve(request.config or _settings_of_device(request))
-    stage, methods = _chain(mapping["methods"], request)
+    methods = _chain(mapping["methods"], request)
     size = _size(mapping, request)
     network = mapping.get("network", {})
     if size >= PLAIN_STEM:
         network = {key: network[key] for key in ("backbone",) if key in network}
     if request.weights:
         network, methods = _start_from_weights(methods, request.method, request.weights)
-        stage = stage if methods.keys() - {"pretrained"} else "pretrained"
     for block in methods.values():
         block["training"] = _scheduled(mapping.get("training", {}), block.get("training", {}), images, request.epochs)
         if "neighbors" in block.get("options", {}):
             most = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
             block["options"] = block["options"] | {"neighbors": min(block["options"]["neighbors"], most)}
+    path = str(request.folder.expanduser().absolute())
     mapping |= {
         "title": f"{request.folder.resolve().name}, {clusters} clusters",
         "results": str(request.results),
@@ -98,30 +98,24 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
         "protocols": ["joint"],
         "reference": None,
         "network": network,
-        "benchmarks": {BENCHMARK: _benchmark(request, clusters, size)},
+        "benchmarks": {BENCHMARK: {"dataset": "folder", "path": path, "clusters": clusters, "size": size}},
         "methods": methods,
     }
-    return load_study(mapping), mapping, stage
+    return load_study(mapping), mapping, list(methods)[-1]
 
 
 def _settings_of_device(request: Request) -> Path:
     import torch  # only its version is asked for: CUDA is not to be touched before the lease
 
     gpu = request.gpus and torch.version.cuda and gpu_lease.visible()
-    name = "folder.yaml" if gpu else "folder-cpu.yaml"
-    path = ROOT / "config" / name
+    path = ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
     if not path.exists():
         raise ValueError(f"{path}: no such file; run scl from a checkout, or give --config FILE")
     return path
 
 
-def _benchmark(request: Request, clusters: int, size: int) -> dict:
-    path = request.folder.expanduser().absolute()
-    return {"dataset": "folder", "path": str(path), "clusters": clusters, "size": size}
-
-
-def _chain(blocks: dict, request: Request) -> tuple[str, dict[str, dict]]:
-    """(last stage, {stage: block} of it and all before it, the first first)."""
+def _chain(blocks: dict, request: Request) -> dict[str, dict]:
+    """{stage: block} of the requested method and all before it, the first first."""
     if request.method not in blocks:
         raise ValueError(
             f"--config: {request.config}: no method {request.method!r}{did_you_mean(request.method, blocks)}"
@@ -130,7 +124,7 @@ def _chain(blocks: dict, request: Request) -> tuple[str, dict[str, dict]]:
     while stage in blocks and stage not in names:  # what is wrong with `after` is said when the study is read
         names.insert(0, stage)
         stage = blocks[stage].get("after")
-    return request.method, {name: dict(blocks[name]) for name in names}
+    return {name: dict(blocks[name]) for name in names}
 
 
 def _size(mapping: dict, request: Request) -> int:

@@ -8,19 +8,16 @@ from benchmarks.overview import Overview, RunNow
 from scl.engine import gpu_lease
 from scl.util.text import duration
 
-COUNTED = {
-    "running": "running",
-    "outdated": "out of date",
-    "damaged": "damaged",
-    "failed": "failed",
-    "stopped": "stopped",
-}
+COUNTED = ("running", "outdated", "damaged", "failed", "stopped")  # beside the trained runs
 
 
 def summarize_study(overview: Overview) -> str:
     """A few lines: what is planned and done, where results go, which benchmarks are skipped and why."""
     study, totals = overview.study, overview.totals
-    others = "".join(f", {count} {words}" for status, words in COUNTED.items() if (count := overview.count(status)))
+    counts = {status: overview.count(status) for status in COUNTED}
+    others = "".join(f", {count} {status}" for status, count in counts.items() if count).replace(
+        "outdated", "out of date"
+    )
     benchmarks = {name: " and ".join(study.protocols_of(name)) for name in study.benchmarks}
     benchmarks |= {name: f"not run: {reason}" for name, reason in study.skipped.items()}
     return "\n".join(
@@ -53,17 +50,17 @@ def describe_run(now: RunNow) -> str:
     if now.status == "failed":
         return f"failed: {now.reason}" + (f"; log: {now.log}" if now.log else "")
     if now.status in ("running", "stopped"):
-        return ": ".join(filter(None, [now.status, describe_progress(now) or _last_line(now.log)]))
+        return ": ".join(filter(None, [now.status, ", ".join(describe_progress(now)) or _last_line(now.log)]))
     return "not started" if now.status == "missing" else now.reason
 
 
-def describe_progress(now: RunNow) -> str:
-    """Epoch, loss and speed of a run that is not finished; "" before the end of its first epoch."""
+def describe_progress(now: RunNow) -> list[str]:
+    """Epoch and loss of a run that is not finished, speed if it runs; [] before the end of its first epoch."""
     if now.speed is None:
-        return ""
+        return []
     rate, left = now.speed
-    speed = f", {rate:,.0f} images/s, {duration(left)} left" if now.status == "running" else ""
-    return f"epoch {now.epoch['epoch']}/{now.epoch['epochs']}, loss {now.epoch['loss']:.3f}{speed}"
+    speed = [f"{rate:,.0f} images/s", f"{duration(left)} left"] if now.status == "running" else []
+    return [f"epoch {now.epoch['epoch']}/{now.epoch['epochs']}", f"loss {now.epoch['loss']:.3f}", *speed]
 
 
 def _last_line(log: Path | None) -> str:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.overview import Overview, RunNow, Watcher
-from scl.util.text import duration, printable
+from benchmarks.status import describe_progress
+from scl.util.text import printable
 
 EVERY = 2.0  # seconds
 PATIENCE = 30.0  # seconds after the last run until a study with failures counts as over, since runs may be retried
@@ -58,17 +59,6 @@ def _bars(running: list[RunNow], width: int) -> Table:
     for _ in range(4):
         table.add_column(justify="right", no_wrap=True)
     for now in running:
-        if now.speed is None:
-            table.add_row(Text(printable(now.name)), ProgressBar(total=1, completed=0), "starting")
-            continue
-        rate, left = now.speed
-        epoch, epochs = now.epoch["epoch"], now.epoch["epochs"]
-        table.add_row(
-            Text(printable(now.name)),
-            ProgressBar(total=epochs, completed=epoch),
-            f"epoch {epoch}/{epochs}",
-            f"loss {now.epoch['loss']:.3f}",
-            f"{rate:,.0f} images/s",
-            f"{duration(left)} left",
-        )
+        bar = ProgressBar(total=now.epoch.get("epochs", 1), completed=now.epoch.get("epoch", 0))
+        table.add_row(Text(printable(now.name)), bar, *(describe_progress(now) or ["starting"]))
     return table

@@ -11,9 +11,9 @@ from conftest import flip_a_bit
 from benchmarks.evaluation import clusters as module
 from benchmarks.evaluation.clusters import FILE, GRID, Clusters, agreement, clusters_of, map_of
 from benchmarks.evaluation.evaluate import evaluate_run
+from benchmarks.report.charts import COLORS, scatter
 from benchmarks.report.gallery import gallery
-from benchmarks.report.run_data import read_clusters
-from benchmarks.report.scatter import COLORS, scatter
+from benchmarks.report.run_page import read_clusters
 from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
 from scl.engine.artifacts import SAMPLE, read, read_record

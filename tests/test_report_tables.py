@@ -23,7 +23,7 @@ from fake_study import (
 )
 
 from benchmarks.datasets.catalog import CATALOG, Downloads
-from benchmarks.report.page import Block, Row
+from benchmarks.report.page import Row
 from benchmarks.report.published import load_context, load_published, published_for
 from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect
@@ -251,9 +251,9 @@ def test_what_would_break_a_table_is_escaped():
     names = ("name", "title", "header", "origins", "comparisons", "verdicts")
     names += ("without_verdict", "statements", "gains", "published", "reference", "runs")
     context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}, "descriptions": {}}
-    rows = [Row(table.rows[0], "", "done", ["", ""], {})]
+    rows = [Row(table.rows[0], "", "done", {})]
     page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}
-    context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [Block(table, "", rows)]}}
+    context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [(table, rows)]}}
     markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
     assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
     assert (

@@ -78,6 +78,12 @@ def read_assignments(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def clusters_by_row(directory: Path) -> np.ndarray:
+    """The clusters of a run's images in the order of the data set [n]. Raises what read_assignments does."""
+    arrays = read_assignments(directory / ASSIGNMENTS)
+    return arrays["assignments"][np.argsort(arrays["rows"])]
+
+
 def names_of(data_folder: Path, benchmark: dict) -> list[str] | None:
     """The names of the images, by row; None if there are none that fit."""
     with suppress(Damaged):

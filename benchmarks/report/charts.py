@@ -1,15 +1,23 @@
-"""Figures for the page as inline SVG: line charts, and matplotlib's figures made to follow the colors of the page."""
+"""Figures for the pages as inline SVG: line charts, the map of a run's features (a dot per image, colored by cluster
+or, by a switch, by class), and matplotlib's figures made to follow the colors of the page."""
 
 from __future__ import annotations
 
 import re
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from benchmarks.evaluation.clusters import Clusters
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 58, 12, 20, 36
 MOST_POINTS = 120  # of a line: one every two or three pixels
+COLORS = 10  # --m0 to --m9 of page.css; further clusters and classes reuse them
+MARGIN = 15  # of a map
+MOST_TITLES = 300  # paths of a map up to which each has a tooltip with its cluster and class
 THEMED = {"#ffffff": "var(--paper)", "#666666": "var(--soft)", "#000000": "var(--ink)", "#e3e3e3": "var(--line)",
           "black": "var(--ink)", "white": "var(--paper)"}  # fmt: skip
 
@@ -55,8 +63,30 @@ def _thinned(points) -> np.ndarray:
     return values[:: -max(1, len(values) // MOST_POINTS)][::-1]
 
 
-def inline_figure(svg: str, name: str) -> Markup:
-    """An SVG file of matplotlib for use within HTML: identifiers begin with `name`, colors are those of the page."""
+def scatter(data: Clusters) -> Markup | None:
+    """The map of a run, with one path for all images of the same cluster and class; None if there is none."""
+    if data.map is None:
+        return None
+    x, y, clusters = data.map.x, data.map.y, data.map.clusters
+    labels = data.map.labels or [-1] * len(x)
+    order = sorted(range(len(x)), key=lambda i: (clusters[i], labels[i], i))
+    paths = {key: "".join(f"M{x[i]} {y[i]}h0" for i in found)
+             for key, found in groupby(order, key=lambda i: (clusters[i], labels[i]))}  # fmt: skip
+    box = f"{-MARGIN} {-MARGIN} {max(x) + 2 * MARGIN} {max(y) + 2 * MARGIN}"
+    label = f"Map of {len(x)} images by their features, colored by cluster or class"
+    parts = [Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box, label)]
+    for (cluster, of_class), path in paths.items():
+        name = f"cluster {cluster}" + (f", {data.classes[of_class]}" if of_class >= 0 else "")
+        title = Markup("<title>{}</title>").format(name) if len(paths) <= MOST_TITLES else ""
+        color = f"c{of_class % COLORS}" if of_class >= 0 else ""
+        drawn = Markup('<path class="k{} {}" data-k="{}" data-c="{}" d="{}">{}</path>')
+        parts.append(drawn.format(cluster % COLORS, color, cluster, of_class, path, title))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def inline_figure(path: Path) -> Markup:
+    """An SVG file of matplotlib for use within HTML: identifiers begin with its name, colors are those of the page."""
+    svg, name = path.read_text(encoding="utf-8"), path.stem
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:xlink)?|version)="[^"]*"', "", svg)

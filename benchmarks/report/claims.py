@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.report.aggregate import rows_of
-from benchmarks.report.formats import interval, number
+from benchmarks.report.formats import interval, number, points
 from benchmarks.report.inference import average_ranks, normalized_mean, probability_of_improvement
 from benchmarks.report.significance import CHANCE, Verdict, counted
 from benchmarks.report.tables import Cell, Table
@@ -62,15 +62,14 @@ def gains(study, pairs: pd.DataFrame) -> list[str]:
     classes = {name for names in COMPETITORS.values() for name in names}
     lines = []
     for (protocol, stage), rows in cast(Any, pairs[pairs.absence == ""].groupby(["protocol", "stage"], sort=False)):
-        cells = sorted((*_size(study, row.benchmark, protocol), _gain(row)) for row in rows_of(rows))
+        cells = sorted(
+            (*_size(study, row.benchmark, protocol), f"{row.benchmark}{' †' if row.tuned else ''} {points(row.acc)}")
+            for row in rows_of(rows)
+        )
         if study.methods[stage].method in classes and len({cell[:2] for cell in cells}) > 1:
             texts = [f"{gain} ({count} classes, {images:,} images)" for count, images, gain in cells]
             lines.append(f"over {rows.title.iloc[0]} ({protocol}): {', '.join(texts)}")
     return lines
-
-
-def _gain(pair) -> str:
-    return f"{pair.benchmark}{' †' if pair.tuned else ''} {number(pair.acc, signed=True)}"
 
 
 def _size(study, benchmark: str, protocol: str) -> tuple[int, int]:
@@ -87,13 +86,11 @@ def across_benchmarks(study, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[
     for protocol, part in cast(Any, counted(pairs).groupby("protocol", sort=False)):
         names = list(part.benchmark.unique())
         rows = groups[(groups.protocol == protocol) & groups.benchmark.isin(names)]
-        by_stage = dict(cast(Any, iter(rows.groupby("stage", sort=False))))
-        scores = {
-            stage: {row.benchmark: np.array([*row.accuracies.values()]) for row in rows_of(of_stage)}
-            for stage, of_stage in by_stage.items()
-            if of_stage.acc.notna().all()
-        }
-        titles = {stage: of_stage.title.iloc[0] for stage, of_stage in by_stage.items()}
+        titles, scores = {}, {}
+        for stage, of_stage in cast(Any, rows.groupby("stage", sort=False)):
+            titles[stage] = of_stage.title.iloc[0]
+            if of_stage.acc.notna().all():
+                scores[stage] = {row.benchmark: np.array([*row.accuracies.values()]) for row in rows_of(of_stage)}
         found[protocol] = _description(study, f"ACC over {', '.join(names)} ({protocol})", titles, scores)
     return found
 

@@ -59,11 +59,8 @@ def draw_scores(study, groups: pd.DataFrame) -> Figure:
             _draw_scores(panel, y, group, styles[group.stage][0], outlier=group.stage == outlier)
         first = panel.get_subplotspec().is_first_col()
         titles = [one_line(title) for title in part.title] if first else []
-        panel.set(yticks=range(len(part)), yticklabels=titles, ylim=(len(part) - 0.5, -0.5), xlabel="ACC, %")
+        set_axes(panel, len(part), titles)
         panel.grid(axis="y", visible=False)
-        panel.tick_params(axis="y", length=0)
-        panel.margins(x=0.08)
-        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     drawn = pd.concat(parts).dropna(subset="acc")
     intervals = drawn.acc_low.notna().any()
     means = "●— mean over seeds, 95 % t interval" if intervals else "● mean over seeds (too few for an interval)"
@@ -73,6 +70,19 @@ def draw_scores(study, groups: pd.DataFrame) -> Figure:
     text = f"{means}; numbers: mean ± standard deviation\n{'     '.join(legend)}"
     figure.supxlabel(text, fontsize=8, color=GRAY)
     return figure
+
+
+def set_axes(panel, count: int, names: list[str]) -> None:
+    """ACC in percent against `count` rows from top to bottom."""
+    panel.set(yticks=range(count), yticklabels=names, ylim=(count - 0.5, -0.5), xlabel="ACC, %")
+    panel.tick_params(axis="y", length=0)
+    panel.margins(x=0.08)
+    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def write(panel, text: str, x: float, y: float, **style) -> None:
+    """Text in row y; x is a fraction of the width of the panel."""
+    panel.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, **style)
 
 
 def off_axis(groups: pd.DataFrame) -> str | None:
@@ -92,15 +102,12 @@ def off_axis(groups: pd.DataFrame) -> str | None:
 
 
 def _draw_scores(panel, y: int, group, color: str, *, outlier: bool) -> None:
-    def write(text, x, **style):
-        panel.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, **style)
-
     if pd.isna(group.acc):
-        write(one_line(group.absence), 0.02, color=GRAY, style="italic")
+        write(panel, one_line(group.absence), 0.02, y, color=GRAY, style="italic")
         return
-    write(number(group.acc, group.acc_sd), 1.02)
+    write(panel, number(group.acc, group.acc_sd), 1.02, y)
     if outlier:
-        write(f"← {100 * group.acc:.1f}", 0.01, color=GRAY)
+        write(panel, f"← {100 * group.acc:.1f}", 0.01, y, color=GRAY)
         return
     above, values = y - 0.13, [100 * value for value in group.accuracies.values()]
     if not pd.isna(group.acc_low):

@@ -10,6 +10,7 @@ import html
 import re
 
 import pandas as pd
+from markupsafe import Markup
 
 from scl.util.text import printable
 
@@ -80,6 +81,11 @@ def escape_latex(text) -> str:
     """Plain text for LaTeX. A [ or * at the start would belong to the end of the row before it."""
     text = one_line(text)
     return ("{}" if text[:1] in ("[", "*") else "") + text.translate(LATEX)
+
+
+def preformatted(text: str) -> Markup:
+    """Text of several lines for <pre>, escaped; control characters are visible."""
+    return Markup("{}").format(printable(text, keep="\n"))
 
 
 def escape_html(text) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 LEVEL = 0.05  # of the tests; intervals cover 1 - LEVEL
@@ -168,7 +169,5 @@ def average_ranks(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
     means: {method: {benchmark: mean score}}, the same benchmarks for every method.
     """
-    methods = list(means)
-    table = np.array([[means[m][b] for b in sorted(means[methods[0]])] for m in methods])
-    ranks = stats.rankdata(-table, axis=0)
-    return dict(zip(methods, ranks.mean(axis=1).tolist()))
+    ranks = pd.DataFrame(dict(means)).rank(axis=1, ascending=False).mean()
+    return {method: float(ranks[method]) for method in means}

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from benchmarks.report.aggregate import rows_of
-from benchmarks.report.figures import GRAY, panels_of, save
+from benchmarks.report.figures import GRAY, panels_of, save, set_axes, write
 from benchmarks.report.formats import number
 from benchmarks.report.published import load_context
 
@@ -42,15 +41,9 @@ def draw_landscape(context: pd.DataFrame) -> Figure:
     for panel, part in zip(panels, parts, strict=True):
         for y, row in enumerate(rows_of(part)):
             _, marker, filled, _ = MARKERS[row.statistic]
-            face = COLOR if filled else "none"
-            panel.plot(100 * row.acc, y, marker, ms=5, color=COLOR, mfc=face, mew=0.9)
-            place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 7.5}
-            panel.annotate(number(row.acc), (1.02, y), **place)
-        names = [f"{row.method} [{sources[row.source]}]" for row in rows_of(part)]
-        panel.set(yticks=range(len(part)), yticklabels=names, ylim=(len(part) - 0.5, -0.5), xlabel="ACC, %")
-        panel.tick_params(axis="y", length=0)
-        panel.margins(x=0.08)
-        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            panel.plot(100 * row.acc, y, marker, ms=5, color=COLOR, mfc=COLOR if filled else "none", mew=0.9)
+            write(panel, number(row.acc), 1.02, y)
+        set_axes(panel, len(part), [f"{row.method} [{sources[row.source]}]" for row in rows_of(part)])
     used = [f"{sign} {meaning}" for name, (sign, _, _, meaning) in MARKERS.items() if name in set(context.statistic)]
     figure.supxlabel("\n".join(["     ".join(used), *key]), fontsize=8, color=GRAY)
     return figure

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
-from benchmarks.evaluation.clusters import Clusters, agreement
-from benchmarks.evaluation.evaluate import read_assignments
-from benchmarks.report.aggregate import KEYS, rows_of
+from benchmarks.evaluation.clusters import agreement
+from benchmarks.evaluation.evaluate import clusters_by_row
+from benchmarks.report.aggregate import rows_of
 from benchmarks.report.charts import inline_figure
 from benchmarks.report.run_page import RunPage, write_run_pages
 from benchmarks.report.runs import STATUSES
@@ -28,21 +26,12 @@ CAPTIONS = {
 
 
 class Row(NamedTuple):
-    """A row of a table: its cells, its stage, and the statuses of its runs; by cell, the values of single seeds."""
+    """A row of a table: its cells, its stage, the statuses of its runs, and the pages of its seeds."""
 
     cells: list[Cell]
     stage: str
     status: str
-    seeds: list[str]
     links: dict[int, str]
-
-
-class Block(NamedTuple):
-    """A table of the page; benchmark is "" for a table of several."""
-
-    table: Table
-    benchmark: str
-    rows: list[Row]
 
 
 def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, folder: Path, template) -> dict:
@@ -50,21 +39,18 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
     pages = write_run_pages(study, runs, folder, template)
     blocks = {
         protocol: [
-            _block(study, runs, protocol, table, pages)
-            for table in (*found, *_unlabeled(study, groups, protocol, pages))
+            _shown(runs, protocol, table, pages) for table in (*found, *_unlabeled(study, groups, protocol, pages))
         ]
         for protocol, found in tables.items()
     }
     shown = {"scores": runs.acc.notna().any(), "curves": runs.oracle_epoch.notna().any()}
-    svgs = {
-        name: (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8") for name, show in shown.items() if show
-    }
+    svgs = [folder / "figures" / f"{name}.svg" for name, show in shown.items() if show]
     choices = {name: list(dict.fromkeys(runs[name])) for name in ("benchmark", "protocol", "stage")}
     choices["status"] = [status for status in STATUSES if status in set(runs.status)]
     return {
         "blocks": blocks,
         "labeled": bool(shown["scores"]),
-        "figures": {name: (CAPTIONS[name], inline_figure(svg, name)) for name, svg in svgs.items()},
+        "figures": {svg.stem: (CAPTIONS[svg.stem], inline_figure(svg)) for svg in svgs},
         "choices": choices,
         "titles": dict(zip(runs.stage, runs.method)),
         "markers": {stage: marker_svg(style) for stage, style in styles_of(study.methods).items()},
@@ -73,82 +59,51 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
     }
 
 
-def _block(study, runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, RunPage]) -> Block:
+def _shown(runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, RunPage]) -> tuple[Table, list[Row]]:
+    """A table without its empty columns, and its rows."""
     kept = [i for i in range(len(table.columns)) if i == 0 or any(row[i].text not in ABSENT for row in table.rows)]
-    here = runs[runs.protocol == protocol]
-    if table.benchmark:
-        here = here[here.benchmark == table.benchmark]
+    here = runs[(runs.protocol == protocol) & (runs.benchmark.eq(table.benchmark) | (not table.benchmark))]
     rows = []
     for stage, cells in zip(table.stages, table.rows, strict=True):
-        mine = here[here.stage == stage]
-        of_seed = {seed: pages.get((protocol, table.benchmark, stage, seed)) for seed in mine.seed}
-        links = {seed: page.name for seed, page in of_seed.items() if page}
-        seeds = [_seeds(mine, table, table.columns[i]) for i in kept]
-        rows.append(Row([cells[i] for i in kept], stage, " ".join(dict.fromkeys(mine.status)), seeds, links))
-    return Block(replace(table, columns=[table.columns[i] for i in kept]), table.benchmark, rows)
-
-
-def _seeds(runs: pd.DataFrame, table: Table, column: str) -> str:
-    """'seed 0: 95.3, seed 1: 94.1': what a cell was averaged from; "" for other cells."""
-    if column not in table.scores:
-        return ""
-    benchmark, score = table.scores[column]
-    values = runs[runs.benchmark == benchmark].set_index("seed")[score].dropna()
-    return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
+        of_stage = here[here.stage == stage]
+        found = {seed: pages.get((protocol, table.benchmark, stage, seed)) for seed in of_stage.seed}
+        links = {seed: page.name for seed, page in found.items() if page}
+        rows.append(Row([cells[i] for i in kept], stage, " ".join(of_stage.status.unique()), links))
+    return replace(table, columns=[table.columns[i] for i in kept]), rows
 
 
 def _unlabeled(study, groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage]) -> list[Table]:
     """A table per benchmark without labels, of the quantities that need none."""
     columns = ["Method", "n", "clusters in use", "largest share, %", "smallest share, %", "mean confidence, %"]
     columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
+    note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 means identical clusters."
     tables, of_protocol = [], groups[(groups.protocol == protocol) & (groups.absence == "no labels")]
     for benchmark, part in cast(Any, of_protocol.groupby("benchmark", sort=False)):
-        rows, stages = [], []
+        table = Table(f"{benchmark} ({protocol}): clusters found", columns, [], [note], [], benchmark)
         for group in rows_of(part):
-            key = tuple(getattr(group, name) for name in KEYS)
-            data = {name[3]: page.data for name, page in pages.items() if name[:3] == key and page.data is not None}
-            if data:
-                files = [
-                    study.run(benchmark, protocol, group.stage, seed).directory / "assignments.npz" for seed in data
-                ]
-                stages.append(group.stage)
-                rows.append(
-                    [Cell(group.title), Cell(str(len(data))), *map(Cell, _without_labels(data.values(), files))]
-                )
-        note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 means identical clusters."
-        if rows:
-            tables.append(Table(f"{benchmark} ({protocol}): clusters found", columns, rows, [note], stages, benchmark))
+            keys = [key for key, page in pages.items() if key[:3] == (protocol, benchmark, group.stage) and page.data]
+            if keys:
+                folders = [study.run(benchmark, protocol, group.stage, seed).directory for *_, seed in keys]
+                texts = _without_labels([pages[key].data for key in keys], folders)
+                table.rows.append([Cell(group.title), Cell(str(len(keys))), *map(Cell, texts)])
+                table.stages.append(group.stage)
+        if table.rows:
+            tables.append(table)
     return tables
 
 
-def _without_labels(data: Collection[Clusters], files: list[Path]) -> list[str]:
-    """Cells on the runs of a group: clusters in use, shares, confidence, agreement. files: their assignments."""
-    means = pd.DataFrame(
-        {
-            "used": [one.used for one in data],
-            "largest": [one.share(max(one.sizes)) for one in data],
-            "smallest": [one.share(min(one.sizes)) for one in data],
-            "confidence": [one.mean_confidence for one in data],
-        },
-        dtype=float,
-    ).mean()
-    agreed = agreement_of(files)
-    numbers = [means.largest, means.smallest, means.confidence, agreed.get("ARI"), agreed.get("NMI")]
-    texts = ["–" if value is None or np.isnan(value) else f"{100 * value:.1f}" for value in numbers]
-    return [f"{means.used:g} of {len(next(iter(data)).sizes)}", *texts]
+def _without_labels(data: list, folders: list[Path]) -> list[str]:
+    """Cells on the runs of a group (Clusters): clusters in use, shares, confidence, agreement."""
+    found = [(one.used, one.share(max(one.sizes)), one.share(min(one.sizes)), one.mean_confidence) for one in data]
+    used, *means = pd.DataFrame(found, dtype=float).mean()
+    agreed = agreement_of(folders)
+    numbers = [*means, agreed.get("ARI", np.nan), agreed.get("NMI", np.nan)]
+    return [f"{used:g} of {len(data[0].sizes)}", *("–" if np.isnan(x) else f"{100 * x:.1f}" for x in numbers)]
 
 
-def agreement_of(files: list[Path]) -> dict[str, float]:
+def agreement_of(folders: list[Path]) -> dict[str, float]:
     """{"ARI": mean over all pairs, "NMI": ...} of the assignments of runs on the same images; {} if any is missing."""
     try:
-        found = [read_assignments(file) for file in files]
+        return agreement([clusters_by_row(folder) for folder in folders])
     except (OSError, ValueError, KeyError):
         return {}
-    return agreement([arrays["assignments"][np.argsort(arrays["rows"])] for arrays in found])
-
-
-def preformatted(text: str) -> Markup:
-    """Text of several lines for <pre>, escaped; control characters are visible."""
-    from scl.util.text import printable
-
-    return Markup("{}").format(printable(text, keep="\n"))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from benchmarks.report import claims, formats, inference, significance
 from benchmarks.report.aggregate import FOOTNOTES, aggregate, rows_of
 from benchmarks.report.figures import write_figures
-from benchmarks.report.page import page_context, preformatted
+from benchmarks.report.page import page_context
 from benchmarks.report.published import published_scores
 from benchmarks.report.run_page import MOST_BYTES, page_name, write_run_page
 from benchmarks.report.runs import COLUMNS, STATUSES, read_runs, row_of
@@ -102,7 +102,7 @@ def template(name: str) -> jinja2.Template:
         "one_line": formats.one_line,
         "p_value": formats.p_value,
         "points": formats.points,
-        "preformatted": preformatted,
+        "preformatted": formats.preformatted,
         "published_scores": published_scores,
         "smallest_p": inference.smallest_p,
         "superscript": lambda letters: letters.translate(SUPERSCRIPT),
@@ -114,8 +114,8 @@ def aligned(table: Table) -> list[Markup]:
     """The lines of a GitHub Markdown table, columns padded so that the source is readable."""
     lines = [[formats.escape_markdown(column) for column in table.columns]]
     for row in table.rows:
-        texts = ((formats.escape_markdown(text), letters.translate(SUPERSCRIPT)) for text, letters in row)
-        lines.append([" ".join(filter(None, cell)) for cell in texts])
+        texts = ((formats.escape_markdown(cell.text), cell.footnotes.translate(SUPERSCRIPT)) for cell in row)
+        lines.append([" ".join(filter(None, text)) for text in texts])
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return [Markup(f"| {' | '.join(map(str.ljust, line, widths))} |") for line in lines]

@@ -10,25 +10,22 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bars import ProgressBar
-from benchmarks.evaluation.clusters import FILE, Clusters
+from benchmarks.evaluation.clusters import FILE, Clusters, clusters_of
+from benchmarks.evaluation.evaluate import names_of, read_assignments
 from benchmarks.overview import log_of
 from benchmarks.report.aggregate import KEYS, rows_of
-from benchmarks.report.charts import line_chart
+from benchmarks.report.charts import line_chart, scatter
 from benchmarks.report.gallery import gallery
-from benchmarks.report.run_data import read_clusters, read_images
-from benchmarks.report.scatter import scatter
 from benchmarks.state import Metrics
-from scl.engine.artifacts import load, read
-from scl.engine.io import atomic
+from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, load, read
+from scl.engine.io import Damaged, atomic
+from scl.engine.prepared import describe
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
 ALL_BYTES, MOST_BYTES = 10_000_000, 1_500_000  # of the galleries of a study, of one
 MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
 MOST_ERRORS = 30
-LINKED = (
-    *("run.yaml", "record.json", "clustering.json", "metrics.json", FILE, "history.csv", "assignments.npz"),
-    "failure.json",
-)
+LINKED = ("run.yaml", "record.json", CLUSTERING, "metrics.json", FILE, "history.csv", ASSIGNMENTS, "failure.json")
 
 
 class RunPage(NamedTuple):
@@ -136,3 +133,43 @@ def _confusion(data: Clusters) -> dict:
     largest = np.argsort(-table, axis=None, kind="stable")[:MOST_ERRORS]
     places = [(int(c), int(k)) for c, k in zip(*np.unravel_index(largest, table.shape))]
     return {"matrix": [], "errors": [(c, data.classes[k], int(table[c, k])) for c, k in places if table[c, k]]}
+
+
+def read_clusters(directory: Path, record: Record, metrics: Metrics | None, folder: Path) -> Clusters:
+    """clusters.json of a finished run; for runs evaluated by earlier versions, computed from the assignments, without a
+    map, and without labels if the data folder does not contain the run's images.
+
+    Raises OSError, ValueError, or KeyError if assignments.npz is needed but not readable.
+    """
+    try:
+        found = read(directory / FILE, Clusters)
+    except Damaged:
+        found = None
+    if found and metrics and found.of == metrics.of.model_dump():
+        return found
+    arrays, further = read_assignments(directory / ASSIGNMENTS), dict[str, Any]()
+    try:
+        facts = _facts(record, folder)
+        further["names"] = names_of(folder, facts)
+        if facts.get("labels_sha256"):
+            further |= {"labels": np.load(folder / "labels.npy"), "classes": facts.get("classes")}
+    except (OSError, ValueError):
+        pass  # read_images says why
+    return clusters_of(arrays, record.identity.images.clusters, **further)
+
+
+def read_images(record: Record, folder: Path) -> tuple[np.ndarray | None, str]:
+    """(the images in the data folder [N, H, W, 3] or None, why there are none)"""
+    try:
+        _facts(record, folder)
+        return np.load(folder / "images.npy", mmap_mode="r"), ""
+    except (OSError, ValueError) as error:
+        return None, str(error)
+
+
+def _facts(record: Record, folder: Path) -> dict:
+    """benchmark.json. Raises ValueError if it is of other images than the run's."""
+    facts = describe(folder)
+    if facts["images_sha256"] != record.images_sha256:
+        raise ValueError("the data folder contains other images than those of this run")
+    return facts

@@ -6,7 +6,7 @@ All texts are plain: render.py and its templates escape them for Markdown, LaTeX
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
@@ -21,23 +21,22 @@ DIFFERENCES = (
     "and the 95 % t interval of the mean. Unpaired, all others: the difference of the means, and Welch's 95 % "
     "interval. This table describes; the tests, and what these seeds can detect, are in claims.md."
 )
-SEED_SCORES = {"ACC": "acc", "NMI": "nmi", "ARI": "ari", "oracle": "oracle_acc"}  # columns that are means over seeds
 TUNED = "†: hyper-parameters were chosen on this data set, so it is not part of the study's verdicts."
 
 
 class Cell(NamedTuple):
-    """The text of a table cell and the letters of its footnotes."""
+    """The text of a table cell, the letters of its footnotes, and the values of single seeds that it is the mean of."""
 
     text: str
     footnotes: str = ""
+    seeds: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
     """A caption, column names (the first names the rows), rows of one cell per column, and notes below.
 
-    stages: one per row. benchmark: that of all columns, or "". scores: {column: (benchmark, score in runs.csv)} of the
-    columns that are means over seeds.
+    stages: one per row. benchmark: that of all columns, or "".
     """
 
     caption: str
@@ -46,12 +45,11 @@ class Table:
     notes: list[str]
     stages: list[str] = field(default_factory=list)
     benchmark: str = ""
-    scores: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def footnotes(self) -> dict[str, str]:
         """The footnotes in use: letter -> meaning."""
-        used = {letter for row in self.rows for cell in row for letter in cell.footnotes}
+        used = "".join(cell.footnotes for row in self.rows for cell in row)
         return {letter: meaning for letter, meaning in FOOTNOTES.items() if letter in used}
 
 
@@ -100,9 +98,7 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
         found[protocol] = tables = []
         if part.benchmark.nunique() > 1:
             seeds = f", n = {part.planned.iloc[0]} seeds" if part.planned.nunique() == 1 else ""
-            all_benchmarks = _by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc)
-            names = zip(all_benchmarks.columns[1:], part.benchmark.unique(), strict=True)
-            tables.append(replace(all_benchmarks, scores={column: (name, "acc") for column, name in names}))
+            tables.append(_by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
         tables += [_by_method(study, group, runs_by_group) for _, group in ran.groupby("benchmark", sort=False)]
         if (compared.absence == "").any():
             caption = f"ACC difference to {compared.reference.iloc[0].title} in percentage points ({protocol})"
@@ -123,16 +119,24 @@ def _by_benchmark(study, caption: str, items: pd.DataFrame, groups: pd.DataFrame
 
 
 def _acc(group) -> Cell:
-    return Cell(group.absence or number(group.acc, group.acc_sd), group.footnotes)
+    return Cell(group.absence or number(group.acc, group.acc_sd), group.footnotes, _seeds(group.accuracies))
+
+
+def _mean(group, runs: pd.DataFrame, score: str) -> Cell:
+    text = number(getattr(group, score), getattr(group, f"{score}_sd"))
+    return Cell(text, seeds=_seeds(runs.set_index("seed")[score].dropna()))
+
+
+def _seeds(values: dict[int, float] | pd.Series) -> str:
+    """'seed 0: 95.30, seed 1: 94.12'"""
+    return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
 
 
 def _difference(pair) -> Cell:
     if pair.absence:
         return Cell("–")
-    bounds = interval(-pair.high, -pair.low)
-    if pair.paired:
-        return Cell(f"{number(-pair.acc, pair.acc_sd, signed=True)} ({bounds})")
-    return Cell(f"{number(-pair.acc, signed=True)} ({bounds})", "f")
+    mean = number(-pair.acc, pair.acc_sd if pair.paired else float("nan"), signed=True)
+    return Cell(f"{mean} ({interval(-pair.high, -pair.low)})", "" if pair.paired else "f")
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
@@ -141,14 +145,15 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     images = study.images_note(benchmark)
     rows, notes = [], [f"Images: {images}."] * bool(images) + [TUNED] * study.dataset(benchmark).tuned
     for group in rows_of(groups):
+        runs = runs_by_group[protocol, benchmark, group.stage]
         cells = {
             "Method": Cell(group.title),
             "n": Cell(str(group.n)),
             "ACC": _acc(group),
             "95 % interval": Cell(interval(group.acc_low, group.acc_high, signed=False)),
-            "NMI": Cell(number(group.nmi, group.nmi_sd)),
-            "ARI": Cell(number(group.ari, group.ari_sd)),
-            "oracle": Cell(number(group.oracle_acc, group.oracle_acc_sd)),
+            "NMI": _mean(group, runs, "nmi"),
+            "ARI": _mean(group, runs, "ari"),
+            "oracle": _mean(group, runs, "oracle_acc"),
             "epochs": Cell(epochs(group)),
             "time / run": Cell(duration(group.chain_seconds)),
             "time / epoch": Cell(duration(group.seconds / group.epochs if group.epochs else None)),
@@ -162,10 +167,8 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
         rows.append(list(cells.values()))
     notes += _notes(study, groups, runs_by_group)
     shown = len(cells) - groups.published.isna().all()
-    mark = " †" if study.dataset(benchmark).tuned else ""
-    caption, columns, rows = f"{benchmark}{mark} ({protocol})", list(cells)[:shown], [row[:shown] for row in rows]
-    by_seed = {column: (benchmark, score) for column, score in SEED_SCORES.items()}
-    return Table(caption, columns, rows, notes, list(groups.stage), benchmark, by_seed)
+    caption = f"{benchmark}{' †' if study.dataset(benchmark).tuned else ''} ({protocol})"
+    return Table(caption, list(cells)[:shown], [row[:shown] for row in rows], notes, list(groups.stage), benchmark)
 
 
 def epochs(group) -> str:
