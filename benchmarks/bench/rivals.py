@@ -7,6 +7,7 @@ Peers: other libraries on the work of parts (a) and (b), where they are installe
 
 import contextlib
 import copy
+import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -194,7 +195,7 @@ def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, t
 
 def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
     """Views of a batch of uint8 tensors. v2 draws parameters once a call, so images are augmented one by one."""
-    from torchvision.transforms import v2
+    v2 = importlib.import_module("torchvision.transforms.v2")  # after the shim
 
     side, to_tensor = trainer.images.size, v2.ToDtype(torch.float32, scale=True)
     chains = [transform(trainer.run.augment[name], side, v2, to_tensor) for name in names]
