@@ -12,9 +12,9 @@ import yaml
 from conftest import TINY_METHODS
 from flow import TINY
 
-from benchmarks import estimate
 from benchmarks.bench import epoch, gpu_check
 from benchmarks.bench.gpu_check import Stage, main, stages
+from benchmarks.plan import measure
 from benchmarks.study import load_study
 
 METHODS = {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scl")}
@@ -132,7 +132,7 @@ def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
 
 @pytest.mark.slow
 def test_an_epoch_beside_its_estimate(study, monkeypatch):
-    monkeypatch.setattr(estimate, "STEPS", 2)
+    monkeypatch.setattr(measure, "STEPS", 2)
     result = epoch.compare(load_study(study), "scl", gpus=0)  # which follows another stage
     assert result["steps"] == 1 and result["images"] == 60 and result["method"] == "scl"
     assert all(result[name] > 0 for name in ("seconds", "estimated_seconds", "assignment_seconds"))
