@@ -21,8 +21,8 @@ class RunNow:
     """The current state of a planned run.
 
     status: that of its State (benchmarks.state), "running" (it trains), or "clustering". reason: why it failed or does
-    not count. seconds: of training and clustering, if its result counts. log: Snakemake's log of the training, or of
-    k-means if it failed there, if there is one. epochs: lines of progress.jsonl.
+    not count. seconds: of training and k-means so far, None if it has to be trained. log: Snakemake's log of the
+    training, or of k-means if that failed; None if there is none. epochs: lines of progress.jsonl.
     """
 
     run: Run

@@ -95,7 +95,7 @@ def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypat
 
     monkeypatch.setattr(measure, "_seconds", record)
     measured("simclr", precision=precision, rounds=1)
-    assert seen == [[precision == "bf16", False]] * len(seen)
+    assert seen and seen == [[precision == "bf16", False]] * len(seen)
 
 
 def test_prototypes_are_placed_before_the_first_step_that_is_timed(measured, subject, monkeypatch):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import progress
+from benchmarks import bars
 from benchmarks.bars import ProgressBar
 from scl.util.text import say
 
@@ -13,7 +13,7 @@ from scl.util.text import say
 def clock(monkeypatch):
     """Seconds that pass only when a test says so: clock[0] += 1."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
     return now
 
 

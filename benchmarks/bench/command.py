@@ -16,7 +16,7 @@ from scl.engine import gpu_lease
 from scl.engine.provenance import cores
 from scl.engine.trainer import CHECK_EVERY
 
-IMAGES = 50_000  # of CIFAR-10, for training; --count profiles a step on as many
+IMAGES = 50_000  # --count profiles a step on as many as the training set of CIFAR-10 has
 
 
 def run_bench(study: Study, *, count: str | None, gpus: int, threads: int | None, **options) -> dict[str, Any]:

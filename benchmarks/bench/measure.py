@@ -52,7 +52,7 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 class Measurement:
-    """`run` times everything in turns, `result` sums up.
+    """`run` times everything in turns, `result` summarizes it.
 
     works: functions that do one step, by name; variants of the training loop are named by their positions in the plan.
     rivals: the pipelines that start loader processes first. times: seconds per step, by name and round.

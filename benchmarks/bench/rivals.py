@@ -41,7 +41,7 @@ TORCHVISION: dict[str, Callable[..., Any]] = {  # operation of scl.augment: torc
     "noise": lambda T, side, std: T.Lambda(lambda image: (image + std * torch.randn_like(image)).clamp_(0, 1)),
     "cutout": lambda T, side, largest, fill: T.RandomErasing(1.0, _areas(largest / side, side), (1.0, 1.0), fill),
 }
-KORNIA: dict[str, Callable[..., Any]] = {  # kornia's
+KORNIA: dict[str, Callable[..., Any]] = {  # the same for kornia
     "random_resized_crop": lambda K, side, size, **box: K.RandomResizedCrop((size or side,) * 2, **box),
     "random_crop": lambda K, side, size, padding: K.RandomCrop((size or side,) * 2, padding),
     "resize": lambda K, side, size: K.Resize((size or side,) * 2),
@@ -62,7 +62,7 @@ def _affine(degrees: float, translate: float, scale: tuple[float, float], shear:
 
 
 def _areas(largest: float, side: int) -> tuple[float, float]:
-    """From one pixel to the largest hole, whose side is a fraction of the image's."""
+    """Areas of holes as fractions of the image: one pixel, and a square whose side is `largest` of the image's."""
     return 1 / side**2, min(1.0, largest**2)
 
 

@@ -66,7 +66,8 @@ class Subject:
         self.checksum = sha256(folder / "images.npy")
 
     def trainer(self, **changes) -> Trainer:
-        """A trainer in its last epoch, with prototypes placed. changes: to the first variant or to the training."""
+        """A trainer in its last epoch, with prototypes placed. changes: to sizes of the first variant or to
+        settings of the training."""
         plan = self.plan
         changes = {**plan.variants()[0], "precision": plan.precision, "compile": plan.compile, **changes}
         self._write_facts(changes.pop("images"), changes.pop("clusters"))

@@ -55,7 +55,7 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
     work = work_of(study, run, counts)
     rate = measure(settings, device)
     trained = train_seconds(work, rate)
-    assert trained is not None  # measured rates tell everything
+    assert trained is not None  # `measure` determines the number of steps
     seconds = trained + kmeans_seconds(work, rate)
     if not settings.training.epochs:
         return Estimate(run.stage, 0, 0, 0.0, seconds)
@@ -102,7 +102,7 @@ def measure(settings: RunSettings, device: str) -> Rate:
 
 
 def _wait(trainer: Trainer) -> None:
-    """For the GPU, which works on while Python goes on."""
+    """Wait for the GPU, which runs asynchronously."""
     if trainer.device == "cuda":
         torch.cuda.synchronize()
 

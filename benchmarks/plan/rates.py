@@ -123,8 +123,10 @@ def epoch_steps(work: Work, rate: Rate) -> int | None:
 
 
 def train_seconds(work: Work, rate: Rate) -> float | None:
-    """Seconds of the training of a run, with its assignments unless k-means makes them; without the start of its
-    process. With the rate's number of threads. None if the number of steps is unknown."""
+    """Seconds of the training of a run with the rate's number of threads; None if the number of steps is unknown.
+
+    Includes its assignments unless k-means makes them, but not the start of its process.
+    """
     training = work.settings.training
     seconds = rate.once_seconds * work.fit / rate.images
     if not rate.kmeans:
@@ -153,8 +155,8 @@ def kmeans_seconds(work: Work, rate: Rate) -> float:
 def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
     """(bytes of the folder of a finished run, additional bytes while it trains), None if unknown.
 
-    A finished run has its weights, a checkpoint without the optimizer and, if its training took more `seconds` than are
-    between checkpoints, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
+    A finished run has its weights, a checkpoint without the optimizer and, if its training (`seconds`) takes longer
+    than `checkpoint_seconds`, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
     """
     if rate.weight_bytes is None:
         return None

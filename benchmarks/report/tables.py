@@ -128,7 +128,7 @@ def _mean(group, runs: pd.DataFrame, score: str) -> Cell:
 
 
 def _seeds(values: dict[int, float] | pd.Series) -> str:
-    """'seed 0: 95.30, seed 1: 94.12'"""
+    """Scores in percent, such as 'seed 0: 95.30, seed 1: 94.12'."""
     return ", ".join(f"seed {seed}: {100 * value:.2f}" for seed, value in values.items())
 
 

@@ -1,9 +1,10 @@
-"""How the C library gives memory back. Measurements: docs/decisions/engine.md."""
+"""How the C library returns memory to the kernel. Measurements: docs/decisions/engine.md."""
 
 import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_NEVER = -1  # as a threshold; a number would be an int, of at most 2 GB
 
 
 def keep_freed_memory() -> None:
@@ -19,4 +20,4 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):  # another C library
         return
     mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TRIM_THRESHOLD, _NEVER)

@@ -61,7 +61,8 @@ class KMeans(Strict):
 
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
-    assignments are made by `scl kmeans`, from features that training keeps; seconds are those of training, then."""
+    assignments are made by `scl kmeans`, from features that training keeps; in the file, seconds are then those of
+    training alone."""
 
     benchmark: str
     protocol: str
@@ -88,7 +89,8 @@ class Record(Strict):
 
     @property
     def unclustered(self) -> dict[str, str]:
-        """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Only of what `load` returns."""
+        """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Requires a record from `load`, which adds
+        what clustering.json says."""
         return self.kmeans.files if self.kmeans and ASSIGNMENTS not in self.files else {}
 
     @model_validator(mode="after")

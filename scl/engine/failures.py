@@ -11,6 +11,7 @@ from scl.engine.io import Damaged, RunFailed, write_json
 from scl.engine.provenance import now
 
 NAME = "failure.json"
+PASSING = (OSError, RuntimeError, MemoryError)  # of disks, devices, and memory: a retry may succeed
 
 
 class Failure(Strict):
@@ -29,7 +30,7 @@ class Failure(Strict):
 def recorded(
     directory: Path, run: RunSettings, *, attempt: int = 1, where: Callable[[], dict[str, int]] = dict
 ) -> Iterator[None]:
-    """Write failure.json if the block fails, and delete that of an earlier attempt before.
+    """Delete the failure.json of an earlier attempt; write a new one if the block fails.
 
     attempt: 2 and more are retries. where: returns the place of a failure, such as its epoch. Raises RunFailed for a
     retry of what failed permanently. Damaged files are not recorded: the same command recreates them.
@@ -59,9 +60,7 @@ def _write(directory: Path, run: RunSettings, error: Exception, where: dict[str,
         {
             "error": str(error) or type(error).__name__,
             "kind": type(error).__name__,
-            "permanent": not isinstance(
-                error, (OSError, RuntimeError, MemoryError)
-            ),  # disks, devices, and memory may recover
+            "permanent": not isinstance(error, PASSING),
             "config_sha256": config.digest(run),
             "time": now(),
             **where,

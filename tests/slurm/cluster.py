@@ -138,7 +138,8 @@ class Cluster:
         return found
 
     def jobs(self, workdir: Path, state="") -> dict[str, str]:
-        """{job number: what it runs} of a study, in the order of submission; `state`: only those in it now."""
+        """{job number: the run that it trains, or the comment of another job} of a study, in the order of submission;
+        `state`: only those in it now."""
         rows = call("squeue", "--states=all", "--noheader", "--format=%i|%T|%k|%Z").splitlines()
         rows = sorted((row.split("|") for row in rows), key=lambda row: int(row[0]))
         return {

@@ -269,7 +269,8 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     here.go()
     assert here.end()[0] == 0
     (cluster.folder / "confined").unlink()
-    assert sorted(cluster.jobs(here.path).values()) == sorted(jobs)  # one job a run; all else is local
+    clustered = [f"rule_kmeans_wildcards_tiny_joint_{run}" for run in on_gpus]
+    assert sorted(cluster.jobs(here.path).values()) == sorted([*jobs, *clustered])  # all else is local
     for run, job in jobs.items():
         on_gpu = run in on_gpus
         assert job["CPUs/Task"] == str(here.read(run)["threads"]) == "2", job
