@@ -187,7 +187,7 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> l
 def write_csv(found: Clustering, path: Path) -> Path:
     """The table of `found` as CSV; returns `path`."""
     with atomic(path) as temporary:
-        found.table().to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        found.table().to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n", compression=None)
     return path
 
 

@@ -8,7 +8,7 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.overview import KMEANS_LOG, log_of
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study, write_run
-from scl.engine import features, gpu_lease
+from scl.engine import allocator, features, gpu_lease
 from scl.engine.clustering import cluster_run
 from scl.engine.provenance import cores
 from scl.engine.train import train
@@ -56,6 +56,7 @@ def run_single(
                 tensorboard=machine.tensorboard,
                 report=report,
             )
+            allocator.return_freed_memory()  # this process may go on to something else, as in a notebook
     for step in to_cluster(Survey(study), run):  # without the lease: on the CPU
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)

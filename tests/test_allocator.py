@@ -22,23 +22,32 @@ def faults():
         torch.ones(20_000_000)  # 80 MB, used and freed at once
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
 usual = faults()
 allocator.keep_freed_memory()
-print(usual, min(faults() for _ in range(8)))  # the first ones grow the heap
+kept = min(faults() for _ in range(8))  # the first ones grow the heap
+before = resident()
+allocator.return_freed_memory()
+print(usual, kept, before - resident())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
-def test_freed_memory_is_not_paged_in_again():
+def test_freed_memory_is_not_paged_in_again_until_it_is_returned():
     done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True)
-    usual, kept = map(int, done.stdout.split())
+    usual, kept, returned = map(int, done.stdout.split())
     assert usual > 100  # at least one per huge page of 2 MB, usually one per 4 kB
     assert kept < 20  # a few objects of Python
+    assert returned > 50_000_000  # of the 80 MB
 
 
 def test_another_c_library_is_no_error(monkeypatch):
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
     allocator.keep_freed_memory()
+    allocator.return_freed_memory()
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     monkeypatch.setattr(allocator.ctypes, "CDLL", None)
     allocator.keep_freed_memory()

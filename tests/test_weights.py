@@ -38,9 +38,11 @@ def test_damaged_weights_without_their_checkpoint_are_set_aside(trained):
         read_weights(trained)
 
 
-def test_a_checkpoint_of_an_earlier_epoch_does_not_pass_for_the_weights(trained, monkeypatch):
-    """The previous checkpoint, if the last one is damaged, too."""
+def test_other_weights_in_the_checkpoint_do_not_replace_the_damaged_ones(trained, monkeypatch):
+    """Those of an earlier epoch, if only the checkpoint before the last one is valid."""
     monkeypatch.setattr("scl.engine.checkpoint.load", lambda path, **_: {"method": {}})
     flip_a_bit(trained / "weights.pt")
+    damaged, said = (trained / "weights.pt").read_bytes(), []
     with pytest.raises(Damaged, match="set aside as weights.pt.damaged"):
-        read_weights(trained, report=lambda line: None)
+        read_weights(trained, report=said.append)
+    assert (trained / "weights.pt.damaged").read_bytes() == damaged and not said

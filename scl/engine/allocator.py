@@ -1,5 +1,6 @@
 """How the C library returns memory to the kernel. Measurements: docs/decisions/engine.md."""
 
+import contextlib
 import ctypes
 import sys
 
@@ -11,13 +12,18 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for this process's next allocations; does nothing where there is no glibc.
 
     By default it returns large blocks to the kernel as they are freed, so every training step pages its activations in
-    again. Values do not change; the process keeps its peak memory until it ends.
+    again. Values do not change. The process keeps its peak memory until `return_freed_memory`.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    _call("mallopt", _M_MMAP_MAX, 0)
+    _call("mallopt", _M_TRIM_THRESHOLD, _NEVER)
+
+
+def return_freed_memory() -> None:
+    """Return what is free now to the kernel, such as the activations of a training that has ended."""
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            getattr(ctypes.CDLL(None), name)(*arguments)

@@ -1,5 +1,6 @@
 """weights.pt of a trained run: written after training, verified when it is loaded, restored if it is damaged."""
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,18 @@ import torch
 
 from scl.engine import artifacts, checkpoint
 from scl.engine.artifacts import CHECKSUM_DIFFERS, WEIGHTS
-from scl.engine.io import Damaged, atomic, set_aside
+from scl.engine.io import Damaged, atomic, set_aside, sha256
 from scl.util.text import Report, say
 
 
 def write_weights(directory: Path, state: dict[str, Any]) -> None:
     """Write the tensors of a method's state."""
     with atomic(directory / WEIGHTS) as path:
-        torch.save({name: value.cpu() for name, value in state.items() if torch.is_tensor(value)}, path)
+        _save(state, path)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    torch.save({name: value.cpu() for name, value in state.items() if torch.is_tensor(value)}, path)
 
 
 def read_weights(directory: Path, *, report: Report = say) -> tuple[bytes, str]:
@@ -27,7 +32,7 @@ def read_weights(directory: Path, *, report: Report = say) -> tuple[bytes, str]:
     path, record = directory / WEIGHTS, artifacts.read_record(directory)
     content, checksum = _read(path)
     if checksum != record.files[WEIGHTS]:
-        _restore(path, record.fingerprint, report)
+        _restore(path, record, report)
         content, checksum = _read(path)
     if checksum != record.files[WEIGHTS]:
         raise set_aside(path, CHECKSUM_DIFFERS)
@@ -42,8 +47,18 @@ def _read(path: Path) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()
 
 
-def _restore(path: Path, fingerprint: str, report: Report) -> None:
-    state = checkpoint.load(path.with_name("checkpoint.pt"), fingerprint=fingerprint, report=report)
-    if state:
+class _Different(Exception):
+    """The checkpoint has other weights than the recorded ones."""
+
+
+def _restore(path: Path, record: artifacts.Record, report: Report) -> None:
+    """Write the recorded weights again if the checkpoint has them, else leave the file as it is."""
+    last, quiet = path.with_name("checkpoint.pt"), lambda line: None  # it would speak of training
+    state = checkpoint.load(last, fingerprint=record.fingerprint, report=quiet)
+    if not state:
+        return
+    with contextlib.suppress(_Different), atomic(path) as temporary:
+        _save(state["method"], temporary)
+        if sha256(temporary) != record.files[WEIGHTS]:
+            raise _Different
         report(f"warning: {path}: {CHECKSUM_DIFFERS}; restoring it from the checkpoint")
-        write_weights(path.parent, state["method"])
