@@ -4,6 +4,7 @@ The first test goes from download to tables over all six benchmarks and both pro
 another starts from, and SCL; tests/test_resume.py runs all stages.
 """
 
+import base64
 import json
 import re
 import shutil
@@ -248,6 +249,19 @@ def test_a_second_run_has_nothing_to_do(finished):
     done = snakemake(folder, study)
     assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
     assert "6 runs, 6 of them trained" in done.stderr
+
+
+@pytest.mark.xdist_group("finished")
+def test_missing_tables_are_made_after_a_kill_if_the_run_was_finished_by_other_means(finished):
+    """Snakemake marks what a killed job writes; here, the run counts all the same."""
+    folder, study = finished
+    written = (run_of(folder) / "weights.pt").relative_to(folder)
+    marks = folder / ".snakemake" / "incomplete"
+    marks.mkdir(exist_ok=True)
+    (marks / base64.b64encode(str(written).encode()).decode()).write_text('{"external_jobid": null}')
+    (folder / "results" / "tables.md").unlink()
+    done = snakemake(folder, study)
+    assert done.returncode == 0 and (folder / "results" / "tables.md").exists(), done.stdout + done.stderr
 
 
 @pytest.mark.xdist_group("finished")
