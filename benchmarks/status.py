@@ -8,16 +8,19 @@ from benchmarks.overview import Overview, RunNow
 from scl.engine import gpu_lease
 from scl.util.text import duration
 
-COUNTED = ("running", "outdated", "damaged", "failed", "stopped")  # beside the trained runs
+COUNTED = {
+    "running": "running",
+    "outdated": "out of date",
+    "damaged": "damaged",
+    "failed": "failed",
+    "stopped": "stopped",
+}
 
 
 def summarize_study(overview: Overview) -> str:
     """A few lines: what is planned and done, where results go, which benchmarks are skipped and why."""
     study, totals = overview.study, overview.totals
-    counts = {status: overview.count(status) for status in COUNTED}
-    others = "".join(f", {count} {status}" for status, count in counts.items() if count).replace(
-        "outdated", "out of date"
-    )
+    others = "".join(f", {count} {words}" for status, words in COUNTED.items() if (count := overview.count(status)))
     benchmarks = {name: " and ".join(study.protocols_of(name)) for name in study.benchmarks}
     benchmarks |= {name: f"not run: {reason}" for name, reason in study.skipped.items()}
     return "\n".join(
