@@ -68,9 +68,9 @@ def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_it_stops_and_resumes(study, tmp_path):
-    """A run that is stopped saves its checkpoint; the next call finishes it, and nothing is left."""
+    """A run that is stopped saves its checkpoint; the next call finishes it, and does not repeat what was done."""
     simclr = METHODS["simclr"] | {"training": {"epochs": 300}}
-    write(tmp_path, STUDY | {"seeds": 1, "methods": {"simclr": simclr}})
+    write(tmp_path, STUDY | {"seeds": 1, "methods": {"random": METHODS["random"], "simclr": simclr}})
     command = ["benchmarks.bench.gpu_check", "tiny/*", "--gpus", "0", "--study", study, "--out", "out"]
     run, log = tmp_path / "results/runs/tiny/joint/simclr/seed0", tmp_path / "out/logs/tiny-joint-simclr-0.txt"
     process = subprocess.Popen([sys.executable, "-m", *command])
@@ -80,11 +80,14 @@ def test_it_stops_and_resumes(study, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == gpu_check.STOPPED
     assert (run / "checkpoint.pt").exists() and (tmp_path / "out.tar.gz").exists()
+    finished = tmp_path / "results/runs/tiny/joint/random/seed0/metrics.json"
+    before = finished.stat()
     assert names_of(study, sizes=[])[-1] == "tiny/joint/simclr/0"
 
     todo = stages(load_study(study), study, gpu_check.Path("out"), gpus=0, sizes=[], quick=False)
     assert gpu_check.check(todo, gpu_check.Path("out"), ["tiny/*"], 600) == 0
     assert "resumed at epoch" in log.read_text() and (run / "metrics.json").exists()
+    assert finished.stat() == before
     assert names_of(study, sizes=[])[-1] == "epoch-simclr"  # no run is left
 
 
