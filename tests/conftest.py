@@ -94,6 +94,14 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The test's own folder, as the working directory, without a GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+@pytest.fixture
 def small_disk(request, tmp_path):
     """A file system of its own of the size that is given, say "4m", where this machine lets us mount one."""
     folder = tmp_path / "disk"

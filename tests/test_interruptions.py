@@ -188,7 +188,7 @@ def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(re
     assert_the_same_command_finishes(tmp_path, undisturbed)
 
 
-SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 500}}
+SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 150}}
 CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 8, "curve_points": 8}}}}
 
 

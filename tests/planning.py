@@ -1,0 +1,79 @@
+"""Shared by the tests of `scl plan`: a study on digits, made-up measurements, and where they are looked for."""
+
+from pathlib import Path
+
+from conftest import TINY_METHODS
+
+from benchmarks.plan import cost, sources
+from benchmarks.plan.machine import Place
+from benchmarks.plan.rates import Jobs, Measurements, Rate, counts_of, kmeans_seconds, train_seconds, work_of
+from benchmarks.state import Survey
+from benchmarks.study import load_study
+from scl.engine.io import write_json
+from scl.engine.provenance import versions
+
+PLACE = Place("CPU: here", "", 0, 2, 2, 1, 1)
+GPU_PLACE = Place("CPU: here", "NVIDIA H200", 2, 16, 4, 4, 2)
+STUDY = {
+    "results": "results/mine",
+    "seeds": 2,
+    "protocols": ["joint"],
+    "benchmarks": {"digits": {}},
+    "training": {"batch_size": 100, "curve_points": 4},
+    "machine": {"threads": 1},
+    "methods": {name: TINY_METHODS[name] for name in ("kmeans", "simclr", "scan")},
+}
+
+
+def study_of(**changes):
+    return load_study(STUDY | changes)
+
+
+def work(study, stage, benchmark="digits", protocol="joint"):
+    run = study.run(benchmark, protocol, stage, study.seeds[0])
+    return work_of(study, run, counts_of(study, benchmark))
+
+
+def rate(of, **changes):
+    """A measurement of a run, in round numbers."""
+    numbers = {"images": of.fit, "clusters": of.clusters, "threads": 1, "batch_size": 100, "kmeans": False}
+    numbers |= {"step_seconds": 0.1, "assign_seconds": 1.0, "once_seconds": 2.0, "visits": 1.0, "unlabeled": 0.0}
+    numbers |= {"last_batch": False, "weight_bytes": 1_000_000, "image_bytes": 0}
+    about = {"kind": of.kind, "options": of.settings.options, "benchmark": of.run.benchmark, "stage": of.run.stage}
+    return Rate(**(numbers | about | changes))
+
+
+def run_seconds(of, measured):
+    training = train_seconds(of, measured)
+    return None if training is None else training + kmeans_seconds(of, measured)
+
+
+def measurements(*rates, device="CPU: here, AVX512", **changes):
+    found = {
+        "device": device,
+        "versions": versions(),
+        "commit": "0" * 40,
+        "dirty": False,
+        "runs_at_once": 2,
+        "finished": "2026-01-02T00:00:00+00:00",
+    }
+    return Measurements(**(found | {"jobs": Jobs(train=3.0, evaluate=1.0), "rates": list(rates)} | changes))
+
+
+def find(of, study=None, *, calibrated=(), committed=(), place=PLACE):
+    """The measurement of a run by these files, which are written to the working directory (the fixture `here`)."""
+    for folder, files in (("calibration", calibrated), ("committed/bench", committed)):
+        for number, one in enumerate(files):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_json(Path(folder) / f"{number}.json", one.model_dump())
+    return measured_at(place, study or study_of()).find(of)
+
+
+def measured_at(place, study):
+    """What `find` has written, for a study on a machine."""
+    return sources.Sources(study, place, calibrations=Path("calibration"), committed=Path("committed"))
+
+
+def cost_at(place, study):
+    """The cost of the study on a machine by the measurements that `find` has written."""
+    return cost.cost_of(study, Survey(study), measured_at(place, study))
