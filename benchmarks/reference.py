@@ -17,7 +17,7 @@ from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.clusters import FILE
 from benchmarks.report.render import write_report
-from benchmarks.report.runs import Unfinished, collect
+from benchmarks.report.runs import Unfinished, check_finished, collect, runs_of
 from benchmarks.study import Study, load_study
 from scl.engine.artifacts import CLUSTERING
 from scl.engine.io import write_yaml_if_changed
@@ -61,23 +61,29 @@ def remake(folder: Path) -> list[Path]:
 def add(source: Path, folder: Path = FOLDER) -> Path:
     """Copy the finished study of a configuration to `folder`, in place of an earlier copy; return the new folder.
 
-    Raises Unfinished, a ValueError, if a run is not done.
+    Runs without a folder in the results are taken from the earlier copy, so that a study can grow by seeds or
+    benchmarks. Raises Unfinished, a ValueError, if a run is not done.
     """
     study = load_study(source)
-    collect(study, study.results)
+    target = folder / study.results.name
+    earlier = {run: target / run.directory.relative_to(study.results) for run in study.runs()}
+    kept = {run for run, path in earlier.items() if (path / "record.json").exists() and not run.directory.exists()}
+    rows = runs_of(study)
+    rows.loc[[run in kept for run in study.runs()], "status"] = "done"
+    check_finished(rows)
     runs = study.available_runs()
     few = len(runs) <= FEW
-    target = folder / study.results.name
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:
         copy = Path(parent) / target.name
         for run in runs:
+            origin = earlier[run] if run in kept else run.directory
             to = copy / run.directory.relative_to(study.results)
             to.mkdir(parents=True)
-            for name in [name for name in KEPT + few * KEPT_OF_FEW if (run.directory / name).exists()]:
+            for name in [name for name in KEPT + few * KEPT_OF_FEW if (origin / name).exists()]:
                 if few:
-                    shutil.copyfile(run.directory / name, to / name)
+                    shutil.copyfile(origin / name, to / name)
                 else:
-                    (to / name).write_text(one_line((run.directory / name).read_text("utf-8")), encoding="utf-8")
+                    (to / name).write_text(one_line((origin / name).read_text("utf-8")), encoding="utf-8")
         write_yaml_if_changed(copy / "study.yaml", resolve(source))
         remake(copy)
         shutil.rmtree(target, ignore_errors=True)

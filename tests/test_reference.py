@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import tiny_mapping
@@ -182,6 +183,20 @@ def test_an_unfinished_study_is_not_added(mapping, tmp_path):
     with pytest.raises(Unfinished, match="4 of 4 runs are not done"):
         reference.add(mapping, folder)
     assert files(folder) == set()
+
+
+def test_more_seeds_are_added_to_a_committed_study(mapping, tmp_path):
+    """Of the committed runs nothing else is left."""
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    run_all(mapping | {"seeds": [0]})
+    reference.add(mapping | {"seeds": [0]}, folder)
+    shutil.rmtree(tmp_path / "results")
+    run_all(mapping | {"seeds": [1]})
+    with pytest.raises(Unfinished, match="2 of 6 runs are not done, such as tiny-digits joint random seed 2"):
+        reference.add(mapping | {"seeds": [0, 1, 2]}, folder)
+    rows = pd.read_csv(reference.add(mapping, folder) / "runs.csv")
+    assert list(rows.seed) == [0, 1, 0, 1] and set(rows.status) == {"done"}
 
 
 def test_a_wrong_name_is_one_line(capsys):

@@ -49,17 +49,22 @@ def collect(study, folder: Path, *, committed: bool = False) -> Path:
     """
     runs, path = runs_of(study, committed=committed), Path(folder) / "runs.csv"
     if path.parent == study.results:
-        unfinished = runs[~runs.status.isin(["done", "skipped"])]
-        if len(unfinished):
-            first = unfinished.iloc[0]
-            raise Unfinished(
-                f"{len(unfinished)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} "
-                f"{first.stage} seed {first.seed} ({first.reason}); run the study to finish them"
-            )
+        check_finished(runs)
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     with atomic(path) as temporary:
         runs.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def check_finished(runs: pd.DataFrame) -> None:
+    """Raise Unfinished if one of `runs` is neither done nor skipped."""
+    unfinished = runs[~runs.status.isin(["done", "skipped"])]
+    if len(unfinished):
+        first = unfinished.iloc[0]
+        raise Unfinished(
+            f"{len(unfinished)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} "
+            f"{first.stage} seed {first.seed} ({first.reason}); run the study to finish them"
+        )
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
