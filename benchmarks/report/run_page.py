@@ -168,7 +168,9 @@ def read_images(record: Record, folder: Path) -> tuple[np.ndarray | None, str]:
 
 
 def _facts(record: Record, folder: Path) -> dict:
-    """benchmark.json. Raises ValueError if it is of other images than the run's."""
+    """benchmark.json. Raises ValueError if it is missing or of other images than the run's."""
+    if not folder.exists():  # said without the path: a committed page is the same on every machine
+        raise ValueError(f"{folder.name} is not prepared on this machine (scl prepare {folder.name})")
     facts = describe(folder)
     if facts["images_sha256"] != record.images_sha256:
         raise ValueError("the data folder contains other images than those of this run")
