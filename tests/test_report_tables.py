@@ -147,13 +147,14 @@ def test_a_run_started_on_another_device_gets_a_footnote(study):
 
 def test_empty_clusters_and_counted_events_are_reported(study):
     change(study.run("digits", "joint", "scan", 1), "record.json", counts={"empty_mask_steps": 3})
-    run = study.run("digits", "joint", "pica", 2)
-    scores = json.loads((run.directory / "metrics.json").read_text())["scores"]
-    change(run, "metrics.json", scores=scores | {"smallest_share": 0.0})
+    for stage, seed in (("simclr", 1), ("pica", 0), ("pica", 2)):
+        run = study.run("digits", "joint", stage, seed)
+        scores = json.loads((run.directory / "metrics.json").read_text())["scores"]
+        change(run, "metrics.json", scores=scores | {"smallest_share": 0.0})
     text = tables(study)[0]
     assert "- SCAN (clustering step), seed 1: empty_mask_steps 3." in text
     assert text.count("empty cluster") == 1
-    assert "- PICA, seed 2: at least one empty cluster." in text
+    assert "- SimCLR + k-means, seed 1; PICA, seeds 0, 2: at least one empty cluster." in text
 
 
 def test_data_without_labels_say_so(study):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
@@ -190,14 +191,18 @@ def citation(group) -> str:
 
 def _notes(study, groups: pd.DataFrame, runs_by_group: dict) -> list[str]:
     """Why runs are not done, empty clusters, counted events, and notes on settings; identical notes are merged."""
-    subjects: dict[str, list[str]] = {}
+    subjects: dict[str, dict[str, list[int]]] = {}  # {text: {method: seeds}}
     for group in rows_of(groups):
         for run in rows_of(runs_by_group[group.protocol, group.benchmark, group.stage]):
             reason = f"{run.status}: {run.reason}" if run.status != "done" and run.reason not in ("", "not run") else ""
             empty = "at least one empty cluster" if run.smallest_share == 0 else ""
             for text in filter(None, (reason, empty, run.counts)):
-                subjects.setdefault(f"{text}.", []).append(f"{group.title}, seed {run.seed}")
+                subjects.setdefault(f"{text}.", {}).setdefault(group.title, []).append(run.seed)
         reconstructed = RECONSTRUCTED.get(study.methods[group.stage].method, "")
         for text in filter(None, (reconstructed, study.note(group.stage, group.benchmark))):
-            subjects.setdefault(" ".join(text.split()), []).append(group.title)
-    return [f"{'; '.join(of_text)}: {text}" for text, of_text in subjects.items()]
+            subjects.setdefault(" ".join(text.split()), {})[group.title] = []
+    return [f"{'; '.join(starmap(_subject, of_text.items()))}: {text}" for text, of_text in subjects.items()]
+
+
+def _subject(method: str, seeds: list[int]) -> str:
+    return f"{method}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else method
