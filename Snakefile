@@ -92,7 +92,6 @@ rule prepare:
     retries: 0  # would fail again
     conda:
         "environment.yaml"
-    threads: 8
     message:
         "prepare {wildcards.benchmark}"
     shell:

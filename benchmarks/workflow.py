@@ -98,9 +98,9 @@ class Workflow:
         return clustered_by_kmeans(method, options_of(method, settings.options, f"{run.stage}.options"))
 
     def priority(self, wildcards) -> int:
-        """One seed of everything before a second of anything; what all runs of a benchmark need, with the first."""
+        """What all runs of a benchmark need first, then one seed of everything before a second of anything."""
         seeds = self.study.seeds
-        return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else 0))
+        return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else -1))
 
     def kmeans_priority(self, wildcards) -> int:
         """Lower than that of jobs that need a GPU."""

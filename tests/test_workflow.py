@@ -298,6 +298,15 @@ def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
     assert not re.search("Reason:|Finished jobid|Select jobs|^Execute", told, re.MULTILINE)
 
 
+def test_images_are_prepared_before_runs_take_all_cores(tmp_path):
+    """`prepare` does not wait until as many cores as it could use are free at the same time."""
+    methods = {"short": short("simclr"), "long": short("simclr") | {"training": {"epochs": 60}}}
+    two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
+    done = snakemake(tmp_path, TINY | {"benchmarks": two, "methods": methods, "seeds": 2})
+    told = re.findall(r"^Job \d+: (prepare|train)", done.stdout + done.stderr, re.MULTILINE)
+    assert done.returncode == 0 and told[:3] == ["prepare", "prepare", "train"]
+
+
 def test_a_long_dry_run_counts_its_jobs_and_lists_them_on_request(tmp_path):
     study = TINY | {"methods": {"random": TINY_METHODS["random"]}, "seeds": 40}
     done = snakemake(tmp_path, study, "--dry-run")
