@@ -137,6 +137,7 @@ rule kmeans:
         "environment.yaml"
     threads: WORK.threads
     resources:
+        gpu=0,  # without it, SLURM would be asked for one where the profile sets `gpu_model`
         attempt=lambda w, attempt: attempt,
     params:
         run=lambda w: str(WORK.run(w).directory),

@@ -37,7 +37,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 MinJobAge=3600
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=8000 Gres=gpu:4
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=8000 Gres=gpu:a100:4 Feature=nvme
 PartitionName=gpu Nodes=ALL MaxTime=1:00:00
 PartitionName=cpu Nodes=ALL MaxTime=30
 """
@@ -52,6 +52,9 @@ test -e {folder}/outage && {{ echo "$@" >> {folder}/refused; echo "sacct: error:
 while [ $# -gt 1 ] && [ "$1" != --name ]; do shift; done
 test "$1" = --name || exit 0
 exec squeue --states=all --noheader --format="%i|%T" --name "$2"
+"""
+SACCTMGR = """#!/bin/sh
+echo NAME
 """
 
 
@@ -83,8 +86,8 @@ class Cluster:
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
         (folder / "slurm.conf").write_text(CONF.format(folder=folder, host=host, name=self.name))
-        (folder / "gres.conf").write_text(f"Name=gpu File={folder}/nvidia[0-3]\n")
-        for script, text in (("prolog", PROLOG), ("bin/sacct", SACCT)):
+        (folder / "gres.conf").write_text(f"Name=gpu Type=a100 File={folder}/nvidia[0-3]\n")
+        for script, text in (("prolog", PROLOG), ("bin/sacct", SACCT), ("bin/sacctmgr", SACCTMGR)):
             (folder / script).write_text(text.format(folder=folder))
             (folder / script).chmod(0o755)
         os.environ["PATH"] += ":/usr/sbin:/sbin"

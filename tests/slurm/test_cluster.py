@@ -148,11 +148,14 @@ class Folder:
         """The epochs at which the attempts at a run began."""
         return [attempt["epoch"] for attempt in self.read(name)["attempts"]]
 
-    def profile(self, keys):
-        """The flags for the profile of slurm with these commented keys (a regular expression) in force."""
+    def profile(self):
+        """The flags for the profile of slurm with SITE and with all commented keys in force, but that for squeue."""
         text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+        text = re.sub(r"(?m)^( *)# (?!slurm-status-command)(?=[a-z_-]+: )", r"\1", text)
+        for key, value in (pair.split("=") for pair in SITE[1:]):
+            text = re.sub(rf"(?m)^  {key}: \w+", f"  {key}: {value}", text)
         (self.path / "site").mkdir()
-        (self.path / "site" / "config.yaml").write_text(re.sub(rf"(?m)^( *)# (?={keys}: )", r"\1", text))
+        (self.path / "site" / "config.yaml").write_text(text)
         return "--workflow-profile", "site"
 
     def go(self):
@@ -235,13 +238,12 @@ def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
     assert status == 2 and "runtime: 31 minutes, but partition cpu allows 30" in said.splitlines()[-1]
     status, said = here.end(site=SITE)
     assert status == 2 and "set `slurm-status-command: squeue` in the profile" in said.splitlines()[-1]
-    status, said = here.end("--dry-run", *here.profile(r"[a-z_-]+"), site=[])
-    assert status == 0 and "constraint=nvme" in said, said
     assert here.cluster.jobs(here.path) == {} and not list(here.path.glob(".snakemake/locks/*"))
 
 
 def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(folder, cluster, undisturbed):
-    """With confined devices: every job sees its GPU as 0, and no lease waits for another's."""
+    """With all that the profile suggests. With confined devices: every job sees its GPU as 0, and no lease waits for
+    another's."""
     slow = STUDY["methods"]["slow"] | {"training": {"epochs": EPOCHS // 4}}
     here = folder(
         "healthy",
@@ -254,7 +256,7 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
         },
     )
     (cluster.folder / "confined").touch()
-    here.start(*here.profile("set-resources"))
+    here.start(*here.profile(), site=[])
     wait_for(lambda: cluster.jobs(here.path), 60, "the first job")
     (cluster.folder / "outage").touch()
     refused = cluster.folder / "refused"  # after the fifth answer like this the plugin, by default, forgets its jobs
@@ -265,18 +267,20 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     jobs = {what: cluster.job(number) for number, what in cluster.jobs(here.path).items()}
     four = [jobs[run] for run in on_gpus]
     assert [job["JobState"] for job in four] == ["RUNNING"] * 4
-    assert sorted(job["GRES"] for job in four) == [f"gpu:1(IDX:{index})" for index in range(4)]
+    assert sorted(job["GRES"] for job in four) == [f"gpu:a100:1(IDX:{index})" for index in range(4)]
     here.go()
     assert here.end()[0] == 0
     (cluster.folder / "confined").unlink()
     clustered = [f"rule_kmeans_wildcards_tiny_joint_{run}" for run in on_gpus]
-    assert sorted(cluster.jobs(here.path).values()) == sorted([*jobs, *clustered])  # all else is local
+    numbers = cluster.jobs(here.path)
+    assert sorted(numbers.values()) == sorted([*jobs, *clustered])  # all else is local
+    for number, what in numbers.items():
+        job, count = cluster.job(number), int(what in on_gpus)
+        assert job["Partition"] == ("gpu" if count else "cpu") and job["TresPerJob"] == f"gres:gpu:a100:{count}", job
+        assert (job["Features"], job["Account"], job["Nice"]) == ("nvme", "name", "100"), job
     for run, job in jobs.items():
         on_gpu = run in on_gpus
         assert job["CPUs/Task"] == str(here.read(run)["threads"]) == "2", job
-        assert (
-            job["Partition"] == ("gpu" if on_gpu else "cpu") and bool(job.get("GRES")) == on_gpu
-        )  # "GRES=" while it runs
         assert "waiting" not in here.log(run) and ("GPU 0 is there" in here.log(run)) == on_gpu
 
 
