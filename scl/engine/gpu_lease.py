@@ -107,7 +107,7 @@ def torch_device(leased: str, *, required: bool = False, report: Report = say) -
 
 def _report_missing(count: int, tokens: list[str], required: bool, report: Report) -> None:
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = "nvidia-smi lists no more" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
+    seen = f"nvidia-smi lists {len(tokens)}" if setting is None else f"CUDA_VISIBLE_DEVICES is {setting!r}"
     if required or tokens:
         raise ValueError(
             f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
