@@ -25,7 +25,7 @@ from scipy import stats
 
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.claims import across_benchmarks, gains, statements
-from benchmarks.report.inference import detectable_difference, holm, sign_flip_p
+from benchmarks.report.inference import detectable_difference, holm, sign_flip_p, welch_error
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import MEASURED, comparisons, difference, share_encoder, verdicts
@@ -283,6 +283,14 @@ def from_scratch(tmp_path_factory):
     return finish_all(Study(folder, benchmarks={"digits": benchmark()}, methods=methods, seeds=(*range(20, 80),)))
 
 
+def test_what_unpaired_rows_of_unequal_spread_detect_is_more_than_half_their_interval():
+    first, second = (
+        pd.DataFrame(dict.fromkeys(("acc", "nmi", "ari"), values)) for values in ([0.5, 0.6, 0.7], [0.3, 0.3, 0.31])
+    )
+    measured = dict(zip(MEASURED, difference(first, second, paired=False)))
+    assert measured["detectable"] > (measured["high"] - measured["low"]) / 2
+
+
 def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but_no_verdict(from_scratch):
     scores = {
         stage: [100 * made_up(from_scratch.run("digits", "joint", stage, seed)) for seed in from_scratch.seeds]
@@ -290,8 +298,7 @@ def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but
     }
     found = stats.ttest_ind(scores["scl"], scores["no-semantic"], equal_var=False).confidence_interval(0.95)
     mean = np.mean(scores["scl"]) - np.mean(scores["no-semantic"])
-    sd = np.sqrt((np.var(scores["scl"], ddof=1) + np.var(scores["no-semantic"], ddof=1)) / 2)
-    detectable = detectable_difference(sd, 60, second_n=60)
+    detectable = detectable_difference(*welch_error(*map(np.array, (scores["scl"], scores["no-semantic"]))))
     text = claims_of(from_scratch)
     between = f"{found.low:+.1f} to {found.high:+.1f}".replace("-", "−")
     [line] = [line for line in text.splitlines() if line.startswith("- digits † (joint), SCL − without")]

@@ -19,6 +19,7 @@ from benchmarks.report.inference import (
     smallest_p,
     stratified_bootstrap,
     t_interval,
+    welch_error,
     welch_interval,
 )
 
@@ -45,7 +46,7 @@ def test_interval_of_one_value_is_nan():
     assert math.isnan(t_interval(np.array([0.5])).low)
     assert math.isnan(welch_interval(np.array([0.5]), np.array([0.5, 0.6])).low)
     assert math.isnan(normalized_mean({"a": np.array([0.5])}, {"a": 0.1}).low)
-    assert math.isnan(detectable_difference(1.0, 1))
+    assert math.isnan(detectable_difference(1.0, 0)) and math.isnan(detectable_difference(1.0, math.nan))
 
 
 def test_welch_interval_by_hand():
@@ -111,21 +112,26 @@ def test_smallest_p_is_reached():
 def test_detectable_difference_has_the_stated_power():
     """Against scipy's noncentral t where that is reliable."""
     for n in (3, 5, 10, 60):
-        shift = detectable_difference(2.0, n) / 2.0 * math.sqrt(n)
+        shift = detectable_difference(2.0, n - 1) / 2.0
         critical = stats.t.ppf(0.975, n - 1)
         power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
         assert power == pytest.approx(0.8, abs=1e-3)
 
 
 def test_detectable_difference_grows_as_the_level_falls():
-    assert detectable_difference(1.0, 10, level=0.05 / 6) > 1.3 * detectable_difference(1.0, 10)
+    assert detectable_difference(1.0, 9, level=0.05 / 6) > 1.3 * detectable_difference(1.0, 9)
 
 
-def test_detectable_difference_unpaired():
-    shift = detectable_difference(7.0, 60, second_n=60) / (7.0 * math.sqrt(2 / 60))
-    critical = stats.t.ppf(0.975, 118)
-    power = stats.nct.sf(critical, 118, shift) + stats.nct.cdf(-critical, 118, shift)
-    assert power == pytest.approx(0.8, abs=1e-3)
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (1.0, 0.1), (0.0, 2.0)])
+def test_error_of_an_unpaired_difference_is_that_of_welchs_test(spreads):
+    first, second = (spread * np.array([0.0, 1.0, 5.0]) for spread in spreads)
+    error, freedom = welch_error(first, second)
+    found = stats.ttest_ind(first, second, equal_var=False)
+    assert freedom == pytest.approx(found.df)
+    assert error * stats.t.ppf(0.975, freedom) == pytest.approx(
+        found.confidence_interval().high - first.mean() + second.mean()
+    )
+    assert welch_error(np.ones(3), np.ones(3)) == (0, 4) and math.isnan(welch_error(np.ones(1), np.ones(3))[1])
 
 
 def test_holm_by_hand():

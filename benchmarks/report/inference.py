@@ -44,6 +44,17 @@ def t_interval(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+def welch_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """(standard error of the difference of two means, its degrees of freedom by Welch & Satterthwaite)."""
+    if min(len(first), len(second)) < 2:
+        return math.nan, math.nan
+    parts = np.array([values.var(ddof=1) / len(values) for values in (first, second)])
+    if not parts.any():
+        return 0.0, float(len(first) + len(second) - 2)
+    freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(first), len(second)]) - 1)).sum()
+    return float(np.sqrt(parts.sum())), float(freedom)
+
+
 def welch_interval(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Difference of two means and Welch's interval, for runs that share nothing (unpaired)."""
     if min(len(first), len(second)) < 2:
@@ -85,15 +96,13 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2 / 2**n)
 
 
-def detectable_difference(sd: float, n: int, *, second_n: int | None = None, level: float = LEVEL) -> float:
-    """The difference of means that a two-sided t-test at `level` detects with power POWER.
+def detectable_difference(error: float, freedom: float, *, level: float = LEVEL) -> float:
+    """The difference that a two-sided t-test at `level` detects with power POWER.
 
-    Paired: sd of the n differences. Unpaired (second_n given): common sd of the values of both groups. NaN for n < 2.
+    error: standard error of the estimated difference; freedom: its degrees of freedom. NaN if there are none.
     """
-    if n < 2 or (second_n is not None and second_n < 2):
+    if not freedom > 0:
         return math.nan
-    freedom = n - 1 if second_n is None else n + second_n - 2
-    size = n if second_n is None else 1 / (1 / n + 1 / second_n)
     critical = stats.t.ppf(1 - level / 2, freedom)
     # power = E[P(|Z + shift| > critical * spread)] over the chi distribution of spread: scipy's noncentral t is NaN in
     # its tails, a sum over 10,000 quantiles is not
@@ -103,7 +112,7 @@ def detectable_difference(sd: float, n: int, *, second_n: int | None = None, lev
         bound = critical * spread
         return float(np.mean(stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift))) - POWER
 
-    return float(optimize.brentq(missing_power, 0.0, 10 * critical) * sd / math.sqrt(size))
+    return float(optimize.brentq(missing_power, 0.0, 10 * critical) * error)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from benchmarks.report.inference import (
     sign_flip_p,
     smallest_p,
     t_interval,
+    welch_error,
     welch_interval,
 )
 
@@ -93,11 +94,11 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> tu
     if not n:
         return 0, *[math.nan] * (len(MEASURED) - 2), acc
     if paired:
-        interval, p, detectable = t_interval(acc), sign_flip_p(acc), detectable_difference(acc.std(ddof=n > 1), n)
+        error = acc.std(ddof=n > 1) / math.sqrt(n)
+        interval, p, detectable = t_interval(acc), sign_flip_p(acc), detectable_difference(error, n - 1)
     else:
         x, y = (scores.acc[change.index].to_numpy(float) for scores in (first, second))
-        sd = math.sqrt((x.var(ddof=n > 1) + y.var(ddof=n > 1)) / 2)
-        interval, p, detectable = welch_interval(x, y), math.nan, detectable_difference(sd, n, second_n=n)
+        interval, p, detectable = welch_interval(x, y), math.nan, detectable_difference(*welch_error(x, y))
     of_others = change.nmi.mean(), change.ari.mean()
     return n, change.acc.mean(), change.acc.std(), interval.low, interval.high, *of_others, p, detectable, acc
 
@@ -146,6 +147,6 @@ def _test(competitor: pd.DataFrame, competitors: int) -> dict:
     n, level = sum(map(len, groups)), LEVEL / competitors
     error = math.sqrt(sum(g.var(ddof=1) / len(g) if len(g) > 1 else math.nan for g in groups)) / len(groups)
     possible = smallest_p(n) <= level
-    detectable = detectable_difference(error * math.sqrt(n), n, level=level) if possible else math.nan
+    detectable = detectable_difference(error, n - 1, level=level) if possible else math.nan
     mean = float(np.mean([g.mean() for g in groups]))
     return verdict | {"n": n, "acc": mean, "p": sign_flip_p(*groups), "detectable": detectable}
