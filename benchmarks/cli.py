@@ -16,7 +16,7 @@ from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
 from scl import config
-from scl.engine.io import RunFailed, write_json
+from scl.engine.io import RunFailed, write_json, write_yaml_if_changed
 from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, printable
 
@@ -151,9 +151,12 @@ def report(study, part, partial, gallery):
 
     They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
+    from benchmarks.compose import resolve
     from benchmarks.report.runs import Unfinished, collect
+    from benchmarks.study import REPORTED
 
-    study = load_study(study)
+    resolved = resolve(study)
+    study = load_study(resolved)
     if gallery:
         from benchmarks.report.render import add_gallery
 
@@ -167,10 +170,12 @@ def report(study, part, partial, gallery):
                 raise
             folder = study.results / "partial"
             print(collect(study, folder))
+    (folder / REPORTED).unlink(missing_ok=True)  # until all is written
     if part != "collect":
         from benchmarks.report.render import write_report
 
         print(*write_report(study, folder), sep="\n")
+        write_yaml_if_changed(folder / REPORTED, resolved)
 
 
 def doctor(study):

@@ -259,7 +259,10 @@ def write_run(study: Study, run: Run) -> None:
     write_yaml_if_changed(run.directory / "run.yaml", config.complete(study.settings(run)).model_dump())
 
 
-def plan_is_written(study: Study, resolved: dict) -> bool:
-    """Whether `<results>/study.yaml` is this study."""
-    path = study.results / "study.yaml"
+REPORTED = ".reported.yaml"  # beside tables that are complete: the resolved study that they are of
+
+
+def is_reported(study: Study, resolved: dict) -> bool:
+    """Whether the tables in the results are of this study."""
+    path = study.results / REPORTED
     return path.exists() and path.read_bytes() == yaml_text(resolved).encode()

@@ -47,7 +47,7 @@ def collect(study, folder: Path, *, committed: bool = False) -> Path:
 
     In the results folder of the study, remove the partial report, or raise Unfinished if a run is not done.
     """
-    runs, path = runs_of(study, committed=committed), Path(folder) / "runs.csv"
+    runs, path = runs_of(study, Survey(study, committed=committed)), Path(folder) / "runs.csv"
     if path.parent == study.results:
         unfinished = runs[~runs.status.isin(["done", "skipped"])]
         if len(unfinished):
@@ -58,8 +58,13 @@ def collect(study, folder: Path, *, committed: bool = False) -> Path:
             )
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     with atomic(path) as temporary:
-        runs.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(csv_of(runs))
     return path
+
+
+def csv_of(runs: pd.DataFrame) -> bytes:
+    """The content of runs.csv."""
+    return runs.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -77,9 +82,9 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return runs.assign(dirty=runs.dirty.fillna(False).astype(bool))  # unknown without git
 
 
-def runs_of(study, *, committed: bool = False) -> pd.DataFrame:
-    """One row per planned run, in the study's order, read from the folders of the runs. committed: see Survey."""
-    survey = Survey(study, committed=committed)
+def runs_of(study, survey: Survey | None = None) -> pd.DataFrame:
+    """One row per planned run, in the study's order. survey: by default a new one."""
+    survey = survey or Survey(study)
     return pd.DataFrame([row_of(run, survey) for run in study.runs()], columns=list(COLUMNS), dtype=object)
 
 
