@@ -36,6 +36,8 @@ def finish(trainer: "Trainer") -> Path:
         final, confidence = trainer.last_assignment or trainer.assign()
         trainer.save(optimizer=False)
         curve = [(epoch, clusters.numpy()) for epoch, clusters in trainer.curve if torch.is_tensor(clusters)]
+        if curve:  # a checkpoint of the last epoch may be from a device that rounds otherwise
+            curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
         write_assignments(directory, rows, final, confidence, curve, _further(trainer))
     write_weights(directory, method.state_dict())
