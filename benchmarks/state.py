@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.datasets.catalog import is_published
+from benchmarks.datasets.catalog import count_of, is_published
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
@@ -200,11 +200,18 @@ class Survey:
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
-    """Facts on images that no longer exist: from the record, with the clusters of the configuration."""
-    recorded, dataset = record.identity.images, study.dataset(benchmark)
+    """Facts on images that no longer exist: from the record, with the clusters of the configuration, and without splits
+    if their size or number is not that of the configuration."""
+    recorded, block, dataset = record.identity.images, study.benchmarks[benchmark], study.dataset(benchmark)
     published = dataset.clusters if is_published(dataset, study.downloads) else None
-    clusters = study.benchmarks[benchmark].clusters or published or recorded.clusters
-    return {"images_sha256": recorded.sha256, "splits": recorded.splits, "clusters": clusters}
+    count = sum(stop - start for start, stop in recorded.splits.values())
+    wanted = None if dataset.user_path else block.subset or count_of(dataset, study.downloads)
+    fits = record.size in (None, block.size or dataset.size, block.larger_size) and count in (wanted or count, 0)
+    return {
+        "images_sha256": recorded.sha256,
+        "splits": recorded.splits if fits else {},
+        "clusters": block.clusters or published or recorded.clusters,
+    }
 
 
 def _failure(path: Path, planned) -> str:

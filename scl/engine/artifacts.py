@@ -62,7 +62,7 @@ class KMeans(Strict):
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
     assignments are made by `scl kmeans`, from features that training keeps; in the file, seconds are then those of
-    training alone."""
+    training alone. size: pixels per side of the images; None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -79,6 +79,7 @@ class Record(Strict):
     threads: int
     config_sha256: str
     images_sha256: str
+    size: int | None = None
     identity: Identity
     fingerprint: str
     files: dict[str, str]

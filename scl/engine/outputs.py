@@ -110,6 +110,7 @@ def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
         **provenance(device=trainer.device),
         "config_sha256": config.digest(run),
         "images_sha256": trainer.facts["images_sha256"],
+        "size": trainer.images.size,
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in written},
