@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from benchmarks import rules
 from benchmarks.compose import merge, resolve
-from benchmarks.datasets.catalog import Downloads, dataset_named, is_published, missing_source
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Downloads, dataset_named, is_published, missing_source
 from scl import config
 from scl.config import Distinct, Network, RunSettings, Settings, Training
 from scl.engine.io import write_yaml_if_changed, yaml_text
@@ -211,6 +211,9 @@ class Study(Settings):
         """Note for the table of a benchmark whose images are not exactly the published ones; otherwise ""."""
         block, dataset = self.benchmarks[benchmark], self.dataset(benchmark)
         notes = [f"a fixed subset of {block.subset:,} images of {dataset.title}"] if block.subset else []
+        per_class = self.downloads.imagenet.images_per_class
+        if dataset.imagenet and per_class != IMAGES_PER_CLASS:
+            notes.append(f"{per_class} images per class, where the published data set has {IMAGES_PER_CLASS}")
         if not is_published(dataset, self.downloads):
             notes.append("from an archive other than the published one (checksums of the configuration)")
         return ", ".join(notes)

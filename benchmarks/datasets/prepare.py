@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalog import Dataset, Downloads, archives_of, dataset_named
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint
@@ -104,6 +104,12 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     for key, value in wanted.items():
         if found.get(key) != value:
             return f"{key}: {found.get(key)}, wanted {value}"
+    per_class = downloads.imagenet.images_per_class
+    if dataset.imagenet and (
+        facts.get("official") != (per_class == IMAGES_PER_CLASS)
+        or facts.get("count") != (block.subset or per_class * len(facts.get("classes") or ()))
+    ):
+        return f"downloads.imagenet.images_per_class: another number, wanted {per_class}"
     sources = {source.get("file"): source for source in facts.get("sources") or ()}
     for archive in archives_of(dataset, downloads):
         for kind, digest in archive.digests.items():
