@@ -28,6 +28,7 @@ COLUMNS = {
     "oracle_acc": NUMBER, "oracle_epoch": COUNT,  # the best evaluated epoch by labels: for display only
     # seconds of this stage, chain_seconds with its upstream stages; memory in 10^6 bytes
     "epochs": COUNT, "seconds": NUMBER, "chain_seconds": NUMBER, "peak_memory_mb": NUMBER,
+    # dirty: the code of the run, of an earlier attempt, or of an upstream stage had uncommitted changes
     "device": TEXT, "threads": COUNT, "precision": TEXT, "commit": TEXT, "dirty": FLAG, "config_sha256": TEXT,
     "settings": TEXT,  # hash of the settings of the run and its upstream stages without the seed
     # of upstream stages (commits only) and earlier attempts, where they differ from those of the run
@@ -105,8 +106,10 @@ def _measured(run, state: State, survey: Survey) -> dict:
         upstream.append(cast(Record, survey.state(run).record))
     commits = {a.commit for a in record.attempts} | {r.commit for r in upstream}
     devices = {f"{a.device} {a.precision}" for a in record.attempts}
+    dirty = any(part.dirty for one in (record, *upstream) for part in (one, *one.attempts))
     return {
         **{name: value for name, value in record.model_dump().items() if name in COLUMNS},
+        "dirty": dirty or record.dirty,
         **(metrics.scores.model_dump() if metrics.scores else {}),
         **({"oracle_acc": metrics.oracle.acc, "oracle_epoch": metrics.oracle.epoch} if metrics.oracle else {}),
         "neighbor_purity": metrics.neighbor_purity,

@@ -25,10 +25,11 @@ class Strict(BaseModel):
 
 
 class Attempt(Strict):
-    """A process that trained a run, from its start or from a checkpoint."""
+    """A process that trained a run, from its start or from a checkpoint. dirty: None in records of earlier versions."""
 
     started: str
     commit: str
+    dirty: bool | None = None
     device: str
     precision: str
 

@@ -125,8 +125,8 @@ class Trainer:
         resumed = self.restore()
         made_by = provenance(device=self.device)
         self.attempts.append(
-            {"started": self.started, "epoch": self.epoch, "commit": made_by["commit"], "device": made_by["device"]}
-            | {"precision": self.precision, "peak_memory_bytes": 0}
+            {"started": self.started, "epoch": self.epoch, "precision": self.precision, "peak_memory_bytes": 0}
+            | {name: made_by[name] for name in ("commit", "dirty", "device")}
         )
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
