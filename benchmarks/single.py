@@ -32,7 +32,7 @@ def run_single(
         return run.directory / "metrics.json"
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
-        prepare_for(study, run.benchmark)
+        prepare_for(study, run.benchmark, again=False)  # another process may just have done it
     untrained, given = untrained_runs(Survey(study), run), leased is not None
     steps = {step: study.settings(step).training.epochs > 0 for step in untrained}  # {run: on a GPU?}
     lease = gpu_lease.lease(

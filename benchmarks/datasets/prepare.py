@@ -5,6 +5,7 @@ import importlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint
 from benchmarks.datasets.pixels import RESIZE, write_images
 from scl.engine.io import Damaged, atomic, sha256, write_json
+from scl.engine.locks import locked
+from scl.engine.prepared import describe
 from scl.util.text import printable, say
 
 NAMES = "image_names.json"
@@ -73,17 +76,22 @@ def prepare(
     return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size, workers)
 
 
-def prepare_for(study, name: str) -> Path:
-    """Prepare the benchmark `name` of a study; returns its benchmark.json. Raises as `prepare` does."""
-    block = study.benchmarks[name]
-    return prepare(
-        name,
-        dataset=study.dataset(name).name,
-        folder=study.data / name,
-        archives=study.data / "archives",
-        downloads=study.downloads,
-        **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
-    )
+def prepare_for(study, name: str, *, again: bool = True) -> Path:
+    """Prepare the benchmark `name` of a study, one process at a time; returns its benchmark.json. Raises as `prepare`
+    does. again: also if it is prepared as the configuration asks for."""
+    block, dataset, folder = study.benchmarks[name], study.dataset(name), study.data / name
+    with locked(folder / ".lock", folder):
+        with suppress(Damaged):  # or missing
+            if not again and not unlike(describe(folder), block, dataset, study.downloads):
+                return folder / "benchmark.json"
+        return prepare(
+            name,
+            dataset=dataset.name,
+            folder=folder,
+            archives=study.data / "archives",
+            downloads=study.downloads,
+            **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
+        )
 
 
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
