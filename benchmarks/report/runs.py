@@ -106,7 +106,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
         upstream.append(cast(Record, survey.state(run).record))
     commits = {a.commit for a in record.attempts} | {r.commit for r in upstream}
     devices = {f"{a.device} {a.precision}" for a in record.attempts}
-    dirty = any(part.dirty for one in (record, *upstream) for part in (one, *one.attempts))
+    dirty = any(one.dirty or any(a.dirty for a in one.attempts) for one in (record, *upstream))
     return {
         **{name: value for name, value in record.model_dump().items() if name in COLUMNS},
         "dirty": dirty or record.dirty,
