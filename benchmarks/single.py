@@ -8,7 +8,8 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.overview import KMEANS_LOG, log_of
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study, write_run
-from scl.engine import allocator, features, gpu_lease
+from scl import config
+from scl.engine import allocator, failures, features, gpu_lease
 from scl.engine.clustering import cluster_run
 from scl.engine.provenance import cores
 from scl.engine.train import train
@@ -61,7 +62,8 @@ def run_single(
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
-    return evaluate_run(run.directory, study.data / run.benchmark)
+    with failures.recorded(run.directory, config.complete(study.settings(run))):
+        return evaluate_run(run.directory, study.data / run.benchmark)
 
 
 def to_cluster(survey: Survey, run: Run) -> list[Run]:

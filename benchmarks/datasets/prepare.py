@@ -5,7 +5,7 @@ import importlib
 import json
 import platform
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint
 from benchmarks.datasets.pixels import RESIZE, write_images
+from scl.engine import failures
 from scl.engine.io import Damaged, atomic, sha256, write_json
 from scl.engine.locks import locked
 from scl.engine.prepared import describe
-from scl.util.text import printable, say
+from scl.util.text import did_you_mean, printable, say
 
 NAMES = "image_names.json"
 
@@ -84,14 +85,28 @@ def prepare_for(study, name: str, *, again: bool = True) -> Path:
         with suppress(Damaged):  # or missing
             if not again and not unlike(describe(folder), block, dataset, study.downloads):
                 return folder / "benchmark.json"
-        return prepare(
-            name,
-            dataset=dataset.name,
-            folder=folder,
-            archives=study.data / "archives",
-            downloads=study.downloads,
-            **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
-        )
+        with failures.recorded(folder, block):
+            return prepare(
+                name,
+                dataset=dataset.name,
+                folder=folder,
+                archives=study.data / "archives",
+                downloads=study.downloads,
+                **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
+            )
+
+
+def fetch_for(study, file: str) -> Path:
+    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError if it has none such."""
+    needed = {name: archives_of(study.dataset(name), study.downloads) for name in study.benchmarks}
+    archives = {archive.file: archive for found in needed.values() for archive in found}
+    if file not in archives:
+        raise ValueError(f"{file}: not an archive of this study{did_you_mean(file, archives)}")
+    with ExitStack() as stack:
+        for name, found in needed.items():
+            if archives[file] in found:
+                stack.enter_context(failures.recorded(study.data / name, study.benchmarks[name]))
+        return fetch(archives[file], study.data / "archives", downloads=study.downloads)
 
 
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
