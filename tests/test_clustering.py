@@ -26,7 +26,7 @@ from benchmarks.single import run_single
 from benchmarks.state import Survey
 from benchmarks.workflow import share_machine
 from scl import images
-from scl.engine import artifacts, clustering
+from scl.engine import artifacts, assign, clustering
 from scl.engine.assign import outputs
 from scl.engine.clustering import cluster_run
 from scl.engine.train import train
@@ -226,6 +226,16 @@ def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch)
     with pytest.raises(Exception, match="outputs of the trained method are not finite"):
         quiet(run.directory)
     assert not (run.directory / "record.json").exists()
+
+
+def test_features_of_training_images_that_are_not_finite_fail_the_training_too(tiny_study, monkeypatch):
+    def outputs_of(method, images, *, first=None, **options):
+        return np.full((len(images), 4), 0.0 if first is None else np.nan, np.float32)
+
+    monkeypatch.setattr(assign, "outputs", outputs_of)
+    (run,) = tiny_study("simclr", protocols=["heldout"]).runs()
+    with pytest.raises(Exception, match="outputs of the trained method are not finite"):
+        quiet(run.directory)
 
 
 # --- which methods -----------------------------------------------------------------------------------------------
