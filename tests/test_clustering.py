@@ -22,13 +22,14 @@ from baselines.simclr import SimCLR
 from benchmarks import cli
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
+from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.single import run_single
 from benchmarks.state import Survey
 from benchmarks.workflow import share_machine
 from scl import images
 from scl.engine import artifacts, assign, clustering
 from scl.engine.assign import outputs
-from scl.engine.clustering import cluster_run
+from scl.engine.clustering import cluster_run, write_assignments
 from scl.engine.train import train
 from scl.method import clustered_by_kmeans
 from scl.scl import SCL
@@ -236,6 +237,12 @@ def test_features_of_training_images_that_are_not_finite_fail_the_training_too(t
     (run,) = tiny_study("simclr", protocols=["heldout"]).runs()
     with pytest.raises(Exception, match="outputs of the trained method are not finite"):
         quiet(run.directory)
+
+
+def test_clusters_beyond_the_range_of_16_bits_are_kept_as_they_are(tmp_path):
+    clusters = np.arange(40_000)
+    write_assignments(tmp_path, clusters, clusters, np.empty(0, np.float32), [(1, clusters)], {})
+    assert np.array_equal(read_assignments(tmp_path / "assignments.npz")["per_epoch"], [clusters])
 
 
 # --- which methods -----------------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ class Trainer:
             return
         result = self.assign()
         self.last_assignment = result if self.epoch == self.run.training.epochs else None
-        self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
+        self.curve.append((self.epoch, torch.from_numpy(result[0]).int()))
 
     def assign(self) -> tuple[np.ndarray, np.ndarray]:
         """(assignments, confidence) of the evaluated images with the current weights."""
