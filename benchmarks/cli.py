@@ -151,7 +151,7 @@ def report(study, part, partial, gallery):
     """
     from benchmarks.compose import resolve
     from benchmarks.report.runs import Unfinished, collect
-    from benchmarks.study import REPORTED
+    from benchmarks.study import REPORTED, report_mark
 
     resolved = resolve(study)
     study = load_study(resolved)
@@ -173,7 +173,7 @@ def report(study, part, partial, gallery):
         from benchmarks.report.render import write_report
 
         print(*write_report(study, folder), sep="\n")
-        write_yaml_if_changed(folder / REPORTED, resolved)
+        write_yaml_if_changed(folder / REPORTED, report_mark(resolved))
 
 
 def doctor(study):
