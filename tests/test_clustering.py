@@ -212,6 +212,17 @@ def test_the_cost_of_a_run_includes_its_kmeans(trained):
     assert made["seconds"] > 0 and status_of(study).record.seconds == alone + made["seconds"]
 
 
+def test_the_record_tells_which_scikit_learn_clustered_it_and_whether_its_code_was_committed(trained):
+    study, run = trained
+    cluster_run(run)
+    path = run / "clustering.json"
+    made = json.loads(path.read_text())
+    made["versions"]["scikit-learn"] = "99"
+    path.write_text(json.dumps(made | {"dirty": True}))
+    record = status_of(study).record
+    assert record.versions["scikit-learn"] == "99" and record.dirty
+
+
 def test_features_that_another_method_left_are_deleted(trained, tiny_study):
     _, run = trained
     methods = {"simclr": TINY_METHODS["pica"]}

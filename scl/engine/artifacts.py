@@ -106,13 +106,15 @@ class Record(Strict):
 
 
 class Clustering(Strict):
-    """clustering.json: what `scl kmeans` made from which features of which run, and its cost (seconds)."""
+    """clustering.json: what `scl kmeans` made from which features of which run, with what, and its cost (seconds)."""
 
     fingerprint: str
     features: dict[str, str]
     files: dict[str, str]
     seconds: float
     threads: int
+    dirty: bool | None = None
+    versions: dict[str, str | None] = {}
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
@@ -131,13 +133,16 @@ def read(path: Path, model: type[Model]) -> Model | None:
 
 def load(directory: Path) -> Record | None:
     """The record of a trained run, None if there is none. If `scl kmeans` has clustered its features, `files` holds
-    assignments.npz, and `seconds` those of both. Raises Damaged, without the path, if record.json is not valid."""
+    assignments.npz, `seconds` are those of both, and the version of scikit-learn is that of k-means. Raises Damaged,
+    without the path, if record.json is not valid."""
     record = read(directory / "record.json", Record)
     if record and record.kmeans:
         made = clustering(directory, record.fingerprint)
         if made and made.features == record.kmeans.files:
             record.files |= made.files
             record.seconds += made.seconds
+            record.dirty = made.dirty or record.dirty
+            record.versions |= {name: made.versions[name] for name in made.versions if name == "scikit-learn"}
     return record
 
 
