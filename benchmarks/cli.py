@@ -16,7 +16,8 @@ from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
 from benchmarks.datasets.connection import plain_text
 from scl import config
-from scl.engine.io import RunFailed, write_json
+from scl.engine import failures
+from scl.engine.io import RunFailed, write_json, write_yaml_if_changed
 from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, printable
 
@@ -84,14 +85,9 @@ def status(study, watch, as_json):
 
 def download(file, study):
     """Download and verify one archive."""
-    from benchmarks.datasets.catalog import archives_of
-    from benchmarks.datasets.download import fetch
+    from benchmarks.datasets.prepare import fetch_for
 
-    study = load_study(study)
-    archives = {a.file: a for name in study.benchmarks for a in archives_of(study.dataset(name), study.downloads)}
-    if file not in archives:
-        raise ValueError(f"{file}: not an archive of this study{did_you_mean(file, archives)}")
-    print(fetch(archives[file], study.data / "archives", downloads=study.downloads))
+    print(fetch_for(load_study(study), file))
 
 
 def prepare(benchmark, study):
@@ -142,7 +138,9 @@ def evaluate(run):
     from benchmarks.evaluation.evaluate import evaluate_run
     from benchmarks.overview import describe_result
 
-    evaluate_run(run, config.load_run(run).data)
+    settings = config.load_run(run)
+    with failures.recorded(run, settings):
+        evaluate_run(run, settings.data)
     show(describe_result(run))
 
 
@@ -151,9 +149,12 @@ def report(study, part, partial, gallery):
 
     They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
+    from benchmarks.compose import resolve
     from benchmarks.report.runs import Unfinished, collect
+    from benchmarks.study import REPORTED, report_mark
 
-    study = load_study(study)
+    resolved = resolve(study)
+    study = load_study(resolved)
     if gallery:
         from benchmarks.report.render import add_gallery
 
@@ -167,10 +168,12 @@ def report(study, part, partial, gallery):
                 raise
             folder = study.results / "partial"
             print(collect(study, folder))
+    (folder / REPORTED).unlink(missing_ok=True)  # until all is written
     if part != "collect":
         from benchmarks.report.render import write_report
 
         print(*write_report(study, folder), sep="\n")
+        write_yaml_if_changed(folder / REPORTED, report_mark(resolved))
 
 
 def doctor(study):

@@ -22,7 +22,7 @@ class RunNow:
 
     status: that of its State (benchmarks.state), "running" (it trains), or "clustering". reason: why it failed or does
     not count. seconds: of training and k-means so far, None if it has to be trained. log: Snakemake's log of the
-    training, or of k-means if that failed; None if there is none. epochs: lines of progress.jsonl.
+    training, or of k-means or evaluation if that failed; None if there is none. epochs: lines of progress.jsonl.
     """
 
     run: Run
@@ -65,12 +65,12 @@ class RunNow:
         }
 
 
-KMEANS_LOG = ".kmeans.log"
+KMEANS_LOG, EVALUATION_LOG = ".kmeans.log", ".evaluate.log"
 
 
 def log_of(directory: Path, suffix: str = ".log") -> Path:
     """Snakemake's log of the training of the run in `directory`: <results>/runs/a/b/c/seed0 -> <results>/logs/...
-    suffix: KMEANS_LOG for that of its k-means."""
+    suffix: KMEANS_LOG or EVALUATION_LOG for those of its k-means and its evaluation."""
     runs = directory.parent.parent.parent.parent
     return runs.with_name("logs") / directory.relative_to(runs).with_suffix(suffix)
 
@@ -106,7 +106,7 @@ class Overview:
             if state.needs_kmeans and locked:
                 status = "clustering"
             elif status == "failed":
-                log = log_of(run.directory, KMEANS_LOG)
+                log = log_of(run.directory, KMEANS_LOG if state.needs_kmeans else EVALUATION_LOG)
         elif locked:
             status, reason = "running", ""
         epochs = read_progress(run.directory) if status in ("running", "stopped", "failed") else []

@@ -8,7 +8,8 @@ from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.overview import KMEANS_LOG, log_of
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study, write_run
-from scl.engine import allocator, features, gpu_lease
+from scl import config
+from scl.engine import allocator, failures, features, gpu_lease
 from scl.engine.clustering import cluster_run
 from scl.engine.provenance import cores
 from scl.engine.train import train
@@ -32,7 +33,7 @@ def run_single(
         return run.directory / "metrics.json"
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
-        prepare_for(study, run.benchmark)
+        prepare_for(study, run.benchmark, again=False)  # another process may just have done it
     untrained, given = untrained_runs(Survey(study), run), leased is not None
     steps = {step: study.settings(step).training.epochs > 0 for step in untrained}  # {run: on a GPU?}
     lease = gpu_lease.lease(
@@ -61,7 +62,8 @@ def run_single(
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
-    return evaluate_run(run.directory, study.data / run.benchmark)
+    with failures.recorded(run.directory, config.complete(study.settings(run))):
+        return evaluate_run(run.directory, study.data / run.benchmark)
 
 
 def to_cluster(survey: Survey, run: Run) -> list[Run]:

@@ -8,11 +8,12 @@ publishes them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.datasets.catalog import is_published
+from benchmarks.datasets.catalog import count_of, is_published
 from benchmarks.datasets.prepare import unlike
 from benchmarks.evaluation import VERSION
 from scl import config
@@ -79,8 +80,9 @@ class Metrics(Strict):
 @dataclass(frozen=True)
 class State:
     """status: done, trained (not evaluated), unclustered (trained, its features are kept for k-means), failed (in
-    training or, with a record, in k-means), stopped (has a checkpoint), missing, outdated, damaged, waiting (for an
-    upstream stage) or skipped. record and metrics are set only if they count."""
+    training or, with a record, in k-means or evaluation), stopped (has a checkpoint), missing, outdated, damaged,
+    waiting (for an upstream stage, or images that cannot be prepared) or skipped. record and metrics are set only if
+    they count."""
 
     status: str
     reason: str = ""
@@ -133,13 +135,24 @@ class Survey:
         block, dataset = self.study.benchmarks[benchmark], self.study.dataset(benchmark)
         return facts, unlike(facts, block, dataset, self.study.downloads)
 
+    def _unprepared(self, benchmark: str) -> str:
+        """Why the last attempt at preparing a benchmark that is not prepared failed, or ""."""
+        folder = self.study.data / benchmark
+        if self.committed or (folder / "benchmark.json").exists():
+            return ""
+        with suppress(Damaged):
+            return _failure(folder / failures.NAME, self.study.benchmarks[benchmark])
+        return ""
+
     def _state(self, run) -> State:
         if run.benchmark in self.study.skipped:
             return State("skipped", self.study.skipped[run.benchmark])
         planned = config.complete(self.study.settings(run))
         state = self._trained(run, planned)
         if state.record and not state.needs_kmeans:
-            return self._evaluated(run, state.record)
+            state = self._evaluated(run, state.record)
+        if state.status == "done":
+            return state
         try:
             failure = _failure(run.directory / failures.NAME, planned)
         except Damaged as error:
@@ -158,8 +171,10 @@ class Survey:
             if record is not None:
                 return State("waiting", f"{run.after.stage}, on which it builds, has to be trained again")
         if record is None:
-            stopped = (run.directory / "checkpoint.pt").exists()
-            return State("stopped", "interrupted") if stopped else State("missing", "not run")
+            if (run.directory / "checkpoint.pt").exists():
+                return State("stopped", "interrupted")
+            failure = self._unprepared(run.benchmark)
+            return State("waiting", f"no images: {failure}") if failure else State("missing", "not run")
         return self._checked(run, planned, record, before.record if before else None)
 
     def _checked(self, run, planned, record: Record, before: Record | None) -> State:
@@ -200,15 +215,22 @@ class Survey:
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
-    """Facts on images that no longer exist: from the record, with the clusters of the configuration."""
-    recorded, dataset = record.identity.images, study.dataset(benchmark)
+    """Facts on images that no longer exist: from the record, with the clusters of the configuration, and without splits
+    if their size or number is not that of the configuration."""
+    recorded, block, dataset = record.identity.images, study.benchmarks[benchmark], study.dataset(benchmark)
     published = dataset.clusters if is_published(dataset, study.downloads) else None
-    clusters = study.benchmarks[benchmark].clusters or published or recorded.clusters
-    return {"images_sha256": recorded.sha256, "splits": recorded.splits, "clusters": clusters}
+    count = sum(stop - start for start, stop in recorded.splits.values())
+    wanted = None if dataset.user_path else block.subset or count_of(dataset, study.downloads)
+    fits = record.size in (None, block.size or dataset.size, block.larger_size) and count in (wanted or count, 0)
+    return {
+        "images_sha256": recorded.sha256,
+        "splits": recorded.splits if fits else {},
+        "clusters": block.clusters or published or recorded.clusters,
+    }
 
 
 def _failure(path: Path, planned) -> str:
-    """Why the last attempt at the run as planned failed, in one line, or "". Raises Damaged."""
+    """Why the last attempt with the planned settings failed, in one line, or "". Raises Damaged."""
     failure = read(path, failures.Failure)
     if failure is None or failure.config_sha256 != config.digest(planned):
         return ""

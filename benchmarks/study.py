@@ -4,6 +4,7 @@ Nothing here imports torch, since the Snakefile imports this module. benchmarks/
 """
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from benchmarks import rules
 from benchmarks.compose import merge, resolve
-from benchmarks.datasets.catalog import Downloads, dataset_named, is_published, missing_source
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Downloads, dataset_named, is_published, missing_source
 from scl import config
 from scl.config import Distinct, Network, RunSettings, Settings, Training
 from scl.engine.io import write_yaml_if_changed, yaml_text
@@ -211,6 +212,9 @@ class Study(Settings):
         """Note for the table of a benchmark whose images are not exactly the published ones; otherwise ""."""
         block, dataset = self.benchmarks[benchmark], self.dataset(benchmark)
         notes = [f"a fixed subset of {block.subset:,} images of {dataset.title}"] if block.subset else []
+        per_class = self.downloads.imagenet.images_per_class
+        if dataset.imagenet and per_class != IMAGES_PER_CLASS:
+            notes.append(f"{per_class} images per class, where the published data set has {IMAGES_PER_CLASS}")
         if not is_published(dataset, self.downloads):
             notes.append("from an archive other than the published one (checksums of the configuration)")
         return ", ".join(notes)
@@ -259,7 +263,15 @@ def write_run(study: Study, run: Run) -> None:
     write_yaml_if_changed(run.directory / "run.yaml", config.complete(study.settings(run)).model_dump())
 
 
-def plan_is_written(study: Study, resolved: dict) -> bool:
-    """Whether `<results>/study.yaml` is this study."""
-    path = study.results / "study.yaml"
-    return path.exists() and path.read_bytes() == yaml_text(resolved).encode()
+REPORTED = ".reported.yaml"  # beside tables that are complete: of which study they are
+
+
+def report_mark(resolved: dict) -> dict[str, str]:
+    """The content of REPORTED: a hash, since a configuration may contain a password."""
+    return {"study_sha256": hashlib.sha256(yaml_text(resolved).encode()).hexdigest()}
+
+
+def is_reported(study: Study, resolved: dict) -> bool:
+    """Whether the tables in the results are of this study."""
+    path = study.results / REPORTED
+    return path.exists() and path.read_bytes() == yaml_text(report_mark(resolved)).encode()

@@ -22,7 +22,7 @@ from benchmarks.overview import Overview
 from benchmarks.plan import machine
 from benchmarks.state import CLUSTERED, Survey
 from benchmarks.status import summarize_study
-from benchmarks.study import Run, Study, load_study, plan_is_written, write_plan
+from benchmarks.study import Run, Study, is_reported, load_study, write_plan
 from scl.config import options_of
 from scl.engine import gpu_lease
 from scl.util.classes import find_class
@@ -69,13 +69,19 @@ class Workflow:
 
     @cached_property
     def outdated(self) -> list[str]:
-        """Existing files to make again: results that do not count, tables of another plan."""
+        """Existing files to make again: results that do not count, tables of another plan or of other results."""
         if self.survey is None:
             return []
         files, table = self.survey.outdated(), self.study.results / "runs.csv"
-        if table.exists() and not plan_is_written(self.study, self.resolved):
+        if table.exists() and not (is_reported(self.study, self.resolved) and self._is_collected(table)):
             files.append(table)
         return [str(file) for file in files]
+
+    def _is_collected(self, table: Path) -> bool:
+        """Whether the table has the results that are there now: copied ones may be older than it."""
+        from benchmarks.report.runs import csv_of, runs_of  # imports pandas
+
+        return table.read_bytes() == csv_of(runs_of(self.study, self.survey))
 
     def force(self) -> None:
         """Have Snakemake make the outdated files again, like `--forcerun FILE ...`. Called by input functions, which

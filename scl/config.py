@@ -217,8 +217,8 @@ def complete(run: RunSettings) -> RunSettings:
     )
 
 
-def digest(run: RunSettings) -> str:
-    """SHA-256 of the settings."""
+def digest(run: Settings) -> str:
+    """SHA-256 of settings."""
     return json_sha256(run.model_dump())
 
 

@@ -20,7 +20,7 @@ def block(title, method, after=None, origin="", **options):
 
 
 def benchmark(**keys):
-    return SimpleNamespace(**({"dataset": None, "subset": None, "clusters": None} | keys))
+    return SimpleNamespace(**(dict.fromkeys(("dataset", "size", "larger_size", "subset", "clusters")) | keys))
 
 
 METHODS = {

@@ -22,13 +22,14 @@ from baselines.simclr import SimCLR
 from benchmarks import cli
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
+from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.single import run_single
 from benchmarks.state import Survey
 from benchmarks.workflow import share_machine
 from scl import images
-from scl.engine import artifacts, clustering
+from scl.engine import artifacts, assign, clustering
 from scl.engine.assign import outputs
-from scl.engine.clustering import cluster_run
+from scl.engine.clustering import cluster_run, write_assignments
 from scl.engine.train import train
 from scl.method import clustered_by_kmeans
 from scl.scl import SCL
@@ -211,6 +212,17 @@ def test_the_cost_of_a_run_includes_its_kmeans(trained):
     assert made["seconds"] > 0 and status_of(study).record.seconds == alone + made["seconds"]
 
 
+def test_the_record_tells_which_scikit_learn_clustered_it_and_whether_its_code_was_committed(trained):
+    study, run = trained
+    cluster_run(run)
+    path = run / "clustering.json"
+    made = json.loads(path.read_text())
+    made["versions"]["scikit-learn"] = "99"
+    path.write_text(json.dumps(made | {"dirty": True}))
+    record = status_of(study).record
+    assert record.versions["scikit-learn"] == "99" and record.dirty
+
+
 def test_features_that_another_method_left_are_deleted(trained, tiny_study):
     _, run = trained
     methods = {"simclr": TINY_METHODS["pica"]}
@@ -226,6 +238,22 @@ def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch)
     with pytest.raises(Exception, match="outputs of the trained method are not finite"):
         quiet(run.directory)
     assert not (run.directory / "record.json").exists()
+
+
+def test_features_of_training_images_that_are_not_finite_fail_the_training_too(tiny_study, monkeypatch):
+    def outputs_of(method, images, *, first=None, **options):
+        return np.full((len(images), 4), 0.0 if first is None else np.nan, np.float32)
+
+    monkeypatch.setattr(assign, "outputs", outputs_of)
+    (run,) = tiny_study("simclr", protocols=["heldout"]).runs()
+    with pytest.raises(Exception, match="outputs of the trained method are not finite"):
+        quiet(run.directory)
+
+
+def test_clusters_beyond_the_range_of_16_bits_are_kept_as_they_are(tmp_path):
+    clusters = np.arange(40_000)
+    write_assignments(tmp_path, clusters, clusters, np.empty(0, np.float32), [(1, clusters)], {})
+    assert np.array_equal(read_assignments(tmp_path / "assignments.npz")["per_epoch"], [clusters])
 
 
 # --- which methods -----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from PIL import Image
 
 from benchmarks.datasets.catalog import CATALOG, Downloads, ImageNetSource
 from benchmarks.datasets.dataset import hash_order
-from benchmarks.datasets.prepare import prepare
+from benchmarks.datasets.prepare import prepare, unlike
+from benchmarks.study import Benchmark
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +72,17 @@ def test_every_data_set_keeps_the_contract(offered, tmp_path, dataset, splits, c
     assert record["images_sha256"] == hashlib.sha256((written / "images.npy").read_bytes()).hexdigest()
     assert record["labels_sha256"] == hashlib.sha256((written / "labels.npy").read_bytes()).hexdigest()
     assert record["official"] is (dataset == "digits")
+
+
+@pytest.mark.parametrize("subset", [None, 30])
+def test_fewer_images_of_imagenet_are_prepared_again_for_more(subset, offered, tmp_path):
+    facts, _, _ = make(offered, tmp_path, "imagenet10", subset=subset)
+
+    def problem(images_per_class):
+        downloads = Downloads(imagenet=ImageNetSource(tar="x.tar", images_per_class=images_per_class))
+        return unlike(facts, Benchmark(subset=subset), CATALOG["imagenet10"], downloads)
+
+    assert problem(6) == "" and "images_per_class" in problem(1300)
 
 
 @pytest.mark.parametrize("numpy_path", ["numpy.core.multiarray", "numpy._core.multiarray", "python 2"])

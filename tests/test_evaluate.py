@@ -125,6 +125,15 @@ def test_purity_is_recorded_when_the_run_kept_its_neighbors(tmp_path):
     assert metrics["neighbor_purity"] == pytest.approx(0.5)
 
 
+def test_a_benchmark_prepared_for_another_number_of_clusters_is_refused(tmp_path):
+    run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
+    facts = json.loads((data / "benchmark.json").read_text())
+    (data / "benchmark.json").write_text(json.dumps(facts | {"clusters": 5}))
+    with pytest.raises(ValueError, match="found 3 clusters, not the 5 of"):
+        evaluate_run(run, data)
+    assert not (run / "metrics.json").exists()
+
+
 @pytest.mark.parametrize("labels", [None, np.full(8, -1)])
 def test_a_data_set_without_labels_gets_no_scores_and_a_reason(tmp_path, labels):
     metrics = evaluated(trained(tmp_path / "run"), prepared(tmp_path / "data", labels))

@@ -1,5 +1,5 @@
-"""Runs that fail for a reason of their own, in training or in k-means: failure.json says why, and a retry that would
-fail again ends at once."""
+"""Runs that fail for a reason of their own, in training, k-means, or evaluation, and images that cannot be prepared:
+failure.json says why, and a retry that would fail again ends at once."""
 
 import json
 
@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from benchmarks.cli import main
-from benchmarks.overview import KMEANS_LOG, Overview, log_of
+from benchmarks.evaluation import evaluate
+from benchmarks.overview import EVALUATION_LOG, KMEANS_LOG, Overview, log_of
 from benchmarks.state import Survey
 from benchmarks.status import describe_run
+from benchmarks.study import load_study
 from scl.engine import clustering, gpu_lease
+from scl.engine.io import write_yaml_if_changed
 from scl.engine.train import train
 from scl.scl import SCL
 
@@ -183,3 +186,49 @@ def test_a_damaged_failure_of_a_kmeans_does_not_cost_the_training(unclustered):
     state = Survey(unclustered).state(simclr)
     assert state.record and "failure.json is damaged" in state.reason
     assert describe_run(Overview(unclustered).runs[0]) == state.reason
+
+
+# --- evaluation and images -----------------------------------------------------------------------------------------
+
+
+def test_a_failed_evaluation_says_why_until_it_succeeds(tiny_study, monkeypatch):
+    study = tiny_study("random")
+    [run] = study.runs()
+    train(run.directory, gpus=0)
+
+    def fail(*arguments, **options):
+        raise ValueError("no scores today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_scores", fail)
+        assert main(["evaluate", str(run.directory)]) == 2
+    state = Survey(study).state(run)
+    assert (state.status, state.reason) == (
+        "failed",
+        "no scores today",
+    ) and state.record  # it need not be trained again
+    log = log_of(run.directory, EVALUATION_LOG)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert describe_run(Overview(study).runs[0]) == f"failed: no scores today; log: {log}"
+    assert main(["evaluate", str(run.directory)]) == 0 and Survey(study).state(run).status == "done"
+
+
+@pytest.mark.parametrize(
+    "dataset, command", [("folder", ["prepare", "mine"]), ("stl10", ["download", "stl10_binary.tar.gz"])]
+)
+def test_runs_without_images_say_why_unless_others_are_asked_for(dataset, command, here):
+    (here / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (here / "images" / name).write_text("no image")
+    (here / "stl10_binary.tar.gz").write_text("no archive")
+    block = {"dataset": dataset, "clusters": 2} | ({"path": "images"} if dataset == "folder" else {})
+    mapping = {"results": "results", "data": "data", "seeds": [0], "protocols": ["joint"]}
+    mapping |= {"benchmarks": {"mine": block}, "downloads": {"archives": "."}}
+    mapping |= {"methods": {"random": {"method": "baselines.controls.Random"}}}
+    write_yaml_if_changed("study.yaml", mapping)
+    assert main([*command, "--study", "study.yaml"]) == 2
+    [now] = Overview(load_study("study.yaml")).runs
+    assert describe_run(now).startswith("no images: ") and ("a.png" in now.reason or "stl10_binary" in now.reason)
+    other = load_study(mapping | {"benchmarks": {"mine": block | {"clusters": 3}}})
+    assert describe_run(Overview(other).runs[0]) == "not started"

@@ -103,6 +103,16 @@ def test_links_to_labels_are_refused(data, tmp_path):
     assert np.load(tmp_path / "hard.npy").tolist() == [0, 1]
 
 
+def test_a_new_file_with_the_inode_of_deleted_labels_is_not_refused(data, tmp_path):
+    """As when a benchmark beside is prepared again while the run trains."""
+    new = tmp_path / "history.csv"
+    os.link(data / "two" / "labels.npy", new)
+    with forbid_label_access(data / "one"):
+        (data / "two" / "labels.npy").unlink()
+        os.utime(new)
+        assert new.read_bytes()
+
+
 def test_names_of_images_are_refused(data):
     """They often hold the class: train/n01440764/x.JPEG."""
     path = data / "one" / "image_names.json"

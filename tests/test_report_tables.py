@@ -69,10 +69,14 @@ class OtherImages(Study):
 def test_images_that_are_not_the_published_ones_are_named_below_their_table(tmp_path):
     subset = {"cifar10": benchmark(), "digits": benchmark(subset=500)}
     downloads = Downloads(checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}})
-    page = tables(finish_all(OtherImages(tmp_path / "other", benchmarks=subset, downloads=downloads)))[0]
+    study = OtherImages(tmp_path / "other", benchmarks=subset, downloads=downloads)
+    page = tables(finish_all(study))[0]
     assert page.count("- Images: from an archive other than the published one") == 1
     digits = page[page.index("**digits † (joint)**") :]
     assert "- Images: a fixed subset of 500 images of Digits" in digits[: digits.index("\n**")]
+    trial = Downloads(imagenet={"tar": "x.tar", "images_per_class": 20})
+    study = OtherImages(tmp_path / "trial", benchmarks={"imagenet10": benchmark()}, downloads=trial)
+    assert study.images_note("imagenet10") == "20 images per class, where the published data set has 1300"
 
 
 def test_the_mean_and_spread_are_those_of_the_seeds(study):

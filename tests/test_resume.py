@@ -22,11 +22,13 @@ from conftest import TINY_METHODS, flip_a_bit, tiny_mapping
 from forked import FORK
 
 from benchmarks import cli
+from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.study import load_study, write_plan
 from scl.config import complete, load_run
 from scl.engine import checkpoint
 from scl.engine.identity import fingerprint
-from scl.engine.train import planned_identity
+from scl.engine.train import planned_identity, train
+from scl.engine.trainer import Trainer
 from scl.scl import SCL
 
 pytestmark = pytest.mark.slow
@@ -148,6 +150,22 @@ def test_killed_among_the_last_files(written, stage, before, digits, tmp_path, u
     assert status_of(start([run], tmp_path / "log")) == 0
     assert len(json.loads((run / "record.json").read_text())["attempts"]) <= 2  # not trained again
     assert_equal(run, undisturbed[stage])
+
+
+def test_killed_before_the_record_and_finished_on_a_device_that_rounds_otherwise(tiny_study, digits, monkeypatch):
+    [run] = tiny_study("scl").runs()
+    train(run.directory, gpus=0)
+    (run.directory / "record.json").unlink()
+    assign = Trainer.assign
+
+    def rounded_otherwise(trainer):
+        clusters, confidence = assign(trainer)
+        return np.where(np.arange(len(clusters)) == 3, (clusters + 1) % 10, clusters), confidence
+
+    monkeypatch.setattr(Trainer, "assign", rounded_otherwise)
+    train(run.directory, gpus=0)
+    metrics = json.loads(evaluate_run(run.directory, digits / "tiny-digits").read_text())
+    assert metrics["per_epoch"][-1]["acc"] == metrics["scores"]["acc"]
 
 
 def test_killed_anywhere_in_training_and_clustering_the_same_commands_end_bit_equal(digits, tmp_path, undisturbed):

@@ -35,6 +35,18 @@ def test_chain_seconds_include_upstream_stages(study):
     assert (row.seconds, row.chain_seconds) == (901, 901 + 3001)
 
 
+def test_uncommitted_changes_of_an_upstream_stage_or_an_earlier_attempt_are_told(study):
+    run = scan(study)
+    attempt = {"started": "-", "commit": "0123456789abcdef", "device": "NVIDIA H200", "precision": "bf16"}
+    change(run, "record.json", attempts=[attempt])
+    assert row_at(study, "cifar10", "joint", "scan", 1).dirty is False
+    change(run, "record.json", attempts=[attempt | {"dirty": True}, attempt | {"dirty": False}])
+    assert row_at(study, "cifar10", "joint", "scan", 1).dirty is True
+    change(run.after, "record.json", dirty=True)
+    change(run, "record.json", attempts=[])
+    assert row_at(study, "cifar10", "joint", "scan", 1).dirty is True
+
+
 def test_what_is_written_is_read_again(study):
     collect(study, study.results)
     first = next(read_runs(study.results).itertuples())

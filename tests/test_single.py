@@ -1,8 +1,12 @@
 """One run by hand (`scl run`): it makes what is missing, and nothing that counts, and Snakemake accepts it."""
 
 import json
+import os
 import shutil
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -10,8 +14,10 @@ from conftest import TINY_METHODS
 from flow import TINY, copy_of, outcome, planned, run_of, scl, snakemake, start_scl
 
 from benchmarks import single
+from benchmarks.datasets.prepare import prepare
 from benchmarks.study import find_run, load_study
 from scl.engine import gpu_lease
+from scl.engine.locks import locked
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
 
@@ -45,6 +51,25 @@ def undisturbed(tmp_path_factory):
     write(folder, LONG)
     assert run_by_hand(folder, "scan").returncode == 0
     return outcome(run_of(folder, "scan"))
+
+
+def test_runs_that_start_together_prepare_their_benchmark_once(tiny_study, tmp_path):
+    study = tiny_study("random", data=tmp_path / "own")
+    folder, began = study.data / "tiny-digits", threading.Event()
+
+    def be_first():
+        with locked(folder / ".lock", folder):
+            began.set()
+            time.sleep(0.3)
+            assert not (folder / "benchmark.json").exists()  # the second one waits
+            prepare("tiny-digits", dataset="digits", folder=folder, archives=tmp_path, size=8, subset=200)
+            return (folder / "benchmark.json").stat()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(be_first)
+        began.wait()
+        single.run_single(study, study.runs()[0], gpus=0)
+    assert os.path.samestat((folder / "benchmark.json").stat(), first.result())
 
 
 @pytest.mark.workflow

@@ -58,10 +58,11 @@ def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, stud
     assert set(runs_of(study()).status) == {"done"}
 
 
-def test_without_the_images_the_record_counts_and_other_clusters_do_not(study):
+def test_without_the_images_the_record_counts_and_other_clusters_images_or_sizes_do_not(study):
     shutil.rmtree(study().data)
     assert set(runs_of(study()).status) == {"done"}
-    assert "made on other images" in reasons(study(clusters=5))["simclr"]
+    for change in ({"clusters": 5}, {"subset": 100}, {"subset": None}, {"size": 12}):
+        assert "made on other images" in reasons(study(**change))["simclr"], change
 
 
 def test_other_labels_are_scored_again_without_training(study):

@@ -171,6 +171,14 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
     return Archive(archive.file, urls, official=False, **digests)
 
 
+def count_of(dataset: Dataset, downloads: Downloads) -> int | None:
+    """Number of images of `dataset` with this configuration; None if it is known from the archives only."""
+    if not is_published(dataset, downloads):
+        return None
+    count = sum(dataset.counts.values())
+    return count // IMAGES_PER_CLASS * downloads.imagenet.images_per_class if dataset.imagenet else count or None
+
+
 def missing_source(dataset: Dataset, downloads: Downloads) -> str | None:
     """Why `dataset` is not available with this configuration, or None. Accesses no file and no network."""
     source = downloads.imagenet

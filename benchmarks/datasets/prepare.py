@@ -5,18 +5,22 @@ import importlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalog import Dataset, Downloads, archives_of, dataset_named
+from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint
 from benchmarks.datasets.pixels import RESIZE, write_images
+from scl.engine import failures
 from scl.engine.io import Damaged, atomic, sha256, write_json
-from scl.util.text import printable, say
+from scl.engine.locks import locked
+from scl.engine.prepared import describe
+from scl.util.text import did_you_mean, printable, say
 
 NAMES = "image_names.json"
 
@@ -73,17 +77,36 @@ def prepare(
     return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size, workers)
 
 
-def prepare_for(study, name: str) -> Path:
-    """Prepare the benchmark `name` of a study; returns its benchmark.json. Raises as `prepare` does."""
-    block = study.benchmarks[name]
-    return prepare(
-        name,
-        dataset=study.dataset(name).name,
-        folder=study.data / name,
-        archives=study.data / "archives",
-        downloads=study.downloads,
-        **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
-    )
+def prepare_for(study, name: str, *, again: bool = True) -> Path:
+    """Prepare the benchmark `name` of a study, one process at a time; returns its benchmark.json. Raises as `prepare`
+    does. again: also if it is prepared as the configuration asks for."""
+    block, dataset, folder = study.benchmarks[name], study.dataset(name), study.data / name
+    with locked(folder / ".lock", folder):
+        with suppress(Damaged):  # or missing
+            if not again and not unlike(describe(folder), block, dataset, study.downloads):
+                return folder / "benchmark.json"
+        with failures.recorded(folder, block):
+            return prepare(
+                name,
+                dataset=dataset.name,
+                folder=folder,
+                archives=study.data / "archives",
+                downloads=study.downloads,
+                **{key: getattr(block, key) for key in ("size", "larger_size", "subset", "clusters", "path")},
+            )
+
+
+def fetch_for(study, file: str) -> Path:
+    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError if it has none such."""
+    needed = {name: archives_of(study.dataset(name), study.downloads) for name in study.benchmarks}
+    archives = {archive.file: archive for found in needed.values() for archive in found}
+    if file not in archives:
+        raise ValueError(f"{file}: not an archive of this study{did_you_mean(file, archives)}")
+    with ExitStack() as stack:
+        for name, found in needed.items():
+            if archives[file] in found:
+                stack.enter_context(failures.recorded(study.data / name, study.benchmarks[name]))
+        return fetch(archives[file], study.data / "archives", downloads=study.downloads)
 
 
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
@@ -104,6 +127,12 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     for key, value in wanted.items():
         if found.get(key) != value:
             return f"{key}: {found.get(key)}, wanted {value}"
+    per_class = downloads.imagenet.images_per_class
+    if dataset.imagenet and (
+        facts.get("official") != (per_class == IMAGES_PER_CLASS)
+        or facts.get("count") != (block.subset or per_class * len(facts.get("classes") or ()))
+    ):
+        return f"downloads.imagenet.images_per_class: another number, wanted {per_class}"
     sources = {source.get("file"): source for source in facts.get("sources") or ()}
     for archive in archives_of(dataset, downloads):
         for kind, digest in archive.digests.items():

@@ -35,6 +35,9 @@ def evaluate_run(directory, data_folder) -> Path:
     benchmark = describe(data_folder)
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
+    if (made := record.identity.images.clusters) != benchmark["clusters"]:
+        wanted = f"the {benchmark['clusters']} of {data_folder}"
+        raise ValueError(f"{directory}: found {made} clusters, not {wanted}; train the run again")
     arrays = read_assignments(assignments_of(directory, record))
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {

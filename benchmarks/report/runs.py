@@ -28,6 +28,7 @@ COLUMNS = {
     "oracle_acc": NUMBER, "oracle_epoch": COUNT,  # the best evaluated epoch by labels: for display only
     # seconds of this stage, chain_seconds with its upstream stages; memory in 10^6 bytes
     "epochs": COUNT, "seconds": NUMBER, "chain_seconds": NUMBER, "peak_memory_mb": NUMBER,
+    # dirty: the code of the run, of an earlier attempt, or of an upstream stage had uncommitted changes
     "device": TEXT, "threads": COUNT, "precision": TEXT, "commit": TEXT, "dirty": FLAG, "config_sha256": TEXT,
     "settings": TEXT,  # hash of the settings of the run and its upstream stages without the seed
     # of upstream stages (commits only) and earlier attempts, where they differ from those of the run
@@ -47,12 +48,12 @@ def collect(study, folder: Path, *, committed: bool = False) -> Path:
 
     In the results folder of the study, remove the partial report, or raise Unfinished if a run is not done.
     """
-    runs, path = runs_of(study, committed=committed), Path(folder) / "runs.csv"
+    runs, path = runs_of(study, Survey(study, committed=committed)), Path(folder) / "runs.csv"
     if path.parent == study.results:
         check_finished(runs)
         shutil.rmtree(study.results / "partial", ignore_errors=True)
     with atomic(path) as temporary:
-        runs.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(csv_of(runs))
     return path
 
 
@@ -65,6 +66,11 @@ def check_finished(runs: pd.DataFrame) -> None:
             f"{len(unfinished)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} "
             f"{first.stage} seed {first.seed} ({first.reason}); run the study to finish them"
         )
+
+
+def csv_of(runs: pd.DataFrame) -> bytes:
+    """The content of runs.csv."""
+    return runs.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -82,9 +88,9 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return runs.assign(dirty=runs.dirty.fillna(False).astype(bool))  # unknown without git
 
 
-def runs_of(study, *, committed: bool = False) -> pd.DataFrame:
-    """One row per planned run, in the study's order, read from the folders of the runs. committed: see Survey."""
-    survey = Survey(study, committed=committed)
+def runs_of(study, survey: Survey | None = None) -> pd.DataFrame:
+    """One row per planned run, in the study's order. survey: by default a new one."""
+    survey = survey or Survey(study)
     return pd.DataFrame([row_of(run, survey) for run in study.runs()], columns=list(COLUMNS), dtype=object)
 
 
@@ -105,8 +111,10 @@ def _measured(run, state: State, survey: Survey) -> dict:
         upstream.append(cast(Record, survey.state(run).record))
     commits = {a.commit for a in record.attempts} | {r.commit for r in upstream}
     devices = {f"{a.device} {a.precision}" for a in record.attempts}
+    dirty = any(one.dirty or any(a.dirty for a in one.attempts) for one in (record, *upstream))
     return {
         **{name: value for name, value in record.model_dump().items() if name in COLUMNS},
+        "dirty": dirty or record.dirty,
         **(metrics.scores.model_dump() if metrics.scores else {}),
         **({"oracle_acc": metrics.oracle.acc, "oracle_epoch": metrics.oracle.epoch} if metrics.oracle else {}),
         "neighbor_purity": metrics.neighbor_purity,

@@ -25,10 +25,11 @@ class Strict(BaseModel):
 
 
 class Attempt(Strict):
-    """A process that trained a run, from its start or from a checkpoint."""
+    """A process that trained a run, from its start or from a checkpoint. dirty: None in records of earlier versions."""
 
     started: str
     commit: str
+    dirty: bool | None = None
     device: str
     precision: str
 
@@ -62,7 +63,7 @@ class KMeans(Strict):
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
     assignments are made by `scl kmeans`, from features that training keeps; in the file, seconds are then those of
-    training alone."""
+    training alone. size: pixels per side of the images; None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -79,6 +80,7 @@ class Record(Strict):
     threads: int
     config_sha256: str
     images_sha256: str
+    size: int | None = None
     identity: Identity
     fingerprint: str
     files: dict[str, str]
@@ -104,13 +106,15 @@ class Record(Strict):
 
 
 class Clustering(Strict):
-    """clustering.json: what `scl kmeans` made from which features of which run, and its cost (seconds)."""
+    """clustering.json: what `scl kmeans` made from which features of which run, with what, and its cost (seconds)."""
 
     fingerprint: str
     features: dict[str, str]
     files: dict[str, str]
     seconds: float
     threads: int
+    dirty: bool | None = None
+    versions: dict[str, str | None] = {}
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
@@ -129,13 +133,16 @@ def read(path: Path, model: type[Model]) -> Model | None:
 
 def load(directory: Path) -> Record | None:
     """The record of a trained run, None if there is none. If `scl kmeans` has clustered its features, `files` holds
-    assignments.npz, and `seconds` those of both. Raises Damaged, without the path, if record.json is not valid."""
+    assignments.npz, `seconds` are those of both, and the version of scikit-learn is that of k-means. Raises Damaged,
+    without the path, if record.json is not valid."""
     record = read(directory / "record.json", Record)
     if record and record.kmeans:
         made = clustering(directory, record.fingerprint)
         if made and made.features == record.kmeans.files:
             record.files |= made.files
             record.seconds += made.seconds
+            record.dirty = made.dirty or record.dirty
+            record.versions |= {name: made.versions[name] for name in made.versions if name == "scikit-learn"}
     return record
 
 

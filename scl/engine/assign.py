@@ -68,7 +68,7 @@ def features(method: Method, fit: Images, evaluated: Images, *, autocast: Autoca
     images, on which it is `fitted`. Raises RunFailed if one is not finite."""
     found = {"evaluated": _finite(outputs(method, evaluated, autocast=autocast))}
     if evaluated is not fit:  # the unlabeled images come after the first fit.fit
-        found["fitted"] = outputs(method, fit, autocast=autocast, first=fit.fit)
+        found["fitted"] = _finite(outputs(method, fit, autocast=autocast, first=fit.fit))
     return found
 
 

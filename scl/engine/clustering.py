@@ -111,9 +111,9 @@ def write_assignments(
         "assignments": final,
         "confidence": confidence,
         "epochs": np.array([epoch for epoch, _ in curve], np.int64),
-        "per_epoch": np.stack([clusters.astype(np.int16) for _, clusters in curve])
+        "per_epoch": np.stack([clusters.astype(np.int32) for _, clusters in curve])
         if curve
-        else np.empty((0, len(final)), np.int16),
+        else np.empty((0, len(final)), np.int32),
     }
     assert arrays.keys() == set(HARNESS)
     with atomic(directory / artifacts.ASSIGNMENTS) as path, open(path, "wb") as file:

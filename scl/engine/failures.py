@@ -1,11 +1,14 @@
-"""failure.json: why the last attempt at a run, its training or its k-means, failed. Imports no torch."""
+"""failure.json: why the last attempt at a run (its training, k-means, or evaluation) or at a benchmark failed.
+
+Imports no torch.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scl import config
-from scl.config import RunSettings
+from scl.config import Settings
 from scl.engine.artifacts import Strict, read
 from scl.engine.io import Damaged, RunFailed, write_json
 from scl.engine.provenance import now
@@ -28,12 +31,13 @@ class Failure(Strict):
 
 @contextlib.contextmanager
 def recorded(
-    directory: Path, run: RunSettings, *, attempt: int = 1, where: Callable[[], dict[str, int]] = dict
+    directory: Path, run: Settings, *, attempt: int = 1, where: Callable[[], dict[str, int]] = dict
 ) -> Iterator[None]:
     """Delete the failure.json of an earlier attempt; write a new one if the block fails.
 
-    attempt: 2 and more are retries. where: returns the place of a failure, such as its epoch. Raises RunFailed for a
-    retry of what failed permanently. Damaged files are not recorded: the same command recreates them.
+    run: its settings, or those of a benchmark. attempt: 2 and more are retries. where: returns the place of a failure,
+    such as its epoch. Raises RunFailed for a retry of what failed permanently. Damaged files are not recorded: the same
+    command recreates them.
     """
     _refuse_retry(directory, attempt)
     (directory / NAME).unlink(missing_ok=True)
@@ -54,7 +58,7 @@ def _refuse_retry(directory: Path, attempt: int) -> None:
             raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
 
-def _write(directory: Path, run: RunSettings, error: Exception, where: dict[str, int]) -> None:
+def _write(directory: Path, run: Settings, error: Exception, where: dict[str, int]) -> None:
     write_json(
         directory / NAME,
         {

@@ -22,8 +22,11 @@ NAMES = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-# (devices and inodes, folders) while the guard is on; audit hooks cannot be removed, only silenced
-_rules: tuple[frozenset[tuple[int, int]], tuple[str, ...]] | None = None
+# (device, inode, modification time): file systems give the inode of a deleted file to the next new one
+Place = tuple[int, int, int]
+
+# (places of labels, folders) while the guard is on; audit hooks cannot be removed, only silenced
+_rules: tuple[frozenset[Place], tuple[str, ...]] | None = None
 _installed = False
 
 
@@ -33,7 +36,7 @@ def forbid_label_access(*benchmarks: str | Path) -> Iterator[None]:
     them.
 
     benchmarks: folders of prepared benchmarks. The labels of all benchmarks beside them and the files in `archives`
-    there are identified by device and inode too, which catches hard links and other names.
+    there are identified by Place too, which catches hard links and other names.
     """
     global _rules, _installed
     if not _installed:
@@ -52,8 +55,12 @@ def _archives(benchmark: str | Path) -> str:
     return os.path.join(os.path.realpath(Path(benchmark).parent / "archives"), "")
 
 
-def _places(benchmarks: Iterable[str | Path]) -> set[tuple[int, int]]:
-    """(device, inode) of the labels and archives beside the benchmarks."""
+def _place(status: os.stat_result) -> Place:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _places(benchmarks: Iterable[str | Path]) -> set[Place]:
+    """Places of the labels and archives beside the benchmarks."""
     found = set()
     for data in {Path(folder).parent for folder in benchmarks}:
         for pattern in ("*/labels*", "archives/*", "archives/*/*"):
@@ -61,7 +68,7 @@ def _places(benchmarks: Iterable[str | Path]) -> set[tuple[int, int]]:
                 with contextlib.suppress(OSError):  # a link to nowhere
                     status = path.stat()
                     if stat.S_ISREG(status.st_mode):
-                        found.add((status.st_dev, status.st_ino))
+                        found.add(_place(status))
     return found
 
 
@@ -71,7 +78,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"{name}: labels and files that may contain some cannot be opened while a method trains")
 
 
-def _forbidden(path: Any, places: frozenset[tuple[int, int]], folders: tuple[str, ...]) -> bool:
+def _forbidden(path: Any, places: frozenset[Place], folders: tuple[str, ...]) -> bool:
     try:
         path = os.fsdecode(path)
         real = os.path.realpath(path)
@@ -82,4 +89,4 @@ def _forbidden(path: Any, places: frozenset[tuple[int, int]], folders: tuple[str
         status = os.stat(path)
     except (OSError, ValueError, TypeError):  # no such file, or not a path: open() itself fails
         return False
-    return (status.st_dev, status.st_ino) in places
+    return _place(status) in places

@@ -36,6 +36,8 @@ def finish(trainer: "Trainer") -> Path:
         final, confidence = trainer.last_assignment or trainer.assign()
         trainer.save(optimizer=False)
         curve = [(epoch, clusters.numpy()) for epoch, clusters in trainer.curve if torch.is_tensor(clusters)]
+        if curve:  # a checkpoint of the last epoch may be from a device that rounds otherwise
+            curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
         write_assignments(directory, rows, final, confidence, curve, _further(trainer))
     write_weights(directory, method.state_dict())
@@ -108,6 +110,7 @@ def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
         **provenance(device=trainer.device),
         "config_sha256": config.digest(run),
         "images_sha256": trainer.facts["images_sha256"],
+        "size": trainer.images.size,
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in written},

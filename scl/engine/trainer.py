@@ -125,8 +125,8 @@ class Trainer:
         resumed = self.restore()
         made_by = provenance(device=self.device)
         self.attempts.append(
-            {"started": self.started, "epoch": self.epoch, "commit": made_by["commit"], "device": made_by["device"]}
-            | {"precision": self.precision, "peak_memory_bytes": 0}
+            {"started": self.started, "epoch": self.epoch, "precision": self.precision, "peak_memory_bytes": 0}
+            | {name: made_by[name] for name in ("commit", "dirty", "device")}
         )
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -228,7 +228,7 @@ class Trainer:
             return
         result = self.assign()
         self.last_assignment = result if self.epoch == self.run.training.epochs else None
-        self.curve.append((self.epoch, torch.from_numpy(result[0]).short()))
+        self.curve.append((self.epoch, torch.from_numpy(result[0]).int()))
 
     def assign(self) -> tuple[np.ndarray, np.ndarray]:
         """(assignments, confidence) of the evaluated images with the current weights."""
