@@ -53,6 +53,9 @@ class Benchmark(Settings):
     """Folder of your images, or a .npy file of them (uint8, N x H x W x 3), for `dataset: folder` only."""
     protocols: Protocols | None = None
     """Protocols to run on this benchmark; by default those of the study that the data set supports."""
+    tuned: bool | None = None
+    """Whether hyper-parameters were chosen on it by its labels: it then gets a † and counts for no verdict; by default
+    true for digits and CIFAR-10, on which those of this project were chosen."""
 
 
 class Differences(Settings):
@@ -207,6 +210,11 @@ class Study(Settings):
         for _, part in self.layers(run.stage, run.benchmark):
             merged = merge(merged, part)
         return config.read(RunSettings, merged, f"methods.{run.stage}")
+
+    def tuned(self, benchmark: str) -> bool:
+        """Whether hyper-parameters were chosen on a benchmark by its labels."""
+        stated = self.benchmarks[benchmark].tuned
+        return self.dataset(benchmark).tuned if stated is None else stated
 
     def images_note(self, benchmark: str) -> str:
         """Note for the table of a benchmark whose images are not exactly the published ones; otherwise ""."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from benchmarks.datasets.catalog import CATALOG, Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
+from benchmarks.study import Study as RealStudy
 from scl.config import RunSettings, Training, complete, digest
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import sha256
@@ -20,7 +21,7 @@ def block(title, method, after=None, origin="", **options):
 
 
 def benchmark(**keys):
-    return SimpleNamespace(**(dict.fromkeys(("dataset", "size", "larger_size", "subset", "clusters")) | keys))
+    return SimpleNamespace(**(dict.fromkeys(("dataset", "size", "larger_size", "subset", "clusters", "tuned")) | keys))
 
 
 METHODS = {
@@ -74,6 +75,8 @@ class Study:
 
     def dataset(self, benchmark):
         return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
+
+    tuned = RealStudy.tuned
 
     def settings(self, run):
         return settings_of(run)

@@ -148,6 +148,15 @@ def test_subset_of_a_data_set_used_for_tuning_has_no_verdict(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "name, tuned, marked", [("stl10", True, True), ("cifar10", False, False), ("cifar10", None, True)]
+)
+def test_a_configuration_says_what_was_tuned_on(tmp_path, name, tuned, marked):
+    study = decisive(tmp_path, benchmarks={name: benchmark(tuned=tuned)})
+    assert (verdict_of(study, "scan").benchmarks == ()) == marked
+    assert (f"{name} † (joint)" in claims_of(study)) == marked
+
+
 def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(tmp_path):
     study = decisive(tmp_path)
     before = verdict_of(study, "scan")

@@ -57,7 +57,7 @@ def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame
     """One row per group (of `aggregate`) and the reference's on the same benchmark; none without a reference.
 
     reference and other are the groups, title is that of the other; absence says why they are not compared. tuned: see
-    `Dataset.tuned`. paired: whether the two share an encoder. MEASURED: see `difference`. Skipped benchmarks are left
+    `Study.tuned`. paired: whether the two share an encoder. MEASURED: see `difference`. Skipped benchmarks are left
     out.
     """
     rows, scores = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
@@ -70,7 +70,7 @@ def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame
             both = (scores[protocol, benchmark, name] for name in (study.reference, stage))
             paired = share_encoder(study, study.reference, stage)
             measured = [math.nan] * len(MEASURED) if absent else difference(*both, paired=paired)
-            tuned = study.dataset(benchmark).tuned
+            tuned = study.tuned(benchmark)
             rows.append((protocol, benchmark, stage, other.title, reference, other, absent, tuned, paired, *measured))
     return pd.DataFrame(
         rows, columns=[*KEYS, "title", "reference", "other", "absence", "tuned", "paired", *MEASURED]

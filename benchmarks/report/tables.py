@@ -114,7 +114,7 @@ def _by_benchmark(study, caption: str, items: pd.DataFrame, groups: pd.DataFrame
         stages.append(stage)
         cells = {item.benchmark: cell(item) for item in rows_of(of_stage)}
         rows.append([Cell(of_stage.title.iloc[0]), *(cells.get(name, Cell("not planned")) for name in benchmarks)])
-    tuned = [study.dataset(name).tuned for name in benchmarks]
+    tuned = [study.tuned(name) for name in benchmarks]
     columns = [f"{name} †" if marked else name for name, marked in zip(benchmarks, tuned, strict=True)]
     return Table(caption, ["Method", *columns], rows, [*notes, *[TUNED] * any(tuned)], stages)
 
@@ -144,7 +144,7 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     """All results on one benchmark under one protocol, a row per stage."""
     protocol, benchmark = groups.protocol.iloc[0], groups.benchmark.iloc[0]
     images = study.images_note(benchmark)
-    rows, notes = [], [f"Images: {images}."] * bool(images) + [TUNED] * study.dataset(benchmark).tuned
+    rows, notes = [], [f"Images: {images}."] * bool(images) + [TUNED] * study.tuned(benchmark)
     for group in rows_of(groups):
         runs = runs_by_group[protocol, benchmark, group.stage]
         cells = {
@@ -168,7 +168,7 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
         rows.append(list(cells.values()))
     notes += _notes(study, groups, runs_by_group)
     shown = len(cells) - groups.published.isna().all()
-    caption = f"{benchmark}{' †' if study.dataset(benchmark).tuned else ''} ({protocol})"
+    caption = f"{benchmark}{' †' if study.tuned(benchmark) else ''} ({protocol})"
     return Table(caption, list(cells)[:shown], [row[:shown] for row in rows], notes, list(groups.stage), benchmark)
 
 
