@@ -44,7 +44,8 @@ class Estimate:
     def __str__(self) -> str:
         if not self.steps:
             return f"{self.stage} {duration(self.seconds)}"
-        each = f"{self.epochs:.0f} epochs of {self.steps} steps of {self.seconds_per_step:.3f} s"
+        epochs, steps = f"epoch{'s' * (round(self.epochs) != 1)}", f"step{'s' * (self.steps != 1)}"
+        each = f"{self.epochs:.0f} {epochs} of {self.steps} {steps} of {self.seconds_per_step:.3f} s"
         return f"{self.stage} {duration(self.seconds)} ({each})"
 
 

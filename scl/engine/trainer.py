@@ -246,12 +246,11 @@ class Trainer:
 
     def _report_epoch(self, terms: dict[str, float]) -> None:
         epochs = self.run.training.epochs
-        left = self.seconds / self.epoch * (epochs - self.epoch)
+        seconds = self.seconds / self.epoch * (epochs - self.epoch)
+        left = f", about {duration(seconds)} left" if self.epoch < epochs else ""
         if self.epoch == 1 or self.epoch == epochs or self.epoch % max(1, epochs // 50) == 0:
             named = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.report(
-                f"epoch {self.epoch}/{epochs}  {named}  {duration(self.seconds)} done, about {duration(left)} left"
-            )
+            self.report(f"epoch {self.epoch}/{epochs}  {named}  {duration(self.seconds)} done{left}")
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
