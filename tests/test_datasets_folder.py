@@ -1,6 +1,7 @@
 """A user's own images: classes or none, sizes, modes and formats mixed."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -189,3 +190,19 @@ def test_photographs_stand_upright(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "images" / "a.jpg", exif=exif, quality=95)
     _, images, _ = make(tmp_path, clusters=1)
     assert images[0, :10].mean() < 20 and images[0, 14:].mean() > 235
+
+
+def test_odd_exif_tags_do_not_cost_a_photograph(tmp_path):
+    """Only the orientation is wanted; Pillow's exif_transpose also writes all tags again, which fails on odd ones."""
+    (tmp_path / "images").mkdir()
+    pixels = np.zeros((24, 24, 3), np.uint8)
+    pixels[:12] = 255
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "a maker of cameras"
+    for kind in (5, 10, 12):  # of the maker: rational, signed rational, double
+        odd = exif.tobytes()  # big-endian
+        odd = odd.replace(struct.pack(">HHL", 0x010F, 2, 19), struct.pack(">HHL", 0x010F, kind, 1))
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{kind}.jpg", exif=odd, quality=95)
+    record, images, _ = make(tmp_path, clusters=1)
+    assert record["unreadable"] == {} and len(images) == 3
+    assert images[:, :10].mean() < 20 and images[:, 14:].mean() > 235

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from PIL.Image import Transpose
 
 from benchmarks.bars import ProgressBar
 from scl.engine.provenance import cores
@@ -23,6 +24,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode p
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
 BATCH = 4  # images handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
 AHEAD = 2  # batches per thread that are read before they are needed
+TURNS = dict(enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
+                        Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90), 2))  # fmt: skip
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
 
 
@@ -123,7 +126,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            return to_square(_rgb(ImageOps.exif_transpose(image) if upright else image), size)
+            return to_square(_rgb(_turned(image) if upright else image), size)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: refused as a decompression bomb: it decodes to more than {MAX_PIXELS // 10**6} million pixels"
@@ -132,6 +135,12 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
         # Pillow's message on unknown formats has the address of a buffer, which differs from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As the EXIF orientation says. ImageOps.exif_transpose would also write all tags again, and fail on odd ones."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
