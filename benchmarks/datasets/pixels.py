@@ -149,7 +149,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels have no agreed range; convert it to 8 bits first")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data and image.mode != "RGB":
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
