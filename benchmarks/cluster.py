@@ -1,5 +1,6 @@
 """`scl cluster` and `scl assign`: a folder of images to clusters, by the same steps as a run of a study."""
 
+import csv
 import json
 import os
 import shutil
@@ -186,8 +187,12 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> l
 
 def write_csv(found: Clustering, path: Path) -> Path:
     """The table of `found` as CSV; returns `path`."""
+    carriage_return = any("\r" in name for name in found.files)  # not every Python quotes it by itself
+    options: dict = {"quoting": csv.QUOTE_ALL} if carriage_return else {}
     with atomic(path) as temporary:
-        found.table().to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n", compression=None)
+        found.table().to_csv(
+            temporary, index=False, float_format="%.6f", lineterminator="\n", compression=None, **options
+        )
     return path
 
 
