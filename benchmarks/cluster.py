@@ -196,6 +196,9 @@ def write_csv(found: Clustering, path: Path) -> Path:
     return path
 
 
+LONGEST = 255  # bytes of a file name
+
+
 def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) -> Path:
     """One folder a cluster, of links to the images or of copies, named by rank. Replaces an earlier one of links."""
     check_sortable(folder, target)
@@ -203,7 +206,8 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
     shutil.rmtree(fresh, ignore_errors=True)
     width, digits = len(str(found.summary["clusters"] - 1)), len(str(len(found.files)))
     for name, cluster, rank in found.table()[["file", "cluster", "rank"]].itertuples(index=False):
-        place = fresh / f"{cluster:0{width}}" / f"{rank:0{digits}}-{Path(name).name}"
+        end = Path(name).name.encode()[digits + 1 - LONGEST :].decode(errors="ignore")  # of whole characters
+        place = fresh / f"{cluster:0{width}}" / f"{rank:0{digits}}-{end}"
         place.parent.mkdir(parents=True, exist_ok=True)
         if copies:
             shutil.copy2(folder / name, place)

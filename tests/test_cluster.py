@@ -155,6 +155,15 @@ def test_images_beside_sub_folders_are_clustered_without_classes(here, capsys):
     assert len(table("photos-clusters/clusters.csv")) == 61
 
 
+def test_names_too_long_for_a_rank_are_cut_at_the_start(here):
+    digits(here / "photos", 12, classes=False)
+    (here / "photos" / "000.png").rename(here / "photos" / f"{'é' * 125}.png")  # of 254 bytes
+    for kind in ("links", "copies"):
+        assert cluster("photos", "--clusters", 2, "--method", "kmeans", "--sort", kind) == 0
+        names = [path.name for path in here.glob("photos-clusters/sorted/*/*")]
+        assert len(names) == 12 and sum(name.endswith(f"-{'é' * 124}.png") for name in names) == 1
+
+
 def test_mixed_formats_with_broken_files(here, capsys):
     broken = mixed(here / "photos")
     arguments = ("photos", "--clusters", 3, "--method", "kmeans")
