@@ -65,7 +65,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         """Prepare, train and assign. Raises ValueError for bad input, and whatever training raises."""
         with tempfile.TemporaryDirectory(prefix="scl-fit-") as temporary:
             out = Path(temporary) / "out" if self.out is None else Path(self.out)
-            folder = Path(X) if isinstance(X, str | Path) else _as_file(X, Path(temporary))
+            folder = Path(X).expanduser() if isinstance(X, str | Path) else _as_file(X, Path(temporary))
             request = self._request(folder, out)
             try:
                 with self._quiet():
@@ -83,7 +83,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         torch.set_num_threads(self.threads or cores())
         with tempfile.TemporaryDirectory(prefix="scl-predict-") as temporary:
-            folder = Path(X) if isinstance(X, str | Path) else _as_file(X, Path(temporary))
+            folder = Path(X).expanduser() if isinstance(X, str | Path) else _as_file(X, Path(temporary))
             with self._quiet():
                 names, images, facts = load_folder(folder, Path(temporary) / "data", self._assigner)
             clusters, _ = self._assigner(images)

@@ -164,6 +164,13 @@ def test_names_too_long_for_a_rank_are_cut_at_the_start(here):
         assert len(names) == 12 and sum(name.endswith(f"-{'é' * 124}.png") for name in names) == 1
 
 
+def test_the_home_folder_is_expanded_for_sorted_images_too(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    digits(here / "photos", 12, classes=False)
+    assert cluster("~/photos", "--clusters", 2, "--method", "kmeans", "--sort", "links") == 0
+    assert all(link.resolve().is_file() for link in here.glob("photos-clusters/sorted/*/*"))
+
+
 def test_mixed_formats_with_broken_files(here, capsys):
     broken = mixed(here / "photos")
     arguments = ("photos", "--clusters", 3, "--method", "kmeans")

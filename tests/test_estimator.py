@@ -113,6 +113,14 @@ def test_before_fit_there_is_nothing_to_predict(tiny):
         tiny().predict(IMAGES)
 
 
+def test_the_home_folder_is_expanded(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    digits(tmp_path / "photos", 20)
+    model = tiny(method="kmeans").fit("~/photos")
+    assert model.files_ == sorted(model.files_) and len(model.files_) == 20
+    assert np.array_equal(model.predict("~/photos"), model.labels_)
+
+
 def test_unreadable_images_are_a_warning(tiny, tmp_path):
     broken = mixed(tmp_path / "photos")
     with pytest.warns(UserWarning, match="3 unreadable image.s. of .*photos were left out"):
