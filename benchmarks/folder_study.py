@@ -64,9 +64,10 @@ def survey(request: Request) -> tuple[RawDataset, int]:
     if out.is_dir() and any(out.iterdir()) and not (out / "study.yaml").exists():
         raise ValueError(f"--out: {out} holds other files; name another folder")
     raw = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
-    clusters = request.clusters or len(raw.classes)
+    classes = len(raw.classes)
+    clusters = classes if request.clusters is None else request.clusters
     if clusters < 2:
-        found = f"has {len(raw.classes)} class" if raw.classes else "has no class sub-folders"
+        found = f"has {classes} class{'es' * (classes > 1)}" if classes else "has no class sub-folders"
         found += f" ({raw.note})" if raw.note else ""
         raise ValueError(f"--clusters: {request.folder} {found}; give the number of clusters, 2 or more")
     if clusters > sum(raw.splits.values()):
@@ -132,8 +133,8 @@ def _size(mapping: dict, request: Request) -> int:
     blocks = [block for block in mapping.get("benchmarks", {}).values() if block]
     usual = blocks[0].get("size") or 64 if blocks else 64
     if not request.weights:
-        return request.size or usual
-    size = request.size or max(usual, 224 if request.method == "kmeans" else 128)
+        return usual if request.size is None else request.size
+    size = request.size if request.size is not None else max(usual, 224 if request.method == "kmeans" else 128)
     if size < PLAIN_STEM:
         raise ValueError(f"--size: {size} px; pretrained weights need images of {PLAIN_STEM} px or more")
     return size

@@ -141,12 +141,16 @@ def test_unreadable_images_are_a_warning(tiny, tmp_path):
         ({"n_clusters": None}, IMAGES, "--clusters: .* has no class sub-folders"),
         ({"n_clusters": 41}, IMAGES, "--clusters: 41 clusters cannot be found in 40 images"),
         ({"n_clusters": 2.5}, IMAGES, "n_clusters: 2.5 is not an integer"),
+        ({"n_clusters": 0}, "photos", "--clusters: photos has 10 classes; give the number of clusters, 2"),
+        ({"size": 0}, IMAGES, "benchmarks.images.size: must be greater than or equal to 8, got 0"),
         ({"n_clusters": 1}, IMAGES, "give the number of clusters, 2 or more"),
         ({"random_state": None}, IMAGES, "random_state: None is not an integer"),
         ({"random_state": -1}, IMAGES, "random_state: -1 is not an integer of 0 or more"),
         ({"method": "kmean"}, IMAGES, "--method: unknown 'kmean'.*did you mean 'kmeans'"),
     ],
 )
-def test_bad_input(tiny, changes, images, told):
+def test_bad_input(tiny, changes, images, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits(tmp_path / "photos", 20)
     with pytest.raises(ValueError, match=told):
         tiny(**changes).fit(images)
