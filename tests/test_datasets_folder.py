@@ -179,6 +179,10 @@ def test_an_array_is_a_folder_too(tmp_path):
     np.save(tmp_path / "images.npy", images.astype(np.float32))
     with pytest.raises(ValueError, match=r"images.npy: float32 \(5, 30, 24, 3\); images are uint8"):
         make(tmp_path, clusters=2, path=tmp_path / "images.npy")
+    with open(tmp_path / "images.npy", "wb") as file:
+        np.savez(file, images=images)
+    with pytest.raises(ValueError, match=r"images.npy: not a readable .npy array: .* several"):
+        make(tmp_path, clusters=2, path=tmp_path / "images.npy")
 
 
 def test_photographs_stand_upright(tmp_path):

@@ -75,6 +75,8 @@ def _array(path: Path) -> RawDataset:
     """Unlabeled images: uint8 N x H x W x 3. Their names are their rows."""
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(images, np.ndarray):
+            raise ValueError("an .npz archive of several arrays")
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a readable .npy array: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
