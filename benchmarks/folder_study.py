@@ -5,13 +5,16 @@ What is written here into the settings of config/folder.yaml are facts of the fo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.compose import merge, resolve
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
-from benchmarks.study import Study, load_study
-from scl.config import Training
+from benchmarks.study import Benchmark, MethodBlock, Study, load_study
+from scl.config import Network, Training, in_one_line
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -78,7 +81,8 @@ def survey(request: Request) -> tuple[RawDataset, int]:
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:
     """(the study, its mapping, its last stage) for a folder of so many images."""
     mapping = resolve(request.config or _settings_of_device(request))
-    methods = _chain(mapping["methods"], request)
+    _check_types(mapping)
+    methods = _chain(mapping.get("methods", {}), request)
     size = _size(mapping, request)
     network = mapping.get("network", {})
     if size >= PLAIN_STEM:
@@ -87,9 +91,9 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
         network, methods = _start_from_weights(methods, request.method, request.weights)
     for block in methods.values():
         block["training"] = _scheduled(mapping.get("training", {}), block.get("training", {}), images, request.epochs)
-        if "neighbors" in block.get("options", {}):
+        if isinstance(neighbors := block.get("options", {}).get("neighbors"), int):
             most = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
-            block["options"] = block["options"] | {"neighbors": min(block["options"]["neighbors"], most)}
+            block["options"] = block["options"] | {"neighbors": min(neighbors, most)}
     path = str(request.folder.expanduser().absolute())
     mapping |= {
         "title": f"{request.folder.resolve().name}, {clusters} clusters",
@@ -103,6 +107,17 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
         "methods": methods,
     }
     return load_study(mapping), mapping, list(methods)[-1]
+
+
+def _check_types(mapping: dict) -> None:
+    """Raise ValueError naming the key: what is computed from the settings, before load_study checks all, needs them."""
+    blocks = {"benchmarks": dict[str, Benchmark], "methods": dict[str, MethodBlock]}
+    parts: dict[str, Any] = {"network": Network, "training": Training, **blocks}
+    for part, model in parts.items():
+        try:
+            TypeAdapter(model).validate_python(mapping.get(part, {}))
+        except ValidationError as error:
+            raise ValueError(in_one_line(error, part)) from None
 
 
 def _settings_of_device(request: Request) -> Path:

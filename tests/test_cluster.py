@@ -331,6 +331,31 @@ def test_bad_input_is_one_line(here, arguments, told, capsys):
     assert not (here / "flat-clusters" / "runs").exists()
 
 
+SCL = "methods: {scl: {method: scl.scl.SCL}}\n"
+
+
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("training: {epochs: 1}", "--config: own.yaml: no method 'scl'; known: none"),
+        ("methods: [scl]", "methods: must be keys and values"),
+        ("methods: {scl: hello}", "methods.scl: must be keys and values"),
+        (SCL.replace("SCL", "SCL, options: null"), "methods.scl.options: must be keys and values, got None"),
+        (SCL.replace("SCL", "SCL, options: {neighbors: x}"), "methods.scl.options.neighbors: unknown key"),
+        (SCL.replace("SCL", "SCL, training: 5"), "methods.scl.training: must be keys and values, got 5"),
+        (SCL.replace("SCL", "SCL, training: {epochs: 1e1}"), "methods.scl.training.epochs: must be an integer"),
+        (SCL + "training: null", "training: must be keys and values, got None"),
+        (SCL + "benchmarks: [images]", "benchmarks: must be keys and values"),
+        (SCL + "benchmarks: {a: {size: big}}", "benchmarks.a.size: must be an integer"),
+    ],
+)
+def test_bad_settings_are_one_line(here, text, told, capsys):
+    digits(here / "flat", 20, classes=False)
+    (here / "own.yaml").write_text(text)
+    assert main(["cluster", "flat", "--clusters", "3", "--config", "own.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")
+
+
 @pytest.mark.parametrize(
     "arguments,told",
     [
