@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.bars import ProgressBar
 from scl import config, images
+from scl.config import RunSettings
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
 from scl.engine.io import Damaged
@@ -28,14 +29,17 @@ class Assigner:
         """directory: of the run. data: its prepared benchmark (default: where the run found it). Raises ValueError or
         Damaged if either is not whole."""
         self.device, self.record = device, artifacts.read_record(directory)
-        run = config.load_run(directory)
+        planned = config.load_run(directory)
+        # of the weights: run.yaml and the data may already be those of another command that has not trained yet
+        made = self.record.identity
+        run = config.read(RunSettings, {**made.settings, "data": planned.data}, str(directory / "record.json"))
         config.check_planned(run)
         run = config.complete(run)
         data = Path(run.data) if data is None else data
         self.facts = facts = describe(data)
         if facts["images_sha256"] != self.record.images_sha256:
             raise ValueError(f"{data}: holds other images than those that {directory} was trained on")
-        self.size, self.image_size, self.clusters = facts["size"][0], run.image_size, facts["clusters"]
+        self.size, self.image_size, self.clusters = facts["size"][0], run.image_size, made.images.clusters
         dtype = precision.choose(run.training.precision, device)
         precision.compute_in(dtype)
         self._autocast = partial(precision.autocast, dtype, device)

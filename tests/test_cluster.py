@@ -288,6 +288,25 @@ def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
     assert len(found) == 45 and {name: found[name] for name in known} == known
 
 
+@pytest.mark.parametrize("clusters,pool", [(4, False), (3, True)])
+def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, pool, monkeypatch):
+    """Another command in the same results plans other clusters or another network, and stops before it has trained."""
+    digits(here / "photos", 40, classes=False)
+    assert cluster("photos", "--clusters", 3) == 0
+    assert main(["assign", "photos-clusters", "photos", "--out", "before.csv", "--threads", "1"]) == 0
+    settings = yaml.safe_load((here / "tiny.yaml").read_text())
+    settings["network"]["pool"] = pool
+    (here / "tiny.yaml").write_text(yaml.safe_dump(settings))
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.single.train", stop)
+    assert cluster("photos", "--clusters", clusters) == 130
+    assert main(["assign", "photos-clusters", "photos", "--out", "after.csv", "--threads", "1"]) == 0
+    assert (here / "after.csv").read_bytes() == (here / "before.csv").read_bytes()
+
+
 def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
     study = tiny_study("simclr", "scan")
     runs = train_all(study)
