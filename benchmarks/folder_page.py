@@ -46,7 +46,9 @@ def agreement_with_other_seeds(study: Study, run: Run) -> dict:
     survey, own = Survey(study), clusters_by_row(run.directory)
     others = {}
     for folder in run.directory.parent.glob("seed*"):
-        other = study.run(run.benchmark, run.protocol, run.stage, int(folder.name.removeprefix("seed")))
+        if not (seed := folder.name.removeprefix("seed")).isdecimal():
+            continue  # such as a copy
+        other = study.run(run.benchmark, run.protocol, run.stage, int(seed))
         if other.seed != run.seed and survey.state(other).status == "done":
             others[other.seed] = agreement([own, clusters_by_row(other.directory)])
     if not others:

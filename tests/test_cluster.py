@@ -127,6 +127,8 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
     arguments = ("photos", "--clusters", 4, "--method", "kmeans", "--out", "out", "--seed")
     assert cluster(*arguments, 0) == 0
     assert "agreement" not in capsys.readouterr().out
+    run = here / "out/runs/images/joint/kmeans/seed0"
+    shutil.copytree(run, run.with_name("seed0 copy"))  # which a user may have made
     assert cluster(*arguments, 1) == 0
     assert "agreement with seed 0: ARI " in capsys.readouterr().out
     assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
