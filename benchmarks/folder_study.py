@@ -54,6 +54,10 @@ def images_in(folder: Path) -> Path:
     path = folder.expanduser()
     if not (path.is_dir() or (path.is_file() and path.suffix == ".npy")):
         raise ValueError(f"{folder}: not a folder of images, nor a .npy file; check the name")
+    try:
+        str(path.absolute()).encode()  # for study.yaml and summary.json
+    except UnicodeEncodeError:
+        raise ValueError(f"{folder}: this name is not UTF-8; rename it") from None
     return path
 
 

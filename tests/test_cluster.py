@@ -332,6 +332,7 @@ def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
         (["flat", "--clusters", "3", "--out", "flat/out"], "--out: flat/out is inside the folder of the images"),
         (["flat", "--clusters", "3", "--out", "empty/.."], "--out: empty/.. holds other files; name another folder"),
         (["flat", "--clusters", "3", "--size", "4"], "argument --size: 4 is not within 8 .. 1024"),
+        ([os.fsdecode(b"caf\xe9"), "--clusters", "3", "--out", "out"], "caf\\udce9: this name is not UTF-8; rename it"),
         (["text", "--clusters", "3"], "images: only 0 of 3 images can be read, too few for 3 clusters"),
     ],
 )
@@ -340,6 +341,7 @@ def test_bad_input_is_one_line(here, arguments, told, capsys):
     (here / "empty").mkdir()
     (here / "one" / "only").mkdir(parents=True)
     shutil.copy(here / "flat" / "000.png", here / "one" / "only")
+    digits(here / os.fsdecode(b"caf\xe9"), 5, classes=False)
     (here / "text").mkdir()
     for i in range(3):
         (here / "text" / f"{i}.jpg").write_text("text")
