@@ -1,5 +1,6 @@
 """`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, k-means, score."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def run_single(
                 report=report,
             )
             allocator.return_freed_memory()  # this process may go on to something else, as in a notebook
-    for step in to_cluster(Survey(study), run):  # without the lease: on the CPU
+    for step in to_cluster(Survey(study), run, trained=steps):  # without the lease: on the CPU
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
@@ -66,10 +67,14 @@ def run_single(
         return evaluate_run(run.directory, study.data / run.benchmark)
 
 
-def to_cluster(survey: Survey, run: Run) -> list[Run]:
-    """The runs of the chain whose features are kept for k-means, upstream first."""
-    earlier = to_cluster(survey, run.after) if run.after else []
-    kept = survey.state(run).record is not None and (run.directory / features.FOLDER).exists()
+def to_cluster(survey: Survey, run: Run, *, trained: Collection[Run] = ()) -> list[Run]:
+    """The runs of the chain whose features are kept for k-means, upstream first.
+
+    trained: by this call, so that they count, whatever has happened to the images of a folder meanwhile.
+    """
+    earlier = to_cluster(survey, run.after, trained=trained) if run.after else []
+    counts = run in trained or survey.state(run).record is not None
+    kept = counts and (run.directory / features.FOLDER).exists()
     return [*earlier, run] if kept else earlier
 
 

@@ -18,6 +18,7 @@ from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice
 from benchmarks.folder_study import Request, folder_study
+from scl.engine.train import train
 
 
 @pytest.fixture
@@ -132,6 +133,23 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
     assert cluster(*arguments, 1) == 0
     assert "agreement with seed 0: ARI " in capsys.readouterr().out
     assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("method", ["scl", "simclr", "kmeans"])
+def test_a_photograph_that_is_added_during_the_training_is_of_the_next_command(here, method, monkeypatch):
+    digits(here / "photos", 30, classes=False)
+    command = ("photos", "--method", method, "--clusters", 3)
+
+    def train_and_add(*arguments, **options):
+        train(*arguments, **options)
+        shutil.copy(here / "photos" / "000.png", here / "photos" / "new.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.single.train", train_and_add)
+        assert cluster(*command) == 0
+    assert len(table("photos-clusters/clusters.csv")) == 30
+    assert cluster(*command) == 0
+    assert len(table("photos-clusters/clusters.csv")) == 31
 
 
 def test_empty_clusters_are_said_with_what_to_try():
