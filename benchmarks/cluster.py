@@ -25,8 +25,10 @@ from benchmarks.single import run_single, untrained_runs
 from benchmarks.state import Metrics, Survey
 from benchmarks.study import Run, Study
 from scl import images
+from scl.config import complete
 from scl.engine import gpu_lease
-from scl.engine.artifacts import read
+from scl.engine.artifacts import read, read_record
+from scl.engine.identity import difference, identity_of
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
@@ -118,6 +120,13 @@ def _announce(study: Study, untrained: list[Run], device: str, threads: int, rep
 def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, times: dict) -> Clustering:
     """The finished run as files, clusters and a summary."""
     data = study.data / run.benchmark
+    made = read_record(run.directory).identity
+    wanted = identity_of(complete(study.settings(run)), facts, made.weights)
+    if describe(data) != facts or difference(wanted, made.model_dump()):
+        raise ValueError(
+            f"--out: {study.results}: another command has changed these results meanwhile; give this one again, or "
+            "name another folder"
+        )
     assigner = Assigner(run.directory, data, device=device)
     arrays = read_assignments(run.directory / "assignments.npz")
     rows, assigned = arrays["rows"], arrays["assignments"]

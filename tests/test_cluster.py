@@ -18,6 +18,7 @@ from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice
 from benchmarks.folder_study import Request, folder_study
+from benchmarks.single import run_single
 from scl.engine.train import train
 
 
@@ -133,6 +134,23 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
     assert cluster(*arguments, 1) == 0
     assert "agreement with seed 0: ARI " in capsys.readouterr().out
     assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("other", [("--clusters", 4), ("--clusters", 3, "--size", 12)])
+def test_results_that_another_command_has_changed_meanwhile_are_not_reported(here, other, monkeypatch, capsys):
+    digits(here / "photos", 30, classes=False)
+    command = ("photos", "--method", "kmeans", "--out", "out")
+
+    def run_then_other(*arguments, **options):
+        patch.undo()
+        found = run_single(*arguments, **options)
+        assert cluster(*command, *other) == 0
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.cluster.run_single", run_then_other)
+        assert cluster(*command, "--clusters", 3) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("scl: error: --out: out: another command has changed")
 
 
 @pytest.mark.parametrize("method", ["scl", "simclr", "kmeans"])
