@@ -64,6 +64,16 @@ def test_interval_without_spread_is_the_difference():
     assert (found.low, found.value, found.high) == pytest.approx((0.3, 0.3, 0.3))
 
 
+@pytest.mark.filterwarnings("error")
+def test_welch_interval_of_one_group_without_spread():
+    """SciPy warns of nearly identical values; the interval is that of the other group's mean."""
+    values = np.array([0.4, 0.41, 0.45])
+    found, other = welch_interval(np.full(3, 0.5), values), t_interval(values)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (0.5 - other.value, 0.5 - other.high, 0.5 - other.low), abs=1e-12
+    )
+
+
 def test_sign_flip_enumerates_all_signs():
     assert sign_flip_p(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 8)
     assert sign_flip_p(np.array([3.0, -1.0])) == 1  # |sums| 4, 2, 2, 4; observed 2

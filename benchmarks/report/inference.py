@@ -5,6 +5,7 @@ explains each choice and simulates its size, power and coverage.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,7 +62,8 @@ def welch_interval(first: np.ndarray, second: np.ndarray) -> Estimate:
         return Estimate(float(np.mean(first) - np.mean(second)), math.nan, math.nan)
     if np.ptp(first) == np.ptp(second) == 0:
         return Estimate(*[float(first[0] - second[0])] * 3)
-    found = stats.ttest_ind(first, second, equal_var=False)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one group without spread is no problem
+        found = stats.ttest_ind(first, second, equal_var=False)
     low, high = found.confidence_interval(1 - LEVEL)
     return Estimate(float(np.mean(first) - np.mean(second)), float(low), float(high))
 
