@@ -4,6 +4,7 @@ import csv
 import doctest
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,13 @@ def test_the_examples_of_the_documentation_run(page, monkeypatch, tmp_path):
 def test_before_fit_there_is_nothing_to_predict(tiny):
     with pytest.raises(NotFittedError):
         tiny().predict(IMAGES)
+
+
+def test_fit_in_a_thread(tiny):
+    """Signals are then left to the main thread."""
+    with ThreadPoolExecutor() as pool:
+        labels = pool.submit(tiny(method="simclr").fit_predict, IMAGES).result()
+    assert np.array_equal(labels, tiny(method="simclr").fit_predict(IMAGES))
 
 
 def test_the_home_folder_is_expanded(tiny, tmp_path, monkeypatch):

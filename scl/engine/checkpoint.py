@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import signal
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from types import FrameType
@@ -115,7 +116,8 @@ class Stop:
 
     status: the exit status to leave with: 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP; None before.
     A second Ctrl-C raises KeyboardInterrupt at once. Signals that were ignored stay ignored (nohup, a run in
-    the background of a script), and the former handlers are restored at the end. Main thread only.
+    the background of a script), and the former handlers are restored at the end. Outside the main
+    thread, where Python allows no handlers, nothing changes.
     """
 
     def __init__(self) -> None:
@@ -127,7 +129,8 @@ class Stop:
         return self.status is not None
 
     def __enter__(self) -> "Stop":
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        here = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if here else ():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         return self
