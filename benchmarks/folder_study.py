@@ -18,6 +18,7 @@ from scl.config import Network, Training, in_one_line
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
+from scl.util.yaml_file import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("scl", "scan", "selflabel", "simclr", "pica", "kmeans")
@@ -68,8 +69,8 @@ def survey(request: Request) -> tuple[RawDataset, int]:
     root, out = images_in(request.folder), request.results
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"--out: {out} is inside the folder of the images; name a folder outside of {root}")
-    if out.is_dir() and any(out.iterdir()) and not (out / "study.yaml").exists():
-        raise ValueError(f"--out: {out} holds other files; name another folder")
+    if out.is_dir() and any(out.iterdir()):
+        _refuse_results_of_others(out, root)
     raw = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
     classes = len(raw.classes)
     clusters = classes if request.clusters is None else request.clusters
@@ -80,6 +81,17 @@ def survey(request: Request) -> tuple[RawDataset, int]:
     if clusters > sum(raw.splits.values()):
         raise ValueError(f"--clusters: {clusters} clusters cannot be found in {sum(raw.splits.values())} images")
     return raw, clusters
+
+
+def _refuse_results_of_others(out: Path, root: Path) -> None:
+    try:
+        before = Path(load_yaml(out / "study.yaml")["benchmarks"][BENCHMARK]["path"])
+    except (ValueError, KeyError, TypeError):
+        before = Path()
+    if not before.is_absolute():  # which it is where `scl cluster` wrote it
+        raise ValueError(f"--out: {out} holds other files; name another folder")
+    if before.exists() and not before.samefile(root):
+        raise ValueError(f"--out: {out} holds the clusters of {before}; name another folder")
 
 
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:

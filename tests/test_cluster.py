@@ -136,6 +136,24 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
     assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
 
 
+def test_results_of_another_folder_or_study_are_not_overwritten(here, capsys):
+    """Folders of one name have the same default --out. A folder that was moved or renamed is still the same."""
+    digits(here / "2023" / "photos", 20, classes=False)
+    digits(here / "2024" / "photos", 20, classes=False)
+    arguments = ("--clusters", 2, "--method", "kmeans")
+    assert cluster("2023/photos", *arguments) == 0
+    capsys.readouterr()
+    assert cluster("2024/photos", *arguments) == 2
+    told = f"--out: photos-clusters holds the clusters of {here}/2023/photos; name another folder"
+    assert capsys.readouterr().err.splitlines()[-1] == f"scl: error: {told}"
+    (here / "2023").rename(here / "moved")
+    assert cluster("moved/photos", *arguments) == 0
+    (here / "results").mkdir()
+    shutil.copy(here / "tiny.yaml", here / "results" / "study.yaml")
+    assert cluster("moved/photos", *arguments, "--out", "results") == 2
+    assert "--out: results holds other files; name another folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("other", [("--clusters", 4), ("--clusters", 3, "--size", 12)])
 def test_results_that_another_command_has_changed_meanwhile_are_not_reported(here, other, monkeypatch, capsys):
     digits(here / "photos", 30, classes=False)
