@@ -98,7 +98,8 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
         compared = pairs[pairs.protocol == protocol]
         found[protocol] = tables = []
         if part.benchmark.nunique() > 1:
-            seeds = f", n = {part.planned.iloc[0]} seeds" if part.planned.nunique() == 1 else ""
+            n = int(part.planned.iloc[0])
+            seeds = f", n = {n} seed{'s' * (n != 1)}" if part.planned.nunique() == 1 else ""
             tables.append(_by_benchmark(study, f"ACC on all benchmarks ({protocol}){seeds}", part, part, _acc))
         tables += [_by_method(study, group, runs_by_group) for _, group in ran.groupby("benchmark", sort=False)]
         if (compared.absence == "").any():
