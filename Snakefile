@@ -90,6 +90,7 @@ rule prepare:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
     priority: WORK.priority
     retries: 0  # would fail again
+    # The threads that it uses are not reserved: it would wait until all of them are free at once.
     conda:
         "environment.yaml"
     message:
