@@ -1,5 +1,6 @@
 """Folders of images for the tests of `scl cluster`: digits and random pictures, in every format, sound and broken."""
 
+import csv
 import io
 
 import numpy as np
@@ -7,6 +8,8 @@ import yaml
 from conftest import TINY_METHODS
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from benchmarks.cli import main
 
 STAGES = ("kmeans", "simclr", "scan", "selflabel", "pica", "scl")
 
@@ -65,3 +68,12 @@ def mixed(root):
     (root / "text.png").write_text("not an image")
     (root / "empty.gif").write_bytes(b"")
     return ["cut.jpg", "empty.gif", "text.png"]
+
+
+def cluster(*arguments, epochs=1):
+    return main(["cluster", *map(str, arguments), "--config", "tiny.yaml", "--epochs", str(epochs), "--threads", "1"])
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,6 +1,5 @@
-"""`scl cluster` and `scl assign`: a folder of images in one command."""
+"""`scl cluster`: a folder of images in one command."""
 
-import csv
 import json
 import os
 import re
@@ -11,33 +10,21 @@ import numpy as np
 import pytest
 import yaml
 from flow import planned, scl, snakemake, start_scl
-from folders import digits, mixed, tiny_settings
+from folders import cluster, digits, mixed, table, tiny_settings
 
 from benchmarks.cli import main
 from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice
-from benchmarks.folder_study import Request, folder_study
 from benchmarks.single import run_single
 from scl.engine.train import train
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """The test's own folder, as the working directory, with the settings of tiny networks in tiny.yaml."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    tiny_settings(tmp_path / "tiny.yaml")
-    return tmp_path
-
-
-def cluster(*arguments, epochs=1):
-    return main(["cluster", *map(str, arguments), "--config", "tiny.yaml", "--epochs", str(epochs), "--threads", "1"])
-
-
-def table(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def here(here):
+    """With the settings of tiny networks in tiny.yaml."""
+    tiny_settings(here / "tiny.yaml")
+    return here
 
 
 def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
@@ -326,52 +313,6 @@ def test_ctrl_c_and_the_same_command(here):
     assert (here / "photos-clusters/clusters.csv").read_bytes() == (here / "undisturbed/clusters.csv").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["scl", "scan", "selflabel", "simclr", "pica", "kmeans"])
-def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
-    """The training images go where they were, whatever the folder is called and wherever the results lie."""
-    digits(here / "photos", 40)
-    assert cluster("photos", "--clusters", 3, "--method", method) == 0
-    digits(here / "more", 45)
-    shutil.move(here / "photos-clusters", here / "moved")
-    shutil.rmtree(here / "photos")
-    (here / "more" / "0" / "broken.png").write_text("broken")
-    capsys.readouterr()
-    assert main(["assign", "moved", "more", "--threads", "1"]) == 0
-    told = capsys.readouterr()
-    assert "left out: 1 unreadable image(s)" in told.out and "0/broken.png: cannot be read" in told.err
-    known = {row["file"]: row["cluster"] for row in table("moved/clusters.csv")}
-    found = {row["file"]: row["cluster"] for row in table("more-assigned.csv")}
-    assert len(found) == 45 and {name: found[name] for name in known} == known
-
-
-@pytest.mark.parametrize("clusters,pool", [(4, False), (3, True)])
-def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, pool, monkeypatch):
-    """Another command in the same results plans other clusters or another network, and stops before it has trained."""
-    digits(here / "photos", 40, classes=False)
-    assert cluster("photos", "--clusters", 3) == 0
-    assert main(["assign", "photos-clusters", "photos", "--out", "before.csv", "--threads", "1"]) == 0
-    settings = yaml.safe_load((here / "tiny.yaml").read_text())
-    settings["network"]["pool"] = pool
-    (here / "tiny.yaml").write_text(yaml.safe_dump(settings))
-
-    def stop(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("benchmarks.single.train", stop)
-    assert cluster("photos", "--clusters", clusters) == 130
-    assert main(["assign", "photos-clusters", "photos", "--out", "after.csv", "--threads", "1"]) == 0
-    assert (here / "after.csv").read_bytes() == (here / "before.csv").read_bytes()
-
-
-def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
-    study = tiny_study("simclr", "scan")
-    runs = train_all(study)
-    digits(here / "new", 20, classes=False)
-    for run in runs:
-        assert main(["assign", str(run.directory), "new", "--out", "found.csv", "--threads", "1"]) == 0
-        assert len(table("found.csv")) == 20
-
-
 @pytest.mark.parametrize(
     "arguments,told",
     [
@@ -406,86 +347,3 @@ def test_bad_input_is_one_line(here, arguments, told, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert status == 2 and lines[-1].startswith(f"scl: error: {told}") and "Traceback" not in "".join(lines)
     assert not (here / "flat-clusters" / "runs").exists()
-
-
-SCL = "methods: {scl: {method: scl.scl.SCL}}\n"
-
-
-@pytest.mark.parametrize(
-    "text,told",
-    [
-        ("training: {epochs: 1}", "--config: own.yaml: no method 'scl'; known: none"),
-        ("methods: [scl]", "methods: must be keys and values"),
-        ("methods: {scl: hello}", "methods.scl: must be keys and values"),
-        (SCL.replace("SCL", "SCL, options: null"), "methods.scl.options: must be keys and values, got None"),
-        (SCL.replace("SCL", "SCL, options: {neighbors: x}"), "methods.scl.options.neighbors: unknown key"),
-        (SCL.replace("SCL", "SCL, training: 5"), "methods.scl.training: must be keys and values, got 5"),
-        (SCL.replace("SCL", "SCL, training: {epochs: 1e1}"), "methods.scl.training.epochs: must be an integer"),
-        (SCL + "training: null", "training: must be keys and values, got None"),
-        (SCL + "benchmarks: [images]", "benchmarks: must be keys and values"),
-        (SCL + "benchmarks: {a: {size: big}}", "benchmarks.a.size: must be an integer"),
-    ],
-)
-def test_bad_settings_are_one_line(here, text, told, capsys):
-    digits(here / "flat", 20, classes=False)
-    (here / "own.yaml").write_text(text)
-    assert main(["cluster", "flat", "--clusters", "3", "--config", "own.yaml"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")
-
-
-@pytest.mark.parametrize(
-    "arguments,told",
-    [
-        (["flat", "flat"], "flat: not a folder that scl cluster has finished"),
-        (["flat", "nowhere"], "flat: not a folder that scl cluster has finished"),
-        (["nowhere", "flat"], "nowhere: not a folder that scl cluster has finished"),
-        (["flat", "flat", "--out", "no/where.csv"], "--out: no/where.csv: its folder does not exist; name a file"),
-    ],
-)
-def test_bad_input_of_assign(here, arguments, told, capsys):
-    digits(here / "flat", 3, classes=False)
-    assert main(["assign", *arguments]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")
-
-
-def schedule(tmp_path, images, **changes):
-    request = Request(tmp_path, clusters=10, **changes)
-    study, _, stage = folder_study(request, images=images, clusters=10)
-    runs = [study.run("images", "joint", name, 0) for name in study.methods]
-    return {run.stage: study.settings(run) for run in runs}, stage
-
-
-def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
-    """The same number of steps from 1,000 to a million images, within the bounds on epochs; on any device."""
-    monkeypatch.setattr("torch.version.cuda", "13.0")
-    for visible in ("", "0"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        reference = {name: s.training.epochs for name, s in schedule(tmp_path, 10_000)[0].items()}
-        for images in (50, 300, 3_000, 30_000, 10**6):
-            for name, settings in schedule(tmp_path, images)[0].items():
-                training = settings.training
-                steps = training.epochs * max(1, images // training.batch_size)
-                wanted = reference[name] * (10_000 // training.batch_size)
-                assert training.epochs in (5, 1_000) or abs(steps / wanted - 1) < 0.2
-                assert 5 <= training.epochs <= 1_000
-        assert [s.training.epochs for s in schedule(tmp_path, 50, epochs=7)[0].values()] == [7, 7]
-
-
-def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
-    sizes = {}
-    monkeypatch.setattr("torch.version.cuda", "13.0")
-    for visible in ("", "0"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        request = Request(tmp_path, clusters=10)
-        study, mapping, _ = folder_study(request, images=1_000, clusters=10)
-        sizes[visible] = study.benchmarks["images"].size, study.network.width
-    assert sizes == {"": (32, 32), "0": (96, 64)}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    study, _, _ = folder_study(Request(tmp_path, clusters=10, size=128), images=1_000, clusters=10)
-    assert (study.network.width, study.network.layers) == (64, None)  # narrow networks are for small images
-
-
-def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    found = {n: schedule(tmp_path, n, method="selflabel")[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
-    assert found == {12: 1, 100: 5, 1_000: 20}

@@ -1,0 +1,77 @@
+"""`scl assign`: new images into the clusters of a run."""
+
+import shutil
+
+import pytest
+import yaml
+from folders import cluster, digits, table, tiny_settings
+
+from benchmarks.cli import main
+
+
+@pytest.fixture
+def here(here):
+    """With the settings of tiny networks in tiny.yaml."""
+    tiny_settings(here / "tiny.yaml")
+    return here
+
+
+@pytest.mark.parametrize("method", ["scl", "scan", "selflabel", "simclr", "pica", "kmeans"])
+def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
+    """The training images go where they were, whatever the folder is called and wherever the results lie."""
+    digits(here / "photos", 40)
+    assert cluster("photos", "--clusters", 3, "--method", method) == 0
+    digits(here / "more", 45)
+    shutil.move(here / "photos-clusters", here / "moved")
+    shutil.rmtree(here / "photos")
+    (here / "more" / "0" / "broken.png").write_text("broken")
+    capsys.readouterr()
+    assert main(["assign", "moved", "more", "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    assert "left out: 1 unreadable image(s)" in told.out and "0/broken.png: cannot be read" in told.err
+    known = {row["file"]: row["cluster"] for row in table("moved/clusters.csv")}
+    found = {row["file"]: row["cluster"] for row in table("more-assigned.csv")}
+    assert len(found) == 45 and {name: found[name] for name in known} == known
+
+
+@pytest.mark.parametrize("clusters,pool", [(4, False), (3, True)])
+def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, pool, monkeypatch):
+    """Another command in the same results plans other clusters or another network, and stops before it has trained."""
+    digits(here / "photos", 40, classes=False)
+    assert cluster("photos", "--clusters", 3) == 0
+    assert main(["assign", "photos-clusters", "photos", "--out", "before.csv", "--threads", "1"]) == 0
+    settings = yaml.safe_load((here / "tiny.yaml").read_text())
+    settings["network"]["pool"] = pool
+    (here / "tiny.yaml").write_text(yaml.safe_dump(settings))
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.single.train", stop)
+    assert cluster("photos", "--clusters", clusters) == 130
+    assert main(["assign", "photos-clusters", "photos", "--out", "after.csv", "--threads", "1"]) == 0
+    assert (here / "after.csv").read_bytes() == (here / "before.csv").read_bytes()
+
+
+def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
+    study = tiny_study("simclr", "scan")
+    runs = train_all(study)
+    digits(here / "new", 20, classes=False)
+    for run in runs:
+        assert main(["assign", str(run.directory), "new", "--out", "found.csv", "--threads", "1"]) == 0
+        assert len(table("found.csv")) == 20
+
+
+@pytest.mark.parametrize(
+    "arguments,told",
+    [
+        (["flat", "flat"], "flat: not a folder that scl cluster has finished"),
+        (["flat", "nowhere"], "flat: not a folder that scl cluster has finished"),
+        (["nowhere", "flat"], "nowhere: not a folder that scl cluster has finished"),
+        (["flat", "flat", "--out", "no/where.csv"], "--out: no/where.csv: its folder does not exist; name a file"),
+    ],
+)
+def test_bad_input_of_assign(here, arguments, told, capsys):
+    digits(here / "flat", 3, classes=False)
+    assert main(["assign", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")

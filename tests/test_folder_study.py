@@ -1,0 +1,82 @@
+"""The settings of `scl cluster`: what follows from the folder and the device, and what is refused."""
+
+import pytest
+from folders import digits, tiny_settings
+
+from benchmarks.cli import main
+from benchmarks.folder_study import Request, folder_study
+
+
+@pytest.fixture
+def here(here):
+    """With the settings of tiny networks in tiny.yaml."""
+    tiny_settings(here / "tiny.yaml")
+    return here
+
+
+SCL = "methods: {scl: {method: scl.scl.SCL}}\n"
+
+
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("training: {epochs: 1}", "--config: own.yaml: no method 'scl'; known: none"),
+        ("methods: [scl]", "methods: must be keys and values"),
+        ("methods: {scl: hello}", "methods.scl: must be keys and values"),
+        (SCL.replace("SCL", "SCL, options: null"), "methods.scl.options: must be keys and values, got None"),
+        (SCL.replace("SCL", "SCL, options: {neighbors: x}"), "methods.scl.options.neighbors: unknown key"),
+        (SCL.replace("SCL", "SCL, training: 5"), "methods.scl.training: must be keys and values, got 5"),
+        (SCL.replace("SCL", "SCL, training: {epochs: 1e1}"), "methods.scl.training.epochs: must be an integer"),
+        (SCL + "training: null", "training: must be keys and values, got None"),
+        (SCL + "benchmarks: [images]", "benchmarks: must be keys and values"),
+        (SCL + "benchmarks: {a: {size: big}}", "benchmarks.a.size: must be an integer"),
+    ],
+)
+def test_bad_settings_are_one_line(here, text, told, capsys):
+    digits(here / "flat", 20, classes=False)
+    (here / "own.yaml").write_text(text)
+    assert main(["cluster", "flat", "--clusters", "3", "--config", "own.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"scl: error: {told}")
+
+
+def schedule(tmp_path, images, **changes):
+    request = Request(tmp_path, clusters=10, **changes)
+    study, _, stage = folder_study(request, images=images, clusters=10)
+    runs = [study.run("images", "joint", name, 0) for name in study.methods]
+    return {run.stage: study.settings(run) for run in runs}, stage
+
+
+def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
+    """The same number of steps from 1,000 to a million images, within the bounds on epochs; on any device."""
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for visible in ("", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        reference = {name: s.training.epochs for name, s in schedule(tmp_path, 10_000)[0].items()}
+        for images in (50, 300, 3_000, 30_000, 10**6):
+            for name, settings in schedule(tmp_path, images)[0].items():
+                training = settings.training
+                steps = training.epochs * max(1, images // training.batch_size)
+                wanted = reference[name] * (10_000 // training.batch_size)
+                assert training.epochs in (5, 1_000) or abs(steps / wanted - 1) < 0.2
+                assert 5 <= training.epochs <= 1_000
+        assert [s.training.epochs for s in schedule(tmp_path, 50, epochs=7)[0].values()] == [7, 7]
+
+
+def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
+    sizes = {}
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for visible in ("", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        request = Request(tmp_path, clusters=10)
+        study, mapping, _ = folder_study(request, images=1_000, clusters=10)
+        sizes[visible] = study.benchmarks["images"].size, study.network.width
+    assert sizes == {"": (32, 32), "0": (96, 64)}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    study, _, _ = folder_study(Request(tmp_path, clusters=10, size=128), images=1_000, clusters=10)
+    assert (study.network.width, study.network.layers) == (64, None)  # narrow networks are for small images
+
+
+def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = {n: schedule(tmp_path, n, method="selflabel")[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
+    assert found == {12: 1, 100: 5, 1_000: 20}
