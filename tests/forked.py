@@ -50,6 +50,7 @@ FORK.set_forkserver_preload(
         "timm",
         "snakemake.cli",
         "snakemake.executors.local",
+        "warm",
     ]
 )
 

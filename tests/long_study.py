@@ -7,7 +7,7 @@ import flow
 from conftest import TINY_METHODS
 from flow import TINY, outcome, planned, run_of, start
 
-EPOCHS = 150
+EPOCHS = 100
 STUDY = TINY | {
     "methods": {
         "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
@@ -31,10 +31,10 @@ def log_of_training(folder):
     return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.log"
 
 
-def wait_for_training(folder, process, epoch=5):
-    """Until SimCLR's log shows an epoch, and well before its last."""
+def wait_for_training(folder, process):
+    """Until SimCLR's log shows an epoch (every tenth part is logged), and well before its last."""
     log = log_of_training(folder)
-    while not (log.exists() and f"epoch {epoch * 3}/" in log.read_text()):
+    while not (log.exists() and f"epoch {EPOCHS // 10}/" in log.read_text()):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
 
