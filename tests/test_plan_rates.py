@@ -40,23 +40,14 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
 
 
 @pytest.mark.slow
-def test_a_run_that_is_yet_to_be_clustered_is_no_measurement(tiny_study, here):
-    study = tiny_study("simclr")
+def test_records_of_another_device_or_kind_or_of_unclustered_runs_do_not_count(tiny_study, here):
+    study, cpu = tiny_study("simclr"), processor()
     (run,) = study.runs()
     train(run.directory, gpus=0, report=lambda line: None)
-    place = Place(processor(), "", 0, 1, 1, read_record(run.directory).threads, 1)
-    assert find(work(study, "simclr", "tiny-digits"), study, place=place) is None
-    cluster_run(run.directory)
-    assert find(work(study, "simclr", "tiny-digits"), study, place=place).mark == "r"
-
-
-@pytest.mark.slow
-def test_records_of_another_device_or_kind_do_not_count(tiny_study, train_all, here):
-    study = tiny_study("simclr")
-    train_all(study)
-    cpu = processor()
-    threads = read_record(study.runs()[0].directory).threads
+    threads = read_record(run.directory).threads
     mine = work(study, "simclr", "tiny-digits")
+    assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads, 1)) is None
+    cluster_run(run.directory)
     assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads, 1)).mark == "r"
     assert find(mine, study, place=Place("CPU: other", "", 0, 2, 2, threads, 1)) is None
     assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads + 1, 1)) is None

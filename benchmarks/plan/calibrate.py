@@ -33,31 +33,27 @@ START = {  # what the process of a job imports
 }
 
 
-def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report = say) -> Path:
-    """Measure a run of each kind in `works`, write the measurements to a file in `folder`, and return its path.
+def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report = say) -> None:
+    """Measure a run of each kind in `works`, and write the measurements to a file in `folder`.
 
     Measurements of other kinds in that file are kept. Kinds that fail are named and left out.
     """
-    first: dict[str, Work] = {}
-    for work in works:
-        first.setdefault(json_sha256(work.kind), work)
-    kinds = list(first.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {json_sha256(work.kind): work for work in reversed(works)}  # the first work of each
     at_once = place.runs_per_gpu if place.gpus else place.slots
     began = time.perf_counter()
     report(f"measuring {len(kinds)} kinds of runs on {place.device}, {at_once} at once")
     with gpu_lease.lease(min(1, place.gpus), report=report) as leased:
         device = gpu_lease.torch_device(leased, report=report)
-        rates = list(_measured(kinds, device, place.threads, at_once, report))
+        rates = list(_measured([*reversed(kinds.values())], device, place.threads, at_once, report))
         made_by = provenance(device=device)
     about = {name: made_by[name] for name in ("device", "versions", "commit", "dirty")}
     jobs = Jobs(**{job: _start_seconds(modules, at_once) for job, modules in START.items()})
     path = folder / f"{json_sha256([about['device'], about['versions']])[:12]}.json"
     rates += _kept(path, rates)
     measured = Measurements(**about, runs_at_once=at_once, finished=now(), jobs=jobs, rates=rates)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, measured.model_dump())
     report(f"measured in {duration(time.perf_counter() - began)}; written to {path}")
-    return path
 
 
 def _kept(path: Path, rates: list[Rate]) -> list[Rate]:
