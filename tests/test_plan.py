@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -169,6 +171,24 @@ def test_a_calibration_that_cannot_be_kept_is_not_begun(here, capsys):
     (here / "results").write_text("a file")
     status, out, error = plan(capsys, "study.yaml", "--calibrate")
     assert (status, out) == (2, "") and error.count("\n") == 1 and "results" in error
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_calibration_in_one_line(tiny_study, here, monkeypatch):
+    """It interrupts the processes that measure, too, also while they start."""
+    path = tiny_study("random").results / "study.yaml"
+    (here / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv: os.killpg(0, signal.SIGINT)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{here}")
+    monkeypatch.setenv("TMPDIR", str(here / "temporary"))
+    (here / "temporary").mkdir()
+    command = [sys.executable, "-m", "benchmarks.cli", "plan", path, "--calibrate"]
+    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    first, *others = ended.stderr.splitlines()
+    assert first.startswith("measuring 1 kinds") and others == ["scl: interrupted; the same command resumes"]
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert not list((here / "temporary").glob("scl-*"))
 
 
 class Early(SCL):

@@ -5,6 +5,7 @@ As many processes measure at once as runs will share the device, so that they sl
 
 import importlib
 import multiprocessing
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,23 +69,34 @@ def _kept(path: Path, rates: list[Rate]) -> list[Rate]:
 
 def _measured(works: list[Work], device: str, threads: int, at_once: int, report: Report) -> Iterator[Rate]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPoolExecutor(at_once, context, _start, (threads, sys.path)) as pool:
-        for work, measuring in [(work, pool.submit(_measure, work, device)) for work in works]:
-            name = f"{work.run.stage} on {work.run.benchmark}"
-            try:
-                found = measuring.result()
-            except BrokenProcessPool:  # no kind after it can be measured either
-                found = "a process was killed, perhaps for lack of memory"
-            if isinstance(found, str):
-                report(f"  {name}: cannot be measured: {found}")
-                continue
-            steps = f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
-            report(f"  {name}: {steps}, {duration(found.assign_seconds)} per assignment of {found.images:,} images")
-            yield found
+    with (
+        tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder,
+        ProcessPoolExecutor(at_once, context, _start, (threads, sys.path, folder)) as pool,
+    ):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the processes: Ctrl-C is left to this one
+        measuring = [pool.submit(_measure, work, device) for work in works]
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            for work, one in zip(works, measuring):
+                name, found = f"{work.run.stage} on {work.run.benchmark}", one.result()
+                if isinstance(found, str):
+                    report(f"  {name}: cannot be measured: {found}")
+                    continue
+                step, seconds = found.step_seconds, duration(found.assign_seconds)
+                steps = f"{step:.4f} s per step of {found.batch_size}" if step else "no steps"
+                report(f"  {name}: {steps}, {seconds} per assignment of {found.images:,} images")
+                yield found
+        except BrokenProcessPool:
+            report("  all others cannot be measured: a process was killed, perhaps for lack of memory")
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
-def _start(threads: int, path: list[str]) -> None:
+def _start(threads: int, path: list[str], folder: str) -> None:
     sys.path[:] = path  # custom methods may be in the working directory
+    tempfile.tempdir = folder
     torch.set_num_threads(threads)
     for module in START["train"]:  # not part of a measurement
         importlib.import_module(module)
@@ -93,7 +105,7 @@ def _start(threads: int, path: list[str]) -> None:
 def _measure(work: Work, device: str) -> Rate | str:
     """The rate, or the reason why there is none."""
     settings = config.complete(work.settings)
-    with tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         _write_images(Path(folder), work, settings)
         try:
             return measure(settings.model_copy(update={"protocol": "joint", "data": folder}), device)
@@ -130,7 +142,7 @@ def _start_seconds(modules: list[str], at_once: int) -> float:
     """Seconds until `at_once` processes, started together, have imported what a job needs."""
     began = time.perf_counter()
     command = [sys.executable, "-c", f"import {', '.join(modules)}"]
-    started = [subprocess.Popen(command) for _ in range(at_once)]
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(at_once)]
     for process in started:
         process.wait()
     return time.perf_counter() - began
