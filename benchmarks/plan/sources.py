@@ -69,8 +69,8 @@ class Sources:
     @cached_property
     def records(self) -> list[tuple[str, Rate]]:
         """(device, rate) of each finished run of this study and of others in the working directory."""
-        places = [self.study.results, *(path.parent for path in sorted(Path("results").glob("*/study.yaml")))]
-        folders = {path.absolute(): path for path in [*places, Path("results")]}
+        others = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
+        folders = {path.absolute(): path for path in [self.study.results, *others, Path("results")]}
         return [one for path in folders.values() for one in recorded_rates(path, self.study)]
 
     @cached_property

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.plan.machine import without_instructions
 from scl.util.text import duration
 
 WIDTH = 100
@@ -88,7 +89,7 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
         yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
-    name = device["name"].partition(", ")[0]  # without the instruction set of a CPU
+    name = without_instructions(device["name"])
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
     yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{name}, {at_once}")
     if any(entry["state"] == "missing" for entry in cost["downloads"]):
