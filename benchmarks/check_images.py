@@ -16,21 +16,36 @@ from benchmarks.study import Study
 def check_images(study: Study) -> None:
     """Check the folders, and the sources and numbers of images of all benchmarks that are not prepared yet."""
     for key in ("results", "data"):
-        folder = getattr(study, key)
-        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not existing.is_dir():
-            raise ValueError(f"{key}: {existing} is a file; name a folder")
-        if key == "results" and not os.access(existing, os.W_OK):
-            raise ValueError(f"{key}: no permission to write in {existing}; name another folder")
+        place = existing(getattr(study, key))
+        if not place.is_dir():
+            raise ValueError(f"{key}: {place} is a file; name a folder")
+        if key == "results" and not os.access(place, os.W_OK):
+            raise ValueError(f"{key}: no permission to write in {place}; name another folder")
     for problem in missing_sources(study):
         raise ValueError(problem)
     for name in unprepared(study):
         _check_counts(study, name)
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
 def unprepared(study: Study) -> list[str]:
     """Benchmarks that are available but not prepared yet."""
     return [name for name in study.available if not (study.data / name / "benchmark.json").exists()]
+
+
+def expanded(path: str) -> Path:
+    """The path with ~ expanded; that of an unknown user, which pathlib refuses, stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
+def archive_folders(study: Study) -> list[Path]:
+    """Where an archive is looked for before it is downloaded."""
+    folder = study.downloads.archives
+    return [study.data / "archives", *([expanded(folder)] if folder else [])]
 
 
 def missing_sources(study: Study) -> Iterator[str]:
@@ -42,10 +57,10 @@ def missing_sources(study: Study) -> Iterator[str]:
         folders["downloads.archives"] = downloads.archives
     if any(dataset.imagenet for dataset in datasets.values()):
         folders["downloads.imagenet.folder"] = source.folder
-        if source.tar and not source.remote and not Path(source.tar).expanduser().is_file():
+        if source.tar and not source.remote and not expanded(source.tar).is_file():
             yield f"downloads.imagenet.tar: {source.tar} is not a file"
     for key, folder in folders.items():
-        path = Path(folder or ".").expanduser()
+        path = expanded(folder or ".")
         if not path.is_dir() and not (path.is_file() and path.suffix == ".npy" and key.endswith(".path")):
             yield f"{key}: {folder} is not a folder"
 
@@ -59,7 +74,7 @@ def published_counts(study: Study, name: str) -> dict[str, int] | None:
         return None
     counts = dict(dataset.counts)
     if block.path:  # the data set `folder`
-        path = Path(block.path).expanduser()
+        path = expanded(block.path)
         try:
             counts = read_folder(dataset, Sources((), path, study.data / "archives", study.downloads)).splits
         except (ValueError, OSError) as error:

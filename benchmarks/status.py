@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from benchmarks.check_images import archive_folders, existing, missing_sources, unprepared
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.overview import Overview, RunNow
 from scl.engine import gpu_lease
@@ -75,16 +76,11 @@ def missing(study) -> list[str]:
     """What would stop a run of this study on this machine, one line each; looks at files, not at the network."""
     import torch
 
-    from benchmarks.check_images import missing_sources, unprepared
-
-    problems = list(missing_sources(study))
-    folder = study.downloads.archives
-    places = [study.data / "archives", *([Path(folder).expanduser()] if folder else [])]
+    problems, folders = list(missing_sources(study)), archive_folders(study)
+    where = " or ".join(map(str, folders))
     for name in unprepared(study):
         files = [archive.file for archive in archives_of(study.dataset(name), study.downloads)]
-        absent = [file for file in files if not any((place / file).exists() for place in places)]
-        if absent:
-            where = " or ".join(map(str, places))
+        if absent := [file for file in files if not any((folder / file).exists() for folder in folders)]:
             problems.append(f"benchmarks.{name}: to be downloaded: {', '.join(absent)} (not in {where})")
     visible = gpu_lease.visible()
     if visible and not torch.cuda.is_available():
@@ -105,11 +101,10 @@ def describe_machine(study, root: Path) -> list[str]:
     import torch  # isort: skip
 
     made_by = provenance(root, device="cpu")
-    place = next(folder for folder in (study.results, *study.results.absolute().parents) if folder.exists())
     return [
         f"commit {made_by['commit']}{' (with changes)' if made_by['dirty'] else ''}",
         "versions " + ", ".join(f"{name} {version}" for name, version in made_by["versions"].items()),
         f"torch sees {torch.cuda.device_count()} GPUs (CUDA {torch.version.cuda}), {len(gpu_lease.visible())} visible; "
         f"torchvision {torchvision.__version__} imports; {torch.get_num_threads()} threads",
-        f"{shutil.disk_usage(place).free / 1e9:.0f} GB free at {study.results}",
+        f"{shutil.disk_usage(existing(study.results)).free / 1e9:.0f} GB free at {study.results}",
     ]

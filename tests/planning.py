@@ -12,8 +12,8 @@ from benchmarks.study import load_study
 from scl.engine.io import write_json
 from scl.engine.provenance import versions
 
-PLACE = Place("CPU: here", "", 0, 2, 2, 1, 1)
-GPU_PLACE = Place("CPU: here", "NVIDIA H200", 2, 16, 4, 4, 2)
+PLACE = Place("CPU: here, AVX512", "", 0, 2, 2, 1, 1)
+GPU_PLACE = Place("CPU: here, AVX512", "NVIDIA H200", 2, 16, 4, 4, 2)
 STUDY = {
     "results": "results/mine",
     "seeds": 2,
@@ -31,7 +31,7 @@ def study_of(**changes):
 
 def work(study, stage, benchmark="digits", protocol="joint"):
     run = study.run(benchmark, protocol, stage, study.seeds[0])
-    return work_of(study, run, counts_of(study, benchmark))
+    return work_of(study, run, counts_of(Survey(study), benchmark))
 
 
 def rate(of, **changes):

@@ -29,17 +29,14 @@ pytestmark = pytest.mark.slow
 JSON = {
     "empty": b"",
     "null": b"null",
-    "number": b"3",
     "list": b"[]",
     "object": b"{}",
-    "text": b'"done"',
     "not JSON": b"{'a': 1}",
     "not UTF-8": b"\xff\xfe{}",
-    "NaN": b"NaN",
     "deep": b"[" * 100_000,
     "zeros": bytes(500),
 }
-WRONG = {"null": None, "text": "x", "negative text": "-1", "list": [None], "object": {"a": {"b": [1]}}, "true": True}
+WRONG = {"null": None, "text": "x", "list": [None], "true": True}
 
 
 def flip(content: bytes) -> bytes:

@@ -1,6 +1,10 @@
 """`scl plan`: the command, its output, and its errors."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,11 @@ from planning import STUDY, measurements, rate, study_of, work
 from benchmarks.cli import main
 from benchmarks.plan import calibrate, machine, sources
 from benchmarks.plan.rates import Measurements
+from benchmarks.plan.table import describe_cost
 from scl.engine import gpu_lease
 from scl.engine.artifacts import read_record
 from scl.engine.io import write_json
+from scl.scl import SCL
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,11 +66,11 @@ ROW = {
 def test_every_configuration_fits_a_screen_and_json_has_its_keys(name, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    status, out, error = plan(capsys, f"config/{name}")
+    status, out, error = plan(capsys, f"config/{name}", "--json")
     assert (status, error) == (0, "")
-    lines = out[out.index("download: ") :].splitlines()
-    assert max(map(len, lines)) <= 100 and len(out.splitlines()) <= 40
-    found = json.loads(plan(capsys, f"config/{name}", "--json")[1])
+    found = json.loads(out)
+    lines = describe_cost(found, f"config/{name}").splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) <= 30
     assert found.keys() == KEYS.keys() and all(isinstance(found[key], kind) for key, kind in KEYS.items())
     for row in found["rows"]:
         assert row.keys() == ROW.keys() and all(isinstance(row[key], kind) for key, kind in ROW.items())
@@ -96,7 +102,7 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
 def little_to_start(monkeypatch):
     """One process at once, and jobs that import nothing: their start is most of the time of a tiny calibration."""
     monkeypatch.setattr(machine, "cores", lambda: 1)
-    monkeypatch.setattr(calibrate, "START", dict.fromkeys(calibrate.START, ""))
+    monkeypatch.setattr(calibrate, "START", dict.fromkeys(calibrate.START, ["sys"]))
 
 
 @pytest.mark.slow
@@ -115,6 +121,20 @@ def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, 
     assert {rate.stage for rate in Measurements.model_validate_json(file.read_bytes()).rates} == {
         "kmeans", "simclr", "scl", "pica",
     }  # fmt: skip
+
+
+def test_a_benchmark_prepared_otherwise_counts_as_it_is_planned(here, capsys):
+    """Its name was that of a subset of digits before, which has no split called test."""
+    (here / "study.yaml").write_text(yaml.safe_dump(STUDY | {"benchmarks": {"mine": {"dataset": "cifar10"}}}))
+    before = json.loads(plan(capsys, "study.yaml", "--json")[1])
+    facts = {"images_sha256": "0" * 64, "clusters": 10, "size": [16, 16], "splits": {"train": [0, 200]}}
+    path = here / "data" / "mine" / "benchmark.json"
+    path.parent.mkdir(parents=True)
+    write_json(path, facts | {"dataset": "digits", "protocols": {}})
+    status, out, error = plan(capsys, "study.yaml", "--json")
+    assert (status, error) == (0, "")
+    after = json.loads(out)
+    assert after["disk"]["arrays"] == before["disk"]["arrays"] and after["scoring_seconds"] == before["scoring_seconds"]
 
 
 @pytest.mark.slow
@@ -146,17 +166,73 @@ def test_bad_input_is_one_line(arguments, words, here, capsys):
     assert not (here / "results").exists()
 
 
-@pytest.mark.slow
-def test_a_calibration_that_cannot_be_kept_is_one_line(tiny_study, here, little_to_start, capsys):
-    path = tiny_study("random", results="elsewhere").results / "study.yaml"
+def test_a_calibration_that_cannot_be_kept_is_not_begun(here, capsys):
+    (here / "study.yaml").write_text(yaml.safe_dump(STUDY | {"results": "elsewhere"}))
     (here / "results").write_text("a file")
-    status, out, error = plan(capsys, path, "--calibrate")
-    assert (status, out) == (2, "") and error.splitlines()[-1].startswith("scl: error: ") and "results" in error
+    status, out, error = plan(capsys, "study.yaml", "--calibrate")
+    assert (status, out) == (2, "") and error.count("\n") == 1 and "results" in error
 
 
-def test_a_kind_that_cannot_be_measured_is_named(tiny_study, here, little_to_start, capsys):
-    methods = {"scan": TINY_METHODS["scan"] | {"after": None, "options": {"neighbors": 300}}}
-    path = tiny_study("scan", methods=methods).results / "study.yaml"
+@pytest.mark.slow
+def test_ctrl_c_ends_a_calibration_in_one_line(tiny_study, here, monkeypatch):
+    """It interrupts the processes that measure, too, also while they start."""
+    path = tiny_study("random").results / "study.yaml"
+    (here / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv: os.killpg(0, signal.SIGINT)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{here}")
+    monkeypatch.setenv("TMPDIR", str(here / "temporary"))
+    (here / "temporary").mkdir()
+    command = [sys.executable, "-m", "benchmarks.cli", "plan", path, "--calibrate"]
+    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    first, *others = ended.stderr.splitlines()
+    assert first.startswith("measuring 1 kinds") and others == ["scl: interrupted; the same command resumes"]
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert not list((here / "temporary").glob("scl-*"))
+
+
+class Early(SCL):
+    """Says whether timm, whose import takes seconds, is there before it is measured."""
+
+    def __init__(self, *arguments, **options):
+        raise RuntimeError(f"timm: {'timm' in sys.modules}")
+
+
+class Faulty(SCL):
+    """SCL with a mistake."""
+
+    def step(self, views, index):
+        return views.loss
+
+
+class Silent(SCL):
+    """SCL that fails without a word."""
+
+    def step(self, views, index):
+        raise RuntimeError
+
+
+class Killed(SCL):
+    """SCL whose process ends, as by the kernel if memory is short."""
+
+    def step(self, views, index):
+        os._exit(1)
+
+
+def test_kinds_that_cannot_be_measured_are_named(tiny_study, here, little_to_start, capsys):
+    scl = TINY_METHODS["scl"]
+    methods = {
+        "random": TINY_METHODS["random"],
+        "early": scl | {"method": "test_plan.Early"},
+        "scan": TINY_METHODS["scan"] | {"after": None, "options": {"neighbors": 300}},
+        "faulty": scl | {"method": "test_plan.Faulty"},
+        "silent": scl | {"method": "test_plan.Silent"},
+        "killed": scl | {"method": "test_plan.Killed"},
+    }
+    path = tiny_study(methods=methods).results / "study.yaml"
     status, out, error = plan(capsys, path, "--calibrate")
-    assert status == 0 and "scan on tiny-digits: cannot be measured: options.neighbors" in error
-    assert "unknown" in out
+    assert status == 0 and "unknown" in out and "random on tiny-digits: no steps" in error
+    words = ["timm: True", "options.neighbors", "AttributeError: ", "RuntimeError", "a process was killed"]
+    for line, word in zip(error.splitlines()[2:], words, strict=False):
+        assert "cannot be measured: " in line and word in line
+    assert error.count("cannot be measured") == 5 and "Traceback" not in error

@@ -23,15 +23,16 @@ from scl.engine.io import write_json
 from scl.engine.train import train
 
 
-def test_more_threads_take_less_time_in_the_committed_table(here, monkeypatch):
+def test_more_threads_take_less_time_in_the_committed_table(here):
     study = study_of()
     place = Place("CPU: here", "", 0, 2, 1, 2, 1)
     mine = work(study, "simclr")
     table = here / "committed" / "bench" / "x.json"
     table.parent.mkdir(parents=True)
     write_json(table, measurements(rate(mine), device="CPU: other").model_dump())
-    rows = cost_at(place, study)["rows"]
-    row = next(row for row in rows if row["method"] == "simclr")
+    found = cost_at(place, study)
+    assert "m, unknown: not measured here; `scl plan --calibrate study.yaml`" in describe_cost(found, "study.yaml")
+    row = next(row for row in found["rows"] if row["method"] == "simclr")
     assert row["seconds_per_run"] == pytest.approx(run_seconds(mine, rate(mine)) / 2 + 3.0)
     assert row["hours"] == pytest.approx(2 * row["seconds_per_run"] * 2 / 3600)
 
@@ -80,7 +81,8 @@ def test_k_means_that_is_left_takes_time_or_is_unknown(here, kmeans, seconds):
     study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
     find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
     record = SimpleNamespace(seconds=9.0, kmeans=True, files={}, unclustered={"1.npz": ""})
-    survey = SimpleNamespace(state=lambda run: State("unclustered", "", record), prepared=lambda name: (None, ""))
+    state = State("unclustered", "", record)
+    survey = SimpleNamespace(study=study, state=lambda run: state, prepared=lambda name: (None, ""))
     found = cost.cost_of(study, survey, measured_at(PLACE, study))
     assert found["runs_left"] == 1
     if seconds is None:

@@ -20,7 +20,7 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     study = tiny_study("random", "simclr", seeds=(0, 1, 2))
     runs = [run for run in train_all(study) if run.stage == "simclr"]
     threads = read_record(runs[0].directory).threads
-    place = Place(processor().partition(", AVX")[0], "", 0, threads, 1, threads, 1)
+    place = Place(processor(), "", 0, threads, 1, threads, 1)
     calibrated = [measurements(rate(work(study, "simclr", "tiny-digits"), threads=threads), device=place.cpu)]
     found = find(work(study, "simclr", "tiny-digits"), study, calibrated=calibrated, place=place)
     assert (found.mark, found.source) == ("r", "3 finished runs on this device")
@@ -40,23 +40,14 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
 
 
 @pytest.mark.slow
-def test_a_run_that_is_yet_to_be_clustered_is_no_measurement(tiny_study, here):
-    study = tiny_study("simclr")
+def test_records_of_another_device_or_kind_or_of_unclustered_runs_do_not_count(tiny_study, here):
+    study, cpu = tiny_study("simclr"), processor()
     (run,) = study.runs()
     train(run.directory, gpus=0, report=lambda line: None)
-    place = Place(processor().partition(", AVX")[0], "", 0, 1, 1, read_record(run.directory).threads, 1)
-    assert find(work(study, "simclr", "tiny-digits"), study, place=place) is None
-    cluster_run(run.directory)
-    assert find(work(study, "simclr", "tiny-digits"), study, place=place).mark == "r"
-
-
-@pytest.mark.slow
-def test_records_of_another_device_or_kind_do_not_count(tiny_study, train_all, here):
-    study = tiny_study("simclr")
-    train_all(study)
-    cpu = processor().partition(", AVX")[0]
-    threads = read_record(study.runs()[0].directory).threads
+    threads = read_record(run.directory).threads
     mine = work(study, "simclr", "tiny-digits")
+    assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads, 1)) is None
+    cluster_run(run.directory)
     assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads, 1)).mark == "r"
     assert find(mine, study, place=Place("CPU: other", "", 0, 2, 2, threads, 1)) is None
     assert find(mine, study, place=Place(cpu, "", 0, 2, 2, threads + 1, 1)) is None
@@ -72,7 +63,7 @@ def test_a_calibration_counts_on_its_device_with_its_versions(here):
     found = find(mine, calibrated=[good])
     assert (found.mark, found.source) == ("c", "calibration of this device on 2026-01-02")
     for other in (
-        good.model_copy(update={"device": "CPU: hereafter"}),
+        good.model_copy(update={"device": "CPU: here, AVX2"}),
         good.model_copy(update={"versions": versions() | {"torch": "1.0"}}),
         measurements(rate(mine, threads=2)),
         measurements(rate(work(study_of(), "scan"))),

@@ -58,9 +58,9 @@ def test_what_was_trained_otherwise_does_not_count_as_done(tiny_study, train_all
 
 def test_what_is_missing_is_named_with_its_key(tiny_study, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_lease, "visible", lambda: [])
-    mine = {"dataset": "folder", "path": str(tmp_path / "no-images"), "clusters": 3}
+    mine = {"dataset": "folder", "path": "~nobody-of-that-name/images", "clusters": 3}
     benchmarks = {"cifar10": {}, "imagenet10": {}, "mine": mine}
-    downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": str(tmp_path / "no.tar")}}
+    downloads = {"archives": str(tmp_path / "nowhere"), "imagenet": {"tar": "~nobody-of-that-name/no.tar"}}
     study = tiny_study(
         "random",
         benchmarks=benchmarks,

@@ -3,14 +3,16 @@
 As many processes measure at once as runs will share the device, so that they slow each other down as the runs will.
 """
 
+import importlib
 import multiprocessing
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -23,36 +25,36 @@ from scl import config
 from scl.engine import gpu_lease
 from scl.engine.io import RunFailed, json_sha256, sha256, write_json
 from scl.engine.provenance import now, provenance
+from scl.util.classes import FAILURES, describe_error
 from scl.util.text import Report, duration, printable, say
 
 START = {  # what the process of a job imports
-    "train": "import benchmarks.cli, scl.engine.train, baselines.simclr",
-    "evaluate": "import benchmarks.cli, benchmarks.evaluation.evaluate, sklearn.metrics",
+    "train": ["benchmarks.cli", "scl.engine.train", "scl.util.shim", "timm"],
+    "evaluate": ["benchmarks.cli", "benchmarks.evaluation.evaluate", "sklearn.metrics"],
 }
 
 
-def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report = say) -> Path:
-    """Measure a run of each kind in `works`, write the measurements to a file in `folder`, and return its path.
+def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report = say) -> None:
+    """Measure a run of each kind in `works`, and write the measurements to a file in `folder`.
 
     Measurements of other kinds in that file are kept. Kinds that fail are named and left out.
     """
-    kinds = list({json_sha256(work.kind): work for work in reversed(works)}.values())[::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {json_sha256(work.kind): work for work in reversed(works)}  # the first work of each
     at_once = place.runs_per_gpu if place.gpus else place.slots
     began = time.perf_counter()
     report(f"measuring {len(kinds)} kinds of runs on {place.device}, {at_once} at once")
     with gpu_lease.lease(min(1, place.gpus), report=report) as leased:
         device = gpu_lease.torch_device(leased, report=report)
-        rates = list(_measured(kinds, device, place.threads, at_once, report))
+        rates = list(_measured([*reversed(kinds.values())], device, place.threads, at_once, report))
         made_by = provenance(device=device)
     about = {name: made_by[name] for name in ("device", "versions", "commit", "dirty")}
-    jobs = Jobs(**{job: _start_seconds(code, at_once) for job, code in START.items()})
+    jobs = Jobs(**{job: _start_seconds(modules, at_once) for job, modules in START.items()})
     path = folder / f"{json_sha256([about['device'], about['versions']])[:12]}.json"
     rates += _kept(path, rates)
     measured = Measurements(**about, runs_at_once=at_once, finished=now(), jobs=jobs, rates=rates)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, measured.model_dump())
     report(f"measured in {duration(time.perf_counter() - began)}; written to {path}")
-    return path
 
 
 def _kept(path: Path, rates: list[Rate]) -> list[Rate]:
@@ -67,31 +69,49 @@ def _kept(path: Path, rates: list[Rate]) -> list[Rate]:
 
 def _measured(works: list[Work], device: str, threads: int, at_once: int, report: Report) -> Iterator[Rate]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPoolExecutor(at_once, context, _start, (threads, sys.path)) as pool:
-        for work, found in zip(works, pool.map(partial(_measure, device=device), works)):
-            name = f"{work.run.stage} on {work.run.benchmark}"
-            if isinstance(found, str):
-                report(f"  {name}: cannot be measured: {found}")
-                continue
-            steps = f"{found.step_seconds:.4f} s per step of {found.batch_size}" if found.step_seconds else "no steps"
-            report(f"  {name}: {steps}, {duration(found.assign_seconds)} per assignment of {found.images:,} images")
-            yield found
+    with (
+        tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder,
+        ProcessPoolExecutor(at_once, context, _start, (threads, sys.path, folder)) as pool,
+    ):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the processes: Ctrl-C is left to this one
+        measuring = [pool.submit(_measure, work, device) for work in works]
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            for work, one in zip(works, measuring):
+                name, found = f"{work.run.stage} on {work.run.benchmark}", one.result()
+                if isinstance(found, str):
+                    report(f"  {name}: cannot be measured: {found}")
+                    continue
+                step, seconds = found.step_seconds, duration(found.assign_seconds)
+                steps = f"{step:.4f} s per step of {found.batch_size}" if step else "no steps"
+                report(f"  {name}: {steps}, {seconds} per assignment of {found.images:,} images")
+                yield found
+        except BrokenProcessPool:
+            report("  all others cannot be measured: a process was killed, perhaps for lack of memory")
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
-def _start(threads: int, path: list[str]) -> None:
+def _start(threads: int, path: list[str], folder: str) -> None:
     sys.path[:] = path  # custom methods may be in the working directory
+    tempfile.tempdir = folder
     torch.set_num_threads(threads)
+    for module in START["train"]:  # not part of a measurement
+        importlib.import_module(module)
 
 
 def _measure(work: Work, device: str) -> Rate | str:
     """The rate, or the reason why there is none."""
     settings = config.complete(work.settings)
-    with tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         _write_images(Path(folder), work, settings)
         try:
             return measure(settings.model_copy(update={"protocol": "joint", "data": folder}), device)
-        except (RunFailed, RuntimeError, ValueError) as error:  # RuntimeError: also out of memory
-            return printable(str(error).splitlines()[0])
+        except FAILURES as error:  # of a custom method, too
+            message = str(error) if isinstance(error, (RunFailed, ValueError)) else ""
+            return printable((message or describe_error(error)).splitlines()[0])
 
 
 def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> None:
@@ -118,10 +138,11 @@ def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> Non
     write_json(folder / "benchmark.json", facts)
 
 
-def _start_seconds(code: str, at_once: int) -> float:
+def _start_seconds(modules: list[str], at_once: int) -> float:
     """Seconds until `at_once` processes, started together, have imported what a job needs."""
     began = time.perf_counter()
-    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(at_once)]
+    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(at_once)]
     for process in started:
         process.wait()
     return time.perf_counter() - began

@@ -48,14 +48,15 @@ def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict
     if calibrate:
         from benchmarks.plan.calibrate import calibrate as measure  # imports torch
 
-        measure([work for work in _works(study, _counts(study)).values() if work], place, sources.CALIBRATIONS)
+        works = _works(study, _counts(survey))
+        measure([work for work in works.values() if work], place, sources.CALIBRATIONS)
     found = Sources(study, place, calibrations=sources.CALIBRATIONS, committed=sources.COMMITTED)
     return cost_of(study, survey, found)
 
 
 def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
     """The cost of the study according to these measurements."""
-    place, counts = measured.place, _counts(study)
+    place, counts = measured.place, _counts(survey)
     works = _works(study, counts)
     jobs: list[Job] = []
     sizes: list[tuple[Path, int, int]] = []
@@ -85,8 +86,8 @@ def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
     }
 
 
-def _counts(study: Study) -> dict[str, dict[str, int] | None]:
-    return {name: counts_of(study, name) for name in study.available}
+def _counts(survey: Survey) -> dict[str, dict[str, int] | None]:
+    return {name: counts_of(survey, name) for name in survey.study.available}
 
 
 def _works(study: Study, counts: dict[str, dict[str, int] | None]) -> dict[Run, Work | None]:

@@ -12,8 +12,8 @@ from scl.engine.provenance import cores, processor
 class Place:
     """Devices and how runs share them.
 
-    cpu, gpu: names as in records, but without the CPU's instruction set, which only torch reports; gpu is "" if there
-    is none. gpus: number of visible GPUs. slots: number of runs at once. threads: CPU threads of each run.
+    cpu, gpu: names as in records; gpu is "" if there is none. gpus: number of visible GPUs. slots: number of runs at
+    once. threads: CPU threads of each run.
     """
 
     cpu: str
@@ -29,24 +29,20 @@ class Place:
         """The device that trains."""
         return self.gpu or self.cpu
 
-    def is_same(self, device: str, *, trains: bool) -> bool:
-        """Whether a recorded device is the one that a run uses here; a run that does not train uses the CPU."""
-        if device.startswith("CPU: "):
-            return not (self.gpu and trains) and (device == self.cpu or device.startswith(self.cpu + ", "))
-        return device == self.gpu
-
-    def is_like(self, device: str, *, trains: bool) -> bool:
-        """Whether a recorded device is of the sort that a run uses here: a GPU or a CPU."""
-        return device.startswith("CPU: ") != bool(self.gpu and trains)
-
 
 def this_place(machine: Machine) -> Place:
-    """The devices that a study would use here, without a limit on the command line."""
+    """The devices that a study would use here, without a limit on the command line. Where torch is loaded, the name of
+    the CPU is that of records: it includes the instruction set."""
     visible, here = gpu_lease.visible(), cores()
     runs = slots(machine, here, len(visible))
     gpu = _gpu_name(visible[0]) if visible else ""
-    cpu = processor().partition(", AVX")[0]  # torch adds its instruction set, where it is loaded
-    return Place(cpu, gpu, len(visible), here, runs, threads(machine, here, len(visible), runs), machine.runs_per_gpu)
+    share = threads(machine, here, len(visible), runs)
+    return Place(processor(), gpu, len(visible), here, runs, share, machine.runs_per_gpu)
+
+
+def without_instructions(device: str) -> str:
+    """The name of a device without the instruction set of a CPU."""
+    return device.partition(", ")[0]
 
 
 def slots(machine: Machine, cores: int, gpus: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.bench.subject import endless, pretend_trained
-from benchmarks.plan.rates import Rate, counts_of, epoch_steps, kind_of, kmeans_seconds, train_seconds, work_of
+from benchmarks.plan.rates import Rate, epoch_steps, kind_of, kmeans_seconds, lengths, train_seconds, work_of
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
@@ -21,6 +21,7 @@ from scl.engine.assign import assignments, features, outputs
 from scl.engine.clustering import kmeans
 from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged
+from scl.engine.prepared import describe
 from scl.engine.train import planned_identity
 from scl.engine.trainer import Trainer
 from scl.images import Images
@@ -51,9 +52,8 @@ class Estimate:
 
 def estimate(study: Study, run: Run, device: str) -> Estimate:
     """Measure `run`, which is yet to be trained, with random weights. Its benchmark must be prepared."""
-    settings, counts = config.complete(study.settings(run)), counts_of(study, run.benchmark)
-    assert counts  # it is prepared
-    work = work_of(study, run, counts)
+    settings = config.complete(study.settings(run))
+    work = work_of(study, run, lengths(describe(settings.data)["splits"]))
     rate = measure(settings, device)
     trained = train_seconds(work, rate)
     assert trained is not None  # `measure` determines the number of steps

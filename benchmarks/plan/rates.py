@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from benchmarks.check_images import published_counts
+from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl.config import Network, RunSettings, Training
 from scl.engine.artifacts import Strict
-from scl.engine.io import Damaged
-from scl.engine.prepared import describe
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,15 @@ def work_of(study: Study, run: Run, counts: dict[str, int], settings: RunSetting
     return Work(run, settings or study.settings(run), size, clusters, fit, represent - fit, evaluated)
 
 
-def counts_of(study: Study, benchmark: str) -> dict[str, int] | None:
+def counts_of(survey: Survey, benchmark: str) -> dict[str, int] | None:
     """Number of images in each split, as prepared or else as published; None if neither is known (custom archive)."""
-    try:
-        return {split: stop - start for split, (start, stop) in describe(study.data / benchmark)["splits"].items()}
-    except Damaged:  # not prepared yet
-        return published_counts(study, benchmark)
+    facts, problem = survey.prepared(benchmark)
+    return lengths(facts["splits"]) if facts and not problem else published_counts(survey.study, benchmark)
+
+
+def lengths(splits: dict[str, list[int]]) -> dict[str, int]:
+    """Number of images in each split; splits: {name: [first row, last row + 1]}."""
+    return {split: stop - start for split, (start, stop) in splits.items()}
 
 
 class Rate(Strict):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate, Work, kind_of, work_of
+from benchmarks.plan.machine import Place, without_instructions
+from benchmarks.plan.rates import Jobs, Measurements, Rate, Work, kind_of, lengths, work_of
 from benchmarks.study import Study, load_study
 from scl.config import Network, RunSettings, Training
 from scl.engine.artifacts import ASSIGNMENTS, Record, clustering, load
@@ -46,17 +46,18 @@ class Sources:
         return self._found[key]
 
     def _find(self, work: Work) -> Measured | None:
-        threads = None if self.place.gpu and work.trains else self.place.threads
-        here = [rate for device, rate in self.records if self.place.is_same(device, trains=work.trains)]
+        device = self.place.device if work.trains else self.place.cpu
+        threads = None if device == self.place.gpu else self.place.threads
+        here = [rate for name, rate in self.records if name == device]
         if found := _nearest(work, here, threads=threads):
             return Measured(_median(found), "r", f"{len(found)} finished run{'s' * (len(found) > 1)} on this device")
         for measured in self.calibrated:
             if found := _nearest(work, measured.rates, threads=threads):
                 return Measured(found[0], "c", f"calibration of this device on {measured.finished[:10]}")
-        like = [one for one in self.published if self.place.is_like(one[0], trains=work.trains)]
-        for device, rates in sorted(like, key=lambda one: not self.place.is_same(one[0], trains=work.trains)):
+        like = [one for one in self.published if one[0].startswith("CPU: ") == device.startswith("CPU: ")]
+        for name, rates in sorted(like, key=lambda one: without_instructions(one[0]) != without_instructions(device)):
             if found := _nearest(work, rates, any_batch=True):
-                return Measured(_median(found), "m", f"measured on {device} (results/reference)")
+                return Measured(_median(found), "m", f"measured on {name} (results/reference)")
         return None
 
     @cached_property
@@ -68,16 +69,16 @@ class Sources:
     @cached_property
     def records(self) -> list[tuple[str, Rate]]:
         """(device, rate) of each finished run of this study and of others in the working directory."""
-        places = [self.study.results, *(path.parent for path in sorted(Path("results").glob("*/study.yaml")))]
-        folders = {path.absolute(): path for path in [*places, Path("results")]}
+        others = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
+        folders = {path.absolute(): path for path in [self.study.results, *others, Path("results")]}
         return [one for path in folders.values() for one in recorded_rates(path, self.study)]
 
     @cached_property
     def calibrated(self) -> list[Measurements]:
         """Calibrations of this device with the installed versions, newest first."""
         current = versions()
-        here = [m for m in _files(self.calibrations) if self.place.is_same(m.device, trains=True)]
-        return sorted((m for m in here if m.versions == current), key=lambda m: m.finished, reverse=True)
+        here = [m for m in _files(self.calibrations) if (m.device, m.versions) == (self.place.device, current)]
+        return sorted(here, key=lambda m: m.finished, reverse=True)
 
     @cached_property
     def published(self) -> list[tuple[str, list[Rate]]]:
@@ -155,8 +156,7 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
     """All seconds of training count as those of its steps; without steps, all seconds as those of its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
-    counts = {split: stop - start for split, (start, stop) in record.identity.images.splits.items()}
-    work = work_of(study, run, counts, settings)
+    work = work_of(study, run, lengths(record.identity.images.splits), settings)
     steps, visited = _steps(directory / "history.csv"), None
     if work.trains and not steps:
         return None

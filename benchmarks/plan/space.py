@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.check_images import archive_folders, existing
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.connection import plain
 from benchmarks.state import Survey
@@ -29,13 +30,12 @@ def downloads(study: Study, survey: Survey) -> list[dict[str, Any]]:
 def _files(study: Study, name: str) -> Iterator[tuple[str, int | None, Sequence[str], bool]]:
     """(name, bytes, URLs, whether it exists) of the archives of a benchmark, and of the parts of ILSVRC-2012's tar that
     are read from a URL; a local tar or folder needs no download."""
-    dataset, source, cache = study.dataset(name), study.downloads.imagenet, study.data / "archives"
-    places = [cache, *([Path(study.downloads.archives).expanduser()] if study.downloads.archives else [])]
+    dataset, source, folders = study.dataset(name), study.downloads.imagenet, archive_folders(study)
     for archive in archives_of(dataset, study.downloads):
-        yield archive.file, archive.bytes, archive.urls, any((place / archive.file).exists() for place in places)
+        yield archive.file, archive.bytes, archive.urls, any((folder / archive.file).exists() for folder in folders)
     if dataset.imagenet and source.remote:
         for file in (f"ilsvrc/{synset}.tar" for synset in dataset.options["synsets"]):
-            yield file, int(SYNSET_BYTES), [source.tar or ""], (cache / file).exists()
+            yield file, int(SYNSET_BYTES), [source.tar or ""], (folders[0] / file).exists()
 
 
 def disk(
@@ -63,9 +63,8 @@ def disk(
         "runs": sum(size for _, size, _ in runs),
         "temporary": sum(sorted((more for _, _, more in runs), reverse=True)[:at_once]),
     }
-    place = next(folder for folder in (study.results, *study.results.absolute().parents) if folder.exists())
     unknown = [e["file"] for e in archives if e["bytes"] is None] + [name for name, size in arrays.items() if not size]
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing(study.results)).free
     return {**parts, "peak": sum(parts.values()), "there": there, "free": free, "unknown": unknown}
 
 

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.plan.machine import without_instructions
 from scl.util.text import duration
 
 WIDTH = 100
 STATES = {"there": "there already", "prepared": "not needed: prepared already"}
-HINT = "unknown: not measured; `scl plan --calibrate {}` does that in seconds to minutes"
+HINT = "{}: not measured here; `scl plan --calibrate {}` does that in minutes"
 
 
 def describe_cost(cost: dict[str, Any], source: str) -> str:
@@ -88,8 +89,9 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
         yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
+    name = without_instructions(device["name"])
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
-    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{device['name']}, {at_once}")
+    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{name}, {at_once}")
     if any(entry["state"] == "missing" for entry in cost["downloads"]):
         yield "  not counted: downloads and the preparation of their images"
 
@@ -100,8 +102,9 @@ def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
         yield _cut(f"  {mark}: {text}")
     if cost["device"]["gpus"] and any(row["unit"] == "core-hours" for row in cost["rows"]):
         yield "  *: of CPU cores"
-    if any(row["seconds_per_run"] is None for row in cost["rows"]):
-        yield _cut(f"  {HINT.format(source)}")
+    unknown = any(row["seconds_per_run"] is None for row in cost["rows"])
+    if elsewhere := ["m"] * any(mark == "m" for mark, _ in found) + ["unknown"] * unknown:
+        yield _cut(f"  {HINT.format(', '.join(elsewhere), source)}")
 
 
 def _number(value: float) -> str:
