@@ -75,8 +75,8 @@ def test_sigterm_to_all_saves_and_the_same_command_resumes(tmp_path, undisturbed
 
 
 def test_a_stay_of_limited_time_saves_and_the_same_command_resumes(tmp_path, undisturbed):
-    """`timeout -s INT 25m snakemake ...`, whose time is over (its alarm rings) in the middle of a training. To Snakemake
-    and its runs, that is Ctrl-C."""
+    """`timeout -s INT 25m snakemake ...`, whose time is over (its alarm rings) in the middle of a training. That is
+    Ctrl-C to Snakemake and its runs."""
     process = start(tmp_path, STUDY, before=("timeout", "-s", "INT", "25m"))
     wait_for_training(tmp_path, process)
     process.send_signal(signal.SIGALRM)
@@ -202,12 +202,7 @@ def clustered(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "number,target",
-    [
-        (signal.SIGTERM, "job"),
-        (signal.SIGINT, "group"),
-        (signal.SIGKILL, "snakemake"),
-    ],
+    "number,target", [(signal.SIGTERM, "job"), (signal.SIGINT, "group"), (signal.SIGKILL, "snakemake")]
 )
 def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
     process = start(tmp_path, CLUSTERED, "--retries", "0")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +101,7 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
 def little_to_start(monkeypatch):
     """One process at once, and jobs that import nothing: their start is most of the time of a tiny calibration."""
     monkeypatch.setattr(machine, "cores", lambda: 1)
-    monkeypatch.setattr(calibrate, "START", dict.fromkeys(calibrate.START, ["sys"]))
+    monkeypatch.setattr(calibrate, "START", {job: ["sys"] for job in calibrate.START})
 
 
 @pytest.mark.slow
