@@ -77,12 +77,10 @@ class Study:
         return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
 
     tuned = RealStudy.tuned
+    images_note = RealStudy.images_note
 
     def settings(self, run):
         return settings_of(run)
-
-    def images_note(self, benchmark):
-        return ""
 
     def run(self, benchmark, protocol, stage, seed):
         before = self.methods[stage].after

@@ -46,7 +46,7 @@ def claims_of(study):
 
 def pairs_of(study):
     collect(study, partial(study))
-    runs = read_runs(partial(study))
+    runs = read_runs(study, partial(study))
     return comparisons(study, runs, aggregate(study, runs))
 
 
@@ -236,7 +236,7 @@ def test_gains_need_benchmarks_that_differ(tmp_path):
 
 def descriptions_of(study):
     collect(study, partial(study))
-    runs = read_runs(partial(study))
+    runs = read_runs(study, partial(study))
     groups = aggregate(study, runs)
     return across_benchmarks(study, groups, comparisons(study, runs, groups))
 

@@ -279,6 +279,9 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
     with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
         add_gallery(study, "tiny-digits/joint/kmeans/1")
+    collect(study, study.results / "partial")  # from now on the complete report is the older one
+    write_report(study, study.results / "partial")
+    assert add_gallery(study, "tiny-digits/joint/kmeans/0").is_relative_to(study.results / "partial")
 
 
 def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabeled):
@@ -313,10 +316,12 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     stale = tmp_path / "s" / "report" / "runs" / "old-joint-scl-seed0.html"
     stale.parent.mkdir(parents=True)
     stale.write_text("")
+    of_another_process = stale.with_name(".new.tmp.html")
+    of_another_process.touch()
     collect(study, study.results / "partial")
-    runs = read_runs(study.results / "partial")
+    runs = read_runs(study, study.results / "partial")
     assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
-    assert not stale.exists()
+    assert not stale.exists() and of_another_process.exists()
 
 
 def test_tables_of_a_tuned_data_set_link_to_its_runs(report):
@@ -332,7 +337,7 @@ def test_tables_of_a_tuned_data_set_link_to_its_runs(report):
 def test_each_table_shows_the_seeds_of_its_own_benchmark(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
     collect(study, study.results)
-    runs = read_runs(study.results)
+    runs = read_runs(study, study.results)
     groups = aggregate(study, runs)
     found = tables_by_protocol(study, runs, groups, comparisons(study, runs, groups))
     for protocol, tables in found.items():

@@ -19,7 +19,7 @@ from benchmarks.report.landscape import MARKERS, draw_landscape, write_landscape
 from benchmarks.report.published import load_context
 from benchmarks.report.runs import Unfinished
 from benchmarks.single import run_single
-from benchmarks.study import load_study
+from benchmarks.study import load_study, write_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = reference.studies(ROOT / reference.FOLDER)
@@ -193,6 +193,7 @@ def test_more_seeds_are_added_to_a_committed_study(mapping, tmp_path):
     reference.add(mapping | {"seeds": [0]}, folder)
     shutil.rmtree(tmp_path / "results")
     run_all(mapping | {"seeds": [1]})
+    write_plan(load_study(mapping), mapping)  # as Snakemake does: a run.yaml for the committed runs, too
     with pytest.raises(Unfinished, match="2 of 6 runs are not done, such as tiny-digits joint random seed 2"):
         reference.add(mapping | {"seeds": [0, 1, 2]}, folder)
     rows = pd.read_csv(reference.add(mapping, folder) / "runs.csv")

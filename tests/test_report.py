@@ -25,7 +25,7 @@ def study(tmp_path_factory):
 
 def groups_of(study):
     collect(study, partial(study))
-    return aggregate(study, read_runs(partial(study)))
+    return aggregate(study, read_runs(study, partial(study)))
 
 
 def report_of(study):

@@ -28,7 +28,6 @@ from benchmarks.report.published import load_context, load_published, published_
 from benchmarks.report.render import template, write_report
 from benchmarks.report.runs import collect
 from benchmarks.report.tables import Cell, Table
-from benchmarks.study import Study as RealStudy
 from scl.util.text import duration
 
 
@@ -62,20 +61,16 @@ def test_a_note_on_settings_is_below_the_table_of_its_benchmark(tmp_path):
     assert "no official settings" in digits[: digits.index("\n**")]
 
 
-class OtherImages(Study):
-    images_note = RealStudy.images_note
-
-
 def test_images_that_are_not_the_published_ones_are_named_below_their_table(tmp_path):
     subset = {"cifar10": benchmark(), "digits": benchmark(subset=500)}
     downloads = Downloads(checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}})
-    study = OtherImages(tmp_path / "other", benchmarks=subset, downloads=downloads)
+    study = Study(tmp_path / "other", benchmarks=subset, downloads=downloads)
     page = tables(finish_all(study))[0]
     assert page.count("- Images: from an archive other than the published one") == 1
     digits = page[page.index("**digits † (joint)**") :]
     assert "- Images: a fixed subset of 500 images of Digits" in digits[: digits.index("\n**")]
     trial = Downloads(imagenet={"tar": "x.tar", "images_per_class": 20})
-    study = OtherImages(tmp_path / "trial", benchmarks={"imagenet10": benchmark()}, downloads=trial)
+    study = Study(tmp_path / "trial", benchmarks={"imagenet10": benchmark()}, downloads=trial)
     assert study.images_note("imagenet10") == "20 images per class, where the published data set has 1300"
 
 
@@ -103,6 +98,7 @@ def test_incomplete_seeds_are_never_averaged(study):
         ({"images_sha256": "other"}, "ᶜ"),
         ({"device": "CPU"}, "ᵈ"),
         ({"versions": {"torch": "2.9.1"}}, "ᵈ"),
+        ({"versions": {"torch": "2.13.0", "scikit-learn": "1.7.2"}}, "ᵈ"),
     ],
 )
 def test_mixed_runs_get_a_footnote(study, changed, letter):
@@ -204,6 +200,16 @@ def test_published_results_need_the_same_protocol_clusters_and_complete_data_set
     assert published_for(study, "joint", "part", "pica") is None
     assert published_for(study, "joint", "digits", "pica") is None
     assert published_for(study, "joint", "cifar10", "scl") is None
+
+
+def test_published_results_need_the_published_images(tmp_path):
+    names = {"cifar10": benchmark(), "imagenet10": benchmark()}
+    trial = Downloads(
+        imagenet={"tar": "x.tar", "images_per_class": 20}, checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}}
+    )
+    for name in names:
+        assert published_for(Study(tmp_path, benchmarks=names), "joint", name, "pica")
+        assert published_for(Study(tmp_path, benchmarks=names, downloads=trial), "joint", name, "pica") is None
 
 
 def test_published_rows_are_whole():

@@ -17,7 +17,7 @@ FOOTNOTES = {
     "a": "seeds trained at different commits",
     "b": "trained with uncommitted code changes",
     "c": "runs on this benchmark used different images",
-    "d": "seeds or resumed attempts differ in device, precision, PyTorch version, or number of CPU threads",
+    "d": "seeds or resumed attempts differ in device, precision, version of PyTorch or scikit-learn, or CPU threads",
     "e": "an earlier attempt or an upstream stage was trained at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
 }
@@ -79,17 +79,15 @@ def absence(group: pd.DataFrame) -> str:
 
 def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
     """The keys of FOOTNOTES that apply to the done runs of a group."""
-
-    def differ(rows: pd.DataFrame, *names: str) -> bool:
-        return len(rows[list(names)].drop_duplicates()) > 1
-
+    machines = done[["device", "precision", "torch"]].assign(
+        sklearn=done.packages.str.extract(r"scikit-learn ([^,]+)", expand=False),  # k-means
+        threads=done.threads.where(on_cpu(done)),  # on a GPU they change no result
+    )
     applies = {
-        "a": differ(done, "commit"),
+        "a": done.commit.nunique() > 1,
         "b": done.dirty.any(),
         "c": images_differ and len(done),
-        "d": differ(done, "device", "precision", "torch")
-        or (done.other_devices != "").any()
-        or differ(done[on_cpu(done)], "threads"),  # the number of CPU threads changes no result on a GPU
+        "d": len(machines.drop_duplicates()) > 1 or (done.other_devices != "").any(),
         "e": (done.other_commits != "").any(),
     }
     return "".join(letter for letter, does in applies.items() if does)

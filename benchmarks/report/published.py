@@ -8,8 +8,6 @@ from importlib import resources
 
 import pandas as pd
 
-from benchmarks.datasets.catalog import dataset_named
-
 STATISTICS = {"mean": "mean over runs", "best": "best run, here compared with a mean", "single": "single value"}
 RECONSTRUCTED = {
     "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022), whose reported numbers "
@@ -29,13 +27,12 @@ def load_published() -> list:
 def published_for(study, protocol: str, benchmark: str, stage: str):
     """The published result for a group: a mean over runs if there is one, else the best run, else None.
 
-    Only for the same class and protocol, on the complete data set, with as many clusters as it has classes.
+    Only for the same class and protocol, on exactly the published images, with as many clusters as classes.
     """
-    block = study.benchmarks[benchmark]
-    dataset = block.dataset or benchmark
-    if block.subset or (block.clusters and block.clusters != dataset_named(dataset).clusters):
+    dataset = study.dataset(benchmark)
+    if study.images_note(benchmark) or study.benchmarks[benchmark].clusters not in (None, dataset.clusters):
         return None
-    requested = (study.methods[stage].method, protocol, dataset)
+    requested = (study.methods[stage].method, protocol, dataset.name)
     matches = [entry for entry in load_published() if (entry.method, entry.protocol, entry.benchmark) == requested]
     return min(matches, key=lambda entry: entry.statistic != "mean", default=None)
 

@@ -54,8 +54,8 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
             kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
             written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path.name, path, kept)
             bar.update()
-    for stale in set(pages.glob("*.html")) - {page.path for page in written.values()}:
-        stale.unlink()
+    for stale in set(pages.glob("[!.]*.html")) - {page.path for page in written.values()}:
+        stale.unlink(missing_ok=True)
     return written
 
 
