@@ -54,10 +54,11 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
         complete = (groups.absence == "") & (by_group[score].count() == groups.planned)
         groups[score] = by_group[score].mean().where(complete)
         groups[f"{score}_sd"] = by_group[score].std().where(complete)
-    intervals = [t_interval(np.array([*values.values()])) if values else None for values in groups.accuracies]
-    limits = [(found.low, found.high) if found else (np.nan, np.nan) for found in intervals]
-    bounds = pd.DataFrame(limits, groups.index, ["acc_low", "acc_high"], dtype=float)
-    return groups.join(bounds.where(groups.acc.notna())).reset_index()
+    complete = groups.acc.notna()
+    intervals = [t_interval(np.array([*values.values()])) for values in groups.accuracies[complete]]
+    groups.loc[complete, "acc_low"] = [interval.low for interval in intervals]
+    groups.loc[complete, "acc_high"] = [interval.high for interval in intervals]
+    return groups.reset_index()
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:

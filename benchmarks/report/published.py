@@ -4,10 +4,11 @@ results of methods that are not implemented here."""
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 
+PUBLISHED, CONTEXT = (Path(__file__).with_name(name) for name in ("published.csv", "context.csv"))
 STATISTICS = {"mean": "mean over runs", "best": "best run, here compared with a mean", "single": "single value"}
 RECONSTRUCTED = {
     "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022), whose reported numbers "
@@ -19,8 +20,7 @@ RECONSTRUCTED = {
 def load_published() -> list:
     """The rows of published.csv. Scores are fractions, NaN where the source has none; epochs, 0 where unknown, are
     counted as here (PICA's 200 of two heads are 400); nmi_average is "" where the source does not say."""
-    with resources.files("benchmarks.report").joinpath("published.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file).fillna({"nmi_average": "", "epochs": 0}).astype({"epochs": int})
+    table = pd.read_csv(PUBLISHED).fillna({"nmi_average": "", "epochs": 0}).astype({"epochs": int})
     return list(table.itertuples(index=False, name="Published"))
 
 
@@ -49,5 +49,4 @@ def published_scores(group) -> list[tuple[str, float, float]]:
 def load_context() -> pd.DataFrame:
     """The rows of context.csv in its order. Scores are fractions, NaN where the source has none; statistic is
     mean, best, single, or unknown; image_size is "" where the source does not say."""
-    with resources.files("benchmarks.report").joinpath("context.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype={"image_size": str}).fillna({"image_size": ""})
+    return pd.read_csv(CONTEXT, dtype={"image_size": str}).fillna({"image_size": ""})
