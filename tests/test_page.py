@@ -27,7 +27,18 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 @pytest.fixture(scope="module")
-def report(digits, tmp_path_factory, train_all):
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not BROWSER:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def report(browser, digits, tmp_path_factory, train_all):
     """The folder of the report of a finished study: two methods with a map, one without; two seeds."""
     methods = {stage: TINY_METHODS[stage] for stage in ("kmeans", "simclr", "scl")}
     results = tmp_path_factory.mktemp("report") / "results"
@@ -39,17 +50,6 @@ def report(digits, tmp_path_factory, train_all):
     collect(study, study.results)
     write_report(study, study.results)
     return study.results / "report"
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not BROWSER:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def opened(browser, path, complaints, **options):
@@ -193,7 +193,7 @@ def lines(folder):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(browser, tmp_path, monkeypatch):
     """The page of 40 unlabeled images after `scl cluster`."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     digit_files(tmp_path / "photos", 40, classes=False)
@@ -306,6 +306,9 @@ def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_
     results, _, figures = text.partition('id="results"')[2].partition('id="figures"')
     across, *_ = results.split("<figure>")[1:]
     assert "digits" in across and "cifar10" not in across
+    # the caption and the column carry a dagger; links and filters go by the name of the benchmark
+    assert "digits † (joint)" in results and 'href="runs/digits-joint-scl-seed1.html"' in results
+    assert 'data-benchmark="digits" data-protocol="joint" data-stage="scl"' in results
     assert ">ACC<" not in next(table for table in results.split("<figure>") if table.startswith("<figcaption>cifar10"))
     assert "cifar10 (joint)" not in figures.partition('id="claims"')[0]
     assert text.partition('id="runs"')[2].count("the data set has no labels") == 15
@@ -322,16 +325,6 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     runs = read_runs(study, study.results / "partial")
     assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
     assert not stale.exists() and of_another_process.exists()
-
-
-def test_tables_of_a_tuned_data_set_link_to_its_runs(report):
-    """The caption and the column carry a dagger; links, filters and seed values go by the benchmark's name."""
-    results = (report / "index.html").read_text().partition('id="results"')[2].partition('id="figures"')[0]
-    assert (
-        "tiny-digits † (joint)" in results
-        and 'data-benchmark="tiny-digits" data-protocol="joint" data-stage="scl"' in results
-    )
-    assert 'href="runs/tiny-digits-joint-scl-seed1.html"' in results
 
 
 def test_each_table_shows_the_seeds_of_its_own_benchmark(tmp_path):

@@ -23,11 +23,9 @@ from fake_study import (
 )
 
 from benchmarks.datasets.catalog import CATALOG, Downloads
-from benchmarks.report.page import Row
 from benchmarks.report.published import load_context, load_published, published_for
-from benchmarks.report.render import template, write_report
+from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect
-from benchmarks.report.tables import Cell, Table
 from scl.util.text import duration
 
 
@@ -252,28 +250,6 @@ def test_context_is_whole_and_apart_from_our_methods():
 
 def test_a_reconstruction_is_called_one(study):
     assert "SCL: reconstructed from the abstract of its paper" in tables(study)[0]
-
-
-# ---- forms of a table ------------------------------------------------------------------------------------
-
-
-def test_what_would_break_a_table_is_escaped():
-    table = Table("50 % & more", ["a|b", "n_1"], [[Cell("<x>"), Cell("1 ± 2", "a")]], ["*why*"])
-    names = ("name", "title", "header", "origins", "comparisons", "verdicts")
-    names += ("without_verdict", "statements", "gains", "published", "reference", "runs")
-    context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}, "descriptions": {}}
-    rows = [Row(table.rows[0], "", "done", {})]
-    page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}
-    context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [(table, rows)]}}
-    markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
-    assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
-    assert (
-        r"50 \% \& more" in latex
-        and r"n\_1" in latex
-        and r"1 $\pm$ 2$^{a}$" in latex
-        and "$^{a}$ seeds trained" in latex
-    )
-    assert "&lt;x&gt;" in html and "<sup>a</sup>" in html and "50 % &amp; more" in html
 
 
 @pytest.mark.parametrize(
