@@ -16,18 +16,15 @@ from fake_study import (
     check_golden,
     decisive,
     finish_all,
+    groups_of,
     made_up,
-    partial,
+    texts_of,
     troubled,
-    without_figures,
 )
 from scipy import stats
 
-from benchmarks.report.aggregate import aggregate
 from benchmarks.report.claims import across_benchmarks, gains, statements
 from benchmarks.report.inference import detectable_difference, holm, sign_flip_p, welch_error
-from benchmarks.report.render import write_report
-from benchmarks.report.runs import collect, read_runs
 from benchmarks.report.significance import comparisons, difference, share_encoder, verdicts
 
 
@@ -37,17 +34,11 @@ def study(tmp_path_factory):
 
 
 def claims_of(study):
-    collect(study, partial(study))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        patch.setattr("benchmarks.report.page.write_run_pages", lambda *_: {})
-        return next(path for path in write_report(study, partial(study)) if path.name == "claims.md").read_text()
+    return texts_of(study)["claims.md"]
 
 
 def pairs_of(study):
-    collect(study, partial(study))
-    runs = read_runs(study, partial(study))
-    return comparisons(study, runs, aggregate(study, runs))
+    return comparisons(study, *groups_of(study))
 
 
 def verdict_of(study, stage):
@@ -234,9 +225,7 @@ def test_gains_need_benchmarks_that_differ(tmp_path):
 
 
 def descriptions_of(study):
-    collect(study, partial(study))
-    runs = read_runs(study, partial(study))
-    groups = aggregate(study, runs)
+    runs, groups = groups_of(study)
     return across_benchmarks(study, groups, comparisons(study, runs, groups))
 
 
@@ -316,10 +305,6 @@ def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but
 
 
 def test_an_unpaired_row_has_no_spread_of_differences(from_scratch):
-    collect(from_scratch, partial(from_scratch))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        write_report(from_scratch, partial(from_scratch))
-    table = (partial(from_scratch) / "tables.md").read_text().split("**ACC difference to SCL")[1]
+    table = texts_of(from_scratch)["tables.md"].split("**ACC difference to SCL")[1]
     [row] = [line for line in table.splitlines() if line.startswith("| without semantic contrast")]
     assert "±" not in row and "ᶠ" in row

@@ -6,17 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import TINY_METHODS, tiny_mapping
-from fake_study import Study, benchmark, change, finish_all
+from fake_study import Study, benchmark, change, finish_all, groups_of
 from folders import digits as digit_files
 from folders import tiny_settings
 
 from benchmarks.cli import main
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import run_page
-from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
 from benchmarks.report.render import add_gallery, write_report
-from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.runs import collect
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
 from benchmarks.report.tables import tables_by_protocol
@@ -321,17 +320,14 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     stale.write_text("")
     of_another_process = stale.with_name(".new.tmp.html")
     of_another_process.touch()
-    collect(study, study.results / "partial")
-    runs = read_runs(study, study.results / "partial")
+    runs, _ = groups_of(study)
     assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
     assert not stale.exists() and of_another_process.exists()
 
 
 def test_each_table_shows_the_seeds_of_its_own_benchmark(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
-    collect(study, study.results)
-    runs = read_runs(study, study.results)
-    groups = aggregate(study, runs)
+    runs, groups = groups_of(study)
     found = tables_by_protocol(study, runs, groups, comparisons(study, runs, groups))
     for protocol, tables in found.items():
         assert [table.benchmark for table in tables] == ["", "digits", "cifar10", ""]

@@ -18,14 +18,12 @@ from fake_study import (
     lines_of,
     made_up,
     partial,
+    texts_of,
     troubled,
-    without_figures,
 )
 
 from benchmarks.datasets.catalog import CATALOG, Downloads
 from benchmarks.report.published import load_context, load_published, published_for
-from benchmarks.report.render import write_report
-from benchmarks.report.runs import collect
 from scl.util.text import duration
 
 
@@ -36,10 +34,8 @@ def study(tmp_path):
 
 def tables(study):
     """tables.md and tables.tex."""
-    collect(study, partial(study))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        return [path.read_text() for path in write_report(study, partial(study))[:2]]
+    texts = texts_of(study)
+    return texts["tables.md"], texts["tables.tex"]
 
 
 @pytest.mark.parametrize("index, name", [(0, "tables.md"), (1, "tables.tex")])

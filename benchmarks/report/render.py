@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from benchmarks.report import claims, formats, inference, significance

@@ -131,9 +131,8 @@ def _test(competitor: pd.DataFrame, competitors: int) -> Verdict:
     """The verdict on one competitor, before the adjustment; competitor: its rows of one protocol."""
     rows, first = counted(competitor), competitor.iloc[0]
     beside = tuple(rows_of(competitor[competitor.tuned & (competitor.absence == "")]))
-    verdict = Verdict(
-        first.protocol, first.stage, first.title, first.reference.title, tuple(rows.benchmark), competitors, beside=beside
-    )
+    names = first.protocol, first.stage, first.title, first.reference.title
+    verdict = Verdict(*names, tuple(rows.benchmark), competitors, beside=beside)
     if rows.empty:
         names = ", ".join(competitor.benchmark[competitor.tuned])
         reason = f"hyper-parameters were chosen on every benchmark that was run ({names})" if names else "no labels"
