@@ -1,6 +1,7 @@
 """Differences, verdicts and claims.md, from run folders of a study that never ran."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,22 @@ def study(tmp_path_factory):
     return decisive(tmp_path_factory.mktemp("results"))
 
 
+@pytest.fixture(scope="module")
+def collected(study):
+    """Its runs and groups."""
+    return groups_of(study)
+
+
+@pytest.fixture(scope="module")
+def pairs(study, collected):
+    return comparisons(study, *collected)
+
+
+@pytest.fixture(scope="module")
+def claims(study):
+    return claims_of(study)
+
+
 def claims_of(study):
     return texts_of(study)["claims.md"]
 
@@ -41,8 +58,9 @@ def pairs_of(study):
     return comparisons(study, *groups_of(study))
 
 
-def verdict_of(study, stage):
-    return next(verdict for verdict in verdicts(study, pairs_of(study)) if verdict.stage == stage)
+def verdict_of(study, stage, pairs=None):
+    found = verdicts(study, pairs_of(study) if pairs is None else pairs)
+    return next(verdict for verdict in found if verdict.stage == stage)
 
 
 def differences(study, name, other):
@@ -50,9 +68,9 @@ def differences(study, name, other):
     return np.subtract(*([made_up(study.run(name, "joint", s, seed)) for seed in study.seeds] for s in ("scl", other)))
 
 
-@pytest.mark.parametrize("make, name", [(troubled, "claims.md"), (decisive, "claims-decisive.md")])
-def test_claims_are_as_expected(tmp_path, make, name):
-    check_golden(claims_of(make(tmp_path)), name)
+def test_claims_are_as_expected(tmp_path, claims):
+    check_golden(claims, "claims-decisive.md")
+    check_golden(claims_of(troubled(tmp_path)), "claims.md")
 
 
 # ---- one benchmark ---------------------------------------------------------------------------------------
@@ -95,8 +113,8 @@ def test_stages_of_one_chain_share_an_encoder(study):
     assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels and random do not
 
 
-def test_description_of_a_benchmark(study):
-    lines = claims_of(study).splitlines()
+def test_description_of_a_benchmark(study, claims):
+    lines = claims.splitlines()
     by_seed = differences(study, "stl10", "scan")
     low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
     line = next(line for line in lines if line.startswith("- stl10 (joint), SCL − SCAN (clustering step)"))
@@ -110,11 +128,11 @@ def test_description_of_a_benchmark(study):
 # ---- verdicts --------------------------------------------------------------------------------------------
 
 
-def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study):
+def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study, pairs):
     competitors = ("pixels", "simclr", "scan", "pica", "no-semantic")  # without random, which is chance
     groups = {stage: [differences(study, name, stage) for name in ("cifar100-20", "stl10")] for stage in competitors}
     adjusted = dict(zip(competitors, holm(np.array([sign_flip_p(*groups[stage]) for stage in competitors]))))
-    found = {verdict.stage: verdict for verdict in verdicts(study, pairs_of(study))}
+    found = {verdict.stage: verdict for verdict in verdicts(study, pairs)}
     assert list(found) == list(competitors)
     for stage, verdict in found.items():
         assert verdict.benchmarks == ("cifar100-20", "stl10") and verdict.n == 10 and verdict.competitors == 5
@@ -124,8 +142,9 @@ def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study):
     assert found["scan"].answer == "supported" and found["no-semantic"].answer == "not decided"
 
 
-def test_verdict_against_the_reference_is_contradicted(tmp_path):
-    found = verdict_of(decisive(tmp_path, reference="scan"), "scl")
+def test_verdict_against_the_reference_is_contradicted(study, collected):
+    other = replace(study, reference="scan")
+    found = verdict_of(other, "scl", comparisons(other, *collected))
     assert found.answer == "contradicted" and found.acc < 0
 
 
@@ -147,13 +166,14 @@ def test_a_configuration_says_what_was_tuned_on(tmp_path, name, tuned, marked):
     assert (f"{name} † (joint)" in claims_of(study)) == marked
 
 
-def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(tmp_path):
+def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(study, pairs, tmp_path):
+    before = verdict_of(study, "scan", pairs)
     study = decisive(tmp_path)
-    before = verdict_of(study, "scan")
     (study.run("stl10", "joint", "pica", 2).directory / "metrics.json").unlink()
-    found = verdict_of(study, "pica")
+    pairs = pairs_of(study)
+    found = verdict_of(study, "pica", pairs)
     assert found.answer == "not run" and found.reason == "stl10, PICA: missing (4 of 5 done)" and math.isnan(found.p)
-    assert verdict_of(study, "scan").p == before.p
+    assert verdict_of(study, "scan", pairs).p == before.p
 
 
 def test_too_few_differences_for_any_verdict_say_so(tmp_path):
@@ -163,8 +183,8 @@ def test_too_few_differences_for_any_verdict_say_so(tmp_path):
     assert "with so few differences the exact test cannot reach the level" in claims_of(study)
 
 
-def test_detectable_difference_is_of_the_adjusted_level(study):
-    found = verdict_of(study, "no-semantic")
+def test_detectable_difference_is_of_the_adjusted_level(study, pairs):
+    found = verdict_of(study, "no-semantic", pairs)
     groups = [differences(study, name, "no-semantic") for name in found.benchmarks]
     error = math.sqrt(sum(g.var(ddof=1) / 5 for g in groups)) / 2
     critical = stats.t.ppf(1 - 0.05 / 5 / 2, 9)
@@ -179,12 +199,12 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 # ---- statements of the abstract, descriptions ------------------------------------------------------------
 
 
-def statements_of(study):
-    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs_of(study)))}
+def statements_of(study, pairs):
+    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs))}
 
 
-def test_statements_take_the_verdicts_of_their_rows(study):
-    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study).items()}
+def test_statements_take_the_verdicts_of_their_rows(study, pairs, claims):
+    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study, pairs).items()}
     assert found == {
         "SCL is above SimCLR + k-means": [("simclr", "supported")],
         "SCL is above SCAN": [("scan", "supported")],
@@ -193,13 +213,13 @@ def test_statements_take_the_verdicts_of_their_rows(study):
         "The consistency condition contributes": [],
         "The consensus contributes": [],
     }
-    text = claims_of(study)
-    assert "- The consensus contributes: **not run** (no row of this study)." in text
-    assert "- SCL is above PICA, row PICA (joint): **supported**" in text
+    assert "- The consensus contributes: **not run** (no row of this study)." in claims
+    assert "- SCL is above PICA, row PICA (joint): **supported**" in claims
 
 
-def test_statements_are_of_scl_only(tmp_path):
-    assert statements_of(decisive(tmp_path, reference="pica")) == {}
+def test_statements_are_of_scl_only(study, collected):
+    other = replace(study, reference="pica")
+    assert statements_of(other, comparisons(other, *collected)) == {}
 
 
 @pytest.mark.parametrize(
@@ -209,11 +229,11 @@ def test_ablation_differs_in_one_option_alone(tmp_path, after, options):
     other = block("other", "scl.scl.SCL", after=after, **options)
     keys = {"benchmarks": {"stl10": benchmark()}, "seeds": (0,)}
     study = decisive(tmp_path, methods=METHODS | MORE | {"scl": SCL, "no-semantic": other}, **keys)
-    assert statements_of(study)["The semantic contrast contributes"] == []
+    assert statements_of(study, pairs_of(study))["The semantic contrast contributes"] == []
 
 
-def test_gains_are_listed_by_classes_and_images(study):
-    line = gains(study, pairs_of(study))[0]
+def test_gains_are_listed_by_classes_and_images(study, pairs):
+    line = gains(study, pairs)[0]
     assert line.startswith("over SimCLR + k-means (joint): digits † +")
     places = [line.index(part) for part in ("10 classes, 13,000", "10 classes, 60,000", "20 classes, 60,000")]
     assert places == sorted(places)
@@ -224,13 +244,8 @@ def test_gains_need_benchmarks_that_differ(tmp_path):
     assert gains(study, pairs_of(study)) == []
 
 
-def descriptions_of(study):
-    runs, groups = groups_of(study)
-    return across_benchmarks(study, groups, comparisons(study, runs, groups))
-
-
-def test_descriptions_are_over_the_benchmarks_that_count(study):
-    table, names = descriptions_of(study)["joint"], ("cifar100-20", "stl10")
+def test_descriptions_are_over_the_benchmarks_that_count(study, collected, pairs):
+    table, names = across_benchmarks(study, collected[1], pairs)["joint"], ("cifar100-20", "stl10")
     assert table.caption == "ACC over cifar100-20, stl10 (joint)"
     rows = {row[0].text: dict(zip(table.columns, (cell.text for cell in row))) for row in table.rows}
 
@@ -248,7 +263,8 @@ def test_descriptions_are_over_the_benchmarks_that_count(study):
 def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
     study = decisive(tmp_path, methods=METHODS, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
     (study.run("stl10", "joint", "pica", 1).directory / "metrics.json").unlink()
-    table = descriptions_of(study)["joint"]
+    runs, groups = groups_of(study)
+    table = across_benchmarks(study, groups, comparisons(study, runs, groups))["joint"]
     assert table.columns == ["Method", "P(improvement)", "average rank"] and "left out" in table.notes[1]
     assert [cell.text for row in table.rows for cell in row[1:] if row[0].text == "PICA"] == ["–", "–"]
 
@@ -256,9 +272,9 @@ def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
 # ---- published values, cautions --------------------------------------------------------------------------
 
 
-def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
+def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study, claims):
     ours = 100 * np.mean([made_up(study.run("cifar10", "joint", "pica", s), "nmi_geometric") for s in study.seeds])
-    line = next(line for line in claims_of(study).splitlines() if line.startswith("- cifar10 (joint), PICA"))
+    line = next(line for line in claims.splitlines() if line.startswith("- cifar10 (joint), PICA"))
     assert f"NMI (geometric) {ours:.1f} here, 56.1 published" in line and "400 epochs there, 100 here" in line
 
 

@@ -35,7 +35,8 @@ def claims_of(study):
 # ---- figures ---------------------------------------------------------------------------------------------
 
 
-def test_the_same_runs_give_the_same_bytes(study):
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}, seeds=(0, 1)))
     first = {name: path.read_bytes() for name, path in report_of(study).items()}
     assert set(first) == {"scores.png", "scores.svg", "curves.png", "curves.svg",
                           "tables.md", "tables.tex", "claims.md", "index.html"}  # fmt: skip
