@@ -17,7 +17,7 @@ FOOTNOTES = {
     "a": "seeds trained at different commits",
     "b": "trained with uncommitted code changes",
     "c": "runs on this benchmark used different images",
-    "d": "seeds or resumed attempts differ in device, precision, version of PyTorch or scikit-learn, or CPU threads",
+    "d": "seeds or attempts differ in device, precision, PyTorch or scikit-learn version, or number of CPU threads",
     "e": "an earlier attempt or an upstream stage was trained at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
 }
