@@ -17,7 +17,7 @@ from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.clusters import FILE
 from benchmarks.report.render import write_report
-from benchmarks.report.runs import Unfinished, check_finished, collect, runs_of
+from benchmarks.report.runs import Unfinished, collect, runs_of, unfinished
 from benchmarks.study import Study, load_study
 from scl.engine.artifacts import CLUSTERING
 from scl.engine.io import write_yaml_if_changed
@@ -61,16 +61,17 @@ def remake(folder: Path) -> list[Path]:
 def add(source: Path, folder: Path = FOLDER) -> Path:
     """Copy the finished study of a configuration to `folder`, in place of an earlier copy; return the new folder.
 
-    Runs without a folder in the results are taken from the earlier copy, so that a study can grow by seeds or
+    Runs that the results have no record of are taken from the earlier copy, so that a study can grow by seeds or
     benchmarks. Raises Unfinished, a ValueError, if a run is not done.
     """
     study = load_study(source)
     target = folder / study.results.name
     earlier = {run: target / run.directory.relative_to(study.results) for run in study.runs()}
-    kept = {run for run, path in earlier.items() if (path / "record.json").exists() and not run.directory.exists()}
+    kept = {run for run, copy in earlier.items() if is_trained(copy) and not is_trained(run.directory)}
     rows = runs_of(study)
     rows.loc[[run in kept for run in study.runs()], "status"] = "done"
-    check_finished(rows)
+    if problem := unfinished(rows):
+        raise Unfinished(problem)
     runs = study.available_runs()
     few = len(runs) <= FEW
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:
@@ -89,6 +90,10 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         copy.rename(target)
     return target
+
+
+def is_trained(directory: Path) -> bool:
+    return (directory / "record.json").exists()
 
 
 def one_line(text: str) -> str:

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from benchmarks.datasets.catalog import CATALOG, Downloads, dataset_named
 from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
+from benchmarks.report.aggregate import aggregate
+from benchmarks.report.runs import collect, read_runs
 from benchmarks.study import Study as RealStudy
 from scl.config import RunSettings, Training, complete, digest
 from scl.engine.identity import fingerprint, identity_of
@@ -77,12 +81,10 @@ class Study:
         return dataset_named(self.benchmarks[benchmark].dataset or benchmark)
 
     tuned = RealStudy.tuned
+    images_note = RealStudy.images_note
 
     def settings(self, run):
         return settings_of(run)
-
-    def images_note(self, benchmark):
-        return ""
 
     def run(self, benchmark, protocol, stage, seed):
         before = self.methods[stage].after
@@ -220,17 +222,27 @@ def partial(study):
     return study.results / "partial"
 
 
-def without_figures(patch):
-    """Have a report write two empty figures, to save time."""
+def groups_of(study):
+    """The runs of a study and their groups, as a report reads them."""
+    collect(study, partial(study))
+    runs = read_runs(study, partial(study))
+    return runs, aggregate(study, runs)
 
-    def write_figures(study, cells, folder):
-        (folder / "figures").mkdir(exist_ok=True)
-        paths = [folder / "figures" / f"{name}.svg" for name in ("scores", "curves")]
-        for path in paths:
-            path.write_text("<svg/>")
-        return paths
 
-    patch.setattr(render, "write_figures", write_figures)
+def texts_of(study, *, page=False):
+    """{file name: text} of the partial report, written anew with two empty figures, to save time."""
+    collect(study, partial(study))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "write_figures", write_no_figures)
+        return {path.name: path.read_text() for path in render.write_report(study, partial(study), page=page)}
+
+
+def write_no_figures(study, groups, folder):
+    (folder / "figures").mkdir(exist_ok=True)
+    paths = [folder / "figures" / f"{name}.svg" for name in ("scores", "curves")]
+    for path in paths:
+        path.write_text("<svg/>")
+    return paths
 
 
 def finish_all(study):

@@ -1,6 +1,7 @@
 """Differences, verdicts and claims.md, from run folders of a study that never ran."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,19 +17,16 @@ from fake_study import (
     check_golden,
     decisive,
     finish_all,
+    groups_of,
     made_up,
-    partial,
+    texts_of,
     troubled,
-    without_figures,
 )
 from scipy import stats
 
-from benchmarks.report.aggregate import aggregate
 from benchmarks.report.claims import across_benchmarks, gains, statements
 from benchmarks.report.inference import detectable_difference, holm, sign_flip_p, welch_error
-from benchmarks.report.render import write_report
-from benchmarks.report.runs import collect, read_runs
-from benchmarks.report.significance import MEASURED, comparisons, difference, share_encoder, verdicts
+from benchmarks.report.significance import comparisons, difference, share_encoder, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +34,33 @@ def study(tmp_path_factory):
     return decisive(tmp_path_factory.mktemp("results"))
 
 
+@pytest.fixture(scope="module")
+def collected(study):
+    """Its runs and groups."""
+    return groups_of(study)
+
+
+@pytest.fixture(scope="module")
+def pairs(study, collected):
+    return comparisons(study, *collected)
+
+
+@pytest.fixture(scope="module")
+def claims(study):
+    return claims_of(study)
+
+
 def claims_of(study):
-    collect(study, partial(study))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        patch.setattr("benchmarks.report.page.write_run_pages", lambda *_: {})
-        return next(path for path in write_report(study, partial(study)) if path.name == "claims.md").read_text()
+    return texts_of(study)["claims.md"]
 
 
 def pairs_of(study):
-    collect(study, partial(study))
-    runs = read_runs(partial(study))
-    return comparisons(study, runs, aggregate(study, runs))
+    return comparisons(study, *groups_of(study))
 
 
-def verdict_of(study, stage):
-    return next(verdict for verdict in verdicts(study, pairs_of(study)) if verdict.stage == stage)
+def verdict_of(study, stage, pairs=None):
+    found = verdicts(study, pairs_of(study) if pairs is None else pairs)
+    return next(verdict for verdict in found if verdict.stage == stage)
 
 
 def differences(study, name, other):
@@ -59,9 +68,9 @@ def differences(study, name, other):
     return np.subtract(*([made_up(study.run(name, "joint", s, seed)) for seed in study.seeds] for s in ("scl", other)))
 
 
-@pytest.mark.parametrize("make, name", [(troubled, "claims.md"), (decisive, "claims-decisive.md")])
-def test_claims_are_as_expected(tmp_path, make, name):
-    check_golden(claims_of(make(tmp_path)), name)
+def test_claims_are_as_expected(tmp_path, claims):
+    check_golden(claims, "claims-decisive.md")
+    check_golden(claims_of(troubled(tmp_path)), "claims.md")
 
 
 # ---- one benchmark ---------------------------------------------------------------------------------------
@@ -74,7 +83,7 @@ def scores(by_seed):
 
 
 def measured(first, second, *, paired=True):
-    return dict(zip(MEASURED, difference(scores(first), scores(second), paired=paired), strict=True))
+    return difference(scores(first), scores(second), paired=paired)
 
 
 def test_difference_is_of_the_seeds_that_both_have():
@@ -94,10 +103,9 @@ def test_difference_unpaired_is_welchs():
     assert found["acc"] == pytest.approx(np.mean(x) - np.mean(y))
 
 
-def test_difference_of_one_seed_or_none_has_no_interval():
-    one, none = measured({4: 0.9}, {4: 0.7}), measured({0: 1.0}, {1: 1.0})
-    assert one["n"] == 1 and math.isnan(one["low"]) and math.isnan(one["detectable"]) and one["p"] == 1
-    assert none["n"] == 0 and math.isnan(none["acc"])
+def test_difference_of_one_seed_has_no_interval():
+    found = measured({4: 0.9}, {4: 0.7})
+    assert found["n"] == 1 and math.isnan(found["low"]) and math.isnan(found["detectable"]) and found["p"] == 1
 
 
 def test_stages_of_one_chain_share_an_encoder(study):
@@ -105,8 +113,8 @@ def test_stages_of_one_chain_share_an_encoder(study):
     assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels and random do not
 
 
-def test_description_of_a_benchmark(study):
-    lines = claims_of(study).splitlines()
+def test_description_of_a_benchmark(study, claims):
+    lines = claims.splitlines()
     by_seed = differences(study, "stl10", "scan")
     low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95)
     line = next(line for line in lines if line.startswith("- stl10 (joint), SCL − SCAN (clustering step)"))
@@ -120,11 +128,11 @@ def test_description_of_a_benchmark(study):
 # ---- verdicts --------------------------------------------------------------------------------------------
 
 
-def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study):
+def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study, pairs):
     competitors = ("pixels", "simclr", "scan", "pica", "no-semantic")  # without random, which is chance
     groups = {stage: [differences(study, name, stage) for name in ("cifar100-20", "stl10")] for stage in competitors}
     adjusted = dict(zip(competitors, holm(np.array([sign_flip_p(*groups[stage]) for stage in competitors]))))
-    found = {verdict.stage: verdict for verdict in verdicts(study, pairs_of(study))}
+    found = {verdict.stage: verdict for verdict in verdicts(study, pairs)}
     assert list(found) == list(competitors)
     for stage, verdict in found.items():
         assert verdict.benchmarks == ("cifar100-20", "stl10") and verdict.n == 10 and verdict.competitors == 5
@@ -134,8 +142,9 @@ def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study):
     assert found["scan"].answer == "supported" and found["no-semantic"].answer == "not decided"
 
 
-def test_verdict_against_the_reference_is_contradicted(tmp_path):
-    found = verdict_of(decisive(tmp_path, reference="scan"), "scl")
+def test_verdict_against_the_reference_is_contradicted(study, collected):
+    other = replace(study, reference="scan")
+    found = verdict_of(other, "scl", comparisons(other, *collected))
     assert found.answer == "contradicted" and found.acc < 0
 
 
@@ -157,13 +166,14 @@ def test_a_configuration_says_what_was_tuned_on(tmp_path, name, tuned, marked):
     assert (f"{name} † (joint)" in claims_of(study)) == marked
 
 
-def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(tmp_path):
+def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(study, pairs, tmp_path):
+    before = verdict_of(study, "scan", pairs)
     study = decisive(tmp_path)
-    before = verdict_of(study, "scan")
     (study.run("stl10", "joint", "pica", 2).directory / "metrics.json").unlink()
-    found = verdict_of(study, "pica")
+    pairs = pairs_of(study)
+    found = verdict_of(study, "pica", pairs)
     assert found.answer == "not run" and found.reason == "stl10, PICA: missing (4 of 5 done)" and math.isnan(found.p)
-    assert verdict_of(study, "scan").p == before.p
+    assert verdict_of(study, "scan", pairs).p == before.p
 
 
 def test_too_few_differences_for_any_verdict_say_so(tmp_path):
@@ -173,8 +183,8 @@ def test_too_few_differences_for_any_verdict_say_so(tmp_path):
     assert "with so few differences the exact test cannot reach the level" in claims_of(study)
 
 
-def test_detectable_difference_is_of_the_adjusted_level(study):
-    found = verdict_of(study, "no-semantic")
+def test_detectable_difference_is_of_the_adjusted_level(study, pairs):
+    found = verdict_of(study, "no-semantic", pairs)
     groups = [differences(study, name, "no-semantic") for name in found.benchmarks]
     error = math.sqrt(sum(g.var(ddof=1) / 5 for g in groups)) / 2
     critical = stats.t.ppf(1 - 0.05 / 5 / 2, 9)
@@ -189,12 +199,12 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 # ---- statements of the abstract, descriptions ------------------------------------------------------------
 
 
-def statements_of(study):
-    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs_of(study)))}
+def statements_of(study, pairs):
+    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs))}
 
 
-def test_statements_take_the_verdicts_of_their_rows(study):
-    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study).items()}
+def test_statements_take_the_verdicts_of_their_rows(study, pairs, claims):
+    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study, pairs).items()}
     assert found == {
         "SCL is above SimCLR + k-means": [("simclr", "supported")],
         "SCL is above SCAN": [("scan", "supported")],
@@ -203,13 +213,13 @@ def test_statements_take_the_verdicts_of_their_rows(study):
         "The consistency condition contributes": [],
         "The consensus contributes": [],
     }
-    text = claims_of(study)
-    assert "- The consensus contributes: **not run** (no row of this study)." in text
-    assert "- SCL is above PICA, row PICA (joint): **supported**" in text
+    assert "- The consensus contributes: **not run** (no row of this study)." in claims
+    assert "- SCL is above PICA, row PICA (joint): **supported**" in claims
 
 
-def test_statements_are_of_scl_only(tmp_path):
-    assert statements_of(decisive(tmp_path, reference="pica")) == {}
+def test_statements_are_of_scl_only(study, collected):
+    other = replace(study, reference="pica")
+    assert statements_of(other, comparisons(other, *collected)) == {}
 
 
 @pytest.mark.parametrize(
@@ -219,11 +229,11 @@ def test_ablation_differs_in_one_option_alone(tmp_path, after, options):
     other = block("other", "scl.scl.SCL", after=after, **options)
     keys = {"benchmarks": {"stl10": benchmark()}, "seeds": (0,)}
     study = decisive(tmp_path, methods=METHODS | MORE | {"scl": SCL, "no-semantic": other}, **keys)
-    assert statements_of(study)["The semantic contrast contributes"] == []
+    assert statements_of(study, pairs_of(study))["The semantic contrast contributes"] == []
 
 
-def test_gains_are_listed_by_classes_and_images(study):
-    line = gains(study, pairs_of(study))[0]
+def test_gains_are_listed_by_classes_and_images(study, pairs):
+    line = gains(study, pairs)[0]
     assert line.startswith("over SimCLR + k-means (joint): digits † +")
     places = [line.index(part) for part in ("10 classes, 13,000", "10 classes, 60,000", "20 classes, 60,000")]
     assert places == sorted(places)
@@ -234,15 +244,8 @@ def test_gains_need_benchmarks_that_differ(tmp_path):
     assert gains(study, pairs_of(study)) == []
 
 
-def descriptions_of(study):
-    collect(study, partial(study))
-    runs = read_runs(partial(study))
-    groups = aggregate(study, runs)
-    return across_benchmarks(study, groups, comparisons(study, runs, groups))
-
-
-def test_descriptions_are_over_the_benchmarks_that_count(study):
-    table, names = descriptions_of(study)["joint"], ("cifar100-20", "stl10")
+def test_descriptions_are_over_the_benchmarks_that_count(study, collected, pairs):
+    table, names = across_benchmarks(study, collected[1], pairs)["joint"], ("cifar100-20", "stl10")
     assert table.caption == "ACC over cifar100-20, stl10 (joint)"
     rows = {row[0].text: dict(zip(table.columns, (cell.text for cell in row))) for row in table.rows}
 
@@ -260,7 +263,8 @@ def test_descriptions_are_over_the_benchmarks_that_count(study):
 def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
     study = decisive(tmp_path, methods=METHODS, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
     (study.run("stl10", "joint", "pica", 1).directory / "metrics.json").unlink()
-    table = descriptions_of(study)["joint"]
+    runs, groups = groups_of(study)
+    table = across_benchmarks(study, groups, comparisons(study, runs, groups))["joint"]
     assert table.columns == ["Method", "P(improvement)", "average rank"] and "left out" in table.notes[1]
     assert [cell.text for row in table.rows for cell in row[1:] if row[0].text == "PICA"] == ["–", "–"]
 
@@ -268,9 +272,9 @@ def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
 # ---- published values, cautions --------------------------------------------------------------------------
 
 
-def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study):
+def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study, claims):
     ours = 100 * np.mean([made_up(study.run("cifar10", "joint", "pica", s), "nmi_geometric") for s in study.seeds])
-    line = next(line for line in claims_of(study).splitlines() if line.startswith("- cifar10 (joint), PICA"))
+    line = next(line for line in claims.splitlines() if line.startswith("- cifar10 (joint), PICA"))
     assert f"NMI (geometric) {ours:.1f} here, 56.1 published" in line and "400 epochs there, 100 here" in line
 
 
@@ -293,11 +297,8 @@ def from_scratch(tmp_path_factory):
 
 
 def test_what_unpaired_rows_of_unequal_spread_detect_is_more_than_half_their_interval():
-    first, second = (
-        pd.DataFrame(dict.fromkeys(("acc", "nmi", "ari"), values)) for values in ([0.5, 0.6, 0.7], [0.3, 0.3, 0.31])
-    )
-    measured = dict(zip(MEASURED, difference(first, second, paired=False)))
-    assert measured["detectable"] > (measured["high"] - measured["low"]) / 2
+    found = measured({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.3, 1: 0.3, 2: 0.31}, paired=False)
+    assert found["detectable"] > (found["high"] - found["low"]) / 2
 
 
 def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but_no_verdict(from_scratch):
@@ -320,10 +321,6 @@ def test_an_unpaired_ablation_on_tuned_data_states_welch_and_what_it_detects_but
 
 
 def test_an_unpaired_row_has_no_spread_of_differences(from_scratch):
-    collect(from_scratch, partial(from_scratch))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        write_report(from_scratch, partial(from_scratch))
-    table = (partial(from_scratch) / "tables.md").read_text().split("**ACC difference to SCL")[1]
+    table = texts_of(from_scratch)["tables.md"].split("**ACC difference to SCL")[1]
     [row] = [line for line in table.splitlines() if line.startswith("| without semantic contrast")]
     assert "±" not in row and "ᶠ" in row

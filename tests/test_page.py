@@ -6,17 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import TINY_METHODS, tiny_mapping
-from fake_study import Study, benchmark, change, finish_all
+from fake_study import Study, benchmark, change, finish_all, groups_of
 from folders import digits as digit_files
 from folders import tiny_settings
 
 from benchmarks.cli import main
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report import run_page
-from benchmarks.report.aggregate import aggregate
 from benchmarks.report.charts import line_chart
 from benchmarks.report.render import add_gallery, write_report
-from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.runs import collect
 from benchmarks.report.significance import comparisons
 from benchmarks.report.styles import styles_of
 from benchmarks.report.tables import tables_by_protocol
@@ -27,7 +26,18 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 @pytest.fixture(scope="module")
-def report(digits, tmp_path_factory, train_all):
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not BROWSER:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def report(browser, digits, tmp_path_factory, train_all):
     """The folder of the report of a finished study: two methods with a map, one without; two seeds."""
     methods = {stage: TINY_METHODS[stage] for stage in ("kmeans", "simclr", "scl")}
     results = tmp_path_factory.mktemp("report") / "results"
@@ -39,17 +49,6 @@ def report(digits, tmp_path_factory, train_all):
     collect(study, study.results)
     write_report(study, study.results)
     return study.results / "report"
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not BROWSER:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def opened(browser, path, complaints, **options):
@@ -193,7 +192,7 @@ def lines(folder):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(browser, tmp_path, monkeypatch):
     """The page of 40 unlabeled images after `scl cluster`."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     digit_files(tmp_path / "photos", 40, classes=False)
@@ -279,6 +278,9 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
     with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
         add_gallery(study, "tiny-digits/joint/kmeans/1")
+    collect(study, study.results / "partial")  # from now on the complete report is the older one
+    write_report(study, study.results / "partial")
+    assert add_gallery(study, "tiny-digits/joint/kmeans/0").is_relative_to(study.results / "partial")
 
 
 def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabeled):
@@ -303,6 +305,9 @@ def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_
     results, _, figures = text.partition('id="results"')[2].partition('id="figures"')
     across, *_ = results.split("<figure>")[1:]
     assert "digits" in across and "cifar10" not in across
+    # the caption and the column carry a dagger; links and filters go by the name of the benchmark
+    assert "digits † (joint)" in results and 'href="runs/digits-joint-scl-seed1.html"' in results
+    assert 'data-benchmark="digits" data-protocol="joint" data-stage="scl"' in results
     assert ">ACC<" not in next(table for table in results.split("<figure>") if table.startswith("<figcaption>cifar10"))
     assert "cifar10 (joint)" not in figures.partition('id="claims"')[0]
     assert text.partition('id="runs"')[2].count("the data set has no labels") == 15
@@ -313,27 +318,16 @@ def test_pages_of_removed_runs_are_removed(tmp_path):
     stale = tmp_path / "s" / "report" / "runs" / "old-joint-scl-seed0.html"
     stale.parent.mkdir(parents=True)
     stale.write_text("")
-    collect(study, study.results / "partial")
-    runs = read_runs(study.results / "partial")
+    of_another_process = stale.with_name(".new.tmp.html")
+    of_another_process.touch()
+    runs, _ = groups_of(study)
     assert run_page.write_run_pages(study, runs, study.results, SimpleNamespace(render=lambda context: "")) == {}
-    assert not stale.exists()
-
-
-def test_tables_of_a_tuned_data_set_link_to_its_runs(report):
-    """The caption and the column carry a dagger; links, filters and seed values go by the benchmark's name."""
-    results = (report / "index.html").read_text().partition('id="results"')[2].partition('id="figures"')[0]
-    assert (
-        "tiny-digits † (joint)" in results
-        and 'data-benchmark="tiny-digits" data-protocol="joint" data-stage="scl"' in results
-    )
-    assert 'href="runs/tiny-digits-joint-scl-seed1.html"' in results
+    assert not stale.exists() and of_another_process.exists()
 
 
 def test_each_table_shows_the_seeds_of_its_own_benchmark(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
-    collect(study, study.results)
-    runs = read_runs(study.results)
-    groups = aggregate(study, runs)
+    runs, groups = groups_of(study)
     found = tables_by_protocol(study, runs, groups, comparisons(study, runs, groups))
     for protocol, tables in found.items():
         assert [table.benchmark for table in tables] == ["", "digits", "cifar10", ""]

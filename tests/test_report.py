@@ -7,25 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import Study, benchmark, change, fail, finish_all, made_up, partial, troubled, write
+from fake_study import Study, benchmark, change, fail, finish_all, groups_of, made_up, partial, troubled, write
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks.report import figures
-from benchmarks.report.aggregate import aggregate
 from benchmarks.report.figures import curve_of, draw_curves, draw_scores, off_axis
 from benchmarks.report.render import write_report
-from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.runs import collect
 from benchmarks.report.styles import styles_of
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     return finish_all(Study(tmp_path_factory.mktemp("results") / "smoke"))
-
-
-def groups_of(study):
-    collect(study, partial(study))
-    return aggregate(study, read_runs(partial(study)))
 
 
 def report_of(study):
@@ -41,7 +35,8 @@ def claims_of(study):
 # ---- figures ---------------------------------------------------------------------------------------------
 
 
-def test_the_same_runs_give_the_same_bytes(study):
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}, seeds=(0, 1)))
     first = {name: path.read_bytes() for name, path in report_of(study).items()}
     assert set(first) == {"scores.png", "scores.svg", "curves.png", "curves.svg",
                           "tables.md", "tables.tex", "claims.md", "index.html"}  # fmt: skip
@@ -53,7 +48,7 @@ def drawn_points(panel):
 
 
 def test_scores_show_every_seed_and_the_published_value(study):
-    panel = draw_scores(study, groups_of(study)).axes[0]
+    panel = draw_scores(study, groups_of(study)[1]).axes[0]
     values = drawn_points(panel)
     assert panel.get_title() == "cifar10 (joint)"
     for seed in study.seeds:
@@ -63,7 +58,7 @@ def test_scores_show_every_seed_and_the_published_value(study):
 
 def test_incomplete_seeds_are_named_not_drawn(tmp_path):
     study = troubled(tmp_path)
-    groups = groups_of(study)
+    groups = groups_of(study)[1]
     panel = next(axes for axes in draw_scores(study, groups).axes if axes.get_title() == "digits (joint)")
     assert "failed (2 of 3 done)" in [text.get_text() for text in panel.texts]
     assert not any(np.isclose(drawn_points(panel), 100 * made_up(study.run("digits", "joint", "pica", 0))))
@@ -75,14 +70,14 @@ def test_incomplete_seeds_are_named_not_drawn(tmp_path):
 
 def test_an_outlier_far_below_is_an_arrow_at_the_edge(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    panel = draw_scores(study, groups_of(study)).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
+    panel = draw_scores(study, groups_of(study)[1]).axes[0]  # pixels 33, SimCLR 71, PICA 73, SCAN 86, SCL 91
     mean = 100 * np.mean([made_up(study.run("digits", "joint", "pixels", seed)) for seed in study.seeds])
     assert f"← {mean:.1f}" in [text.get_text() for text in panel.texts]
     assert panel.get_xlim()[0] > 60 and min(drawn_points(panel)) > 60
 
 
 def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_published_value(study):
-    groups = groups_of(study)
+    groups = groups_of(study)[1]
     groups = groups[groups.benchmark == "digits"].set_index("stage", drop=False)
     assert off_axis(groups) == "pixels"
     assert off_axis(groups.drop("pixels")) is None
@@ -95,7 +90,7 @@ def test_nothing_leaves_the_axis_for_less_than_a_third_of_it_or_beside_a_publish
 def test_too_few_seeds_for_an_interval_draw_none_and_say_so(tmp_path):
     for count, stated in ((1, True), (2, False)):
         study = Study(tmp_path / str(count), benchmarks={"digits": benchmark()}, seeds=tuple(range(count)))
-        figure = draw_scores(finish_all(study), groups_of(study))
+        figure = draw_scores(finish_all(study), groups_of(study)[1])
         assert ("too few for an interval" in figure.get_supxlabel()) == stated
         assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != stated
 
@@ -103,13 +98,13 @@ def test_too_few_seeds_for_an_interval_draw_none_and_say_so(tmp_path):
 def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MOST_BANDS", 4)
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
-    figure = draw_curves(study, groups_of(study))
+    figure = draw_curves(study, groups_of(study)[1])
     assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
     run = study.run("digits", "joint", "simclr", 0)  # with pixels given a curve there are five
     curve = json.loads((run.directory / "metrics.json").read_text())["per_epoch"]
     for seed in study.seeds:
         change(study.run("digits", "joint", "pixels", seed), "metrics.json", per_epoch=curve)
-    figure = draw_curves(study, groups_of(study))
+    figure = draw_curves(study, groups_of(study)[1])
     assert len(figure.axes[0].lines) == 5 and len(figure.axes[0].collections) == 0
     assert "no bands in panels of more than 4 curves" in figure.get_suptitle()
     assert "minimum to maximum" not in figure.get_suptitle()
@@ -125,7 +120,7 @@ def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     kept = [{"epoch": epoch, "acc": 0.5, "nmi": 0.5, "ari": 0.5} for epoch in (20, 25, 100)]
     change(study.run("digits", "joint", "scl", 0), "metrics.json", per_epoch=kept)
-    group = next(group for group in groups_of(study).itertuples() if group.stage == "scl")
+    group = next(group for group in groups_of(study)[1].itertuples() if group.stage == "scl")
     curve = curve_of(study, group)
     assert curve.index.tolist() == [20, 100] and curve.shape == (2, 3) and curve.iloc[:, 0].tolist() == [50, 50]
 
@@ -148,7 +143,7 @@ def test_nothing_is_cut_off_or_written_over(tmp_path, count):
     )
     write(study.run("benchmark-0", "joint", "pica", 2), "record.json", {})
     for draw in (draw_scores, draw_curves):
-        figure = draw(study, groups_of(study))
+        figure = draw(study, groups_of(study)[1])
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts_of(figure)]

@@ -18,17 +18,12 @@ from fake_study import (
     lines_of,
     made_up,
     partial,
+    texts_of,
     troubled,
-    without_figures,
 )
 
 from benchmarks.datasets.catalog import CATALOG, Downloads
-from benchmarks.report.page import Row
 from benchmarks.report.published import load_context, load_published, published_for
-from benchmarks.report.render import template, write_report
-from benchmarks.report.runs import collect
-from benchmarks.report.tables import Cell, Table
-from benchmarks.study import Study as RealStudy
 from scl.util.text import duration
 
 
@@ -39,10 +34,8 @@ def study(tmp_path):
 
 def tables(study):
     """tables.md and tables.tex."""
-    collect(study, partial(study))
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        return [path.read_text() for path in write_report(study, partial(study))[:2]]
+    texts = texts_of(study)
+    return texts["tables.md"], texts["tables.tex"]
 
 
 @pytest.mark.parametrize("index, name", [(0, "tables.md"), (1, "tables.tex")])
@@ -62,20 +55,16 @@ def test_a_note_on_settings_is_below_the_table_of_its_benchmark(tmp_path):
     assert "no official settings" in digits[: digits.index("\n**")]
 
 
-class OtherImages(Study):
-    images_note = RealStudy.images_note
-
-
 def test_images_that_are_not_the_published_ones_are_named_below_their_table(tmp_path):
     subset = {"cifar10": benchmark(), "digits": benchmark(subset=500)}
     downloads = Downloads(checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}})
-    study = OtherImages(tmp_path / "other", benchmarks=subset, downloads=downloads)
+    study = Study(tmp_path / "other", benchmarks=subset, downloads=downloads)
     page = tables(finish_all(study))[0]
     assert page.count("- Images: from an archive other than the published one") == 1
     digits = page[page.index("**digits † (joint)**") :]
     assert "- Images: a fixed subset of 500 images of Digits" in digits[: digits.index("\n**")]
     trial = Downloads(imagenet={"tar": "x.tar", "images_per_class": 20})
-    study = OtherImages(tmp_path / "trial", benchmarks={"imagenet10": benchmark()}, downloads=trial)
+    study = Study(tmp_path / "trial", benchmarks={"imagenet10": benchmark()}, downloads=trial)
     assert study.images_note("imagenet10") == "20 images per class, where the published data set has 1300"
 
 
@@ -103,6 +92,7 @@ def test_incomplete_seeds_are_never_averaged(study):
         ({"images_sha256": "other"}, "ᶜ"),
         ({"device": "CPU"}, "ᵈ"),
         ({"versions": {"torch": "2.9.1"}}, "ᵈ"),
+        ({"versions": {"torch": "2.13.0", "scikit-learn": "1.7.2"}}, "ᵈ"),
     ],
 )
 def test_mixed_runs_get_a_footnote(study, changed, letter):
@@ -206,6 +196,16 @@ def test_published_results_need_the_same_protocol_clusters_and_complete_data_set
     assert published_for(study, "joint", "cifar10", "scl") is None
 
 
+def test_published_results_need_the_published_images(tmp_path):
+    names = {"cifar10": benchmark(), "imagenet10": benchmark()}
+    trial = Downloads(
+        imagenet={"tar": "x.tar", "images_per_class": 20}, checksums={"cifar-10-python.tar.gz": {"sha256": 64 * "0"}}
+    )
+    for name in names:
+        assert published_for(Study(tmp_path, benchmarks=names), "joint", name, "pica")
+        assert published_for(Study(tmp_path, benchmarks=names, downloads=trial), "joint", name, "pica") is None
+
+
 def test_published_rows_are_whole():
     rows = load_published()
     assert len(rows) == 30 and not any(row.method.startswith("scl.") for row in rows)
@@ -246,28 +246,6 @@ def test_context_is_whole_and_apart_from_our_methods():
 
 def test_a_reconstruction_is_called_one(study):
     assert "SCL: reconstructed from the abstract of its paper" in tables(study)[0]
-
-
-# ---- forms of a table ------------------------------------------------------------------------------------
-
-
-def test_what_would_break_a_table_is_escaped():
-    table = Table("50 % & more", ["a|b", "n_1"], [[Cell("<x>"), Cell("1 ± 2", "a")]], ["*why*"])
-    names = ("name", "title", "header", "origins", "comparisons", "verdicts")
-    names += ("without_verdict", "statements", "gains", "published", "reference", "runs")
-    context = dict.fromkeys(names, "") | {"protocols": {"joint": [table]}, "descriptions": {}}
-    rows = [Row(table.rows[0], "", "done", {})]
-    page = {key: {} for key in ("statuses", "choices", "titles", "markers", "figures", "pages")}
-    context |= page | {"labeled": True, "megabytes": 0, "blocks": {"joint": [(table, rows)]}}
-    markdown, latex, html = (template(name).render(context) for name in ("tables.md", "tables.tex", "index.html"))
-    assert r"a\|b" in markdown and "1 ± 2 ᵃ" in markdown and "ᵃ seeds trained" in markdown and r"\*why\*" in markdown
-    assert (
-        r"50 \% \& more" in latex
-        and r"n\_1" in latex
-        and r"1 $\pm$ 2$^{a}$" in latex
-        and "$^{a}$ seeds trained" in latex
-    )
-    assert "&lt;x&gt;" in html and "<sup>a</sup>" in html and "50 % &amp; more" in html
 
 
 @pytest.mark.parametrize(

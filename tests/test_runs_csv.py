@@ -1,12 +1,14 @@
 """runs.csv: a row for each planned run, and the reason in it where a result does not count."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_study import Study, change, fail, finish, finish_all, lines_of, made_up, partial, write
+from fake_study import METHODS, Study, change, fail, finish, finish_all, lines_of, made_up, partial, write
 
+from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs, row_of
 from benchmarks.state import Survey
 from scl.engine.identity import fingerprint
@@ -49,12 +51,12 @@ def test_uncommitted_changes_of_an_upstream_stage_or_an_earlier_attempt_are_told
 
 def test_what_is_written_is_read_again(study):
     collect(study, study.results)
-    first = next(read_runs(study.results).itertuples())
+    first = next(read_runs(study, study.results).itertuples())
     assert first.dirty is False and isinstance(first.seed, int)
     assert first.acc == made_up(study.run("cifar10", "joint", "pixels", 0)) and np.isnan(first.neighbor_purity)
     (study.results / "runs.csv").write_text("benchmark,acc\n")
     with pytest.raises(ValueError, match="collect the runs again"):
-        read_runs(study.results)
+        read_runs(study, study.results)
 
 
 def scan(study):
@@ -189,6 +191,25 @@ def test_targets_of_the_workflow_are_made_of_whole_studies_only(study):
     finish(scan(study))
     collect(study, study.results)
     assert not partial(study).exists()
+
+
+def test_tables_that_are_older_than_a_partial_report_are_named(study, capsys):
+    collect(study, partial(study))
+    (study.results / "tables.md").touch()
+    collect(study, partial(study))
+    assert capsys.readouterr().err == ""
+    remove(study, "record.json")
+    collect(study, partial(study))
+    told = capsys.readouterr().err
+    assert f"{study.results / 'tables.md'} " in told and "1 of 30 runs are not done, such as cifar10" in told
+
+
+@pytest.mark.parametrize("changed", [{"seeds": (0,)}, {"methods": {"pixels": METHODS["pixels"]}}])
+def test_runs_of_another_plan_are_not_reported(study, changed):
+    collect(study, study.results)
+    with pytest.raises(ValueError, match="runs.csv has other runs than the study plans; collect the runs again"):
+        write_report(replace(study, **changed), study.results)
+    assert not (study.results / "tables.md").exists()
 
 
 def test_a_skipped_benchmark_keeps_its_rows_with_the_reason(tmp_path):

@@ -17,7 +17,7 @@ FOOTNOTES = {
     "a": "seeds trained at different commits",
     "b": "trained with uncommitted code changes",
     "c": "runs on this benchmark used different images",
-    "d": "seeds or resumed attempts differ in device, precision, PyTorch version, or number of CPU threads",
+    "d": "seeds or attempts differ in device, precision, PyTorch or scikit-learn version, or number of CPU threads",
     "e": "an earlier attempt or an upstream stage was trained at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
 }
@@ -54,10 +54,11 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
         complete = (groups.absence == "") & (by_group[score].count() == groups.planned)
         groups[score] = by_group[score].mean().where(complete)
         groups[f"{score}_sd"] = by_group[score].std().where(complete)
-    intervals = [t_interval(np.array([*values.values()])) if values else None for values in groups.accuracies]
-    limits = [(found.low, found.high) if found else (np.nan, np.nan) for found in intervals]
-    bounds = pd.DataFrame(limits, groups.index, ["acc_low", "acc_high"], dtype=float)
-    return groups.join(bounds.where(groups.acc.notna())).reset_index()
+    complete = groups.acc.notna()
+    intervals = [t_interval(np.array([*values.values()])) for values in groups.accuracies[complete]]
+    groups.loc[complete, "acc_low"] = [interval.low for interval in intervals]
+    groups.loc[complete, "acc_high"] = [interval.high for interval in intervals]
+    return groups.reset_index()
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -79,17 +80,15 @@ def absence(group: pd.DataFrame) -> str:
 
 def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
     """The keys of FOOTNOTES that apply to the done runs of a group."""
-
-    def differ(rows: pd.DataFrame, *names: str) -> bool:
-        return len(rows[list(names)].drop_duplicates()) > 1
-
+    machines = done[["device", "precision", "torch"]].assign(
+        sklearn=done.packages.str.extract(r"scikit-learn ([^,]+)", expand=False),  # k-means
+        threads=done.threads.where(on_cpu(done)),  # on a GPU they change no result
+    )
     applies = {
-        "a": differ(done, "commit"),
+        "a": done.commit.nunique() > 1,
         "b": done.dirty.any(),
         "c": images_differ and len(done),
-        "d": differ(done, "device", "precision", "torch")
-        or (done.other_devices != "").any()
-        or differ(done[on_cpu(done)], "threads"),  # the number of CPU threads changes no result on a GPU
+        "d": len(machines.drop_duplicates()) > 1 or (done.other_devices != "").any(),
         "e": (done.other_commits != "").any(),
     }
     return "".join(letter for letter, does in applies.items() if does)

@@ -33,19 +33,17 @@ def gallery(data: Clusters, images: np.ndarray, budget: int) -> tuple[list[Clust
 
     images: of the whole data set [N, H, W, 3]. If not even the smallest sprites fit, the last clusters are left out.
     """
-    clusters: list[Cluster] = []
     for level in LEVELS:
-        clusters, total = [], 0
-        for number in range(len(data.sizes)):
-            clusters.append(_cluster(data, images, number, *level))
-            total += _bytes(clusters[-1])
-            if total > budget and level != LEVELS[-1]:  # the next level, without drawing the others
+        clusters, total = list[Cluster](), 0
+        while len(clusters) < len(data.sizes):
+            cluster = _cluster(data, images, len(clusters), *level)
+            if total + _bytes(cluster) > budget:
                 break
+            clusters.append(cluster)
+            total += _bytes(cluster)
         else:
             break
-    fits = np.cumsum([_bytes(cluster) for cluster in clusters]) <= budget
-    kept = clusters[: int(fits.sum())]
-    return kept, sum(map(_bytes, kept))
+    return clusters, total
 
 
 def _bytes(cluster: Cluster) -> int:

@@ -54,7 +54,7 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
         "choices": choices,
         "titles": dict(zip(runs.stage, runs.method)),
         "markers": {stage: marker_svg(style) for stage, style in styles_of(study.methods).items()},
-        "pages": {key: page.name for key, page in pages.items()},
+        "pages": {key: page.path.name for key, page in pages.items()},
         "megabytes": sum(page.path.stat().st_size for page in pages.values()) / 1e6,
     }
 
@@ -67,7 +67,7 @@ def _shown(runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, R
     for stage, cells in zip(table.stages, table.rows, strict=True):
         of_stage = here[here.stage == stage]
         found = {seed: pages.get((protocol, table.benchmark, stage, seed)) for seed in of_stage.seed}
-        links = {seed: page.name for seed, page in found.items() if page}
+        links = {seed: page.path.name for seed, page in found.items() if page}
         rows.append(Row([cells[i] for i in kept], stage, " ".join(of_stage.status.unique()), links))
     return replace(table, columns=[table.columns[i] for i in kept]), rows
 

@@ -4,12 +4,11 @@ results of methods that are not implemented here."""
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.datasets.catalog import dataset_named
-
+PUBLISHED, CONTEXT = (Path(__file__).with_name(name) for name in ("published.csv", "context.csv"))
 STATISTICS = {"mean": "mean over runs", "best": "best run, here compared with a mean", "single": "single value"}
 RECONSTRUCTED = {
     "scl.scl.SCL": "reconstructed from the abstract of its paper (Huang & Gong, BMVC 2022), whose reported numbers "
@@ -21,21 +20,19 @@ RECONSTRUCTED = {
 def load_published() -> list:
     """The rows of published.csv. Scores are fractions, NaN where the source has none; epochs, 0 where unknown, are
     counted as here (PICA's 200 of two heads are 400); nmi_average is "" where the source does not say."""
-    with resources.files("benchmarks.report").joinpath("published.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file).fillna({"nmi_average": "", "epochs": 0}).astype({"epochs": int})
+    table = pd.read_csv(PUBLISHED).fillna({"nmi_average": "", "epochs": 0}).astype({"epochs": int})
     return list(table.itertuples(index=False, name="Published"))
 
 
 def published_for(study, protocol: str, benchmark: str, stage: str):
     """The published result for a group: a mean over runs if there is one, else the best run, else None.
 
-    Only for the same class and protocol, on the complete data set, with as many clusters as it has classes.
+    Only for the same class and protocol, on exactly the published images, with as many clusters as classes.
     """
-    block = study.benchmarks[benchmark]
-    dataset = block.dataset or benchmark
-    if block.subset or (block.clusters and block.clusters != dataset_named(dataset).clusters):
+    dataset = study.dataset(benchmark)
+    if study.images_note(benchmark) or study.benchmarks[benchmark].clusters not in (None, dataset.clusters):
         return None
-    requested = (study.methods[stage].method, protocol, dataset)
+    requested = (study.methods[stage].method, protocol, dataset.name)
     matches = [entry for entry in load_published() if (entry.method, entry.protocol, entry.benchmark) == requested]
     return min(matches, key=lambda entry: entry.statistic != "mean", default=None)
 
@@ -52,5 +49,4 @@ def published_scores(group) -> list[tuple[str, float, float]]:
 def load_context() -> pd.DataFrame:
     """The rows of context.csv in its order. Scores are fractions, NaN where the source has none; statistic is
     mean, best, single, or unknown; image_size is "" where the source does not say."""
-    with resources.files("benchmarks.report").joinpath("context.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype={"image_size": str}).fillna({"image_size": ""})
+    return pd.read_csv(CONTEXT, dtype={"image_size": str}).fillna({"image_size": ""})

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from benchmarks.report import claims, formats, inference, significance
@@ -15,9 +14,8 @@ from benchmarks.report.figures import write_figures
 from benchmarks.report.page import page_context
 from benchmarks.report.published import published_scores
 from benchmarks.report.run_page import MOST_BYTES, page_name, write_run_page
-from benchmarks.report.runs import COLUMNS, STATUSES, read_runs, row_of
+from benchmarks.report.runs import STATUSES, read_runs, runs_of, unfinished
 from benchmarks.report.tables import Table, citation, header, origins, tables_by_protocol
-from benchmarks.state import Survey
 from benchmarks.study import find_run
 from scl.engine.io import atomic
 from scl.util.text import duration
@@ -28,7 +26,7 @@ ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html"
 
 def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
     """Write everything that is made from `folder`/runs.csv into `folder`, the page only if asked; return the paths."""
-    runs = read_runs(folder)
+    runs = read_runs(study, folder)
     groups = aggregate(study, runs)
     pairs = significance.comparisons(study, runs, groups)
     verdicts = significance.verdicts(study, pairs)
@@ -63,18 +61,17 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
 def add_gallery(study, name: str, *, partial: bool = False) -> Path:
     """Write the page of the run called `name` again, with its gallery, into the existing report; return its path.
 
-    partial: into the partial report even if there is a complete one. Raises ValueError if there is no such run, or no
-    page of it because it is not done.
+    That is the partial report if a run of the study is not done, or if `partial`. Raises ValueError if there is no such
+    run, or no page of it because it is not done.
     """
-    run = find_run(study, name)
-    complete = not partial and (study.results / "report" / "index.html").exists()
-    path = (study.results if complete else study.results / "partial") / "report" / "runs" / page_name(run)
-    row = row_of(run, Survey(study))
-    if row["status"] != "done" or not path.exists():
-        why = row["reason"] or "it has no page yet"
+    run, runs = find_run(study, name), runs_of(study)
+    folder = study.results / "partial" if partial or unfinished(runs) else study.results
+    path = folder / "report" / "runs" / page_name(run)
+    row = next(row for planned, row in zip(study.runs(), rows_of(runs)) if planned == run)
+    if row.status != "done" or not path.exists():
+        why = "it has no page yet" if row.status == "done" else row.reason
         raise ValueError(f"--gallery: {name}: {why}; run `scl report` once the run is done")
-    table = pd.DataFrame([row], columns=list(COLUMNS), dtype=object)
-    write_run_page(study, run, next(rows_of(table)), path, template("run.html"), MOST_BYTES)
+    write_run_page(study, run, row, path, template("run.html"), MOST_BYTES)
     return path
 
 

@@ -31,7 +31,6 @@ LINKED = ("run.yaml", "record.json", CLUSTERING, "metrics.json", FILE, "history.
 class RunPage(NamedTuple):
     """A page that was written and, if its run has no scores, what the run found."""
 
-    name: str
     path: Path
     data: Clusters | None
 
@@ -52,10 +51,10 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
             path = pages / page_name(run)
             data = write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
             kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
-            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path.name, path, kept)
+            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path, kept)
             bar.update()
-    for stale in set(pages.glob("*.html")) - {page.path for page in written.values()}:
-        stale.unlink()
+    for stale in set(pages.glob("[!.]*.html")) - {page.path for page in written.values()}:
+        stale.unlink(missing_ok=True)
     return written
 
 
@@ -93,10 +92,10 @@ def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
     folder = study.data / run.benchmark
     try:
         record, metrics = load(run.directory), read(run.directory / "metrics.json", Metrics)
-        assert record  # of a done run
+        assert record and metrics  # of a done run
         context |= {"record": record, "charts": _charts(run.directory / "history.csv", metrics)}
         data = data or read_clusters(run.directory, record, metrics, folder)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         return context | {"problem": str(error)}
     images, absence = read_images(record, folder) if budget else (None, "")
     clusters, size = gallery(data, images, budget) if budget and images is not None else ([], 0)
@@ -104,13 +103,13 @@ def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
     return context | {"with_gallery": budget is not None, "map": scatter(data), **_confusion(data)}
 
 
-def _charts(history: Path, metrics: Metrics | None) -> dict:
+def _charts(history: Path, metrics: Metrics) -> dict:
     """{title: SVG}: each term of the loss, the learning rate, the scores."""
     table = pd.read_csv(history)
     names = [name for name in table.columns if name not in ("epoch", "steps", "seconds")]
-    points = {name: list(zip(table.epoch, pd.to_numeric(table[name], "coerce"))) for name in names}
+    points = {name: list(zip(table["epoch"], pd.to_numeric(table[name], "coerce"))) for name in names}
     charts = {name.replace("_", " "): line_chart(name, {name: values}) for name, values in points.items()}
-    if metrics and len(metrics.per_epoch) > 1:
+    if len(metrics.per_epoch) > 1:
         scores = {name.upper(): [(p.epoch, 100 * getattr(p, name)) for p in metrics.per_epoch]
                   for name in ("acc", "nmi", "ari")}  # fmt: skip
         charts = {"scores, %": line_chart("scores in percent", scores)} | charts
@@ -135,7 +134,7 @@ def _confusion(data: Clusters) -> dict:
     return {"matrix": [], "errors": [(c, data.classes[k], int(table[c, k])) for c, k in places if table[c, k]]}
 
 
-def read_clusters(directory: Path, record: Record, metrics: Metrics | None, folder: Path) -> Clusters:
+def read_clusters(directory: Path, record: Record, metrics: Metrics, folder: Path) -> Clusters:
     """clusters.json of a finished run; for runs evaluated by earlier versions, computed from the assignments, without a
     map, and without labels if the data folder does not contain the run's images.
 
@@ -145,7 +144,7 @@ def read_clusters(directory: Path, record: Record, metrics: Metrics | None, fold
         found = read(directory / FILE, Clusters)
     except Damaged:
         found = None
-    if found and metrics and found.of == metrics.of.model_dump():
+    if found and found.of == metrics.of.model_dump():
         return found
     arrays, further = read_assignments(directory / ASSIGNMENTS), dict[str, Any]()
     try:

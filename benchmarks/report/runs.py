@@ -16,8 +16,10 @@ import pandas as pd
 from benchmarks.state import State, Survey
 from scl.engine.artifacts import Record
 from scl.engine.io import atomic
+from scl.util.text import say
 
 STATUSES = ("done", "failed", "missing", "skipped")
+RUN = ["benchmark", "protocol", "stage", "seed"]  # name a run
 TEXT, NUMBER, COUNT, FLAG = "object", "float64", "Int64", "boolean"
 COLUMNS = {
     "benchmark": TEXT, "protocol": TEXT, "stage": TEXT, "method": TEXT, "seed": "int64",  # method: the title
@@ -46,26 +48,32 @@ class Unfinished(ValueError):
 def collect(study, folder: Path, *, committed: bool = False) -> Path:
     """Write and return `folder`/runs.csv. committed: see Survey.
 
-    In the results folder of the study, remove the partial report, or raise Unfinished if a run is not done.
+    In the results folder of the study, remove the partial report, or raise Unfinished if a run is not done. Elsewhere,
+    say if the tables in the results folder are of an earlier state of the study.
     """
-    runs, path = runs_of(study, Survey(study, committed=committed)), Path(folder) / "runs.csv"
-    if path.parent == study.results:
-        check_finished(runs)
+    runs, path = runs_of(study, Survey(study, committed=committed)), folder / "runs.csv"
+    problem = unfinished(runs)
+    if folder == study.results:
+        if problem:
+            raise Unfinished(problem)
         shutil.rmtree(study.results / "partial", ignore_errors=True)
+    elif problem and (tables := study.results / "tables.md").exists():
+        say(f"{tables} and the report beside it are of an earlier state; the current one is in {folder}: {problem}")
     with atomic(path) as temporary:
         temporary.write_bytes(csv_of(runs))
     return path
 
 
-def check_finished(runs: pd.DataFrame) -> None:
-    """Raise Unfinished if one of `runs` is neither done nor skipped."""
-    unfinished = runs[~runs.status.isin(["done", "skipped"])]
-    if len(unfinished):
-        first = unfinished.iloc[0]
-        raise Unfinished(
-            f"{len(unfinished)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} "
-            f"{first.stage} seed {first.seed} ({first.reason}); run the study to finish them"
-        )
+def unfinished(runs: pd.DataFrame) -> str:
+    """How many of `runs` are neither done nor skipped, and which is the first; "" if none is."""
+    left = runs[~runs.status.isin(["done", "skipped"])]
+    if left.empty:
+        return ""
+    first = left.iloc[0]
+    return (
+        f"{len(left)} of {len(runs)} runs are not done, such as {first.benchmark} {first.protocol} {first.stage} "
+        f"seed {first.seed} ({first.reason}); run the study to finish them"
+    )
 
 
 def csv_of(runs: pd.DataFrame) -> bytes:
@@ -73,9 +81,9 @@ def csv_of(runs: pd.DataFrame) -> bytes:
     return runs.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
-def read_runs(folder: Path) -> pd.DataFrame:
-    """`folder`/runs.csv, in the study's order. ValueError if it is missing or of another version."""
-    path = Path(folder) / "runs.csv"
+def read_runs(study, folder: Path) -> pd.DataFrame:
+    """`folder`/runs.csv, in the study's order. ValueError if it is missing, of another version, or of other runs."""
+    path = folder / "runs.csv"
     if not path.exists():
         raise ValueError(f"{path} is missing; collect the runs first")
     empty = {name: [""] for name, kind in COLUMNS.items() if kind != TEXT}
@@ -85,6 +93,9 @@ def read_runs(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read ({error}); collect the runs again") from None
     if set(runs.columns) != set(COLUMNS):
         raise ValueError(f"{path} has other columns than this version writes; collect the runs again")
+    planned = [tuple(getattr(run, key) for key in RUN) for run in study.runs()]
+    if list(runs[RUN].itertuples(index=False, name=None)) != planned:
+        raise ValueError(f"{path} has other runs than the study plans; collect the runs again")
     return runs.assign(dirty=runs.dirty.fillna(False).astype(bool))  # unknown without git
 
 
@@ -99,8 +110,7 @@ def row_of(run, survey: Survey) -> dict:
     state = survey.state(run)
     status = state.status if state.status in STATUSES else "missing"
     reason = (state.metrics.reason or "") if state.metrics else state.reason
-    row = {name: getattr(run, name) for name in ("benchmark", "protocol", "stage", "seed")}
-    row |= {"method": run.title, "status": status, "reason": reason}
+    row = {key: getattr(run, key) for key in RUN} | {"method": run.title, "status": status, "reason": reason}
     return (_measured(run, state, survey) if status == "done" else {}) | row
 
 

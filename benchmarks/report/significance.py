@@ -6,7 +6,7 @@ docs/statistics.md explains the tests; inference.py has their formulas.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,15 +66,15 @@ def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame
         others = {group.stage: group for group in rows_of(part)}
         reference = others.pop(study.reference, None)
         for stage, other in others.items() if reference else ():
-            absent = next((f"{group.title}: {group.absence}" for group in (reference, other) if group.absence), "")
-            both = (scores[protocol, benchmark, name] for name in (study.reference, stage))
+            absence = next((f"{group.title}: {group.absence}" for group in (reference, other) if group.absence), "")
+            first, second = (scores[protocol, benchmark, name] for name in (study.reference, stage))
             paired = share_encoder(study, study.reference, stage)
-            measured = [math.nan] * len(MEASURED) if absent else difference(*both, paired=paired)
-            tuned = study.tuned(benchmark)
-            rows.append((protocol, benchmark, stage, other.title, reference, other, absent, tuned, paired, *measured))
-    return pd.DataFrame(
-        rows, columns=[*KEYS, "title", "reference", "other", "absence", "tuned", "paired", *MEASURED]
-    ).astype({"tuned": bool, "paired": bool})
+            row = {"protocol": protocol, "benchmark": benchmark, "stage": stage, "title": other.title,
+                   "reference": reference, "other": other, "absence": absence, "tuned": study.tuned(benchmark),
+                   "paired": paired}  # fmt: skip
+            rows.append(row | ({} if absence else difference(first, second, paired=paired)))
+    columns = [*KEYS, "title", "reference", "other", "absence", "tuned", "paired", *MEASURED]
+    return pd.DataFrame(rows, columns=columns).astype({"tuned": bool, "paired": bool})
 
 
 def share_encoder(study, first: str, second: str) -> bool:
@@ -83,7 +83,7 @@ def share_encoder(study, first: str, second: str) -> bool:
     return not set(chain(links, first, "after")).isdisjoint(chain(links, second, "after"))
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> tuple:
+def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> dict:
     """MEASURED: first minus second over the seeds that both have, in fractions. Scores: SCORES, indexed by seed.
 
     differences: of ACC, one per seed. low, high: t interval of their mean, and p of their signs; without pairs Welch's
@@ -91,16 +91,14 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> tu
     """
     change = (first[SCORES] - second[SCORES]).dropna(subset="acc")
     acc, n = change.acc.to_numpy(float), len(change)
-    if not n:
-        return 0, *[math.nan] * (len(MEASURED) - 2), acc
     if paired:
         error = acc.std(ddof=n > 1) / math.sqrt(n)
         interval, p, detectable = t_interval(acc), sign_flip_p(acc), detectable_difference(error, n - 1)
     else:
         x, y = (scores.acc[change.index].to_numpy(float) for scores in (first, second))
         interval, p, detectable = welch_interval(x, y), math.nan, detectable_difference(*welch_error(x, y))
-    of_others = change.nmi.mean(), change.ari.mean()
-    return n, change.acc.mean(), change.acc.std(), interval.low, interval.high, *of_others, p, detectable, acc
+    spread = {"acc_sd": change.acc.std(), "low": interval.low, "high": interval.high}
+    return {"n": n, **change.mean(), **spread, "p": p, "detectable": detectable, "differences": acc}
 
 
 def verdicts(study, pairs: pd.DataFrame) -> list[Verdict]:
@@ -114,12 +112,12 @@ def verdicts(study, pairs: pd.DataFrame) -> list[Verdict]:
     for _, part in pairs[~pairs.stage.isin(chance)].groupby("protocol", sort=False):
         competitors = [competitor for _, competitor in part.groupby("stage", sort=False)]
         tested = [_test(competitor, len(competitors)) for competitor in competitors]
-        adjusted = holm(np.nan_to_num([test["p"] for test in tested], nan=1.0))
-        for test, p in zip(tested, adjusted, strict=True):
-            if not test["reason"]:
-                answer = "not decided" if p > LEVEL else "supported" if test["acc"] > 0 else "contradicted"
-                test |= {"p": float(p), "answer": answer}
-            found.append(Verdict(**test))
+        adjusted = holm(np.nan_to_num([verdict.p for verdict in tested], nan=1.0))
+        for verdict, p in zip(tested, adjusted.tolist(), strict=True):
+            if not verdict.reason:
+                answer = "not decided" if p > LEVEL else "supported" if verdict.acc > 0 else "contradicted"
+                verdict = replace(verdict, p=p, answer=answer)
+            found.append(verdict)
     return found
 
 
@@ -129,24 +127,22 @@ def counted(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[~pairs.tuned & ~np.array(no_labels, dtype=bool)]
 
 
-def _test(competitor: pd.DataFrame, competitors: int) -> dict:
-    """The fields of a Verdict on one competitor, its p not adjusted yet; competitor: its rows of one protocol."""
+def _test(competitor: pd.DataFrame, competitors: int) -> Verdict:
+    """The verdict on one competitor, before the adjustment; competitor: its rows of one protocol."""
     rows, first = counted(competitor), competitor.iloc[0]
-    verdict = {"protocol": first.protocol, "stage": first.stage, "title": first.title,
-               "reference": first.reference.title, "benchmarks": tuple(rows.benchmark), "competitors": competitors,
-               "p": math.nan, "reason": "",
-               "beside": tuple(rows_of(competitor[competitor.tuned & (competitor.absence == "")]))}  # fmt: skip
-    absent = [f"{row.benchmark}, {row.absence}" for row in rows_of(rows) if row.absence]
-    if not len(rows):
+    beside = tuple(rows_of(competitor[competitor.tuned & (competitor.absence == "")]))
+    names = first.protocol, first.stage, first.title, first.reference.title
+    verdict = Verdict(*names, tuple(rows.benchmark), competitors, beside=beside)
+    if rows.empty:
         names = ", ".join(competitor.benchmark[competitor.tuned])
         reason = f"hyper-parameters were chosen on every benchmark that was run ({names})" if names else "no labels"
-        return verdict | {"answer": "not decided", "reason": reason}
-    if absent:
-        return verdict | {"reason": "; ".join(absent)}
+        return replace(verdict, answer="not decided", reason=reason)
+    if absent := [f"{row.benchmark}, {row.absence}" for row in rows_of(rows) if row.absence]:
+        return replace(verdict, reason="; ".join(absent))
     groups = list(rows.differences)
     n, level = sum(map(len, groups)), LEVEL / competitors
     error = math.sqrt(sum(g.var(ddof=1) / len(g) if len(g) > 1 else math.nan for g in groups)) / len(groups)
     possible = smallest_p(n) <= level
     detectable = detectable_difference(error, n - 1, level=level) if possible else math.nan
     mean = float(np.mean([g.mean() for g in groups]))
-    return verdict | {"n": n, "acc": mean, "p": sign_flip_p(*groups), "detectable": detectable}
+    return replace(verdict, n=n, acc=mean, p=sign_flip_p(*groups), detectable=detectable)

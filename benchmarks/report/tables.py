@@ -56,11 +56,11 @@ class Table:
 
 def header(study, runs: pd.DataFrame) -> list[str]:
     """What all tables of a study have in common, one statement per line."""
+    if runs.empty:
+        return ["No runs are planned: the study has no benchmark, method, or seed."]
     counts = runs.status.value_counts()
     others = ", ".join(f"{counts[name]} {name}" for name in ("failed", "missing", "skipped") if name in counts)
     lines = [f"Runs: {counts.get('done', 0)} of {len(runs)} done{others and f'; {others}'}."]
-    if runs.empty:
-        lines = ["No runs are planned: the study has no benchmark, method, or seed."]
     lines += [f"Not run: {name} ({reason})." for name, reason in study.skipped.items()]
     done = runs[runs.status == "done"]
     if len(done):
