@@ -9,7 +9,19 @@ import warnings
 
 import pytest
 import yaml
-from fake_study import METHODS, Study, benchmark, block, change, fail, finish, partial, texts_of, write, write_no_figures
+from fake_study import (
+    METHODS,
+    Study,
+    benchmark,
+    block,
+    change,
+    fail,
+    finish,
+    partial,
+    texts_of,
+    write,
+    write_no_figures,
+)
 
 from benchmarks.bars import ProgressBar
 from benchmarks.cli import in_one_line, main
@@ -132,7 +144,8 @@ def study_with(folder, text):
 def reports(tmp_path_factory):
     """{text: {file name: content}} of an ordinary text and of hostile ones, a study each."""
     folder = tmp_path_factory.mktemp("studies")
-    return {text: texts_of(study_with(folder / str(i), text), page=True) for i, text in enumerate(["ordinary", *HOSTILE])}
+    texts = ["ordinary", *HOSTILE]
+    return {text: texts_of(study_with(folder / str(i), text), page=True) for i, text in enumerate(texts)}
 
 
 def compared(reports, name, outline):

@@ -134,8 +134,8 @@ def _test(competitor: pd.DataFrame, competitors: int) -> Verdict:
     names = first.protocol, first.stage, first.title, first.reference.title
     verdict = Verdict(*names, tuple(rows.benchmark), competitors, beside=beside)
     if rows.empty:
-        names = ", ".join(competitor.benchmark[competitor.tuned])
-        reason = f"hyper-parameters were chosen on every benchmark that was run ({names})" if names else "no labels"
+        tuned = ", ".join(competitor.benchmark[competitor.tuned])
+        reason = f"hyper-parameters were chosen on every benchmark that was run ({tuned})" if tuned else "no labels"
         return replace(verdict, answer="not decided", reason=reason)
     if absent := [f"{row.benchmark}, {row.absence}" for row in rows_of(rows) if row.absence]:
         return replace(verdict, reason="; ".join(absent))
