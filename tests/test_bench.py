@@ -195,6 +195,24 @@ def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
     assert {rival.workers for rival in measurement.rivals.values()} == {2}
 
 
+def test_a_number_of_loader_processes_that_fails_is_left_out(subject, monkeypatch, capsys):
+    """Shared memory may be too small, as in a container: that must not cost the whole measurement."""
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4)))
+
+    def time(name):
+        if workers := measurement.rivals[name].workers:
+            raise RuntimeError(f"DataLoader worker (pid {workers}) is killed by signal: Bus error.\nShared memory")
+        return 1.0
+
+    monkeypatch.setattr(measurement, "time", time)
+    assert measurement.choose_workers() == {0: 8}
+    assert {rival.workers for rival in measurement.rivals.values()} == {0}
+    assert capsys.readouterr().out.count("left out: DataLoader worker (pid 4) is killed by signal: Bus error.\n") == 1
+    measurement.plan = dataclasses.replace(measurement.plan, workers=(2,))
+    with pytest.raises(RuntimeError, match="Bus error"):
+        measurement.choose_workers()
+
+
 def test_the_tuned_pipeline_has_every_advantage(subject):
     maker = subject("simclr", precision="bf16")
     tuned = rivals.StandardPipeline(maker.trainer(), ["view"] * 2, tuned=True, workers=2)

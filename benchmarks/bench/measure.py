@@ -151,7 +151,12 @@ class Measurement:
         for workers in self.plan.workers:
             print(f"tuned pipeline with {workers} loader processes")
             self.rivals["tuned"].workers = workers
-            speeds[workers] = self.plan.batch_size / self.time("tuned")
+            try:
+                speeds[workers] = self.plan.batch_size / self.time("tuned")
+            except RuntimeError as error:  # of torch, if shared memory is too small for the batches of so many
+                if not speeds:
+                    raise
+                print(f"  left out: {str(error).splitlines()[0]}")
         for rival in self.rivals.values():
             rival.workers = max(speeds, key=speeds.__getitem__)
         return speeds
