@@ -168,7 +168,7 @@ def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
     assert measurement.expected_seconds() == sum(parts) + 2 * sum(max(10, s) for s in parts) + rivals
     measurement.plan = dataclasses.replace(measurement.plan, seconds=0.0)
     measurement.run()
-    assert capsys.readouterr().out.startswith("a step takes 8.0 s, so all takes at least 4.4 min\n")
+    assert capsys.readouterr().out.startswith("a step takes 8.0 s; in all at least 4.4 min\n")
 
 
 def test_losses_of_part_b_are_not_checked_by_the_loop(subject):

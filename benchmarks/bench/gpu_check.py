@@ -109,7 +109,7 @@ def check(todo: Iterable[Stage], folder: Path, only: list[str], seconds: float) 
     limit of `seconds`. What failed in an earlier call comes last."""
     ends, failed = time.monotonic() + seconds, 0
     again: list[Stage] = []
-    missing: set[Path | None] = set()  # images that could not be prepared
+    missing: set[Path] = set()  # images that could not be prepared
     for stage in itertools.chain(todo, again):
         if (stage.result and stage.result.exists()) or not any(fnmatch(stage.name, pattern) for pattern in only):
             continue

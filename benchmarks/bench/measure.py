@@ -125,7 +125,7 @@ class Measurement:
         return sum(steps) + plan.rounds * sum(timed) + rivals
 
     def run(self) -> None:
-        print(f"a step takes {duration(self.first)}, so all takes at least {duration(self.expected_seconds())}")
+        print(f"a step takes {duration(self.first)}; in all at least {duration(self.expected_seconds())}")
         # TF32 counts for both sides or for neither, though a trainer in fp32 turns it off for the whole process
         precision.compute_in(precision.choose(self.trainer.precision, self.device))
         for work in self.works.values():
