@@ -25,6 +25,7 @@ from scl.scl import SCL
 
 TINY = {"size": 8, "batch_size": 8, "seconds": 0.0, "rounds": 2, "images": (40, 80), "clusters": (3, 5)}
 TINY |= {"workers": (0,), "matrix": 32}
+ONE_SIZE = {"images": (40,), "clusters": (3,), "batch_factors": ()}
 
 
 @pytest.fixture
@@ -104,9 +105,9 @@ def test_prototypes_are_placed_before_the_first_step_that_is_timed(measured, sub
     calls, place = [], SCL.place_prototypes
     monkeypatch.setattr(SCL, "place_prototypes", lambda method: calls.append(method) or place(method))
     assert subject("scl").trainer().method.placed
-    result = measured("scl", rounds=1)
+    result = measured("scl", rounds=1, **ONE_SIZE)
     assert len(calls) == 1 and list(result["once"]) == ["place_prototypes_seconds", "first_step_seconds"]
-    assert list(measured("simclr", rounds=1)["once"]) == ["first_step_seconds"]
+    assert list(measure.Measurement(subject("simclr", **ONE_SIZE)).once) == ["first_step_seconds"]
 
 
 def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
@@ -152,7 +153,7 @@ def test_the_clock_of_a_gpu_is_read_when_it_is_done(step_of, monkeypatch):
 
 
 def test_rivals_are_timed_in_whole_turns_of_their_processes(subject, monkeypatch):
-    measurement, turns = measure.Measurement(subject("simclr")), []
+    measurement, turns = measure.Measurement(subject("simclr", **ONE_SIZE)), []
     monkeypatch.setattr(measure, "_seconds", lambda work, least, device, turn=1: turns.append(turn))
     for name, workers in (("step", 0), ("tuned", 0), ("standard", 2)):
         measurement.rivals["standard"].workers = workers
@@ -172,7 +173,7 @@ def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
 
 
 def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
-    measurement = measure.Measurement(subject("simclr"))
+    measurement = measure.Measurement(subject("simclr", **ONE_SIZE))
     before = len(measurement.trainer.epoch_losses)
     measurement.time("learn")
     assert len(measurement.trainer.epoch_losses) == before
@@ -188,7 +189,7 @@ def test_numbers_of_loader_processes_that_are_tried():
 
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
-    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4)))
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
     seconds = {0: 4.0, 2: 1.0, 4: 2.0}
     monkeypatch.setattr(measurement, "time", lambda name: seconds[measurement.rivals[name].workers])
     assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
@@ -197,7 +198,7 @@ def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
 
 def test_a_number_of_loader_processes_that_fails_is_left_out(subject, monkeypatch, capsys):
     """Shared memory may be too small, as in a container: that must not cost the whole measurement."""
-    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4)))
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
 
     def time(name):
         if workers := measurement.rivals[name].workers:
@@ -254,7 +255,7 @@ def test_a_batch_larger_than_the_images_is_refused():
 def test_peers_that_are_not_installed_or_do_not_apply_are_rows(measured, monkeypatch):
     monkeypatch.setattr(rivals, "version_of", {"torchvision": "1", "kornia": "1"}.get)
     monkeypatch.setitem(sys.modules, "kornia", None)
-    result = measured("simclr", rounds=2)
+    result = measured("simclr", rounds=2, **ONE_SIZE)
     rows = result["peers"]
     assert rows["lightly"] == rows["lightly_tuned"] == {"problem": "not installed"}
     assert rows["kornia"]["problem"].startswith("cannot be imported: ")
@@ -380,8 +381,8 @@ def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
 
 
 def test_stages_that_build_on_another_and_other_numbers_of_views(measured):
-    assert measured("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
-    assert measured("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
+    assert measured("simclr", "scan", rounds=1, **ONE_SIZE)["views"] == ["strong", "strong"]
+    assert measured("pica", rounds=1, **ONE_SIZE)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
 
 
 def test_names_of_views_that_are_augmented_in_one_call(subject, monkeypatch):

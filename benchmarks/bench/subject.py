@@ -37,7 +37,7 @@ class Plan:
     matrix: int = 2048  # side of the matrix product that gives the peak of the device
 
     def __post_init__(self) -> None:
-        most = max(1.0, *self.batch_factors) * self.batch_size
+        most = max((1.0, *self.batch_factors)) * self.batch_size
         if most > min(self.images):
             raise ValueError(
                 f"--batch-size: {self.batch_size} makes batches of up to {most:.0f} images, but only "
