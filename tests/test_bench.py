@@ -470,6 +470,16 @@ def test_table_of_a_committed_measurement():
     assert lines[-1] == "      100000           200    128       93.2     1.3737   1.108 [1.054, 1.183]"
 
 
+def test_a_gpu_that_is_too_small_is_named_in_one_line(tiny_study, capsys, monkeypatch):
+    def measured(subject):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(command, "measure", measured)
+    study = str(tiny_study("simclr").results / "study.yaml")
+    assert main(["bench", study, "--method", "simclr", "--size", "8", "--batch-size", "8", "--gpus", "0"]) == 2
+    assert "--batch-size: 8 needs more memory than the GPU has; lower it" in capsys.readouterr().err
+
+
 def test_the_command(tiny_study, tmp_path, capsys):
     study, out = tiny_study("simclr"), tmp_path / "bench.json"
     command = ["bench", str(study.results / "study.yaml"), "--method", "simclr", "--size", "8", "--batch-size", "8"]

@@ -28,7 +28,10 @@ def run_bench(study: Study, *, count: str | None, gpus: int, threads: int | None
     with gpu_lease.lease(gpus, report=print) as leased, tempfile.TemporaryDirectory(prefix="scl-bench-") as folder:
         torch.set_num_threads(threads or cores())
         subject = Subject(study, plan, Path(folder), gpu_lease.torch_device(leased, report=print))
-        result = count_step(subject, count) if count else measure(subject)
+        try:
+            result = count_step(subject, count) if count else measure(subject)
+        except torch.OutOfMemoryError:
+            raise ValueError(f"--batch-size: {plan.batch_size} needs more memory than the GPU has; lower it") from None
     print(table.counted(result) if count else table.measured(result))
     return result
 
