@@ -135,7 +135,7 @@ def test_a_profile_has_the_kernels_of_a_step(tiny_study, tmp_path):
     """By their launches, and within the step: if torch named its events otherwise, these would be zero."""
     plan = Plan(stage="scl", size=8, batch_size=32, images=(200,), clusters=(10,))
     result = count_step(Subject(tiny_study("scl"), plan, tmp_path, "cuda"), "H200")
-    assert 0 < result["count"]["launches"] and 0 < result["count"]["kernels"]
+    assert result["count"]["launches"] > 0 and result["count"]["kernels"] > 0
     scopes = result["time"]["scopes"]
     assert all(scopes[name]["seconds"] > 0 for name in ("augmentation", "network", "memory", "backward", "optimizer"))
     assert sum(row["seconds"] for row in scopes.values()) <= result["time"]["seconds"]
