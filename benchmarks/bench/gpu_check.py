@@ -123,9 +123,10 @@ def check(todo: Iterable[Stage], folder: Path, only: list[str], seconds: float) 
         # a stage that hangs must not use up the call; a run resumes
         most = left if stage.result is None else min(left, seconds / 2)
         outcome = perform(stage, folder, most) if left > 0 else "stopped"
+        reason = ""
         if outcome == "late":
-            outcome = "stopped" if most == left else "failed"
-        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}")
+            outcome, reason = ("stopped", "") if most == left else ("failed", ", half of --seconds")
+        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}{reason}")
         if outcome == "stopped":
             say("the same command resumes")
             return STOPPED
