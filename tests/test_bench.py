@@ -1,5 +1,6 @@
 """`scl bench` on tiny networks: well-formed results, fair comparisons, paired ratios. Nothing here is timed."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.bench import DEVICES, command, count, measure, rivals, table
+from benchmarks.bench import subject as subjects
 from benchmarks.bench.subject import Plan, Subject, endless
 from benchmarks.cli import main
 from scl.augment import OPERATIONS
@@ -21,8 +23,9 @@ from scl.engine import trainer as training
 from scl.engine.io import write_json
 from scl.scl import SCL
 
-TINY = {"size": 8, "batch_size": 8, "steps": 1, "rounds": 2, "images": (40, 80), "clusters": (3, 5), "workers": (0,)}
-TINY |= {"matrix": 32}
+TINY = {"size": 8, "batch_size": 8, "seconds": 0.0, "rounds": 2, "images": (40, 80), "clusters": (3, 5)}
+TINY |= {"workers": (0,), "matrix": 32}
+ONE_SIZE = {"images": (40,), "clusters": (3,), "batch_factors": ()}
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypat
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     seen = []
 
-    def record(work, steps, device):
+    def record(work, least, device, turn=1):
         work()
         seen.append([backend.allow_tf32 for backend in backends])
         return 1.0
@@ -102,9 +105,9 @@ def test_prototypes_are_placed_before_the_first_step_that_is_timed(measured, sub
     calls, place = [], SCL.place_prototypes
     monkeypatch.setattr(SCL, "place_prototypes", lambda method: calls.append(method) or place(method))
     assert subject("scl").trainer().method.placed
-    result = measured("scl", rounds=1)
+    result = measured("scl", rounds=1, **ONE_SIZE)
     assert len(calls) == 1 and list(result["once"]) == ["place_prototypes_seconds", "first_step_seconds"]
-    assert list(measured("simclr", rounds=1)["once"]) == ["first_step_seconds"]
+    assert list(measure.Measurement(subject("simclr", **ONE_SIZE)).once) == ["first_step_seconds"]
 
 
 def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
@@ -122,12 +125,59 @@ def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
             next(loop)
 
 
+@pytest.fixture
+def step_of(monkeypatch):
+    """A function: a step that takes so many seconds by the clock of the measurement, and the list of its calls."""
+    now, calls = [0.0], []
+
+    def make(seconds):
+        return lambda: (calls.append(seconds), now.__setitem__(0, now[0] + seconds))
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    return make, calls
+
+
+@pytest.mark.parametrize("seconds, turn, steps", [(0.125, 1, 4), (0.75, 1, 1), (0.125, 3, 6), (0.75, 3, 1)])
+def test_steps_are_timed_for_half_a_second_but_one_at_least(step_of, seconds, turn, steps):
+    """And in whole turns of the loader processes, unless a step takes longer: then their queue is full."""
+    make, calls = step_of
+    assert measure._seconds(make(seconds), 0.5, "cpu", turn=turn) == seconds
+    assert len(calls) == steps
+
+
+def test_the_clock_of_a_gpu_is_read_when_it_is_done(step_of, monkeypatch):
+    make, calls = step_of
+    monkeypatch.setattr(torch.cuda, "synchronize", make(0.25))
+    assert measure._seconds(make(0.125), 0.5, "cuda") == (4 * 0.125 + 0.25) / 4
+    assert calls == [0.25, *[0.125] * 4, 0.25]
+
+
+def test_rivals_are_timed_in_whole_turns_of_their_processes(subject, monkeypatch):
+    measurement, turns = measure.Measurement(subject("simclr", **ONE_SIZE)), []
+    monkeypatch.setattr(measure, "_seconds", lambda work, least, device, turn=1: turns.append(turn))
+    for name, workers in (("step", 0), ("tuned", 0), ("standard", 2)):
+        measurement.rivals["standard"].workers = workers
+        measurement.time(name)
+    assert turns == [1, 1, 2]
+
+
+def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
+    """Two rounds of: parts b and c, batches of 2, 4, and 16, two numbers of clusters and of images, and two rivals."""
+    measurement = measure.Measurement(subject("simclr", seconds=10.0))
+    measurement.first = 8.0
+    parts, rivals = [8, 8, 2, 4, 16, 8, 8, 8], (1 + 2 * 2) * (8 + 10)
+    assert measurement.expected_seconds() == sum(parts) + 2 * sum(max(10, s) for s in parts) + rivals
+    measurement.plan = dataclasses.replace(measurement.plan, seconds=0.0)
+    measurement.run()
+    assert capsys.readouterr().out.startswith("a step takes 8.0 s; in all at least 4.4 min\n")
+
+
 def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
-    measurement = measure.Measurement(subject("simclr"))
+    measurement = measure.Measurement(subject("simclr", **ONE_SIZE))
     before = len(measurement.trainer.epoch_losses)
-    measurement.time("learn", 3)
+    measurement.time("learn")
     assert len(measurement.trainer.epoch_losses) == before
-    measurement.time("step", 1)
+    measurement.time("step")
     assert len(measurement.trainer.epoch_losses) == before + 1
 
 
@@ -139,11 +189,29 @@ def test_numbers_of_loader_processes_that_are_tried():
 
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
-    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4)))
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
     seconds = {0: 4.0, 2: 1.0, 4: 2.0}
-    monkeypatch.setattr(measurement, "time", lambda name, steps: seconds[measurement.rivals[name].workers])
+    monkeypatch.setattr(measurement, "time", lambda name: seconds[measurement.rivals[name].workers])
     assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
     assert {rival.workers for rival in measurement.rivals.values()} == {2}
+
+
+def test_a_number_of_loader_processes_that_fails_is_left_out(subject, monkeypatch, capsys):
+    """Shared memory may be too small, as in a container: that must not cost the whole measurement."""
+    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
+
+    def time(name):
+        if workers := measurement.rivals[name].workers:
+            raise RuntimeError(f"DataLoader worker (pid {workers}) is killed by signal: Bus error.\nShared memory")
+        return 1.0
+
+    monkeypatch.setattr(measurement, "time", time)
+    assert measurement.choose_workers() == {0: 8}
+    assert {rival.workers for rival in measurement.rivals.values()} == {0}
+    assert capsys.readouterr().out.count("left out: DataLoader worker (pid 4) is killed by signal: Bus error.\n") == 1
+    measurement.plan = dataclasses.replace(measurement.plan, workers=(2,))
+    with pytest.raises(RuntimeError, match="Bus error"):
+        measurement.choose_workers()
 
 
 def test_the_tuned_pipeline_has_every_advantage(subject):
@@ -187,7 +255,7 @@ def test_a_batch_larger_than_the_images_is_refused():
 def test_peers_that_are_not_installed_or_do_not_apply_are_rows(measured, monkeypatch):
     monkeypatch.setattr(rivals, "version_of", {"torchvision": "1", "kornia": "1"}.get)
     monkeypatch.setitem(sys.modules, "kornia", None)
-    result = measured("simclr", rounds=2)
+    result = measured("simclr", rounds=2, **ONE_SIZE)
     rows = result["peers"]
     assert rows["lightly"] == rows["lightly_tuned"] == {"problem": "not installed"}
     assert rows["kornia"]["problem"].startswith("cannot be imported: ")
@@ -290,6 +358,16 @@ def test_times_of_a_gpu_are_those_of_kernels(name, product):
     assert sum(row["seconds"] for row in result["scopes"].values()) == pytest.approx(150e-6)
 
 
+def test_the_stage_before_is_built_once_for_all_numbers_of_images(subject, monkeypatch):
+    """To build it reads all images, on the CPU."""
+    maker, built = subject("simclr", "scan"), []
+    make = training.Trainer
+    monkeypatch.setattr(subjects, "Trainer", lambda run, *a, **k: built.append(run.stage) or make(run, *a, **k))
+    trainers = [maker.trainer(images=images, clusters=3) for images in (40, 80)]
+    assert sorted(built) == ["scan", "scan", "simclr"] and [len(t.images) for t in trainers] == [40, 80]
+    assert maker.trainer(clusters=5).method.problem.clusters == 5
+
+
 def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
     """A random head is confident of no image at the usual threshold, and its steps would end after the forward pass."""
     methods = TINY_METHODS | {"selflabel": TINY_METHODS["selflabel"] | {"options": {"threshold": 0.99}}}
@@ -303,8 +381,8 @@ def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
 
 
 def test_stages_that_build_on_another_and_other_numbers_of_views(measured):
-    assert measured("simclr", "scan", rounds=1)["views"] == ["strong", "strong"]
-    assert measured("pica", rounds=1)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
+    assert measured("simclr", "scan", rounds=1, **ONE_SIZE)["views"] == ["strong", "strong"]
+    assert measured("pica", rounds=1, **ONE_SIZE)["views"] == ["original", "perturbed", "perturbed", "perturbed"]
 
 
 def test_names_of_views_that_are_augmented_in_one_call(subject, monkeypatch):
@@ -390,6 +468,16 @@ def test_table_of_a_committed_measurement():
     assert lines[9] == "  lightly's SimCLR step, fp32, NCHW                    only compared with SimCLR"
     assert lines[12].endswith("7043.5     0.0182  ours / this 1.955 [1.396, 2.515]")
     assert lines[-1] == "      100000           200    128       93.2     1.3737   1.108 [1.054, 1.183]"
+
+
+def test_a_gpu_that_is_too_small_is_named_in_one_line(tiny_study, capsys, monkeypatch):
+    def measured(subject):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(command, "measure", measured)
+    study = str(tiny_study("simclr").results / "study.yaml")
+    assert main(["bench", study, "--method", "simclr", "--size", "8", "--batch-size", "8", "--gpus", "0"]) == 2
+    assert "--batch-size: 8 needs more memory than the GPU has; lower it" in capsys.readouterr().err
 
 
 def test_the_command(tiny_study, tmp_path, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.bench.count import count_step
 from benchmarks.bench.subject import Plan, Subject
 from benchmarks.study import load_study
 from scl.config import complete, load_run
@@ -128,6 +129,17 @@ def test_a_stopped_run_resumes_on_the_gpu_where_it_was(tiny_study):
     for (name, a), b in zip(stopped.method.state_dict().items(), resumed.method.state_dict().values()):
         assert not torch.is_tensor(a) or (b.is_cuda and torch.equal(a, b)), name
     assert train(run.directory, gpus=1, report=lambda *_: None).exists()
+
+
+def test_a_profile_has_the_kernels_of_a_step(tiny_study, tmp_path):
+    """By their launches, and within the step: if torch named its events otherwise, these would be zero."""
+    plan = Plan(stage="scl", size=8, batch_size=32, images=(200,), clusters=(10,))
+    result = count_step(Subject(tiny_study("scl"), plan, tmp_path, "cuda"), "H200")
+    assert result["count"]["launches"] > 0 and result["count"]["kernels"] > 0
+    scopes = result["time"]["scopes"]
+    assert all(scopes[name]["seconds"] > 0 for name in ("augmentation", "network", "memory", "backward", "optimizer"))
+    assert sum(row["seconds"] for row in scopes.values()) <= result["time"]["seconds"]
+    assert {name for name, row in scopes.items() if row["products"]} >= {"network", "backward"}
 
 
 @pytest.mark.parametrize("stage", ["scl", "simclr", "pica", "scan"])

@@ -40,20 +40,23 @@ def names_of(study, **changes):
     return [stage.name for stage in stages(load_study(study), study, gpu_check.Path("out"), **options)]
 
 
-def test_stages_and_their_order(study):
-    runs = ["random", "simclr", "scl"]
+def test_stages_and_their_order(study, tmp_path):
+    """What tells most per second first: about the reference, the first seed, and what needs a GPU."""
+    write(tmp_path, STUDY | {"reference": "scl", "benchmarks": STUDY["benchmarks"] | {"other": {"dataset": "digits"}}})
+    runs = ["scl", "simclr", "random"]
     assert names_of(study) == [
-        "tests",
-        *("bench-simclr-32", "bench-scl-32", "bench-simclr-64", "bench-scl-64"),
-        *("epoch-simclr", "epoch-scl"),
-        *(f"tiny/joint/{stage}/{seed}" for seed in (0, 1) for stage in runs),
+        *("tests", "bench-scl-32", "count-scl-32", "plan", "bench-simclr-32"),
+        *(f"tiny/joint/{stage}/0" for stage in runs),
+        *("bench-scl-64", "bench-simclr-64", "epoch-scl", "epoch-simclr"),
+        *(f"other/joint/{stage}/0" for stage in runs),
+        *(f"{benchmark}/joint/{stage}/1" for benchmark in ("tiny", "other") for stage in runs),
     ]
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_every_command_gets_the_devices(study, gpus):
     todo = list(stages(load_study(study), study, gpu_check.Path("out"), gpus=gpus, sizes=[32], quick=True))
-    assert all(str(gpus) in stage.command for stage in todo if stage.name != "tests")
+    assert all(str(gpus) in stage.command for stage in todo if stage.name not in ("tests", "plan"))
     assert all(stage.command[0] == sys.executable for stage in todo)
 
 
@@ -69,26 +72,23 @@ def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
 @pytest.mark.slow
 def test_it_stops_and_resumes(study, tmp_path):
     """A run that is stopped saves its checkpoint; the next call finishes it, and does not repeat what was done."""
-    simclr = METHODS["simclr"] | {"training": {"epochs": 300}}
-    write(tmp_path, STUDY | {"seeds": 1, "methods": {"random": METHODS["random"], "simclr": simclr}})
+    simclr = METHODS["simclr"] | {"training": {"epochs": 100}}
+    write(tmp_path, STUDY | {"seeds": 1, "methods": {"simclr": simclr}})
     command = ["benchmarks.bench.gpu_check", "tiny/*", "--gpus", "0", "--study", study, "--out", "out"]
     run, log = tmp_path / "results/runs/tiny/joint/simclr/seed0", tmp_path / "out/logs/tiny-joint-simclr-0.txt"
     process = subprocess.Popen([sys.executable, "-m", *command])
-    while not (log.exists() and "epoch 1/300" in log.read_text()):
+    while not (log.exists() and "epoch 1/100" in log.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == gpu_check.STOPPED
     assert (run / "checkpoint.pt").exists() and (tmp_path / "out.tar.gz").exists()
-    finished = tmp_path / "results/runs/tiny/joint/random/seed0/metrics.json"
-    before = finished.stat()
-    assert names_of(study, sizes=[])[-1] == "tiny/joint/simclr/0"
+    assert names_of(study, sizes=[]) == ["tests", "plan", "tiny/joint/simclr/0", "epoch-simclr"]
 
     todo = stages(load_study(study), study, gpu_check.Path("out"), gpus=0, sizes=[], quick=False)
     assert gpu_check.check(todo, gpu_check.Path("out"), ["tiny/*"], 600) == 0
     assert "resumed at epoch" in log.read_text() and (run / "metrics.json").exists()
-    assert finished.stat() == before
-    assert names_of(study, sizes=[])[-1] == "epoch-simclr"  # no run is left
+    assert names_of(study, sizes=[]) == ["tests", "plan", "epoch-simclr"]  # no run is left
 
 
 def test_a_stage_that_fails_is_tried_again_and_the_rest_goes_on(tmp_path, capsys):
@@ -107,13 +107,65 @@ def test_a_stage_that_fails_is_tried_again_and_the_rest_goes_on(tmp_path, capsys
     assert gpu_check.check(iter(todo), tmp_path, ["goo*", "la*"], 60) == 0
 
 
-def test_a_stage_is_interrupted_at_the_limit(tmp_path, capsys):
-    code = "import time\ntry:\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('saved')\n raise SystemExit(130)"
-    todo = [Stage(name, [sys.executable, "-c", code], tmp_path / "x") for name in ("first", "second")]
-    began = time.monotonic()
+def test_what_failed_comes_last_in_the_next_call(tmp_path, capsys):
+    """With the same code it will fail again, which is not worth the time of a GPU."""
+    todo = [Stage(name, [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / name) for name in ("bad", "worse")]
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
+    todo += [Stage("good", [sys.executable, "-c", ""], tmp_path / "good")]
+    capsys.readouterr()
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in said] == ["good", "bad", "worse", "2 failed"]
+
+
+def test_what_needs_images_that_cannot_be_prepared_is_left_out(tmp_path, capsys):
+    """Each would try the download again."""
+
+    def stage(name, status, images):
+        return Stage(name, [sys.executable, "-c", f"raise SystemExit({status})"], tmp_path / name, tmp_path / images)
+
+    (tmp_path / "there").touch()
+    todo = [stage("a", 2, "missing"), stage("b", 0, "missing"), stage("c", 1, "there"), stage("d", 0, "there")]
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
+    assert sorted(path.name for path in (tmp_path / "logs").glob("*.txt")) == ["a.txt", "c.txt", "d.txt"]
+    assert "could not be prepared; what needs it is left out" in capsys.readouterr().err
+
+
+SLEEP = ["sh", "-c", "trap 'echo saved; exit 130' INT; sleep 60 & wait"]
+
+
+def test_a_stage_that_hangs_leaves_time_for_the_others(tmp_path, capsys):
+    todo = [Stage("hangs", SLEEP, tmp_path / "hangs"), Stage("last", ["true"], tmp_path / "last")]
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 6.0) == 1
+    assert (tmp_path / "last").exists()
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith("hangs: failed after ") and said.endswith(", half of --seconds")
+
+
+def test_what_does_not_stop_is_killed_with_the_processes_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check, "PATIENCE", 0.1)
+    lock = tmp_path / "lock"
+    command = ["sh", "-c", f"trap '' INT; flock {lock} sleep 600 & wait; sleep 600"]
+    assert gpu_check.perform(Stage("deaf", command, None), tmp_path, 1.0) == "late"
+    subprocess.run(["flock", lock, "true"], check=True, timeout=60)  # waits until the lock is free
+
+
+def test_ctrl_c_between_two_stages_loses_nothing(study, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        yield Stage("good", [sys.executable, "-c", ""], tmp_path / "out" / "good.txt")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_check, "stages", interrupted)
+    assert main(["--gpus", "0", "--study", study, "--out", "out"]) == gpu_check.STOPPED
+    with tarfile.open(capsys.readouterr().out.strip()) as archive:
+        assert "out/good.txt" in archive.getnames()
+
+
+def test_a_run_is_interrupted_at_the_limit(tmp_path, capsys):
+    todo = [Stage(name, SLEEP, None) for name in ("first", "second")]
     assert gpu_check.check(iter(todo), tmp_path, ["*"], 1.0) == gpu_check.STOPPED
-    assert time.monotonic() - began < 30 and (tmp_path / "logs" / "first.txt").read_text() == "saved\n"
-    assert not (tmp_path / "x").exists() and not (tmp_path / "logs" / "second.txt").exists()
+    assert (tmp_path / "logs" / "first.txt").read_text() == "saved\n"
+    assert not (tmp_path / "logs" / "second.txt").exists()
     assert gpu_check.check(iter(todo), tmp_path, ["*"], 0.0) == gpu_check.STOPPED  # nothing is begun
     assert "first: stopped" in capsys.readouterr().err
 
@@ -127,10 +179,13 @@ def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
     (run / "features" / "1.npz").write_text("content")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "bench-scl-32.json").write_text("{}")
+    (tmp_path / "results" / "calibration").mkdir()
+    (tmp_path / "results" / "calibration" / "h200.json").write_text("{}")
     path = gpu_check.pack(load_study(study), gpu_check.Path("out"))
     with tarfile.open(path) as archive:
         files = {member.name for member in archive.getmembers() if member.isfile()}
-    assert files == {"out/bench-scl-32.json", "results/runs/tiny/joint/scl/seed0/record.json"}
+    made = {"results/runs/tiny/joint/scl/seed0/record.json", "results/calibration/h200.json"}
+    assert files == made | {"out/bench-scl-32.json"}
 
 
 @pytest.mark.slow

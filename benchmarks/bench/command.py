@@ -14,7 +14,6 @@ from benchmarks.bench.subject import Plan, Subject
 from benchmarks.study import Study
 from scl.engine import gpu_lease
 from scl.engine.provenance import cores
-from scl.engine.trainer import CHECK_EVERY
 
 IMAGES = 50_000  # --count profiles a step on as many as the training set of CIFAR-10 has
 
@@ -29,21 +28,22 @@ def run_bench(study: Study, *, count: str | None, gpus: int, threads: int | None
     with gpu_lease.lease(gpus, report=print) as leased, tempfile.TemporaryDirectory(prefix="scl-bench-") as folder:
         torch.set_num_threads(threads or cores())
         subject = Subject(study, plan, Path(folder), gpu_lease.torch_device(leased, report=print))
-        result = count_step(subject, count) if count else measure(subject)
+        try:
+            result = count_step(subject, count) if count else measure(subject)
+        except torch.OutOfMemoryError:
+            raise ValueError(f"--batch-size: {plan.batch_size} needs more memory than the GPU has; lower it") from None
     print(table.counted(result) if count else table.measured(result))
     return result
 
 
 def plan_of(*, gpus: int, quick: bool, method: str, rounds=None, workers=None, **settings) -> Plan:
-    """The plan for the options of the command. On a GPU steps are short, so more are timed: one check of the losses."""
+    """The plan for the options of the command."""
     on_gpu = bool(gpus and gpu_lease.visible())
-    steps, usual_rounds = (1, 1) if quick else (CHECK_EVERY, 6) if on_gpu else (1, 3)
     if quick:
-        settings |= {"images": (1_000, 10_000), "batch_factors": (0.5,)}
+        settings |= {"images": (1_000, 10_000), "batch_factors": (0.5,), "seconds": 0.0}
     return Plan(
         stage=method,
-        steps=steps,
-        rounds=rounds or usual_rounds,
+        rounds=rounds or (1 if quick else 6 if on_gpu else 3),
         workers=worker_counts(cores(), quick) if workers is None else (workers,),
         matrix=8192 if on_gpu else 2048,
         **settings,

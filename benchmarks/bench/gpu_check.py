@@ -1,14 +1,14 @@
 """Everything that needs a GPU, in calls of any length that resume: `make gpu-check` (docs/running.md).
 
-In this order: the GPU tests; `scl bench` of every trained method at every size; an epoch of every trained method
-beside its estimate; every run of the study, one seed of every method before a second seed of any. Each is a separate
-process and is skipped if its result exists. At the time limit, the current one is stopped as by `timeout -s INT`: a run
-saves its checkpoint, everything else starts again in the next call. Needs no Snakemake.
+The GPU may be there for minutes only, so what tells most per second comes first (see `stages`). Each stage is a process
+of its own and is skipped if its result exists. At the time limit, the current one is stopped as by `timeout -s INT`: a
+run saves its checkpoint, everything else starts again in the next call. Needs no Snakemake.
 """
 
 import argparse
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -19,82 +19,154 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.plan.sources import CALIBRATIONS
 from benchmarks.state import Survey
-from benchmarks.study import Study, load_study
+from benchmarks.study import Run, Study, load_study
 from scl.engine import features, gpu_lease
 from scl.engine.io import atomic
 from scl.engine.provenance import ROOT
 from scl.util.text import duration, say
 
 STOPPED = 124  # exit status, as of `timeout`
-PATIENCE = 120.0  # seconds to save a checkpoint after SIGINT
+PATIENCE = 30.0  # seconds to save a checkpoint after SIGINT
 HEAVY = ("weights.pt", "checkpoint*", features.FOLDER)  # not in the archive
+DATA_SHEET = "H200"  # for the bound of `scl bench --count`
 
 
 class Stage(NamedTuple):
-    """result: the file that `command` writes, or else that keeps its output; None for a run of the study."""
+    """result: the file that `command` writes, or else that keeps its output; None for a run of the study.
+
+    images: a file that exists once the images that the stage needs are prepared; None if it needs none.
+    """
 
     name: str
     command: list[str]
     result: Path | None
+    images: Path | None = None
 
 
 def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[int], quick: bool) -> Iterator[Stage]:
-    """All stages in order, without the runs that are done."""
+    """All stages in order, without the runs that are done.
+
+    The GPU tests; `scl bench` of the reference at the first size, and where its time goes; what the study will cost;
+    `scl bench` of the other trained methods; one seed of every method on the first benchmark; `scl bench` at the other
+    sizes; epochs beside their estimates; the other runs.
+    """
     python, machine = [sys.executable, "-m"], ["--gpus", str(gpus)]
+
+    def bench(stage: str, size: int, *flags: str, name: str = "bench") -> Stage:
+        result = folder / f"{name}-{stage}-{size}.json"
+        options = ["--method", stage, "--size", str(size), *machine, "--out", str(result), *flags]
+        return Stage(result.stem, [*python, "benchmarks.cli", "bench", source, *options], result)
+
+    def train(run: Run) -> Iterator[Stage]:
+        if Survey(study).state(run).status not in ("done", "skipped"):
+            name = f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}"
+            command = [*python, "benchmarks.cli", "run", name, "--study", source, *machine]
+            yield Stage(name, command, None, images_of(run.benchmark))
+
+    def images_of(benchmark: str) -> Path:
+        return study.data / benchmark / "benchmark.json"
+
     yield Stage("tests", [*python, "pytest", "-rs", str(ROOT / "tests" / "test_gpu.py")], folder / "tests.txt")
-    runs = sorted(study.runs(), key=lambda run: study.seeds.index(run.seed))
-    first = runs[: len(study.methods)]  # of the first benchmark
+    runs = in_order(study)
+    first, others = runs[: len(study.methods)], runs[len(study.methods) :]
     trained = [run.stage for run in first if study.settings(run).training.epochs]
-    for size, stage in itertools.product(sizes, trained):
-        result = folder / f"bench-{stage}-{size}.json"
-        options = ["--method", stage, "--size", str(size), *machine, "--out", str(result)]
-        options += ["--quick"] if quick else []
-        yield Stage(result.stem, [*python, "benchmarks.cli", "bench", source, *options], result)
+    speed = [bench(stage, size, *["--quick"] * quick) for size, stage in itertools.product(sizes, trained)]
+    if speed:
+        yield speed[0]
+        yield bench(trained[0], sizes[0], "--count", DATA_SHEET, name="count")
+    yield Stage("plan", [*python, "benchmarks.cli", "plan", source, "--calibrate"], folder / "plan.txt")
+    yield from speed[1 : len(trained)]
+    for run in first:
+        yield from train(run)
+    yield from speed[len(trained) :]
     for stage in trained:
         result = folder / f"epoch-{stage}.json"
-        yield Stage(result.stem, [*python, "benchmarks.bench.epoch", source, stage, str(gpus), str(result)], result)
-    survey = Survey(study)
-    for run in runs:
-        if survey.state(run).status not in ("done", "skipped"):
-            name = f"{run.benchmark}/{run.protocol}/{run.stage}/{run.seed}"
-            yield Stage(name, [*python, "benchmarks.cli", "run", name, "--study", source, *machine], None)
+        command = [*python, "benchmarks.bench.epoch", source, stage, str(gpus), str(result)]
+        yield Stage(result.stem, command, result, images_of(study.available[0]))
+    for run in others:
+        yield from train(run)
+
+
+def in_order(study: Study) -> list[Run]:
+    """All runs: the first seed of every method on one benchmark after the other, then the second seed, and so on.
+
+    Of the methods, the reference comes first and what needs no GPU last.
+    """
+    runs = study.runs()
+    groups = list(dict.fromkeys((run.benchmark, run.protocol) for run in runs))
+
+    def place(run: Run) -> tuple[int, int, bool, bool]:
+        group, trains = groups.index((run.benchmark, run.protocol)), study.settings(run).training.epochs > 0
+        return study.seeds.index(run.seed), group, not trains, run.stage != study.reference
+
+    return sorted(runs, key=place)
 
 
 def check(todo: Iterable[Stage], folder: Path, only: list[str], seconds: float) -> int:
     """Perform the stages that match `only` and have no result; returns the exit status: 0, 1 if one failed, 124 at the
-    limit of `seconds`."""
+    limit of `seconds`. What failed in an earlier call comes last."""
     ends, failed = time.monotonic() + seconds, 0
-    for stage in todo:
+    again: list[Stage] = []
+    missing: set[Path] = set()  # images that could not be prepared
+    for stage in itertools.chain(todo, again):
         if (stage.result and stage.result.exists()) or not any(fnmatch(stage.name, pattern) for pattern in only):
             continue
+        if failure_of(stage, folder).exists() and stage not in again:
+            again.append(stage)
+            continue
+        if stage.images in missing:
+            continue
         began = time.monotonic()
-        outcome = perform(stage, folder, ends - began) if began < ends else "stopped"
-        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}")
+        left = ends - began
+        # a stage that hangs must not use up the call; a run resumes
+        most = left if stage.result is None else min(left, seconds / 2)
+        outcome = perform(stage, folder, most) if left > 0 else "stopped"
+        reason = ""
+        if outcome == "late":
+            outcome, reason = ("stopped", "") if most == left else ("failed", ", half of --seconds")
+        say(f"{stage.name}: {outcome} after {duration(time.monotonic() - began)}{reason}")
         if outcome == "stopped":
             say("the same command resumes")
             return STOPPED
-        failed += outcome == "failed"
+        if outcome == "failed":
+            failed += 1
+            failure_of(stage, folder).touch()
+            if stage.images and not stage.images.exists():
+                missing.add(stage.images)
+                say(f"{stage.images.parent}: could not be prepared; what needs it is left out")
     if failed:
         say(f"{failed} failed: see {folder / 'logs'}; the same command tries them again")
     return min(failed, 1)
 
 
+def log_of(stage: Stage, folder: Path) -> Path:
+    return folder / "logs" / f"{stage.name.replace('/', '-')}.txt"
+
+
+def failure_of(stage: Stage, folder: Path) -> Path:
+    """An empty file beside the log of a stage that failed."""
+    return log_of(stage, folder).with_suffix(".failed")
+
+
 def perform(stage: Stage, folder: Path, seconds: float) -> str:
-    """Run a stage for at most `seconds`; returns "done", "failed", or "stopped"."""
-    log = folder / "logs" / f"{stage.name.replace('/', '-')}.txt"
+    """Run a stage for at most `seconds`; returns "done", "failed", "late", or, after Ctrl-C, "stopped"."""
+    log = log_of(stage, folder)
     log.parent.mkdir(parents=True, exist_ok=True)
+    failure_of(stage, folder).unlink(missing_ok=True)
     with open(log, "w") as output:
         # in a separate session, so that Ctrl-C reaches it only once, from here
         child = subprocess.Popen(stage.command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             status = child.wait(timeout=max(0.0, seconds))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             child.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 child.wait(timeout=PATIENCE)
-            child.kill()
-            return "stopped"
+            with contextlib.suppress(ProcessLookupError):  # with the processes that it has started
+                os.killpg(child.pid, signal.SIGKILL)
+            return "late" if isinstance(error, subprocess.TimeoutExpired) else "stopped"
     if status == 0 and stage.result and not stage.result.exists():
         with atomic(stage.result) as path:
             path.write_bytes(log.read_bytes())
@@ -105,7 +177,7 @@ def pack(study: Study, folder: Path) -> Path:
     """Archive all results so far, without weights, checkpoints, and features; unpack it in the working directory."""
     path = folder.with_suffix(".tar.gz")
     with atomic(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
-        for part in filter(Path.exists, (folder, study.results / "runs")):
+        for part in filter(Path.exists, (folder, study.results / "runs", CALIBRATIONS)):
             archive.add(part, filter=lambda item: None if any(map(Path(item.name).match, HEAVY)) else item)
     return path
 
@@ -129,9 +201,14 @@ def main(arguments: list[str] | None = None) -> int:
             if not (visible := gpu_lease.visible()):  # all tests would be skipped
                 raise ValueError("no GPU visible; --gpus 0 tries everything on the CPU")
             gpu_lease.torch_device(visible[0], required=True)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the stages without an option --gpus
         study = load_study(given.study)
         todo = stages(study, given.study, given.out, gpus=given.gpus, sizes=given.sizes, quick=given.quick)
-        status = check(todo, given.out, given.only, given.seconds)
+        try:
+            status = check(todo, given.out, given.only, given.seconds)
+        except KeyboardInterrupt:  # between two stages
+            status = STOPPED
         print(pack(study, given.out))
     except (ValueError, OSError) as error:
         print(f"gpu-check: error: {error}", file=sys.stderr)

@@ -9,7 +9,6 @@
 Ratios are taken within each round: c / b is the goodput, c / d and c / e the gains. Images are random, without labels.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -30,6 +29,7 @@ from benchmarks.bench.subject import Subject, endless
 from scl.engine import precision
 from scl.engine.provenance import provenance, version_of
 from scl.engine.trainer import Trainer
+from scl.util.text import duration
 
 PARTS = ("augment", "learn", "step", "standard", "tuned")
 PRODUCTS = 3  # matrix products in a row, for the peak
@@ -55,7 +55,8 @@ class Measurement:
     """`run` times everything in turns, `result` summarizes it.
 
     works: functions that do one step, by name; variants of the training loop are named by their positions in the plan.
-    rivals: the pipelines that start loader processes first. times: seconds per step, by name and round.
+    rivals: the pipelines that start loader processes first. times: seconds per step, by name and round. first: seconds
+    of the first usual step.
     """
 
     def __init__(self, subject: Subject):
@@ -64,11 +65,11 @@ class Measurement:
         index = torch.arange(self.plan.batch_size, device=self.device) % trainer.method.pool(trainer.epoch)
         self.names = names_drawn(trainer, index)
         loop = endless(trainer)
-        self.once, self.peak_memory = self._once(loop)
+        self.once, self.first, self.peak_memory = self._once(loop)
         views = trainer.draw(index)
-        other, plain = subject.trainer(compile=False), subject.trainer(precision="fp32", compile=False)
-        with FlopCounterMode(display=False) as flops:
-            other.learn(views, index)
+        plain = subject.trainer(precision="fp32", compile=False)
+        with FlopCounterMode(display=False) as flops:  # which does not see into a compiled network
+            plain.learn(views, index)
         self.flops = flops.get_total_flops()
         self.rivals = {
             "standard": StandardPipeline(plain, self.names, tuned=False),
@@ -92,40 +93,57 @@ class Measurement:
         }
         self.times: dict[Any, list[float]] = {name: [] for name in (*self.works, *self.rivals)}
 
-    def _once(self, loop: Iterator[None]) -> tuple[dict[str, float], int]:
-        """Seconds of what happens once a run, outside the timed steps, and peak memory of a step in bytes."""
+    def _once(self, loop: Iterator[None]) -> tuple[dict[str, float], float, int]:
+        """Seconds of what happens once a run, outside the timed steps; seconds and peak memory in bytes of a step."""
         method: Any = self.trainer.method
         once = {}
         if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
-            once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 1, self.device)
-        once["first_step_seconds"] = _seconds(partial(next, loop), 1, self.device)  # includes compilation
+            once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 0, self.device)
+        once["first_step_seconds"] = _seconds(partial(next, loop), 0, self.device)  # includes compilation
         reset_peak(self.device)
-        next(loop)
-        return once, peak(self.device)
+        seconds = _seconds(partial(next, loop), 0, self.device)
+        return once, seconds, peak(self.device)
 
     def _matrix_products(self) -> Callable[[], Any]:
         shape, dtype = (self.plan.matrix, self.plan.matrix), precision.choose(self.trainer.precision, self.device)
         a, b = (torch.randn(shape, device=self.device, dtype=dtype) for _ in range(2))
-        return lambda: [a @ b for _ in range(PRODUCTS)]
+
+        def work() -> None:
+            for _ in range(PRODUCTS):
+                torch.mm(a, b)
+            _wait_for(self.device)  # else a thousand of these long kernels would be launched before the clock is read
+
+        return work
+
+    def expected_seconds(self) -> float:
+        """Least time that `run` will take: a step of each part untimed, then rounds of timed ones. A step of a rival
+        counts as one of ours, and is done twice."""
+        plan = self.plan
+        steps = [self.first * variant["batch_size"] / plan.batch_size for variant in [self.variants[0], *self.variants]]
+        timed = [max(plan.seconds, seconds) for seconds in steps]
+        rivals = (len(plan.workers) + 2 * plan.rounds) * (self.first + timed[0])
+        return sum(steps) + plan.rounds * sum(timed) + rivals
 
     def run(self) -> None:
+        print(f"a step takes {duration(self.first)}; in all at least {duration(self.expected_seconds())}")
         # TF32 counts for both sides or for neither, though a trainer in fp32 turns it off for the whole process
         precision.compute_in(precision.choose(self.trainer.precision, self.device))
         for work in self.works.values():
-            _seconds(work, 3 if self.device == "cuda" else 1, self.device)  # allocates memory and chooses kernels
+            for _ in range(3 if self.device == "cuda" else 1):  # allocates memory and chooses kernels
+                work()
         self.sweep = self.choose_workers()
         plan, names = self.plan, list(self.times)
         for turn in range(plan.rounds):
-            print(f"round {turn + 1} of {plan.rounds}: {plan.steps} steps of {plan.batch_size} images per part")
+            print(f"round {turn + 1} of {plan.rounds}")
             for name in names[:: -1 if turn % 2 else 1]:  # to and fro, so that a drift of the load cancels
-                steps = 1 if name == "torchvision_v2" else plan.steps  # always on the CPU
-                self.times[name].append(self.time(name, steps))
+                self.times[name].append(self.time(name))
 
-    def time(self, name: Any, steps: int) -> float:
+    def time(self, name: Any) -> float:
         """Seconds per step."""
-        rival = self.rivals.get(name)
-        with rival.session() if rival else contextlib.nullcontext(self.works[name]) as step:
-            return _seconds(step, steps, self.device)
+        if not (rival := self.rivals.get(name)):
+            return _seconds(self.works[name], self.plan.seconds, self.device)
+        with rival.session() as step:
+            return _seconds(step, self.plan.seconds, self.device, turn=max(1, rival.workers))
 
     def choose_workers(self) -> dict[int, float]:
         """Give both rivals the number of loader processes that is best for the tuned one; images/s by number."""
@@ -133,7 +151,12 @@ class Measurement:
         for workers in self.plan.workers:
             print(f"tuned pipeline with {workers} loader processes")
             self.rivals["tuned"].workers = workers
-            speeds[workers] = self.plan.batch_size / self.time("tuned", self.plan.steps)
+            try:
+                speeds[workers] = self.plan.batch_size / self.time("tuned")
+            except RuntimeError as error:  # of torch, if shared memory is too small for the batches of so many
+                if not speeds:
+                    raise
+                print(f"  left out: {str(error).splitlines()[0]}")
         for rival in self.rivals.values():
             rival.workers = max(speeds, key=speeds.__getitem__)
         return speeds
@@ -205,12 +228,22 @@ def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios}
 
 
-def _seconds(work: Callable[[], Any], steps: int, device: str) -> float:
-    """Seconds per step, wall-clock, over several steps; waits for the device."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    for _ in range(steps):
+def _seconds(work: Callable[[], Any], least: float, device: str, *, turn: int = 1) -> float:
+    """Seconds per step, wall-clock, over `least` seconds of steps, at least one; waits for the device.
+
+    turn: a multiple of this number of steps is timed, unless one takes as long: loader processes that were started
+    together finish together, so their batches come in bursts.
+    """
+    _wait_for(device)
+    start, steps = time.perf_counter(), 0
+    while True:
         work()
-    synchronize()
-    return (time.perf_counter() - start) / steps
+        steps += 1
+        if time.perf_counter() - start >= least and (steps == 1 or steps % turn == 0):
+            _wait_for(device)
+            return (time.perf_counter() - start) / steps
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

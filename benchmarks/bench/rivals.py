@@ -115,7 +115,7 @@ class StandardPipeline:
     def loader(self) -> DataLoader:
         return DataLoader(
             self.views,
-            batch_size=min(self.trainer.run.training.batch_size, len(self.views)),
+            batch_size=self.trainer.run.training.batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=self.workers,

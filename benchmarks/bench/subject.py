@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,12 @@ CONFIDENT = 1000.0  # times the weights of a random head
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to measure. steps: timed in a row; rounds: repetitions of all parts, in turns."""
+    """What to measure. seconds: of steps in a row, at least one step; rounds: repetitions of all parts, in turns."""
 
     stage: str = "scl"
     size: int = 32
     batch_size: int = 256
-    steps: int = 1
+    seconds: float = 0.5
     rounds: int = 3
     images: tuple[int, ...] = (10_000, 100_000)  # the first for all parts; all of them for the growth
     clusters: tuple[int, ...] = (10, 200)
@@ -36,7 +37,7 @@ class Plan:
     matrix: int = 2048  # side of the matrix product that gives the peak of the device
 
     def __post_init__(self) -> None:
-        most = max(1.0, *self.batch_factors) * self.batch_size
+        most = max((1.0, *self.batch_factors)) * self.batch_size
         if most > min(self.images):
             raise ValueError(
                 f"--batch-size: {self.batch_size} makes batches of up to {most:.0f} images, but only "
@@ -59,6 +60,7 @@ class Subject:
 
     def __init__(self, study: Study, plan: Plan, folder: Path, device: str):
         self.study, self.plan, self.folder, self.device = study, plan, folder, device
+        self.upstream: dict[int, dict[str, Any]] = {}  # by clusters: random weights of the stage to start from
         shape = (max(plan.images), plan.size, plan.size, 3)
         stored = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
         stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(0, 256, stored[:RANDOM_IMAGES].shape)
@@ -70,20 +72,29 @@ class Subject:
         settings of the training."""
         plan = self.plan
         changes = {**plan.variants()[0], "precision": plan.precision, "compile": plan.compile, **changes}
-        self._write_facts(changes.pop("images"), changes.pop("clusters"))
+        images, clusters = changes.pop("images"), changes.pop("clusters")
         planned = self.study.run(next(iter(self.study.benchmarks)), "joint", plan.stage, 0)
+        weights = self._upstream_weights(planned.after, clusters) if planned.after else None
+        self._write_facts(images, clusters)
         run = self._settings(planned)
         run = run.model_copy(update={"training": run.training.model_copy(update=changes)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{plan.stage}: does not train, so there is nothing to measure")
-        if planned.after:  # with random weights
-            before = Trainer(config.complete(self._settings(planned.after)), self.folder, device="cpu")
-            trainer.method.start_from(before.method.state_dict())
+        if weights:
+            trainer.method.start_from(weights)
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
         pretend_trained(trainer.method)
         trainer.method.train()
         return trainer
+
+    def _upstream_weights(self, planned: Run, clusters: int) -> dict[str, Any]:
+        """Random weights of `planned`, made once for all numbers of images: to build a trainer reads every image."""
+        if clusters not in self.upstream:
+            self._write_facts(min(self.plan.images), clusters)
+            before = Trainer(config.complete(self._settings(planned)), self.folder, device="cpu")
+            self.upstream[clusters] = before.method.state_dict()
+        return self.upstream[clusters]
 
     def _settings(self, planned: Run) -> RunSettings:
         changes = {"protocol": "joint", "data": str(self.folder), "after": None}
