@@ -171,7 +171,8 @@ def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
         Image.new("RGB", (2, 2)).save(tmp_path / "tarot zipper.png")
         (tmp_path / "my labels.txt").write_text("x")
         (tmp_path / "x.pickle").write_bytes(pickle.dumps(3))
-        for name in ("tarot zipper.png", "my labels.txt", "x.pickle"):
+        torch.save({}, tmp_path / "model_best.pth.tar")
+        for name in ("tarot zipper.png", "my labels.txt", "x.pickle", "model_best.pth.tar"):
             assert (tmp_path / name).read_bytes()
         with open(os.open(tmp_path / "by number", os.O_CREAT | os.O_RDWR), "w") as file:
             file.write("x")
@@ -189,6 +190,18 @@ def test_the_guard_is_off_afterwards_also_after_an_error(data):
         refused(path.read_bytes)
         raise RuntimeError
     assert path.read_bytes() and tarfile.open(data / "archives" / "cifar-10-python.tar.gz")
+
+
+def test_guards_of_two_threads_end_in_any_order(data):
+    """As of two ImageClustering that are fitted at the same time."""
+    path = data / "one" / "labels.npy"
+    first, second = forbid_label_access(data / "one"), forbid_label_access(data / "two")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    refused(path.read_bytes)
+    second.__exit__(None, None, None)
+    assert path.read_bytes()
 
 
 def test_a_data_folder_that_is_not_there_does_not_matter(tmp_path):
