@@ -41,6 +41,16 @@ class Leaving(SCL):
         raise SystemExit(0)
 
 
+class Wrong(SCL):
+    """SCL whose step returns `made`, or in turn the elements of the list `made`."""
+
+    made = None
+
+    def step(self, views, index):
+        super().step(views, index)
+        return self.made.pop(0) if isinstance(self.made, list) else self.made
+
+
 @pytest.fixture
 def attempt(tiny_study, capsys):
     """A function that plans SCL in some form and tries to train it: (status, what was said, failure.json)."""
@@ -85,6 +95,32 @@ def test_a_retry_of_what_may_pass_does_try(attempt):
 def test_a_method_cannot_end_a_run_as_if_it_were_done(attempt):
     status, told, failure, state = attempt("test_failures.Leaving")
     assert status == 2 and "ended the process (sys.exit)" in told and failure["permanent"] and state.status == "failed"
+
+
+ONE = torch.zeros((), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    "made, problem",
+    [
+        (ONE, "expected {name: scalar}, got tensor"),
+        ({}, "expected {name: scalar}, got {}"),
+        ({"a": 0.0}, "expected {name: scalar}, got {'a': 0.0}"),
+        ({"a": ONE[None]}, "the loss term 'a' has the shape [1]; return its mean"),
+        ({"epoch": ONE}, "the loss term 'epoch' has the name of a column of history.csv; rename it"),
+        ({"loss": ONE, "a": ONE}, "the loss term 'loss' has the name of a column of history.csv; rename it"),
+        ([{"a": ONE}, {"b": ONE}], "returns the terms ['b'] after ['a']; keep them for an epoch"),
+    ],
+)
+def test_wrong_terms_of_a_step_are_named(attempt, monkeypatch, made, problem):
+    monkeypatch.setattr(Wrong, "made", made)
+    status, told, failure, _ = attempt("test_failures.Wrong")
+    assert status == 2 and f"test_failures.Wrong.step: {problem}" in told and failure["permanent"]
+
+
+def test_a_single_term_may_be_called_loss(attempt, monkeypatch):
+    monkeypatch.setattr(Wrong, "made", {"loss": ONE})
+    assert attempt("test_failures.Wrong")[0] == 0
 
 
 def test_settings_that_changed_are_no_failure(attempt):

@@ -21,12 +21,13 @@ def test_conformance_of_a_file_in_the_working_directory(source, passes, tmp_path
     for file in ("pyproject.toml", "tests/conftest.py", "tests/test_conformance.py"):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "my_method.py").write_text(source)
+    command = [Path(sys.executable).with_name("pytest"), "tests/test_conformance.py", "--method", "my_method.Agreement"]
     ended = subprocess.run(
-        [Path(sys.executable).with_name("pytest"), "tests/test_conformance.py", "--method", "my_method.Agreement"],
+        command if passes else [*command, "-k", "test_assign"],  # finds it; the other tests take a minute
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_XDIST_WORKER_COUNT": ""},
         capture_output=True,
         text=True,
     )
     assert (ended.returncode == 0) == passes, ended.stdout
-    assert ("cannot import" not in ended.stdout and "8 passed" in ended.stdout) or not passes
+    assert ("8 passed" if passes else "1 failed") in ended.stdout
