@@ -166,6 +166,7 @@ def test_every_gpu_gets_a_first_run_before_any_gets_a_second(monkeypatch):
         ("GPU-fake-1", ["GPU-fake-1"]),
         ("", []),
         ("-1", []),
+        ("NoDevFiles", []),
         ("0,-1,1", ["0"]),
         ("1,1", ["1"]),
         ("MIG-7c2f", ["MIG-7c2f"]),

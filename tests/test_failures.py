@@ -115,7 +115,7 @@ ONE = torch.zeros((), requires_grad=True)
 def test_wrong_terms_of_a_step_are_named(attempt, monkeypatch, made, problem):
     monkeypatch.setattr(Wrong, "made", made)
     status, told, failure, _ = attempt("test_failures.Wrong")
-    assert status == 2 and f"test_failures.Wrong.step: {problem}" in told and failure["permanent"]
+    assert status == 2 and f"Wrong.step: {problem}" in told and failure["permanent"]
 
 
 def test_a_single_term_may_be_called_loss(attempt, monkeypatch):

@@ -21,12 +21,12 @@ from scl.util.text import Report, say
 
 def visible() -> list[str]:
     """The GPUs this process may use: the tokens of CUDA_VISIBLE_DEVICES if it is set (as in CUDA, an empty token or -1
-    ends the list), else the UUIDs that nvidia-smi lists."""
+    ends the list; SLURM writes NoDevFiles for a job without GPUs), else the UUIDs that nvidia-smi lists."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return _uuids()
     tokens = map(str.strip, setting.split(","))
-    return list(dict.fromkeys(itertools.takewhile(lambda token: token not in ("", "-1"), tokens)))
+    return list(dict.fromkeys(itertools.takewhile(lambda token: token not in ("", "-1", "NoDevFiles"), tokens)))
 
 
 def _uuids() -> list[str]:

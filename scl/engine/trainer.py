@@ -177,7 +177,7 @@ class Trainer:
         seed_default_generators(self.seeds("step", self.epoch, self.step_in_epoch, "layers"), self.device)
         with self.autocast():
             terms = self.method.step(views, index)
-        check_terms(terms, f"{self.run.method}.step", self.term_names if self.step_in_epoch else [])
+        check_terms(terms, f"{type(self.method).__name__}.step", self.term_names if self.step_in_epoch else [])
         self.term_names = list(terms)
         values = torch.stack([t.float() for t in terms.values()])
         loss = values.sum()
@@ -206,17 +206,10 @@ class Trainer:
         means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
         terms = dict(zip(self.term_names, means))
         self.seconds = time.perf_counter() - self.clock
-        self.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "steps": len(self.epoch_losses),
-                "loss": sum(means),
-                **terms,
-                "learning_rate": learning_rate(self.run.training, self.epoch),
-                "seconds": self.seconds,
-            }
-        )
-        progress.add(self._progress_line(self.history[-1]))
+        row = {"epoch": self.epoch + 1, "steps": len(self.epoch_losses), "loss": sum(means), **terms}
+        row |= {"learning_rate": learning_rate(self.run.training, self.epoch), "seconds": self.seconds}
+        self.history.append(row)
+        progress.add(self._progress_line(row))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
