@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 MINE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "your-own.md").read_text(), re.DOTALL)[1]
 
 
-@pytest.mark.parametrize("source, passes", [(MINE, True), (MINE.replace(".softmax(1)\n", "\n"), False)])
+@pytest.mark.parametrize("source, passes", [(MINE, True), (MINE.replace(".softmax(1)\n", ".softmax(1) * 2\n"), False)])
 def test_conformance_of_a_file_in_the_working_directory(source, passes, tmp_path):
     (tmp_path / "tests").mkdir()
     for file in ("pyproject.toml", "tests/conftest.py", "tests/test_conformance.py"):
