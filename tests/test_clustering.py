@@ -232,7 +232,7 @@ def test_features_that_another_method_left_are_deleted(trained, tiny_study):
 
 def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch):
     monkeypatch.setattr(SimCLR, "assign", lambda self, x: torch.full((len(x), 4), torch.nan))
-    (run,) = tiny_study("simclr").runs()
+    (run,) = tiny_study("simclr", training={"batch_size": 64, "curve_points": 1, "precision": "fp32"}).runs()
     with pytest.raises(Exception, match="outputs of the trained method are not finite"):
         quiet(run.directory)
     assert not (run.directory / "record.json").exists()
