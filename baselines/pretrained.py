@@ -88,14 +88,9 @@ def _by_name(name: str) -> Weights:
             f"weights: {full_name} cannot be fetched ({type(error).__name__}): is there a network? Else download its "
             "file on another machine and give that file"
         ) from None
-    return Weights(full_name, family, state, config.mean, config.std, _labels(config.tag))
-
-
-def _labels(tag: str) -> str:
-    """Whether weights were made with labels, by their tag."""
-    if WITH_LABELS.search(tag):
-        return "made with labels"
-    return f"timm's tag, {tag!r}, does not say whether labels were used"
+    unknown = f"timm's tag, {config.tag!r}, does not say whether labels were used"
+    labels = "made with labels" if WITH_LABELS.search(config.tag) else unknown
+    return Weights(full_name, family, state, config.mean, config.std, labels)
 
 
 def _on_meta(backbone: str) -> torch.nn.Module:

@@ -94,13 +94,13 @@ def _check_epochs(method: type[Method], epochs: int, where: str) -> None:
 
 
 def _check_augmentations(method: type[Method], augmentations: dict, where: str, size: int, tried: set) -> None:
+    for name in augmentations:  # first: a misspelled one is missing, too
+        if name not in method.augmentations:
+            raise ValueError(f"{where}.{name}: unknown{did_you_mean(name, method.augmentations)}")
     for name in method.augmentations:
         if name not in augmentations:
             raise ValueError(f"{where}.{name}: missing; {method.__name__} uses it")
-    for name, spec in augmentations.items():
-        if name not in method.augmentations:
-            raise ValueError(f"{where}.{name}: unknown{did_you_mean(name, method.augmentations)}")
-        _try(augment.build, spec, size, tried, f"{where}.{name}: ")
+        _try(augment.build, augmentations[name], size, tried, f"{where}.{name}: ")
 
 
 def _try(function, spec, size: int, tried: set, prefix: str, suffix: str = "") -> None:

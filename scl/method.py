@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from scl.config import MethodOptions, Network
 from scl.images import Images
 from scl.networks import Encoder
+from scl.util.text import shown
+
+COLUMNS = {"epoch", "epochs", "steps", "images", "loss", "learning_rate", "seconds"}  # of each epoch, beside the terms
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,22 @@ def clustered_by_kmeans(method_class: type[Method], options: Any) -> bool:
     planned = method_class.__new__(method_class)
     planned.__dict__["options"] = options
     return bool(planned.clusters_by_kmeans)
+
+
+def check_terms(terms: Any, where: str, before: list[str]) -> None:
+    """Raise ValueError if what a step has returned are not the terms of a loss.
+
+    before: names of the terms of the preceding step of this epoch, if there is one.
+    """
+    if not (isinstance(terms, dict) and terms and all(map(torch.is_tensor, terms.values()))):
+        raise ValueError(f"{where}: expected {{name: scalar}}, got {shown(terms)}")
+    for name, value in terms.items():
+        if value.dim():
+            raise ValueError(f"{where}: the loss term '{name}' has the shape {list(value.shape)}; return its mean")
+        if name in COLUMNS and list(terms) != ["loss"]:  # the only term is the loss
+            raise ValueError(f"{where}: the loss term '{name}' has the name of a column of history.csv; rename it")
+    if before and before != list(terms):
+        raise ValueError(f"{where}: returns the terms {list(terms)} after {before}; keep them for an epoch")
 
 
 def augmented(

@@ -373,6 +373,8 @@ def of_augmentations():
     for name, value in WHOLE.items():
         yield f"augmentation: {name}", case({place: value}, place)
     yield "augmentation missing", case({"methods.scl.augment": {"view": []}}, "methods.scl.augment.strong")
+    misspelled = {"methods.simclr.augment": {"views": []}}
+    yield "augmentation misspelled", case(misspelled, "methods.simclr.augment.views", "(did you mean 'view'?)")
     weak = {"view": [], "weak": []}
     yield "augmentation unknown", case({"methods.simclr.augment": weak}, "methods.simclr.augment.weak")
 

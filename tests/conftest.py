@@ -156,6 +156,17 @@ def tiny_study(digits, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def trained_simclr(digits, tmp_path_factory):
+    """The folder of a run of SimCLR, trained and not clustered; tests copy it to a run of their own."""
+    mapping = tiny_mapping(digits, tmp_path_factory.mktemp("simclr"), {"simclr": TINY_METHODS["simclr"]})
+    study = load_study(mapping)
+    write_plan(study, mapping)
+    (run,) = study.runs()
+    train(run.directory, gpus=0, threads=1, report=lambda *_: None)
+    return run.directory
+
+
+@pytest.fixture(scope="session")
 def train_all():
     """Train and cluster every run of a study in this process, on the CPU; returns the runs."""
 

@@ -53,8 +53,8 @@ def test_another_c_library_is_no_error(monkeypatch):
     allocator.keep_freed_memory()
 
 
-def test_training_on_a_cpu_keeps_freed_memory(tiny_study, train_all, monkeypatch):
-    (run,) = train_all(tiny_study("simclr"))
+def test_training_on_a_cpu_keeps_freed_memory(tiny_study, monkeypatch):
+    (run,) = tiny_study("simclr").runs()
     called = []
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: called.append(True))
     Trainer(config.complete(config.load_run(run.directory)), run.directory, device="cpu", report=lambda *_: None)

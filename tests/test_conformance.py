@@ -6,12 +6,14 @@ Everything goes through the training loop and the run's files, as in a study.
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_METHODS, TINY_VIEW
+from conftest import TINY_METHODS, TINY_VIEW, tiny_mapping
 
+from benchmarks.study import load_study, write_plan
 from scl import config
 from scl.engine.train import Trainer
 from scl.util.classes import find_class
@@ -23,22 +25,39 @@ OWN = "own"
 
 def pytest_generate_tests(metafunc):
     if "stage" in metafunc.fixturenames:
-        own = metafunc.config.getoption("--method")
-        metafunc.parametrize("stage", [OWN] if own else list(TINY_METHODS))
+        stages = [OWN] if metafunc.config.getoption("--method") else list(TINY_METHODS)
+        one_process = [pytest.param(stage, marks=pytest.mark.xdist_group(stage)) for stage in stages]  # trains a stage
+        metafunc.parametrize("stage", one_process, scope="module")
 
 
-@pytest.fixture
-def study(stage, tiny_study, request):
+@pytest.fixture(scope="module")
+def plan(stage, digits, tmp_path_factory, request):
+    """A function that plans the chain of the stage in a new folder."""
     methods = dict(TINY_METHODS)
     if stage == OWN:
         dotted = request.config.getoption("--method")
         names = find_class(dotted).augmentations
         methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": dict.fromkeys(names, TINY_VIEW)}
-    chain, name = [], stage
+    chain, name = {}, stage
     while name:
-        chain.insert(0, name)
+        chain = {name: methods[name], **chain}
         name = methods[name].get("after")
-    return lambda **changes: tiny_study(*chain, methods=methods, **changes)
+
+    def go(data=digits, **rest):
+        mapping = tiny_mapping(data, tmp_path_factory.mktemp(stage), chain, **rest)
+        study = load_study(mapping)
+        write_plan(study, mapping)
+        return study
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def trained(plan, train_all):
+    """A study of two seeds, trained; no test changes it."""
+    study = plan(seeds=[0, 1])
+    train_all(study)
+    return study
 
 
 def files(study, stage, seed=0):
@@ -55,10 +74,8 @@ def assert_same(one, two):
         assert torch.equal(one[1][name], two[1][name]), name
 
 
-def test_leaves_what_the_contract_promises(stage, study, train_all):
-    s = study()
-    train_all(s)
-    assigned, _, record = files(s, stage)
+def test_leaves_what_the_contract_promises(stage, trained):
+    assigned, _, record = files(trained, stage)
     assert assigned["assignments"].shape == (200,) and assigned["rows"].tolist() == list(range(200))
     assert assigned["assignments"].min() >= 0 and assigned["assignments"].max() < 10
     assert assigned["confidence"].shape in ((0,), (200,))
@@ -68,39 +85,38 @@ def test_leaves_what_the_contract_promises(stage, study, train_all):
     if epochs:
         np.testing.assert_array_equal(assigned["per_epoch"][-1], assigned["assignments"])
     assert record["seconds"] > 0 and record["peak_memory_bytes"] > 0
-    history = (s.run("tiny-digits", "joint", stage, 0).directory / "history.csv").read_text().splitlines()
+    history = (trained.run("tiny-digits", "joint", stage, 0).directory / "history.csv").read_text().splitlines()
     assert len(history) == 1 + epochs
 
 
-def test_twice_from_one_seed_is_bit_equal_and_two_seeds_differ(stage, study, train_all):
-    one, two = study(results="one", seeds=(0, 1)), study(results="two")
-    train_all(one)
-    train_all(two)
-    assert_same(files(one, stage), files(two, stage))
-    other = files(one, stage, seed=1)[0]["assignments"]
+def test_twice_from_one_seed_is_bit_equal_and_two_seeds_differ(stage, trained, plan, train_all):
+    again = plan()
+    train_all(again)
+    assert_same(files(trained, stage), files(again, stage))
+    other = files(trained, stage, seed=1)[0]["assignments"]
     if stage != "kmeans":  # k-means on these pixels may find the same optimum from two seeds
-        assert (other != files(one, stage)[0]["assignments"]).any()
+        assert (other != files(trained, stage)[0]["assignments"]).any()
 
 
-def test_labels_play_no_part(stage, study, train_all, digits, tmp_path):
+def test_labels_play_no_part(stage, trained, plan, train_all, digits, tmp_path):
     """With permuted labels beside the same images, weights and assignments are bit-equal."""
-    import shutil
-
     shutil.copytree(digits, tmp_path / "permuted")
     path = tmp_path / "permuted" / "tiny-digits" / "labels.npy"
     labels = np.load(path)
     np.save(path, np.random.default_rng(0).permutation(labels))
-    one, two = study(results="one"), study(results="two", data=tmp_path / "permuted")
-    train_all(one)
-    train_all(two)
-    assert_same(files(one, stage), files(two, stage))
+    permuted = plan(data=tmp_path / "permuted")
+    train_all(permuted)
+    assert_same(files(trained, stage), files(permuted, stage))
 
 
 @pytest.mark.parametrize("verb", ["step", "assign"])
-def test_labels_cannot_be_opened(stage, verb, study, train_all, monkeypatch):
+def test_labels_cannot_be_opened(stage, verb, trained, plan, train_all, monkeypatch):
     """A method that opens them through its own training loop is refused."""
-    s = study()
-    run = s.run("tiny-digits", "joint", stage, 0)
+    s = plan()
+    *upstream, run = s.runs()
+    for one in upstream:
+        done = trained.run("tiny-digits", "joint", one.stage, 0).directory
+        shutil.copytree(done, one.directory, dirs_exist_ok=True)
     config, attempts = s.settings(run), []
     if verb == "step" and not config.training.epochs:
         pytest.skip(f"{stage} does not train: it has no steps")
@@ -117,10 +133,9 @@ def test_labels_cannot_be_opened(stage, verb, study, train_all, monkeypatch):
     assert len(attempts) == 1 and not (run.directory / "record.json").exists()
 
 
-def settings_after_training(study, stage, train_all):
+def settings_after_training(trained, stage):
     """Of a trained run, in whose folder trainers can be made; a stage that does not train skips the test."""
-    train_all(study)
-    directory = study.run("tiny-digits", "joint", stage, 0).directory
+    directory = trained.run("tiny-digits", "joint", stage, 0).directory
     run = config.complete(config.load_run(directory))
     if not run.training.epochs:
         pytest.skip(f"{stage} does not train: there is no step to look at")
@@ -141,8 +156,8 @@ def learn_a_step_an_epoch(trainer):
         trainer.learn(trainer.draw(index), index)
 
 
-def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_all):
-    trainer = new_trainer(*settings_after_training(study(), stage, train_all))
+def test_every_loss_term_is_finite_and_reaches_the_weights(stage, trained):
+    trainer = new_trainer(*settings_after_training(trained, stage))
     before = {k: v.clone() for k, v in trainer.method.named_parameters()}
     learn_a_step_an_epoch(trainer)
     assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
@@ -150,9 +165,9 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, study, train_a
     assert any(k.startswith("encoder.") for k in moved)
 
 
-def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
+def test_bf16_trains_the_parameters_that_fp32_trains(stage, trained):
     """Autocast keeps casts of weights; a pass without gradient must not leave such a cast to one with."""
-    run, directory = settings_after_training(study(), stage, train_all)
+    run, directory = settings_after_training(trained, stage)
     with_gradient = []
     for dtype in ("fp32", "bf16"):
         training = run.training.model_copy(update={"precision": dtype})
@@ -162,16 +177,12 @@ def test_bf16_trains_the_parameters_that_fp32_trains(stage, study, train_all):
     assert with_gradient[0] == with_gradient[1] != set()
 
 
-def test_assign_does_not_depend_on_the_batch(stage, study, train_all):
+def test_assign_does_not_depend_on_the_batch(stage, trained):
     """In evaluation mode an image's output does not depend on its neighbors in the batch."""
     if stage == "random":
         pytest.skip("random gives an image another output each time")
-    s = study()
-    train_all(s)
-    run = s.run("tiny-digits", "joint", stage, 0)
-    trainer = Trainer(
-        config.complete(config.load_run(run.directory)), run.directory, device="cpu", report=lambda *_: None
-    )
+    directory = trained.run("tiny-digits", "joint", stage, 0).directory
+    trainer = Trainer(config.complete(config.load_run(directory)), directory, device="cpu", report=lambda *_: None)
     trainer.method.eval()
     with torch.no_grad():
         images = trainer.images.batch(torch.arange(16))

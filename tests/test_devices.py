@@ -22,8 +22,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from scl.engine.gpu_lease import lease
-locks, log, go, runs_per_gpu = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-with lease(1, required=True, folder=locks, runs_per_gpu=runs_per_gpu, report=lambda line: None) as token:
+log, go, runs_per_gpu = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+with lease(1, required=True, runs_per_gpu=runs_per_gpu, report=lambda line: None) as token:
     start = time.monotonic()
     log.write_text(f"{token} {start}\\n")
     while not go.exists():
@@ -42,12 +42,14 @@ def refuse_to_wait(line):
 
 
 @pytest.fixture(autouse=True)
-def put_back(monkeypatch):
-    """However a test sets the variable, also within a lease, it ends as it was before the test."""
+def locks(tmp_path, monkeypatch):
+    """The folder of the locks; however a test sets the variable, also within a lease, it ends as it was before."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):  # the tests themselves may run within a job
         monkeypatch.delenv(name, raising=False)
+    return tmp_path / f"gpu-locks-{os.getuid()}"
 
 
 @pytest.fixture
@@ -84,8 +86,9 @@ def holders(tmp_path, count, runs_per_gpu=1):
     started = []
     for number in range(count):
         log = tmp_path / f"{number}.log"
-        arguments = [sys.executable, "-c", HOLDER, tmp_path / "locks", log, go, str(runs_per_gpu)]
-        started.append((subprocess.Popen(arguments, cwd=ROOT), log))
+        arguments = [sys.executable, "-c", HOLDER, log, go, str(runs_per_gpu)]
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        started.append((subprocess.Popen(arguments, cwd=ROOT, env=environment), log))
     try:
         yield started, go
     finally:
@@ -142,16 +145,16 @@ def test_two_runs_a_gpu(tmp_path, driver):
         assert max(most_at_once(started, {}).values()) == 2
 
 
-def test_every_gpu_gets_a_first_run_before_any_gets_a_second(tmp_path, monkeypatch):
+def test_every_gpu_gets_a_first_run_before_any_gets_a_second(monkeypatch):
     with contextlib.ExitStack() as stack:
         got = []
         for _ in range(4):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
-            got.append(stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2, folder=tmp_path / "locks")))
+            got.append(stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2)))
         assert got == ["x", "y", "x", "y"]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x,y")
         with pytest.raises(Waits):
-            stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2, folder=tmp_path / "locks", report=refuse_to_wait))
+            stack.enter_context(gpu_lease.lease(1, runs_per_gpu=2, report=refuse_to_wait))
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,7 @@ def test_every_gpu_gets_a_first_run_before_any_gets_a_second(tmp_path, monkeypat
         ("GPU-fake-1", ["GPU-fake-1"]),
         ("", []),
         ("-1", []),
+        ("NoDevFiles", []),
         ("0,-1,1", ["0"]),
         ("1,1", ["1"]),
         ("MIG-7c2f", ["MIG-7c2f"]),
@@ -182,46 +186,46 @@ def test_visible_asks_the_driver_without_the_variable(driver, monkeypatch, tmp_p
     assert gpu_lease.visible() == []  # no nvidia-smi
 
 
-def test_lease_sets_the_token_as_found_and_puts_the_variable_back(tmp_path, driver, monkeypatch):
+def test_lease_sets_the_token_as_found_and_puts_the_variable_back(locks, driver, monkeypatch):
     driver("GPU-a", "GPU-b")
-    with gpu_lease.lease(1, folder=tmp_path / "locks") as token:
+    with gpu_lease.lease(0) as token:
+        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "" and not locks.exists()
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    with gpu_lease.lease(1) as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    with gpu_lease.lease(2, folder=tmp_path / "locks") as token:
+    with gpu_lease.lease(2) as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
-    with gpu_lease.lease(0, folder=tmp_path / "unused") as token:
-        assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
-    assert not (tmp_path / "unused").exists()
 
 
 @pytest.mark.parametrize("other", ["GPU-aaaa-1", "GPU-aaaa"])
-def test_an_index_and_a_uuid_of_one_gpu_exclude_each_other(tmp_path, driver, monkeypatch, other):
+def test_an_index_and_a_uuid_of_one_gpu_exclude_each_other(driver, monkeypatch, other):
     driver("GPU-aaaa-1", "GPU-bbbb-2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with gpu_lease.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", other)
-        with pytest.raises(Waits), gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+        with pytest.raises(Waits), gpu_lease.lease(1, report=refuse_to_wait):
             pass
 
 
-def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(tmp_path, driver, monkeypatch):
+def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(driver, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     driver("GPU-a")  # what the device cgroup of the first job lets through
-    with gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+    with gpu_lease.lease(1, report=refuse_to_wait):
         driver("GPU-b")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-        with gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait) as token:
+        with gpu_lease.lease(1, report=refuse_to_wait) as token:
             assert token == "0"
 
 
-def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_another(tmp_path, driver, monkeypatch):
+def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_another(driver, monkeypatch):
     def lease(job, step, **options):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         for name, value in (("SLURM_JOB_ID", job), ("SLURM_STEP_ID", step)):
             monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-        return gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait)
+        return gpu_lease.lease(1, report=refuse_to_wait)
 
     with lease("17", "0"), lease("18", "0"), lease("17", "1"), lease("19", None), lease(None, None) as token:
         assert token == "0"
@@ -230,21 +234,21 @@ def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_anoth
                 pass
 
 
-def test_a_gpu_known_by_its_uuid_is_one_gpu_for_all_slurm_jobs(tmp_path, driver, monkeypatch):
+def test_a_gpu_known_by_its_uuid_is_one_gpu_for_all_slurm_jobs(driver, monkeypatch):
     """Where a node's GPUs are not confined, an interactive job beside a batch job must not take its GPU."""
     driver("GPU-a", "GPU-b")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    with gpu_lease.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         monkeypatch.setenv("SLURM_JOB_ID", "18")
-        with pytest.raises(Waits), gpu_lease.lease(1, folder=tmp_path / "locks", report=refuse_to_wait):
+        with pytest.raises(Waits), gpu_lease.lease(1, report=refuse_to_wait):
             pass
 
 
-def test_no_gpu_is_the_cpu_with_one_line_unless_required(tmp_path, driver):
+def test_no_gpu_is_the_cpu_with_one_line_unless_required(driver):
     said = []
-    with gpu_lease.lease(1, folder=tmp_path / "locks", report=said.append) as token:
+    with gpu_lease.lease(1, report=said.append) as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert said == ["warning: no GPU visible (nvidia-smi lists 0); training on the CPU"]
     with pytest.raises(ValueError, match="0 visible"), gpu_lease.lease(1, required=True):
@@ -264,79 +268,70 @@ def test_a_gpu_that_torch_cannot_use_is_said_and_refused_where_one_is_required(m
     assert gpu_lease.torch_device("GPU-a") == "cuda"
 
 
-def test_an_index_counts_as_nvidia_smi_does(tmp_path, driver):
+def test_an_index_counts_as_nvidia_smi_does(driver):
     driver("GPU-a", "GPU-b")
-    with gpu_lease.lease(1, folder=tmp_path / "locks"):
+    with gpu_lease.lease(1):
         assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert "CUDA_DEVICE_ORDER" not in os.environ
 
 
-def test_gpus_that_are_not_there_are_refused_at_once(tmp_path, driver, monkeypatch):
+def test_gpus_that_are_not_there_are_refused_at_once(driver, monkeypatch):
     driver("GPU-a", "GPU-b")
-    with pytest.raises(ValueError, match="3 GPU.* 2 visible"), gpu_lease.lease(3, folder=tmp_path / "locks"):
+    with pytest.raises(ValueError, match="3 GPU.* 2 visible"), gpu_lease.lease(3):
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    with pytest.raises(ValueError, match="GPU 7.*lists 2"), gpu_lease.lease(1, folder=tmp_path / "locks"):
-        pass
-    with pytest.raises(ValueError, match="runs_per_gpu"), gpu_lease.lease(1, runs_per_gpu=0):
+    with pytest.raises(ValueError, match="GPU 7.*lists 2"), gpu_lease.lease(1):
         pass
 
 
-def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(tmp_path, driver, monkeypatch):
+def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(driver, monkeypatch):
     driver("GPU-a", "GPU-b")
-    locks, said = tmp_path / "locks", []
+    said = []
 
     def while_waiting(line):
         said.append(line)
         if len(said) == 1:  # the free GPU can still be had, by anybody
-            with gpu_lease.lease(1, folder=locks, report=refuse_to_wait) as token:
+            with gpu_lease.lease(1, report=refuse_to_wait) as token:
                 assert token == "GPU-b"
             blocker.close()
 
     blocker = contextlib.ExitStack()
-    blocker.enter_context(gpu_lease.lease(1, folder=locks))
+    blocker.enter_context(gpu_lease.lease(1))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     state = random.getstate()
-    with gpu_lease.lease(2, folder=locks, report=while_waiting) as tokens:
+    with gpu_lease.lease(2, report=while_waiting) as tokens:
         assert tokens == "GPU-a,GPU-b"
     assert random.getstate() == state
     assert "waiting for 2 of 2 GPUs" in said[0] and "2 of 2 GPUs: free after" in said[1]
 
 
-def test_the_folder_of_the_locks_is_private(tmp_path, monkeypatch):
+def test_the_folder_of_the_locks_is_private(locks, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
-    loose = tmp_path / "loose"
-    loose.mkdir()
-    loose.chmod(0o777)
-    with gpu_lease.lease(1, folder=loose):
-        assert stat.S_IMODE(loose.stat().st_mode) == 0o700
-    (tmp_path / "link").symlink_to(loose)
-    with pytest.raises(ValueError, match="folder of yours"), gpu_lease.lease(1, folder=tmp_path / "link"):
-        pass
-    if os.getuid() == 0:
-        os.chown(loose, 12345, -1)
-        with pytest.raises(ValueError, match="belongs to user 12345"), gpu_lease.lease(1, folder=loose):
-            pass
-
-
-def test_the_default_folder_is_the_users_in_the_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
+    locks.mkdir()
+    locks.chmod(0o777)
     with gpu_lease.lease(1):
-        assert [p.name for p in (tmp_path / f"gpu-locks-{os.getuid()}").iterdir()] == ["x.0"]
+        assert stat.S_IMODE(locks.stat().st_mode) == 0o700 and [p.name for p in locks.iterdir()] == ["x.0"]
+    if os.getuid() == 0:
+        os.chown(locks, 12345, -1)
+        with pytest.raises(ValueError, match="belongs to user 12345"), gpu_lease.lease(1):
+            pass
+    locks.rename(tmp_path / "loose")
+    locks.symlink_to(tmp_path / "loose")
+    with pytest.raises(ValueError, match="folder of yours"), gpu_lease.lease(1):
+        pass
 
 
-def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(tmp_path, monkeypatch):
+def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(locks, monkeypatch):
     """What flock returns for a file that has lost its name protects nothing: the lease tries again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
-    locks, flock = tmp_path / "locks", locks_module.fcntl.flock
+    flock = locks_module.fcntl.flock
 
     def cleaned_meanwhile(descriptor, operation):
         flock(descriptor, operation)
         (locks / "x.0").unlink()
 
     monkeypatch.setattr(locks_module.fcntl, "flock", cleaned_meanwhile)
-    with pytest.raises(Waits), gpu_lease.lease(1, folder=locks, report=refuse_to_wait):
+    with pytest.raises(Waits), gpu_lease.lease(1, report=refuse_to_wait):
         pass
 
 

@@ -2,6 +2,7 @@
 failure.json says why, and a retry that would fail again ends at once."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -39,6 +40,16 @@ class Leaving(SCL):
 
     def step(self, views, index):
         raise SystemExit(0)
+
+
+class Wrong(SCL):
+    """SCL whose step returns `made`, or in turn the elements of the list `made`."""
+
+    made = None
+
+    def step(self, views, index):
+        super().step(views, index)
+        return self.made.pop(0) if isinstance(self.made, list) else self.made
 
 
 @pytest.fixture
@@ -87,10 +98,36 @@ def test_a_method_cannot_end_a_run_as_if_it_were_done(attempt):
     assert status == 2 and "ended the process (sys.exit)" in told and failure["permanent"] and state.status == "failed"
 
 
+ONE = torch.zeros((), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    "made, problem",
+    [
+        (ONE, "expected {name: scalar}, got tensor"),
+        ({}, "expected {name: scalar}, got {}"),
+        ({"a": 0.0}, "expected {name: scalar}, got {'a': 0.0}"),
+        ({"a": ONE[None]}, "the loss term 'a' has the shape [1]; return its mean"),
+        ({"epoch": ONE}, "the loss term 'epoch' has the name of a column of history.csv; rename it"),
+        ({"loss": ONE, "a": ONE}, "the loss term 'loss' has the name of a column of history.csv; rename it"),
+        ([{"a": ONE}, {"b": ONE}], "returns the terms ['b'] after ['a']; keep them for an epoch"),
+    ],
+)
+def test_wrong_terms_of_a_step_are_named(attempt, monkeypatch, made, problem):
+    monkeypatch.setattr(Wrong, "made", made)
+    status, told, failure, _ = attempt("test_failures.Wrong")
+    assert status == 2 and f"Wrong.step: {problem}" in told and failure["permanent"]
+
+
+def test_a_single_term_may_be_called_loss(attempt, monkeypatch):
+    monkeypatch.setattr(Wrong, "made", {"loss": ONE})
+    assert attempt("test_failures.Wrong")[0] == 0
+
+
 def test_settings_that_changed_are_no_failure(attempt):
     diverging = {"training": {"epochs": 9, "learning_rate": 1e30}}
     assert attempt(**diverging)[3].status == "failed"
-    assert attempt(training={"epochs": 2})[3].status == "trained"
+    assert attempt(number=2, training={"epochs": 2})[3].status == "trained"  # the first attempt was killed at its start
 
 
 def test_a_gpu_that_is_required_and_absent_is_a_failure_on_record(attempt, monkeypatch):
@@ -123,10 +160,10 @@ def test_another_default_of_an_option_is_another_run(attempt, monkeypatch):
 
 
 @pytest.fixture
-def unclustered(tiny_study):
+def unclustered(tiny_study, trained_simclr):
     """A study of SimCLR, trained and not clustered, and SCAN, not started."""
     study = tiny_study("simclr", "scan")
-    train(study.runs()[0].directory, gpus=0, report=lambda line: None)
+    shutil.copytree(trained_simclr, study.runs()[0].directory, dirs_exist_ok=True)
     return study
 
 

@@ -1,6 +1,7 @@
 """A method in a file of the user's own: what the file says is part of a run's settings."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -53,8 +54,23 @@ def test_it_is_named_where_it_stands(own):
     _, plan = own
     with pytest.raises(ValueError, match="'own_method.Random' is defined elsewhere; write 'baselines.controls.Random'"):
         check_methods(plan(own={"method": "own_method.Random"}))
-    with pytest.raises(ValueError, match="methods.own.method: cannot import 'nowhere.at_all'.*: No module"):
-        plan(own={"method": "nowhere.at_all.Own"})
+
+
+@pytest.mark.parametrize("module", ["nowhere", "nowhere.at_all", "own_method.inner"])
+def test_a_file_that_does_not_exist_is_reported_with_the_searched_folder(own, tmp_path, monkeypatch, module):
+    _, plan = own
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    searched = f"no such file in the working directory, {tmp_path / 'empty'}, or on PYTHONPATH"
+    with pytest.raises(ValueError, match=re.escape(f"cannot import '{module}' for '{module}.Own': {searched}")):
+        plan(own={"method": f"{module}.Own"})
+
+
+def test_a_missing_import_of_a_custom_file_is_named(own):
+    path, plan = own
+    path.write_text("import nowhere\n")
+    with pytest.raises(ValueError, match="cannot import 'own_method' for 'own_method.Own': No module named 'nowhere'"):
+        check_methods(plan())
 
 
 def test_an_error_names_the_line_of_the_custom_file(own):

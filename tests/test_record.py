@@ -203,7 +203,7 @@ def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, chan
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setenv("GIT_DIR", "/nonexistent")  # as inside a hook of another repository
-    found = provenance.provenance(checkout.root)
+    found = provenance.provenance(checkout.root, device="cpu")
     assert (found["commit"], found["dirty"]) == (checkout.head, dirty)
 
 
@@ -213,22 +213,22 @@ def test_provenance_is_of_the_whole_project():
 
 
 def test_provenance_is_asked_once_a_process(checkout):
-    before = provenance.provenance(checkout.root)
+    before = provenance.provenance(checkout.root, device="cpu")
     (checkout.root / "scl" / "method.py").write_text("a = 3\n")
-    assert provenance.provenance(checkout.root) == before
+    assert provenance.provenance(checkout.root, device="cpu") == before
 
 
 def test_provenance_without_git(tmp_path, checkout, monkeypatch):
     inside = checkout.root / "unpacked"  # a tarball of ours within somebody else's repository
     inside.mkdir()
-    assert provenance.provenance(inside)["commit"] == "unknown"
+    assert provenance.provenance(inside, device="cpu")["commit"] == "unknown"
     bare = tmp_path / "bare"
     bare.mkdir()
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert provenance.provenance(bare)["commit"] == "unknown"
+    assert provenance.provenance(bare, device="cpu")["commit"] == "unknown"
     monkeypatch.setenv("PATH", "")
     provenance._commit.cache_clear()
-    found = provenance.provenance(checkout.root)
+    found = provenance.provenance(checkout.root, device="cpu")
     assert found["commit"] == "unknown" and found["dirty"] is None
 
 

@@ -1,22 +1,21 @@
 """Weights that another run starts from: verified when they are loaded, and restored from the checkpoint if damaged."""
 
+import shutil
+
 import pytest
 from conftest import flip_a_bit
 
 from scl.engine.artifacts import CHECKSUM_DIFFERS
 from scl.engine.io import Damaged
-from scl.engine.train import train
 from scl.engine.weights import read_weights
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def trained(tiny_study):
+def trained(trained_simclr, tmp_path):
     """The folder of SimCLR, trained."""
-    (run,) = tiny_study("simclr").runs()
-    train(run.directory, gpus=0, report=lambda line: None)
-    return run.directory
+    return shutil.copytree(trained_simclr, tmp_path / "seed0")
 
 
 def test_damaged_weights_are_restored_from_the_checkpoint(trained):

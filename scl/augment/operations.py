@@ -1,10 +1,10 @@
 """The augmentations by their names in a configuration: each samples parameters and applies them.
 
-`operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32 or bfloat16, on any
-device; the result has the same type, the input is not changed. All randomness comes from `generator`, on the same
-device; nothing waits for the device. Types and ranges are checked by scl.augment.build; an operation raises ValueError
-for a parameter that does not fit the images. Parameters are described by the lines `name: text` of a docstring.
-Defaults are torchvision's where it has the operation.
+`operation(images, generator, **parameters) -> images`. images: B x 3 x H x W in [0, 1], float32, on any device; the
+input is not changed. All randomness comes from `generator`, on the same device; nothing waits for the device. Types and
+ranges are checked by scl.augment.build; an operation raises ValueError for a parameter that does not fit the images.
+Parameters are described by the lines `name: text` of a docstring. Defaults are torchvision's where it has the
+operation.
 """
 
 import functools
@@ -62,7 +62,7 @@ def random_resized_crop(
     """
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
-    return geometry.crop_resize(images.float(), boxes, size=size).to(images.dtype)
+    return geometry.crop_resize(images, boxes, size=size)
 
 
 def crop_boxes(
@@ -113,8 +113,8 @@ def random_crop(
     places = [length + 2 * padding - size + 1 for length in (height, width)]
     top, left = (torch.randint(n, (batch,), generator=generator, device=images.device) for n in places)
     side = torch.full_like(top, size)
-    padded = pad(images.float(), [padding] * 4)
-    return geometry.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size).to(images.dtype)
+    padded = pad(images, [padding] * 4)
+    return geometry.crop_resize(padded, torch.stack([top, left, side, side], dim=1), size=size)
 
 
 def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = None) -> Tensor:
@@ -125,7 +125,7 @@ def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = No
     size = images.shape[2] if size is None else size
     if images.shape[2] == images.shape[3] == size:
         return images
-    return interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).to(images.dtype)
+    return interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def flip(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.5) -> Tensor:
@@ -159,7 +159,7 @@ def affine(
     matrices = geometry.inverse_matrices(
         angle, shift[0] * width, shift[1] * height, zoom, slant, torch.zeros_like(slant)
     )
-    return geometry.warp(images.float(), matrices).to(images.dtype)
+    return geometry.warp(images, matrices)
 
 
 def color_jitter(
@@ -186,7 +186,7 @@ def color_jitter(
     factors = torch.stack([*blends, uniform(generator, -hue, hue, batch)], dim=1)
     order = uniform(generator, 0, 1, batch, 4).argsort(1)
     chosen = chance(generator, probability, batch)
-    return color.where(chosen, color.jitter, images.float(), factors, order).to(images.dtype)
+    return color.where(chosen, color.jitter, images, factors, order)
 
 
 def grayscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
@@ -203,7 +203,7 @@ def noise(images: Tensor, generator: torch.Generator, *, std: Strength = 0.05) -
     std: standard deviation of the noise
     """
     values = torch.randn(images.shape, generator=generator, device=images.device)
-    return values.mul_(std).add_(images).clamp_(0, 1).to(images.dtype)
+    return values.mul_(std).add_(images).clamp_(0, 1)
 
 
 def blur(
@@ -226,7 +226,7 @@ def blur(
     batch = len(images)
     width = uniform(generator, *sigma, batch)
     function = functools.partial(filters.gaussian_blur, kernel=kernel)
-    return color.where(chance(generator, probability, batch), function, images.float(), width).to(images.dtype)
+    return color.where(chance(generator, probability, batch), function, images, width)
 
 
 def scan_strong(
@@ -239,10 +239,9 @@ def scan_strong(
     batch, device = len(images), images.device
     kinds = torch.randint(len(randaugment.KINDS), (operations, batch), generator=generator, device=device)
     levels = uniform(generator, 0, 1, operations, batch)
-    result = images.float()
     for kind, level in zip(kinds, levels, strict=True):
-        result = randaugment.apply(result, kind, randaugment.strength(kind, level))
-    return result.to(images.dtype)
+        images = randaugment.apply(images, kind, randaugment.strength(kind, level))
+    return images
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fill: Chance = 0.45) -> Tensor:
@@ -255,5 +254,5 @@ def cutout(images: Tensor, generator: torch.Generator, *, largest: Side = 16, fi
     drawn = uniform(generator, 0, 1, 3, batch)
     reach = ((drawn[0] * largest).floor() + 1).div(2, rounding_mode="floor")
     rows, columns = (geometry.spans(at, reach, length=n) for at, n in ((drawn[1], height), (drawn[2], width)))
-    hole = (rows[:, None, :, None] & columns[:, None, None]).to(images.dtype)  # B x 1 x H x W
+    hole = (rows[:, None, :, None] & columns[:, None, None]).float()  # B x 1 x H x W
     return torch.lerp(images, torch.full_like(hole, fill), hole)

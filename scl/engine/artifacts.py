@@ -158,15 +158,10 @@ def clustering(directory: Path, fingerprint: str) -> Clustering | None:
 def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
     """Whether the run has undamaged assignments from these features, which are then no longer needed."""
     made = clustering(directory, fingerprint)
-    if made is None or not files.items() <= made.features.items():
-        return False
-    try:
-        return all(sha256(directory / name) == checksum for name, checksum in made.files.items())
-    except OSError:
-        return False
+    return made is not None and files.items() <= made.features.items() and not damage(directory, made)
 
 
-def damage(directory: Path, record: Record, names: Iterable[str] = WRITTEN) -> dict[str, str]:
+def damage(directory: Path, record: Record | Clustering, names: Iterable[str] = WRITTEN) -> dict[str, str]:
     """Check files of a trained run against its record: {name: problem} of those that differ."""
     wrong = {}
     for name in names:

@@ -39,7 +39,7 @@ def recorded(
     such as its epoch. Raises RunFailed for a retry of what failed permanently. Damaged files are not recorded: the same
     command recreates them.
     """
-    _refuse_retry(directory, attempt)
+    _refuse_retry(directory, run, attempt)
     (directory / NAME).unlink(missing_ok=True)
     try:
         yield
@@ -51,10 +51,10 @@ def recorded(
         raise
 
 
-def _refuse_retry(directory: Path, attempt: int) -> None:
+def _refuse_retry(directory: Path, run: Settings, attempt: int) -> None:
     with contextlib.suppress(Damaged):
         failure = read(directory / NAME, Failure)
-        if attempt > 1 and failure and failure.permanent:
+        if attempt > 1 and failure and failure.permanent and failure.config_sha256 == config.digest(run):
             raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
 

@@ -21,12 +21,12 @@ from scl.util.text import Report, say
 
 def visible() -> list[str]:
     """The GPUs this process may use: the tokens of CUDA_VISIBLE_DEVICES if it is set (as in CUDA, an empty token or -1
-    ends the list), else the UUIDs that nvidia-smi lists."""
+    ends the list; SLURM writes NoDevFiles for a job without GPUs), else the UUIDs that nvidia-smi lists."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return _uuids()
     tokens = map(str.strip, setting.split(","))
-    return list(dict.fromkeys(itertools.takewhile(lambda token: token not in ("", "-1"), tokens)))
+    return list(dict.fromkeys(itertools.takewhile(lambda token: token not in ("", "-1", "NoDevFiles"), tokens)))
 
 
 def _uuids() -> list[str]:
@@ -58,26 +58,21 @@ def _lock_key(token: str, uuids: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def lease(
-    count: int, *, required: bool = False, runs_per_gpu: int = 1, report: Report = say, folder: str | Path | None = None
-) -> Iterator[str]:
+def lease(count: int, *, required: bool = False, runs_per_gpu: int = 1, report: Report = say) -> Iterator[str]:
     """Lease `count` GPUs for the block, waiting for them if necessary; yield the new CUDA_VISIBLE_DEVICES.
 
     count: 0 means the CPU: CUDA_VISIBLE_DEVICES becomes "" and nothing is locked.
     required: without a visible GPU raise ValueError instead of using the CPU with a warning.
     runs_per_gpu: how many leases one GPU may carry; every GPU gets a first run before any gets a second.
-    folder: of the lock files, on a local disk; default gpu-locks-<user id> in the temporary folder.
     Raises ValueError at once, rather than waiting forever, if some GPUs are visible but fewer than `count`.
     """
-    if count < 0 or runs_per_gpu < 1:
-        raise ValueError(f"a lease needs count >= 0 (is {count}) and runs_per_gpu >= 1 (is {runs_per_gpu})")
     tokens = visible() if count else []
     if count > len(tokens):
         _report_missing(count, tokens, required, report)
     with contextlib.ExitStack() as held:
         chosen: list[str] = []
         if tokens:
-            attempt = functools.partial(_try_acquire, count, _lock_paths(tokens, folder), runs_per_gpu)
+            attempt = functools.partial(_try_acquire, count, _lock_paths(tokens), runs_per_gpu)
             what, why = f"{count} of {len(tokens)} GPUs", f"other runs hold them ({runs_per_gpu} per GPU)"
             chosen, locks = wait_for(attempt, what, why, report=report)
             held.enter_context(locks)
@@ -146,10 +141,10 @@ def _try_acquire(
         return (chosen, locks.pop_all()) if len(chosen) == count else None
 
 
-def _lock_paths(tokens: list[str], folder: str | Path | None) -> dict[str, Path]:
-    """The lock file of each token, in a folder that is the user's own (mode 0700), never behind a symbolic link."""
+def _lock_paths(tokens: list[str]) -> dict[str, Path]:
+    """The lock file of each token, in a temporary folder of the user (mode 0700), never behind a symbolic link."""
     uuids = _uuids() if "CUDA_VISIBLE_DEVICES" in os.environ else tokens
-    path = Path(folder or Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}")
+    path = Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     status = path.lstat()

@@ -6,6 +6,7 @@ a test that permuted labels change nothing; this is a safety net below it.
 """
 
 import contextlib
+import functools
 import os
 import re
 import stat
@@ -18,16 +19,14 @@ NAMES = re.compile(
     r"labels.*(?<!\.py)(?<!\.pyc)(?<!\.so)"  # source files may have such a name
     r"|(metrics|clusters)\.json"  # scores of a run, and its clusters against the classes
     r"|image_names\.json"  # file names often contain the class
-    r"|.*\.(tar(\.\w+)*|tgz|zip)",  # archives contain labels
+    r"|.*(?<!\.pth)\.(tar(\.\w+)*|tgz|zip)",  # archives contain labels; .pth.tar is a usual name of weights
     re.IGNORECASE | re.DOTALL,
 )
 
 # (device, inode, modification time): file systems give the inode of a deleted file to the next new one
 Place = tuple[int, int, int]
 
-# (places of labels, folders) while the guard is on; audit hooks cannot be removed, only silenced
-_rules: tuple[frozenset[Place], tuple[str, ...]] | None = None
-_installed = False
+_rules: list[tuple[set[Place], tuple[str, ...]]] = []  # of each guard that is on: places of labels, folders
 
 
 @contextlib.contextmanager
@@ -38,17 +37,19 @@ def forbid_label_access(*benchmarks: str | Path) -> Iterator[None]:
     benchmarks: folders of prepared benchmarks. The labels of all benchmarks beside them and the files in `archives`
     there are identified by Place too, which catches hard links and other names.
     """
-    global _rules, _installed
-    if not _installed:
-        sys.addaudithook(_refuse)
-        _installed = True
-    before = _rules
-    places, folders = before or (frozenset(), ())
-    _rules = places | _places(benchmarks), (*folders, *(_archives(folder) for folder in benchmarks))
+    _install()
+    rule = _places(benchmarks), tuple(map(_archives, benchmarks))
+    _rules.append(rule)
     try:
         yield
     finally:
-        _rules = before
+        _rules.remove(rule)  # not the last one: another thread may have begun or ended meanwhile
+
+
+@functools.cache
+def _install() -> None:
+    """Once per process: audit hooks cannot be removed, only silenced."""
+    sys.addaudithook(_refuse)
 
 
 def _archives(benchmark: str | Path) -> str:
@@ -73,20 +74,22 @@ def _places(benchmarks: Iterable[str | Path]) -> set[Place]:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0], *_rules):
+    if _rules and event == "open" and not isinstance(arguments[0], int) and _forbidden(arguments[0]):
         name = os.fsdecode(arguments[0])
         raise PermissionError(f"{name}: labels and files that may contain some cannot be opened while a method trains")
 
 
-def _forbidden(path: Any, places: frozenset[Place], folders: tuple[str, ...]) -> bool:
+def _forbidden(path: Any) -> bool:
     try:
         path = os.fsdecode(path)
         real = os.path.realpath(path)
         if path in sys.path or real in sys.path:  # a package installed as a zip
             return False
-        if any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real)) or real.startswith(folders):
+        if any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real)):
             return True
-        status = os.stat(path)
+        if any(real.startswith(folders) for _, folders in tuple(_rules)):
+            return True
+        place = _place(os.stat(path))
     except (OSError, ValueError, TypeError):  # no such file, or not a path: open() itself fails
         return False
-    return _place(status) in places
+    return any(place in places for places, _ in tuple(_rules))

@@ -98,8 +98,7 @@ def peak_memory(device: str) -> int:
 
 def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
     run = trainer.run
-    absent = {artifacts.ASSIGNMENTS} if kmeans else set()
-    names = [name for name in (*artifacts.WRITTEN, artifacts.SAMPLE) if name not in absent]
+    names = (*(artifacts.WRITTEN[1:] if kmeans else artifacts.WRITTEN), artifacts.SAMPLE)
     written = [name for name in names if (trainer.directory / name).exists()]
     return {
         **run.model_dump(include={"benchmark", "protocol", "stage", "seed", "method", "options"}),

@@ -18,26 +18,23 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("scl/*.py", "baselines/*.py", "benchmarks/*.py", "Snakefile", "pyproject.toml", "constraints.txt")
 
 
-def provenance(root: str | Path = ROOT, *, device: str | None = None) -> dict[str, Any]:
+def provenance(root: str | Path = ROOT, *, device: str) -> dict[str, Any]:
     """{"commit", "dirty", "versions", "device", "threads"} of this process; no host name.
 
     root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
     dirty: whether the code differs from the commit, new files included. Looked up once per process.
-    device: "cpu", "cuda" or "cuda:1"; None means the one torch would use. In the result it is the name of the hardware,
-    for a CPU with the instruction set that torch uses: CPUs of the same name can differ in it, and so in results.
-    With AVX512 it says whether the CPU computes bf16 itself, and whether in matrix units (AMX).
+    device: "cpu" or "cuda". In the result it is the name of the hardware, for a CPU with the instruction set that torch
+    uses: CPUs of the same name can differ in it, and so in results. With AVX512 it says whether the CPU computes bf16
+    itself, and whether in matrix units (AMX).
     threads: those of torch or, if torch is not loaded, those available to the process.
     """
     commit, dirty = _commit(str(root))
     torch: Any = sys.modules.get("torch")
-    if device is None:
-        device = "cuda" if torch and torch.cuda.is_available() else "cpu"
-    cuda = str(device).startswith("cuda")
     return {
         "commit": commit,
         "dirty": dirty,
         "versions": versions(),
-        "device": torch.cuda.get_device_name(device) if cuda else processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads() if torch else cores(),
     }
 

@@ -59,7 +59,9 @@ def train(
     trainer: Trainer | None = None
 
     def where() -> dict[str, int]:
-        return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1} if trainer else {}
+        if trainer and trainer.epoch < run.training.epochs:
+            return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1}
+        return {}
 
     with (
         locked(directory / ".lock", directory, report=report),

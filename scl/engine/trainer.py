@@ -30,7 +30,7 @@ from scl.engine.progress import Progress
 from scl.engine.provenance import now, provenance
 from scl.engine.seeding import Seeds, seed_default_generators
 from scl.engine.weights import read_weights
-from scl.method import Method, Problem
+from scl.method import Method, Problem, check_terms
 from scl.util.classes import find_class
 from scl.util.text import Report, duration, say
 
@@ -177,6 +177,7 @@ class Trainer:
         seed_default_generators(self.seeds("step", self.epoch, self.step_in_epoch, "layers"), self.device)
         with self.autocast():
             terms = self.method.step(views, index)
+        check_terms(terms, f"{type(self.method).__name__}.step", self.term_names if self.step_in_epoch else [])
         self.term_names = list(terms)
         values = torch.stack([t.float() for t in terms.values()])
         loss = values.sum()
@@ -205,17 +206,10 @@ class Trainer:
         means = torch.stack(self.epoch_losses).mean(0).tolist() if self.epoch_losses else []
         terms = dict(zip(self.term_names, means))
         self.seconds = time.perf_counter() - self.clock
-        self.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "steps": len(self.epoch_losses),
-                "loss": sum(means),
-                **terms,
-                "learning_rate": learning_rate(self.run.training, self.epoch),
-                "seconds": self.seconds,
-            }
-        )
-        progress.add(self._progress_line(self.history[-1]))
+        row = {"epoch": self.epoch + 1, "steps": len(self.epoch_losses), "loss": sum(means), **terms}
+        row |= {"learning_rate": learning_rate(self.run.training, self.epoch), "seconds": self.seconds}
+        self.history.append(row)
+        progress.add(self._progress_line(row))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_losses, self.losses_checked = [], 0
         if self.epoch in curve_epochs(self.run.training):
@@ -294,13 +288,12 @@ class Trainer:
         """Whether features of earlier epochs are neither kept nor clustered: their points of the curve are missing."""
         if not self.method.clusters_by_kmeans:
             return False
-        files = {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
-        if state["epoch"] == self.run.training.epochs and artifacts.is_clustered(
-            self.directory, fingerprint(self.identity), files
-        ):
+        directory, files = self.directory, {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
+        trained = state["epoch"] == self.run.training.epochs
+        if trained and artifacts.is_clustered(directory, fingerprint(self.identity), files):
             return False
-        if lost := features.lost(self.directory, files):
-            self.report(
-                f"{self.directory / features.FOLDER / lost[0]}: missing or damaged; training starts from the beginning"
-            )
+        lost = features.lost(directory, files)
+        if lost:
+            name = directory / features.FOLDER / lost[0]
+            self.report(f"{name}: missing or damaged; training starts from the beginning")
         return bool(lost)

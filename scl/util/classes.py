@@ -26,7 +26,7 @@ def source_of(dotted: str, where: str = "method") -> str | None:
     try:
         spec = importlib.util.find_spec(module_name)
         if spec is None or not spec.has_location or not spec.origin:
-            raise ModuleNotFoundError("no such file on the Python path")
+            raise ModuleNotFoundError(name=module_name)
     except FAILURES as error:
         raise _cannot_import(dotted, where, error) from None
     return sha256(spec.origin)
@@ -58,7 +58,10 @@ def _module_of(dotted: str, where: str) -> str:
 
 
 def _cannot_import(dotted: str, where: str, error: BaseException) -> ValueError:
-    return ValueError(f"{where}: cannot import '{dotted.rpartition('.')[0]}' for '{dotted}': {describe_error(error)}")
+    module_name, problem = dotted.rpartition(".")[0], describe_error(error)
+    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        problem = f"no such file in the working directory, {Path.cwd()}, or on PYTHONPATH"
+    return ValueError(f"{where}: cannot import '{module_name}' for '{dotted}': {problem}")
 
 
 def describe_error(error: BaseException) -> str:
