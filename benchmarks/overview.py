@@ -127,10 +127,12 @@ class Overview:
 
     @property
     def is_over(self) -> bool:
-        """Whether every run is done, has failed, or starts from a failed one, and none is running."""
+        """Whether every run is done, has failed, starts from a failed one or has no images, and none is running."""
         untrained = {now.run for now in self.runs if now.status == "failed" and now.seconds is None}
 
         def blocked(run: Run) -> bool:
+            if self.survey.why_unprepared(run.benchmark):
+                return True
             return run.after is not None and (run.after in untrained or blocked(run.after))
 
         ended = ("done", "failed")

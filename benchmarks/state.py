@@ -135,7 +135,7 @@ class Survey:
         block, dataset = self.study.benchmarks[benchmark], self.study.dataset(benchmark)
         return facts, unlike(facts, block, dataset, self.study.downloads)
 
-    def _unprepared(self, benchmark: str) -> str:
+    def why_unprepared(self, benchmark: str) -> str:
         """Why the last attempt at preparing a benchmark that is not prepared failed, or ""."""
         folder = self.study.data / benchmark
         if self.committed or (folder / "benchmark.json").exists():
@@ -173,7 +173,7 @@ class Survey:
         if record is None:
             if (run.directory / "checkpoint.pt").exists():
                 return State("stopped", "interrupted")
-            failure = self._unprepared(run.benchmark)
+            failure = self.why_unprepared(run.benchmark)
             return State("waiting", f"no images: {failure}") if failure else State("missing", "not run")
         return self._checked(run, planned, record, before.record if before else None)
 

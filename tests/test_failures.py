@@ -265,7 +265,9 @@ def test_runs_without_images_say_why_unless_others_are_asked_for(dataset, comman
     mapping |= {"methods": {"random": {"method": "baselines.controls.Random"}}}
     write_yaml_if_changed("study.yaml", mapping)
     assert main([*command, "--study", "study.yaml"]) == 2
-    [now] = Overview(load_study("study.yaml")).runs
+    overview = Overview(load_study("study.yaml"))
+    [now] = overview.runs
+    assert overview.is_over  # `scl status --watch` ends
     assert describe_run(now).startswith("no images: ") and ("a.png" in now.reason or "stl10_binary" in now.reason)
     other = load_study(mapping | {"benchmarks": {"mine": block | {"clusters": 3}}})
-    assert describe_run(Overview(other).runs[0]) == "not started"
+    assert describe_run(Overview(other).runs[0]) == "not started" and not Overview(other).is_over
