@@ -28,8 +28,8 @@ def main(arguments=None) -> int:
     sys.path.insert(0, "")  # custom methods may be in the working directory
     try:
         subcommand(**options)
+        sys.stdout.flush()
     except BrokenPipeError:  # `scl status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
@@ -40,7 +40,17 @@ def main(arguments=None) -> int:
     except KeyboardInterrupt:
         print("scl: interrupted; the same command resumes", file=sys.stderr)
         return 130
+    finally:
+        discard_unwritten()
     return 0
+
+
+def discard_unwritten() -> None:
+    """Drop output that cannot be written: Python would try again when it ends, and change the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def in_one_line(error: Exception) -> str:
