@@ -229,7 +229,7 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
 
 def check_sortable(folder: Path, target: Path) -> None:
     """Raises ValueError where `target` would have to be overwritten with files in it that are not links."""
-    if not folder.expanduser().is_dir():
+    if not folder.is_dir():
         raise ValueError(f"--sort: {folder} is not a folder of images")
     if target.exists() and any(path.is_file() and not path.is_symlink() for path in target.rglob("*")):
         raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
@@ -276,7 +276,7 @@ def assign_folder(
         files, found, facts = load_folder(folder, Path(temporary), assigner)
         assigned, confidence = assigner(found)
     summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
-    summary["folder"] = str(folder.expanduser().absolute())
+    summary["folder"] = str(folder.absolute())
     return Clustering(files, assigned, confidence, summary, assigner)
 
 

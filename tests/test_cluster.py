@@ -329,6 +329,9 @@ def test_ctrl_c_and_the_same_command(here):
         (["flat", "--clusters", "3", "--size", "4"], "argument --size: 4 is not within 8 .. 1024"),
         ([os.fsdecode(b"caf\xe9"), "--clusters", "3", "--out", "out"], "caf\\udce9: this name is not UTF-8; rename it"),
         (["text", "--clusters", "3"], "images: only 0 of 3 images can be read, too few for 3 clusters"),
+        (["~nouser/photos", "--clusters", "3"], "~nouser/photos: not a folder of images"),
+        (["flat", "--clusters", "3", "--out", "tiny.yaml"], "--out: tiny.yaml is a file; name a folder"),
+        (["{flat}", "--clusters", "3"], "--out: '{flat}-clusters': { and } mean wildcards to Snakemake; name another"),
     ],
 )
 def test_bad_input_is_one_line(here, arguments, told, capsys):
@@ -337,6 +340,7 @@ def test_bad_input_is_one_line(here, arguments, told, capsys):
     (here / "one" / "only").mkdir(parents=True)
     shutil.copy(here / "flat" / "000.png", here / "one" / "only")
     digits(here / os.fsdecode(b"caf\xe9"), 5, classes=False)
+    digits(here / "{flat}", 5, classes=False)
     (here / "text").mkdir()
     for i in range(3):
         (here / "text" / f"{i}.jpg").write_text("text")

@@ -136,7 +136,7 @@ def test_unreadable_images_are_a_warning(tiny, tmp_path):
     assert len(model.labels_) == 12 and not set(model.files_) & set(broken)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tiny(method="kmeans").fit(IMAGES)
+        tiny(np.int64(3), method="kmeans").fit(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,7 @@ def test_unreadable_images_are_a_warning(tiny, tmp_path):
         ({"n_clusters": 1}, IMAGES, "give the number of clusters, 2 or more"),
         ({"random_state": None}, IMAGES, "random_state: None is not an integer"),
         ({"random_state": -1}, IMAGES, "random_state: -1 is not an integer of 0 or more"),
+        ({"threads": -1}, IMAGES, "threads: -1 is not an integer of 0 or more"),
         ({"method": "kmean"}, IMAGES, "--method: unknown 'kmean'.*did you mean 'kmeans'"),
     ],
 )
