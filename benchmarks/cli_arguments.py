@@ -1,4 +1,4 @@
-"""Arguments of the `scl` command: the parser, types of numbers and files, and `--version`."""
+"""Arguments of the `scl` command (the parser, types of numbers and files, `--version`), and what it prints."""
 
 import argparse
 import os
@@ -54,6 +54,12 @@ def flag(name: str, text: str, **settings) -> tuple[str, dict]:
 
 
 ALL_THREADS = argument("--threads", "CPU threads (default: all cores)", **within(1, 1024))
+
+
+def show(*texts: object) -> None:
+    """Print lines that may contain text from a configuration or another file."""
+    for text in texts:
+        print(printable(text, keep="\n"))
 
 
 class Version(argparse.Action):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.cli_arguments import ALL_THREADS, argument, new_file, path, within
+from benchmarks.cli_arguments import ALL_THREADS, argument, new_file, path, show, within
 from scl.util.imports import gc_paused
 from scl.util.text import printable
 
@@ -21,8 +21,7 @@ def cluster(sort, strict, threads, **request):
         check_sortable(asked.folder, asked.results / "sorted")
     found = cluster_folder(asked, strict=strict, threads=threads)
     paths = write_results(found, asked.results, sort=sort)
-    for line in [*summary_lines(found.summary), *map(str, paths)]:
-        print(printable(line))
+    show(*map(printable, [*summary_lines(found.summary), *paths]))
 
 
 def assign(run, folder, out, gpus, threads):
@@ -31,8 +30,7 @@ def assign(run, folder, out, gpus, threads):
         from benchmarks.cluster import assign_folder, summary_lines, write_csv
     found = assign_folder(run, folder, gpus=gpus, threads=threads)
     table = write_csv(found, out or Path(f"{folder.resolve().name}-assigned.csv"))
-    for line in [*summary_lines(found.summary), table]:
-        print(printable(line))
+    show(*map(printable, [*summary_lines(found.summary), table]))
 
 
 GPUS = argument("--gpus", "0 for the CPU (default: a GPU if there is one)", default=1, **within(0, 1))

@@ -32,7 +32,7 @@ from scl.engine.identity import difference, identity_of
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
-from scl.util.text import Report, duration, printable, say
+from scl.util.text import Report, duration, say
 
 import torch  # isort: skip
 
@@ -257,7 +257,7 @@ def summary_lines(s: dict) -> list[str]:
         lines.append(f"time: {duration(s['seconds'])}{said}")
     if s.get("advice"):
         lines.append(s["advice"])
-    return [printable(line) for line in lines]
+    return lines
 
 
 # --- scl assign --------------------------------------------------------------------------------------------------
