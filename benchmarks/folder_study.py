@@ -6,13 +6,15 @@ What is written here into the settings of config/folder.yaml are facts of the fo
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from benchmarks import rules
 from benchmarks.compose import chain, merge, resolve
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
-from benchmarks.study import Study, load_study
-from scl.config import RunSettings
+from benchmarks.study import Benchmark, Study, load_study
+from scl.config import RunSettings, in_one_line
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -101,12 +103,19 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
     """(the study, its mapping, its last stage) for a folder of so many images, in the place of the first benchmark of
     the settings."""
     folder = {"dataset": "folder", "path": str(request.folder.absolute()), "clusters": clusters}
-    mapping = {"results": str(request.results), "benchmarks": {BENCHMARK: folder}}
-    mapping |= resolve(request.config or _settings_of_device(request))
-    given = load_study(mapping)  # checks all of it
+    mapping = resolve(request.config or _settings_of_device(request)) | {
+        "title": f"{request.folder.resolve().name}, {clusters} clusters",
+        "results": str(request.results),
+        "data": str(request.results / "data"),
+        "seeds": [request.seed],
+        "protocols": ["joint"],
+        "reference": None,
+    }
+    sizes = _sizes(mapping)
+    given = load_study(mapping | {"benchmarks": dict.fromkeys(sizes, folder)})  # checks all methods
     stages = _stages(given, request)
-    replaced, usual = next((name, block.size) for name, block in given.benchmarks.items())
-    size = _size(usual or 64, request)
+    replaced, usual = next(iter(sizes.items()))
+    size = _size(usual, request)
     network = mapping.get("network", {})
     if size >= PLAIN_STEM:
         network = {key: network[key] for key in ("backbone",) if key in network}
@@ -120,17 +129,7 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
     if request.weights:
         rate = settings[stages[0]].training.learning_rate
         network, methods = _start_from_weights(methods, rate, request)
-    mapping |= {
-        "title": f"{request.folder.resolve().name}, {clusters} clusters",
-        "results": str(request.results),
-        "data": str(request.results / "data"),
-        "seeds": [request.seed],
-        "protocols": ["joint"],
-        "reference": None,
-        "network": network,
-        "benchmarks": {BENCHMARK: folder | {"size": size}},
-        "methods": methods,
-    }
+    mapping |= {"network": network, "benchmarks": {BENCHMARK: folder | {"size": size}}, "methods": methods}
     return load_study(mapping), mapping, list(methods)[-1]
 
 
@@ -142,6 +141,15 @@ def _settings_of_device(request: Request) -> Path:
     if not path.exists():
         raise ValueError(f"{path}: no such file; run scl from a checkout, or give --config FILE")
     return path
+
+
+def _sizes(mapping: dict) -> dict[str, int]:
+    """{benchmark of the settings: its pixels a side}; the folder takes the place of the first."""
+    try:
+        blocks = TypeAdapter(dict[str, Benchmark]).validate_python(mapping.get("benchmarks", {}))
+    except ValidationError as error:
+        raise ValueError(in_one_line(error, "benchmarks")) from None
+    return {name: block.size or 64 for name, block in blocks.items()} or {BENCHMARK: 64}
 
 
 def _stages(given: Study, request: Request) -> list[str]:

@@ -99,7 +99,7 @@ def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(here, config):
 def test_settings_count_wherever_the_file_gives_them(here, place, monkeypatch):
     """Epochs are for 10,000 images, and --epochs and --weights change them; the folder is in the place of `mine`."""
     (here / "own.yaml").write_text(
-        f"benchmarks: {{mine: {{dataset: folder, path: mine, clusters: 2, size: 128}}}}\n{place}"
+        f"protocols: [heldout]\nbenchmarks: {{mine: {{dataset: folder, size: 128}}, other: {{}}}}\n{place}"
     )
     weights = SimpleNamespace(name="resnet18.x", backbone="resnet18", labels="no labels")
     monkeypatch.setattr("baselines.pretrained.read_weights", lambda name: weights)
