@@ -13,7 +13,8 @@ def cluster(sort, strict, threads, **request):
     The same command resumes, and trains again if images were added, removed or changed.
     """
     with gc_paused():
-        from benchmarks.cluster import check_sortable, cluster_folder, summary_lines, write_results
+        from benchmarks.cluster import check_sortable, cluster_folder, write_results
+        from benchmarks.folder_page import summary_lines
     from benchmarks.folder_study import Request
 
     asked = Request(**request)
@@ -27,7 +28,8 @@ def cluster(sort, strict, threads, **request):
 def assign(run, folder, out, gpus, threads):
     """Put the images of a folder into the clusters of a finished run, and write the same CSV as `scl cluster`."""
     with gc_paused():
-        from benchmarks.cluster import assign_folder, summary_lines, write_csv
+        from benchmarks.cluster import assign_folder, write_csv
+        from benchmarks.folder_page import summary_lines
     found = assign_folder(run, folder, gpus=gpus, threads=threads)
     table = write_csv(found, out or Path(f"{folder.resolve().name}-assigned.csv"))
     show(*map(printable, [*summary_lines(found.summary), table]))

@@ -13,9 +13,8 @@ from flow import planned, scl, snakemake, start_scl
 from folders import cluster, digits, mixed, table, tiny_settings
 
 from benchmarks.cli import main
-from benchmarks.cluster import describe_clusters
 from benchmarks.datasets.prepare import read_names
-from benchmarks.folder_page import advice
+from benchmarks.folder_page import advice, describe_clusters
 from benchmarks.single import run_single
 from scl.engine.train import train
 
