@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 from benchmarks.bench import DEVICES
-from benchmarks.cli_arguments import ALL_THREADS, Parser, Version, argument, flag, new_file, within
+from benchmarks.cli_arguments import ALL_THREADS, Parser, Version, argument, flag, new_file, show, within
 from benchmarks.cli_folder import ASSIGN, CLUSTER, assign, cluster
 from benchmarks.cli_plan import PLAN, plan
+from benchmarks.compose import resolve
 from benchmarks.datasets.connection import plain_text
+from benchmarks.study import REPORTED, find_run, load_study, report_mark
 from scl import config
 from scl.engine import failures
 from scl.engine.io import RunFailed, write_json, write_yaml_if_changed
@@ -28,8 +30,8 @@ def main(arguments=None) -> int:
     sys.path.insert(0, "")  # custom methods may be in the working directory
     try:
         subcommand(**options)
+        sys.stdout.flush()
     except BrokenPipeError:  # `scl status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
         print(f"scl: error: {in_one_line(error)}", file=sys.stderr)
@@ -40,24 +42,23 @@ def main(arguments=None) -> int:
     except KeyboardInterrupt:
         print("scl: interrupted; the same command resumes", file=sys.stderr)
         return 130
+    finally:
+        discard_unwritten()
     return 0
+
+
+def discard_unwritten() -> None:
+    """Drop output that cannot be written: Python would try again when it ends, and change the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def in_one_line(error: Exception) -> str:
     """The message of an error, without passwords of URLs, escape sequences and the number of our own OSErrors."""
     own = error.strerror if isinstance(error, OSError) and not error.filename else None
     return printable(plain_text(own or str(error)))
-
-
-def show(text: str) -> None:
-    """Print lines that may contain text from a configuration or another file."""
-    print(printable(text, keep="\n"))
-
-
-def load_study(path):
-    from benchmarks.study import load_study
-
-    return load_study(path)
 
 
 # --- subcommands ---------------------------------------------------------------------------------------------------
@@ -78,9 +79,7 @@ def status(study, watch, as_json):
     overview = Overview(study)
     if as_json:
         return print(json.dumps(overview.as_json(), indent=2))
-    show(summarize_study(overview))
-    for line in describe_runs(overview):
-        print(printable(line))  # contains text of logs and failure.json
+    show(summarize_study(overview), *map(printable, describe_runs(overview)))  # with text of logs and failure.json
 
 
 def download(file, study):
@@ -107,11 +106,9 @@ def run(run, study, gpus, threads):
 
     Steps that are done are skipped, and the same command resumes.
     """
-    from benchmarks.check import check_study
-    from benchmarks.study import find_run
-
     study = load_study(study)
     with gc_paused():
+        from benchmarks.check import check_study
         from benchmarks.single import run_single
     planned = find_run(study, run)
     check_study(study)
@@ -149,9 +146,7 @@ def report(study, part, partial, gallery):
 
     They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
-    from benchmarks.compose import resolve
     from benchmarks.report.runs import Unfinished, collect
-    from benchmarks.study import REPORTED, report_mark
 
     resolved = resolve(study)
     study = load_study(resolved)
@@ -184,11 +179,9 @@ def doctor(study):
 
     study = load_study(study)
     check_methods(study)
-    show(
-        "\n".join([*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(Overview(study))])
-    )
+    show(*describe_machine(study, Path(__file__).resolve().parent.parent), summarize_study(Overview(study)))
     problems = missing(study)
-    show("\n".join(["missing:", *(f"  {line}" for line in problems)] if problems else ["nothing is missing"]))
+    show("missing:" if problems else "nothing is missing", *(f"  {line}" for line in problems))
 
 
 def bench(study, out, **options):

@@ -1,6 +1,7 @@
-"""Arguments of the `scl` command: the parser, types of numbers and files, and `--version`."""
+"""Arguments of the `scl` command (the parser, types of numbers and files, `--version`), and what it prints."""
 
 import argparse
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -27,10 +28,19 @@ def within(least, most, metavar: str = "N") -> dict:
     return {"type": number, "metavar": metavar}
 
 
+def path(text: str) -> Path:
+    """Type of an argument: a path, with ~ expanded where no shell has done it, as in --out=~/photos."""
+    return Path(os.path.expanduser(text))
+
+
 def new_file(text: str) -> Path:
-    if Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
-    return Path(text)
+    """Type of an argument: a file to write, checked before the work that it is the result of."""
+    file = path(text)
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text}: {'a folder' if file.is_dir() else 'its folder does not exist'}; name a file"
+        )
+    return file
 
 
 def argument(name: str, text: str, **settings) -> tuple[str, dict]:
@@ -44,6 +54,12 @@ def flag(name: str, text: str, **settings) -> tuple[str, dict]:
 
 
 ALL_THREADS = argument("--threads", "CPU threads (default: all cores)", **within(1, 1024))
+
+
+def show(*texts: object) -> None:
+    """Print lines that may contain text from a configuration or another file."""
+    for text in texts:
+        print(printable(text, keep="\n"))
 
 
 class Version(argparse.Action):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.cli_arguments import ALL_THREADS, argument, within
+from benchmarks.cli_arguments import ALL_THREADS, argument, new_file, path, show, within
 from scl.util.imports import gc_paused
 from scl.util.text import printable
 
@@ -13,7 +13,8 @@ def cluster(sort, strict, threads, **request):
     The same command resumes, and trains again if images were added, removed or changed.
     """
     with gc_paused():
-        from benchmarks.cluster import check_sortable, cluster_folder, summary_lines, write_results
+        from benchmarks.cluster import check_sortable, cluster_folder, write_results
+        from benchmarks.folder_page import summary_lines
     from benchmarks.folder_study import Request
 
     asked = Request(**request)
@@ -21,20 +22,17 @@ def cluster(sort, strict, threads, **request):
         check_sortable(asked.folder, asked.results / "sorted")
     found = cluster_folder(asked, strict=strict, threads=threads)
     paths = write_results(found, asked.results, sort=sort)
-    for line in [*summary_lines(found.summary), *map(str, paths)]:
-        print(printable(line))
+    show(*map(printable, [*summary_lines(found.summary), *paths]))
 
 
 def assign(run, folder, out, gpus, threads):
     """Put the images of a folder into the clusters of a finished run, and write the same CSV as `scl cluster`."""
-    out = out or Path(f"{folder.resolve().name}-assigned.csv")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise ValueError(f"--out: {out}: {'a folder' if out.is_dir() else 'its folder does not exist'}; name a file")
     with gc_paused():
-        from benchmarks.cluster import assign_folder, summary_lines, write_csv
+        from benchmarks.cluster import assign_folder, write_csv
+        from benchmarks.folder_page import summary_lines
     found = assign_folder(run, folder, gpus=gpus, threads=threads)
-    for line in [*summary_lines(found.summary), write_csv(found, out)]:
-        print(printable(line))
+    table = write_csv(found, out or Path(f"{folder.resolve().name}-assigned.csv"))
+    show(*map(printable, [*summary_lines(found.summary), table]))
 
 
 GPUS = argument("--gpus", "0 for the CPU (default: a GPU if there is one)", default=1, **within(0, 1))
@@ -43,7 +41,7 @@ STRICT = "stop before training if an image cannot be read (default: list it and 
 WEIGHTS = "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)"
 CLUSTER: list = [
     "photos --clusters 12",
-    argument("folder", "images, or one sub-folder per class, or a .npy file", type=Path, metavar="FOLDER"),
+    argument("folder", "images, or one sub-folder per class, or a .npy file", type=path, metavar="FOLDER"),
     argument("--clusters", "number of clusters (default: of classes)", **within(2, 10**6, "K")),
     argument("--strict", STRICT, action="store_true"),
     "method",
@@ -52,9 +50,9 @@ CLUSTER: list = [
     argument("--epochs", "of each stage of the method (default: by the number of images)", **within(1, 10**6)),
     argument("--seed", "of all random numbers", default=0, **within(0, 2**63 - 1, "S")),
     argument("--weights", WEIGHTS, metavar="NAME_OR_FILE"),
-    argument("--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=Path, metavar="FILE"),
+    argument("--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=path, metavar="FILE"),
     "output",
-    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=Path, metavar="DIR"),
+    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=path, metavar="DIR"),
     argument(
         "--sort", "also make sorted/, one folder of images per cluster (default: no)", choices=["links", "copies"]
     ),
@@ -62,9 +60,9 @@ CLUSTER: list = [
 ]
 ASSIGN: list = [
     "photos-clusters new",
-    argument("run", "folder that scl cluster made, or that of a finished run", type=Path, metavar="RUN_OR_DIR"),
-    argument("folder", "the new images", type=Path, metavar="FOLDER"),
+    argument("run", "folder that scl cluster made, or that of a finished run", type=path, metavar="RUN_OR_DIR"),
+    argument("folder", "the new images", type=path, metavar="FOLDER"),
     "output",
-    argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=Path, metavar="FILE"),
+    argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=new_file, metavar="FILE"),
     *MACHINE,
 ]

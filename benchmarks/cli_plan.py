@@ -2,9 +2,9 @@
 
 import json
 
-from benchmarks.cli_arguments import argument, flag
+from benchmarks.cli_arguments import argument, flag, show
+from benchmarks.study import load_study
 from scl.util.imports import gc_paused
-from scl.util.text import printable
 
 
 def plan(study, show_run, calibrate, as_json):
@@ -18,7 +18,6 @@ def plan(study, show_run, calibrate, as_json):
     from benchmarks.plan.cost import plan_study
     from benchmarks.plan.table import describe_cost
     from benchmarks.status import summarize_study
-    from benchmarks.study import load_study
 
     if show_run and (as_json or calibrate):
         raise ValueError("--show: cannot be combined with --json or --calibrate; give only one of them")
@@ -27,14 +26,13 @@ def plan(study, show_run, calibrate, as_json):
     if show_run:
         from benchmarks.show import describe_settings
 
-        print(printable(describe_settings(study, loaded, show_run), keep="\n"))
-        return
+        return show(describe_settings(study, loaded, show_run))
     overview = Overview(loaded)
     cost = plan_study(loaded, overview.survey, calibrate=calibrate)
     if as_json:
         print(json.dumps(cost, indent=2, allow_nan=False))
     else:
-        print(printable("\n".join([summarize_study(overview), describe_cost(cost, study)]), keep="\n"))
+        show(summarize_study(overview), describe_cost(cost, study))
 
 
 SHOW = "only print the settings of this run, and where each is set (default: no)"

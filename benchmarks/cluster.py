@@ -18,7 +18,7 @@ from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
 from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
 from benchmarks.evaluation.evaluate import read_assignments
-from benchmarks.folder_page import advice, agreement_with_other_seeds, write_page
+from benchmarks.folder_page import advice, agreement_with_other_seeds, describe_clusters, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
 from benchmarks.plan.measure import estimate
 from benchmarks.single import run_single, untrained_runs
@@ -32,7 +32,7 @@ from scl.engine.identity import difference, identity_of
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
-from scl.util.text import Report, duration, printable, say
+from scl.util.text import Report, duration, say
 
 import torch  # isort: skip
 
@@ -163,23 +163,6 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
     }
 
 
-TINY = 0.1  # of the size of an average cluster
-
-
-def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
-    """What can be said without labels. Shares are of the images, over all K clusters."""
-    sizes = np.bincount(assigned, minlength=clusters)
-    return {
-        "images": len(assigned),
-        "clusters": clusters,
-        "clusters_used": int((sizes > 0).sum()),
-        "tiny_clusters": int((sizes < TINY * len(assigned) / clusters).sum()),  # empty ones included
-        "largest_share": float(sizes.max() / len(assigned)),
-        "smallest_share": float(sizes.min() / len(assigned)),
-        "mean_confidence": float(confidence.mean()),
-    }
-
-
 def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> list[Path]:
     """clusters.csv, weights.pt, summary.json, index.html and, on request, sorted/<cluster>/ in `out`; returns their
     paths, the page last."""
@@ -229,35 +212,10 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
 
 def check_sortable(folder: Path, target: Path) -> None:
     """Raises ValueError where `target` would have to be overwritten with files in it that are not links."""
-    if not folder.expanduser().is_dir():
+    if not folder.is_dir():
         raise ValueError(f"--sort: {folder} is not a folder of images")
     if target.exists() and any(path.is_file() and not path.is_symlink() for path in target.rglob("*")):
         raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
-
-
-def summary_lines(s: dict) -> list[str]:
-    """The summary s as lines of text."""
-    lines = [
-        f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
-        f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
-        f"images, the smallest {s['smallest_share']:.1%}",
-        f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
-    ]
-    if scores := s.get("scores"):
-        texts = ", ".join(f"{name.upper()} {scores[name]:.1%}" for name in ("acc", "nmi", "ari"))
-        lines.append(f"against the {s['classes']} sub-folders: {texts}")
-    if agreed := s.get("agreement"):
-        lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
-    if s.get("weights"):
-        lines.append(f"weights: {s['weights']}")
-    if s["unreadable"]:
-        lines.append(f"left out: {s['unreadable']} unreadable image(s)")
-    if s.get("seconds") is not None:
-        said = "" if s["estimated_seconds"] is None else f" (estimate: {duration(s['estimated_seconds'])})"
-        lines.append(f"time: {duration(s['seconds'])}{said}")
-    if s.get("advice"):
-        lines.append(s["advice"])
-    return [printable(line) for line in lines]
 
 
 # --- scl assign --------------------------------------------------------------------------------------------------
@@ -276,7 +234,7 @@ def assign_folder(
         files, found, facts = load_folder(folder, Path(temporary), assigner)
         assigned, confidence = assigner(found)
     summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
-    summary["folder"] = str(folder.expanduser().absolute())
+    summary["folder"] = str(folder.absolute())
     return Clustering(files, assigned, confidence, summary, assigner)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -65,7 +66,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         """Prepare, train and assign. Raises ValueError for bad input, and whatever training raises."""
         with tempfile.TemporaryDirectory(prefix="scl-fit-") as temporary:
             out = Path(temporary) / "out" if self.out is None else Path(self.out)
-            folder = Path(X).expanduser() if isinstance(X, str | Path) else _as_file(X, Path(temporary))
+            folder = _as_path(X, Path(temporary))
             request = self._request(folder, out)
             try:
                 with self._quiet():
@@ -83,7 +84,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         torch.set_num_threads(self.threads or cores())
         with tempfile.TemporaryDirectory(prefix="scl-predict-") as temporary:
-            folder = Path(X).expanduser() if isinstance(X, str | Path) else _as_file(X, Path(temporary))
+            folder = _as_path(X, Path(temporary))
             with self._quiet():
                 names, images, facts = load_folder(folder, Path(temporary) / "data", self._assigner)
             clusters, _ = self._assigner(images)
@@ -96,15 +97,25 @@ class ImageClustering(ClusterMixin, BaseEstimator):
 
     def _request(self, folder: Path, out: Path) -> Request:
         numbers = {}
-        for name in ("n_clusters", "size", "epochs", "random_state", "gpus"):
+        for name in ("n_clusters", "size", "epochs", "threads", "random_state", "gpus"):
             value = getattr(self, name)
-            if value is None and name in ("n_clusters", "size", "epochs"):
+            if value is None and name not in ("random_state", "gpus"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name}: {value!r} is not an integer of 0 or more")
-            numbers[{"n_clusters": "clusters", "random_state": "seed"}.get(name, name)] = int(value)
-        config = None if self.config is None else Path(self.config)
-        return Request(folder, method=self.method, out=out, weights=self.weights, config=config, **numbers)
+            numbers[name] = int(value)
+        return Request(
+            folder,
+            clusters=numbers.get("n_clusters"),
+            method=self.method,
+            size=numbers.get("size"),
+            epochs=numbers.get("epochs"),
+            seed=numbers["random_state"],
+            out=out,
+            weights=self.weights and str(self.weights),
+            config=None if self.config is None else Path(self.config),
+            gpus=numbers["gpus"],
+        )
 
     def _keep(self, found: Clustering, *, by_name: bool) -> "ImageClustering":
         order = _order(found.files, by_name=by_name)
@@ -126,10 +137,13 @@ def _order(files: list[str], *, by_name: bool) -> np.ndarray:
     return np.asarray(sorted(range(len(files)), key=lambda i: files[i] if by_name else int(files[i])), dtype=np.int64)
 
 
-def _as_file(X: Any, folder: Path) -> Path:
-    """The array as a .npy file, which `scl cluster` takes too. Raises ValueError for anything but images."""
+def _as_path(X: Any, temporary: Path) -> Path:
+    """The folder, or the array as a .npy file, which `scl cluster` takes too. Raises ValueError for anything but
+    images."""
+    if isinstance(X, str | Path):
+        return Path(os.path.expanduser(X))
     images = np.asarray(X)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise ValueError(f"X: {images.dtype} {images.shape}; images are uint8, N x H x W x 3, or a folder")
-    np.save(folder / "array.npy", images)
-    return folder / "array.npy"
+    np.save(temporary / "array.npy", images)
+    return temporary / "array.npy"

@@ -1,4 +1,4 @@
-"""index.html of `scl cluster`: the page of its run, with a gallery of every cluster."""
+"""What `scl cluster` says of its clusters: summary, advice, and index.html, the page of its run."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from benchmarks.study import Run, Study
 from scl.engine.artifacts import read
 from scl.engine.io import Damaged
 from scl.engine.prepared import describe
+from scl.util.text import duration
 
 
 def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) -> Path:
@@ -55,6 +56,48 @@ def agreement_with_other_seeds(study: Study, run: Run) -> dict:
         return {}
     means = {name: float(np.mean([found[name] for found in others.values()])) for name in ("ARI", "NMI")}
     return {"seeds": f"seed{'s' * (len(others) > 1)} {', '.join(map(str, sorted(others)))}", **means}
+
+
+TINY = 0.1  # of the size of an average cluster
+
+
+def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
+    """What can be said without labels. Shares are of the images, over all K clusters."""
+    sizes = np.bincount(assigned, minlength=clusters)
+    return {
+        "images": len(assigned),
+        "clusters": clusters,
+        "clusters_used": int((sizes > 0).sum()),
+        "tiny_clusters": int((sizes < TINY * len(assigned) / clusters).sum()),  # empty ones included
+        "largest_share": float(sizes.max() / len(assigned)),
+        "smallest_share": float(sizes.min() / len(assigned)),
+        "mean_confidence": float(confidence.mean()),
+    }
+
+
+def summary_lines(s: dict) -> list[str]:
+    """The summary s as lines of text."""
+    lines = [
+        f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
+        f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
+        f"images, the smallest {s['smallest_share']:.1%}",
+        f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
+    ]
+    if scores := s.get("scores"):
+        texts = ", ".join(f"{name.upper()} {scores[name]:.1%}" for name in ("acc", "nmi", "ari"))
+        lines.append(f"against the {s['classes']} sub-folders: {texts}")
+    if agreed := s.get("agreement"):
+        lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
+    if s.get("weights"):
+        lines.append(f"weights: {s['weights']}")
+    if s["unreadable"]:
+        lines.append(f"left out: {s['unreadable']} unreadable image(s)")
+    if s.get("seconds") is not None:
+        said = "" if s["estimated_seconds"] is None else f" (estimate: {duration(s['estimated_seconds'])})"
+        lines.append(f"time: {duration(s['seconds'])}{said}")
+    if s.get("advice"):
+        lines.append(s["advice"])
+    return lines
 
 
 def advice(summary: dict) -> str:

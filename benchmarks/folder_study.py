@@ -5,16 +5,16 @@ What is written here into the settings of config/folder.yaml are facts of the fo
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmarks.compose import merge, resolve
+from benchmarks import rules
+from benchmarks.compose import chain, merge, resolve
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
-from benchmarks.study import Benchmark, MethodBlock, Study, load_study
-from scl.config import Network, Training, in_one_line
+from benchmarks.study import Benchmark, Study, load_study
+from scl.config import RunSettings, in_one_line
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -51,15 +51,14 @@ class Request:
 
 
 def images_in(folder: Path) -> Path:
-    """The folder, or .npy file, with ~ expanded. Raises ValueError if there is none."""
-    path = folder.expanduser()
-    if not (path.is_dir() or (path.is_file() and path.suffix == ".npy")):
+    """`folder`, which may also be a .npy file. Raises ValueError if there is none."""
+    if not (folder.is_dir() or (folder.is_file() and folder.suffix == ".npy")):
         raise ValueError(f"{folder}: not a folder of images, nor a .npy file; check the name")
     try:
-        str(path.absolute()).encode()  # for study.yaml and summary.json
+        str(folder.absolute()).encode()  # for study.yaml and summary.json
     except UnicodeEncodeError:
         raise ValueError(f"{folder}: this name is not UTF-8; rename it") from None
-    return path
+    return folder
 
 
 def survey(request: Request) -> tuple[RawDataset, int]:
@@ -69,6 +68,12 @@ def survey(request: Request) -> tuple[RawDataset, int]:
     root, out = images_in(request.folder), request.results
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"--out: {out} is inside the folder of the images; name a folder outside of {root}")
+    try:
+        rules.folder(out)
+    except ValueError as error:
+        raise ValueError(f"--out: {error}") from None
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
         _refuse_results_of_others(out, root)
     raw = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
@@ -95,45 +100,37 @@ def _refuse_results_of_others(out: Path, root: Path) -> None:
 
 
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:
-    """(the study, its mapping, its last stage) for a folder of so many images."""
-    mapping = resolve(request.config or _settings_of_device(request))
-    _check_types(mapping)
-    methods = _chain(mapping.get("methods", {}), request)
-    size = _size(mapping, request)
-    network = mapping.get("network", {})
-    if size >= PLAIN_STEM:
-        network = {key: network[key] for key in ("backbone",) if key in network}
-    if request.weights:
-        network, methods = _start_from_weights(methods, request.method, request.weights)
-    for block in methods.values():
-        block["training"] = _scheduled(mapping.get("training", {}), block.get("training", {}), images, request.epochs)
-        if isinstance(neighbors := block.get("options", {}).get("neighbors"), int):
-            most = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
-            block["options"] = block["options"] | {"neighbors": min(neighbors, most)}
-    path = str(request.folder.expanduser().absolute())
-    mapping |= {
+    """(the study, its mapping, its last stage) for a folder of so many images, in the place of the first benchmark of
+    the settings."""
+    folder = {"dataset": "folder", "path": str(request.folder.absolute()), "clusters": clusters}
+    mapping = resolve(request.config or _settings_of_device(request)) | {
         "title": f"{request.folder.resolve().name}, {clusters} clusters",
         "results": str(request.results),
         "data": str(request.results / "data"),
         "seeds": [request.seed],
         "protocols": ["joint"],
         "reference": None,
-        "network": network,
-        "benchmarks": {BENCHMARK: {"dataset": "folder", "path": path, "clusters": clusters, "size": size}},
-        "methods": methods,
     }
+    sizes = _sizes(mapping)
+    given = load_study(mapping | {"benchmarks": dict.fromkeys(sizes, folder)})  # checks all methods
+    stages = _stages(given, request)
+    replaced, usual = next(iter(sizes.items()))
+    size = _size(usual, request)
+    network = mapping.get("network", {})
+    if size >= PLAIN_STEM:
+        network = {key: network[key] for key in ("backbone",) if key in network}
+    settings = {stage: given.settings(given.run(replaced, "joint", stage, request.seed)) for stage in stages}
+    methods = {}
+    for stage in stages:
+        block = mapping["methods"][stage]
+        block = merge(block, block.get("per_benchmark", {}).get(replaced, {}))
+        block.pop("per_benchmark", None)
+        methods[stage] = merge(block, _scaled(settings[stage], images, clusters, request.epochs))
+    if request.weights:
+        rate = settings[stages[0]].training.learning_rate
+        network, methods = _start_from_weights(methods, rate, request)
+    mapping |= {"network": network, "benchmarks": {BENCHMARK: folder | {"size": size}}, "methods": methods}
     return load_study(mapping), mapping, list(methods)[-1]
-
-
-def _check_types(mapping: dict) -> None:
-    """Raise ValueError naming the key: what is computed from the settings, before load_study checks all, needs them."""
-    blocks = {"benchmarks": dict[str, Benchmark], "methods": dict[str, MethodBlock]}
-    parts: dict[str, Any] = {"network": Network, "training": Training, **blocks}
-    for part, model in parts.items():
-        try:
-            TypeAdapter(model).validate_python(mapping.get(part, {}))
-        except ValidationError as error:
-            raise ValueError(in_one_line(error, part)) from None
 
 
 def _settings_of_device(request: Request) -> Path:
@@ -146,39 +143,43 @@ def _settings_of_device(request: Request) -> Path:
     return path
 
 
-def _chain(blocks: dict, request: Request) -> dict[str, dict]:
-    """{stage: block} of the requested method and all before it, the first first."""
-    if request.method not in blocks:
+def _sizes(mapping: dict) -> dict[str, int]:
+    """{benchmark of the settings: its pixels a side}; the folder takes the place of the first."""
+    try:
+        blocks = TypeAdapter(dict[str, Benchmark]).validate_python(mapping.get("benchmarks", {}))
+    except ValidationError as error:
+        raise ValueError(in_one_line(error, "benchmarks")) from None
+    return {name: block.size or 64 for name, block in blocks.items()} or {BENCHMARK: 64}
+
+
+def _stages(given: Study, request: Request) -> list[str]:
+    """The requested method and all before it, the first first."""
+    if request.method not in given.methods:
         raise ValueError(
-            f"--config: {request.config}: no method {request.method!r}{did_you_mean(request.method, blocks)}"
+            f"--config: {request.config}: no method {request.method!r}{did_you_mean(request.method, given.methods)}"
         )
-    names, stage = list[str](), request.method
-    while stage in blocks and stage not in names:  # what is wrong with `after` is said when the study is read
-        names.insert(0, stage)
-        stage = blocks[stage].get("after")
-    return {name: dict(blocks[name]) for name in names}
+    return chain({name: block.after for name, block in given.methods.items()}, request.method, "after")[::-1]
 
 
-def _size(mapping: dict, request: Request) -> int:
+def _size(usual: int, request: Request) -> int:
     """Pixels a side: as asked for, else as in the settings, and larger where weights need it."""
-    blocks = [block for block in mapping.get("benchmarks", {}).values() if block]
-    usual = blocks[0].get("size") or 64 if blocks else 64
-    if not request.weights:
-        return usual if request.size is None else request.size
-    size = request.size if request.size is not None else max(usual, 224 if request.method == "kmeans" else 128)
-    if size < PLAIN_STEM:
+    size = request.size
+    if size is None:
+        size = max(usual, 224 if request.method == "kmeans" else 128) if request.weights else usual
+    if request.weights and size < PLAIN_STEM:
         raise ValueError(f"--size: {size} px; pretrained weights need images of {PLAIN_STEM} px or more")
     return size
 
 
-def _start_from_weights(methods: dict[str, dict], method: str, name: str) -> tuple[dict, dict[str, dict]]:
-    """(network, methods) with a stage `pretrained` in front, or in the place of k-means on pixels."""
+def _start_from_weights(methods: dict[str, dict], rate: float, request: Request) -> tuple[dict, dict[str, dict]]:
+    """(network, methods) with a stage `pretrained` in front, or in the place of k-means on pixels. rate: the learning
+    rate of the first stage without weights."""
     from baselines.pretrained import read_weights
 
-    if method == "pica":
+    if request.method == "pica":
         raise ValueError("--weights: pica starts from random weights; choose scl, scan, selflabel, simclr or kmeans")
-    weights, file = read_weights(name), Path(name)
-    options = {"weights": name}
+    weights, file = read_weights(str(request.weights)), Path(str(request.weights))
+    options = {"weights": str(request.weights)}
     if file.is_file():
         options = {"weights": str(file.absolute()), "sha256": sha256(file)}
     first = {
@@ -188,21 +189,29 @@ def _start_from_weights(methods: dict[str, dict], method: str, name: str) -> tup
         "options": options,
     }
     network = {"backbone": weights.backbone}
-    if method == "kmeans":
+    if request.method == "kmeans":
         return network, {"pretrained": first}
     start, block = next(iter(methods.items()))
-    rate = block.get("training", {}).get("learning_rate", Training().learning_rate)
     tuned = merge(block, {"after": "pretrained", "training": {"learning_rate": rate * FINE_TUNING}})
     return network, {"pretrained": first, **methods, start: tuned}
 
 
-def _scheduled(study: dict, own: dict, images: int, epochs: int | None) -> dict:
-    """The training settings of a stage with its epochs for so many images: about the same number of steps."""
-    if not own.get("epochs"):
-        return own
-    if epochs is None:
-        batch = own.get("batch_size", study.get("batch_size", Training().batch_size))
-        steps = own["epochs"] * max(1, REFERENCE // batch)
-        least, most = EPOCHS
-        epochs = round(min(max(steps / max(1, images // batch), least), most))
-    return own | {"epochs": epochs}
+def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | None) -> dict:
+    """What changes in the settings of a stage: its epochs, for about the same number of steps with so many images, and
+    no more neighbors than a cluster has."""
+    from baselines.scan import ClusteringOptions
+
+    changes: dict[str, dict] = {}
+    training = settings.training
+    if training.epochs:
+        if epochs is None:
+            steps = training.epochs * max(1, REFERENCE // training.batch_size)
+            least, most = EPOCHS
+            epochs = round(min(max(steps / max(1, images // training.batch_size), least), most))
+        changes["training"] = {"epochs": epochs}
+    default = ClusteringOptions().neighbors if settings.method == "baselines.scan.SCAN" else None
+    neighbors = settings.options.get("neighbors", default)
+    if isinstance(neighbors, int):
+        few = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
+        changes["options"] = {"neighbors": min(neighbors, few)}
+    return changes

@@ -48,6 +48,8 @@ def _problems(study) -> Iterator[str]:
             yield f"benchmarks.{benchmark}{'' if block.dataset is None else '.dataset'}: {error}"
             return
         yield from (f"benchmarks.{benchmark}.{problem}" for problem in _benchmark_problems(benchmark, block, dataset))
+    if not any(study.protocols_of(benchmark) for benchmark in study.benchmarks):
+        yield f"protocols: no benchmark of this study has {' or '.join(study.protocols)}, so there is nothing to run"
     for stage, block in study.methods.items():
         for benchmark in block.per_benchmark:
             if benchmark not in study.benchmarks and benchmark not in CATALOG:

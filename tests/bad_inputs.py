@@ -13,6 +13,7 @@ from flow import TINY
 GOOD = TINY | {"methods": {name: TINY_METHODS[name] for name in ("random", "simclr", "scan", "pica", "scl")}}
 RANDOM = TINY_METHODS["random"]
 NAN, INFINITE, HUGE = float("nan"), float("inf"), 10**400
+CIFAR10 = "cifar-10-python.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -51,126 +52,85 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-# --- types: every key with values of other types -----------------------------------------------------------------
+# --- types: every key with a value of another type ---------------------------------------------------------------
 
-INTEGER = (True, 1.5, "3", [3], {"a": 1}, HUGE)
-NUMBER = (True, "0.1", [0.1], {"a": 1}, NAN, INFINITE, HUGE)
-FLAG = (1, "yes", [True], {"a": 1})
-TEXT = (5, True, ["a"], {"a": 1})
-LIST = (5, "joint", {"a": 1}, True)
-MAPPING = (5, "text", [1], True)
-TYPES = {  # dotted path: values that are refused there
-    "results": (None, *TEXT),
-    "data": (None, *TEXT),
-    "title": (None, *TEXT),
-    "reference": TEXT,
-    "seeds": (None, True, 1.5, "3", {"a": 1}, [1.5], [True], ["0"], [[0]], [None], HUGE, [HUGE]),
-    "protocols": (None, *LIST, [1], [None], [["joint"]]),
-    "benchmarks": (None, *MAPPING),
-    "methods": (None, *MAPPING),
-    "network": (None, *MAPPING),
-    "training": (None, *MAPPING),
-    "downloads": (None, *MAPPING),
-    "machine": (None, *MAPPING),
-    "benchmarks.tiny": MAPPING,
-    "benchmarks.tiny.dataset": TEXT,
-    "benchmarks.tiny.path": TEXT,
-    "benchmarks.tiny.size": INTEGER,
-    "benchmarks.tiny.subset": INTEGER,
-    "benchmarks.tiny.clusters": INTEGER,
-    "benchmarks.tiny.larger_size": INTEGER,
-    "benchmarks.tiny.protocols": (*LIST, [1], [[]]),
-    "methods.scl": MAPPING,
-    "methods.scl.method": (None, *TEXT),
-    "methods.scl.title": TEXT,
-    "methods.scl.after": TEXT,
-    "methods.scl.origin": (None, *TEXT),
-    "methods.scl.note": (None, *TEXT),
-    "methods.scl.network": (None, *MAPPING),
-    "methods.scl.training": (None, *MAPPING),
-    "methods.scl.options": (None, *MAPPING),
-    "methods.scl.augment": (None, *MAPPING),
-    "methods.scl.per_benchmark": (None, *MAPPING, {"tiny": 5}),
-    "methods.scl.like": (None, 5, True, ["simclr"], {"a": 1}),
-    "methods.scl.network.backbone": (None, *TEXT),
-    "methods.scl.network.width": (None, *INTEGER),
-    "methods.scl.network.layers": (*LIST, [1.5, 1, 1], [True, 1, 1], [[1], 1, 1], ["1", 1, 1], [None, 1, 1]),
-    "methods.scl.network.pool": FLAG,
-    "methods.scl.network.initialization": (None, *TEXT, "pica"),
-    "methods.scl.network.pool_padding": (None, *INTEGER),
-    "methods.scl.training.epochs": (None, *INTEGER),
-    "methods.scl.training.batch_size": (None, *INTEGER),
-    "methods.scl.training.curve_points": (None, *INTEGER),
-    "methods.scl.training.learning_rate": (None, *NUMBER),
-    "methods.scl.training.final_learning_rate": (None, *NUMBER),
-    "methods.scl.training.momentum": (None, *NUMBER),
-    "methods.scl.training.weight_decay": (None, *NUMBER),
-    "methods.scl.training.optimizer": (None, *TEXT, "lars"),
-    "methods.scl.training.schedule": (None, *TEXT, "step"),
-    "methods.scl.training.precision": (None, *TEXT, "fp8"),
-    "methods.scl.training.compile": (None, *FLAG),
-    "methods.scl.options.temperature": (None, *NUMBER),
-    "methods.scl.options.consistency": (None, *TEXT, "both"),
-    "methods.scl.options.projection": (None, *INTEGER),
-    "methods.scl.options.projection_norm": (None, *FLAG),
-    "machine.threads": INTEGER,
-    "machine.runs_per_gpu": (None, *INTEGER),
-    "machine.checkpoint_seconds": (None, *NUMBER),
-    "machine.require_gpu": (None, *FLAG),
-    "machine.tensorboard": (None, *FLAG),
-    "downloads.archives": TEXT,
-    "downloads.timeout": (None, *NUMBER),
-    "downloads.mirrors": (None, *MAPPING),
-    "downloads.checksums": (None, *MAPPING),
-    "downloads.imagenet": (None, *MAPPING),
-    "downloads.imagenet.tar": TEXT,
-    "downloads.imagenet.folder": TEXT,
-    "downloads.imagenet.accept_terms": (None, *FLAG),
-    "downloads.imagenet.images_per_class": (None, *INTEGER),
-    "extends": (5, True, ["study.yaml"], {"a": 1}),
+# One model reads all keys (scl.config.Settings), so the whole list is tried on the first key of each type only, and the
+# others get its first value.
+OF_TYPE = {  # type: (values that are refused, dotted paths)
+    "integer": (
+        (True, 1.5, "3", [3], {"a": 1}, HUGE),
+        "benchmarks.tiny.size benchmarks.tiny.subset benchmarks.tiny.clusters benchmarks.tiny.larger_size "
+        "methods.scl.network.width methods.scl.network.pool_padding methods.scl.training.epochs "
+        "methods.scl.training.batch_size methods.scl.training.curve_points methods.scl.options.projection "
+        "machine.threads machine.runs_per_gpu downloads.imagenet.images_per_class",
+    ),
+    "number": (
+        ("0.1", True, [0.1], {"a": 1}, NAN, INFINITE, HUGE),
+        "methods.scl.training.learning_rate methods.scl.training.final_learning_rate methods.scl.training.momentum "
+        "methods.scl.training.weight_decay methods.scl.options.temperature machine.checkpoint_seconds "
+        "downloads.timeout",
+    ),
+    "flag": (
+        (1, "yes", [True], {"a": 1}),
+        "machine.require_gpu machine.tensorboard methods.scl.network.pool methods.scl.training.compile "
+        "methods.scl.options.projection_norm downloads.imagenet.accept_terms",
+    ),
+    "text": (
+        (5, True, ["a"], {"a": 1}),
+        "results data title reference benchmarks.tiny.dataset benchmarks.tiny.path methods.scl.method "
+        "methods.scl.title methods.scl.after methods.scl.like methods.scl.origin methods.scl.note "
+        "methods.scl.network.backbone methods.scl.network.initialization methods.scl.training.optimizer "
+        "methods.scl.training.schedule methods.scl.training.precision methods.scl.options.consistency "
+        "downloads.archives downloads.imagenet.tar extends",
+    ),
+    "list": ((5, "joint", {"a": 1}, True), "protocols benchmarks.tiny.protocols methods.scl.network.layers"),
+    "mapping": (
+        ("text", 5, [1], True),
+        "benchmarks benchmarks.tiny methods methods.scl methods.scl.network methods.scl.training methods.scl.options "
+        "methods.scl.augment methods.scl.per_benchmark network training downloads downloads.mirrors "
+        "downloads.checksums downloads.imagenet machine",
+    ),
+}
+NULL = (  # where null is refused, too
+    "results data title seeds protocols benchmarks methods network training downloads machine methods.scl.method "
+    "methods.scl.like methods.scl.origin methods.scl.network methods.scl.options methods.scl.per_benchmark "
+    "methods.scl.network.width methods.scl.training.epochs methods.scl.training.learning_rate "
+    "methods.scl.training.compile methods.scl.options.temperature machine.runs_per_gpu"
+)
+OTHERS = {
+    "seeds": (True, 1.5, "3", {"a": 1}, [1.5], [True], ["0"], [[0]], [None], HUGE, [HUGE]),
+    "protocols": ([1], [None], [["joint"]]),
+    "methods.scl.per_benchmark": ({"tiny": 5},),
+    "methods.scl.network.layers": ([1.5, 1, 1], [True, 1, 1], [[1], 1, 1], ["1", 1, 1], [None, 1, 1]),
+    "methods.scl.network.initialization": ("pica",),
+    "methods.scl.training.optimizer": ("lars",),
+    "methods.scl.training.schedule": ("step",),
+    "methods.scl.training.precision": ("fp8",),
+    "methods.scl.options.consistency": ("both",),
 }
 
 
 def of_types():
-    for path, values in TYPES.items():
-        for value in values:
-            yield f"{path}: {value!r:.30}", case({path: value}, path)
+    refused = [(path, None) for path in NULL.split()]
+    for values, paths in OF_TYPE.values():
+        first, *others = paths.split()
+        refused += [(first, value) for value in values] + [(path, values[0]) for path in others]
+    refused += [(path, value) for path, values in OTHERS.items() for value in values]
+    for path, value in refused:
+        yield f"{path}: {value!r:.30}", case({path: value}, path)
 
 
 # --- values out of range, and values that do not fit together ----------------------------------------------------
 
 RANGES = {
-    "results": (
-        "",
-        " ",
-        "-rf",
-        "results/{a}",
-        "a\0b",
-        "a\nb",
-        ".",
-        "..",
-        "~/results",
-        "r" * 300,
-        "study.yaml",
-        "study.yaml/below",
-    ),
-    "data": ("", "-data", "data/{a}", "a\0b", "study.yaml", "study.yaml/below"),
+    "results": ("", " ", "-rf", "results/{a}", "a\0b", "a\nb", "..", "~/results", "r" * 300, "study.yaml/below"),
+    "data": ("-data", "study.yaml"),
     "seeds": (0, -1, [], [-1], [1, 1], 10**12, 10**6, [2**70], 2**63),
     "protocols": ([], ["jiont"], ["joint", "joint"], [""]),
     "reference": ("sccl",),
     "benchmarks": (
-        {},
-        {"tiny": None},
-        {"Tiny": {"dataset": "digits"}},
-        {"a/b": {"dataset": "digits"}},
-        {"-rf": {"dataset": "digits"}},
-        {"": {"dataset": "digits"}},
-        {"a b": {"dataset": "digits"}},
-        {1: {"dataset": "digits"}},
-        {"t" * 300: {"dataset": "digits"}},
-        {"archives": {"dataset": "digits"}},
-        {"..": {"dataset": "digits"}},
-        {"cifar01": {}},
+        *({name: {"dataset": "digits"}} for name in ("Tiny", "a/b", "-rf", "", "a b", 1, "t" * 300, "archives", "..")),
+        *({}, {"tiny": None}, {"cifar01": {}}),
     ),
     "benchmarks.tiny.dataset": ("cifar01", "", "Digits"),
     "benchmarks.tiny.size": (0, -8, 7, 4096, 10**9),
@@ -179,43 +139,16 @@ RANGES = {
     "benchmarks.tiny.clusters": (0, 1, -1, 61, 10**9),
     "benchmarks.tiny.protocols": ([], ["jiont"], ["joint"] * 2),
     "benchmarks.tiny.sise": (8,),
-    "methods": (
-        {},
-        {"random": None},
-        {"Random": RANDOM},
-        {"a/b": RANDOM},
-        {True: RANDOM},
-        {"s" * 300: RANDOM},
-        {"-x": RANDOM},
-    ),
+    "methods": ({}, {"random": None}, {"a/b": RANDOM}, {True: RANDOM}),
     "methods.scl.after": ("simlcr", "scl", ""),
     "methods.scl.like": ("simlcr", "scl", ""),
     "methods.scl.trainig": ({"epochs": 1},),
     "methods.scl.per_benchmark": (
         {"tinny": {}},
-        {"tiny": {"trainig": {}}},
-        {"tiny": {"training": 5}},
-        {"tiny": {"seed": 5}},
-        {"tiny": {"after": "simclr"}},
-        {"tiny": {"title": "x"}},
-        {"tiny": {"training": {"epochs": -1}}},
-        {"tiny": {"per_benchmark": {}}},
+        *({"tiny": block} for block in ({"trainig": {}}, {"training": 5}, {"after": "simclr"}, {"per_benchmark": {}})),
     ),
-    "methods.scl.network.width": (0, 1, 2, 4, 6, 7, 9, 12, 33, -8, 10**9),
-    "methods.scl.network.backbone": (
-        "",
-        "resnet",
-        "resnet19",
-        "vgg16",
-        "ResNet18",
-        "resnet18 ",
-        "resnetv2_50",
-        "resnetv2_50x1_bit",
-        "resnet32ts",
-        "resnet50_clip",
-        "resnet51q",
-        "resnet\n18",
-    ),
+    "methods.scl.network.width": (0, 4, 12, 10**9),
+    "methods.scl.network.backbone": ("", "resnet19", "vgg16", "resnetv2_50", "resnet32ts", "resnet51q", "resnet\n18"),
     "methods.scl.network.layers": ([], [1], [1, 1], [1] * 5, [0, 1, 1], [-1, 1, 1], [100000, 1, 1, 1], [10**9] * 4),
     "methods.scl.network.pool_padding": (-1, 2, 10**9),
     "methods.scl.training.epochs": (0, -1, 10**9),
@@ -246,17 +179,8 @@ RANGES = {
     "machine.checkpoint_seconds": (-1.0, 1e300),
     "downloads.timeout": (0.0, -1.0, 1e300),
     "downloads.imagenet.images_per_class": (0, -1, 10**9),
-    "downloads.mirrors": (
-        {"nothing.zip": []},
-        {"cifar-10-python.tar.gz": "http://a/b"},
-        {"cifar-10-python.tar.gz": ["ftp://a/b"]},
-        {"cifar-10-python.tar.gz": []},
-    ),
-    "downloads.checksums": (
-        {"nothing.zip": {}},
-        {"cifar-10-python.tar.gz": {"md5": "0"}},
-        {"cifar-10-python.tar.gz": {"crc": "0"}},
-    ),
+    "downloads.mirrors": ({"nothing.zip": []}, *({CIFAR10: urls} for urls in ("http://a/b", ["ftp://a/b"], []))),
+    "downloads.checksums": ({"nothing.zip": {}}, {CIFAR10: {"md5": "0"}}, {CIFAR10: {"crc": "0"}}),
     "unknown": (1,),
     "network.widht": (8,),
     "training.epoch": (3,),
@@ -284,64 +208,29 @@ def _told(path, value):
 # --- augmentations -----------------------------------------------------------------------------------------------
 
 AUGMENTATIONS = {  # operation: what is refused
-    "flip": (
-        {"probability": 1.5},
-        {"probability": -0.1},
-        {"probability": True},
-        {"probabilty": 1.0},
-        5,
-        0,
-        "",
-        False,
-        [0.5],
-    ),
+    "flip": (*({"probability": value} for value in (1.5, -0.1, True)), {"probabilty": 1.0}, 5, 0, "", False, [0.5]),
     "random_resized_crop": (
-        {"scale": [0.2]},
-        {"scale": [1.0, 0.2]},
-        {"scale": [0.0, 1.0]},
-        {"scale": [1.0, 1e300]},
-        {"scale": 0.2},
-        {"scale": [[0.2], 1.0]},
+        *({"scale": value} for value in ([0.2], [1.0, 0.2], [0.0, 1.0], [1.0, 1e300], 0.2, [[0.2], 1.0], [NAN, 1.0])),
+        *({"size": value} for value in (0, -8, 10**9, 8.0)),
         {"ratio": [1e-300, 1e300]},
-        {"size": 0},
-        {"size": -8},
-        {"size": 10**9},
-        {"size": 8.0},
-        {"scale": [NAN, 1.0]},
     ),
     "resize": ({"size": 0}, {"size": 10**9}, {"size": 8.0}, {"side": 8}),
     "random_crop": (
-        {"size": 9},
-        {"size": 0},
-        {"size": -3},
-        {"padding": -1},
-        {"padding": 10**9},
-        {"padding": 1.5},
+        *({"size": value} for value in (9, 0, -3)),
+        *({"padding": value} for value in (-1, 10**9, 1.5)),
         {"padding": 10**9, "size": 10**9},
     ),
     "affine": (
-        {"degrees": -1},
-        {"degrees": 1e300},
-        {"translate": -0.1},
-        {"translate": 1e300},
+        *({"degrees": value} for value in (-1, 1e300, "5")),
+        *({"translate": value} for value in (-0.1, 1e300)),
+        *({"scale": value} for value in ([0.0, 1.0], [1e-300, 1e300], [2.0, 1.0])),
         {"shear": 1e300},
-        {"scale": [0.0, 1.0]},
-        {"scale": [1e-300, 1e300]},
-        {"scale": [2.0, 1.0]},
-        {"degrees": "5"},
     ),
     "color_jitter": ({"hue": 0.6}, {"contrast": -1}, {"brightness": 1e300}, {"saturation": [0.5]}, {"probability": 2}),
     "grayscale": ({"probability": 2}, {"probability": None}),
     "blur": (
-        {"kernel": 4},
-        {"kernel": 0},
-        {"kernel": -3},
-        {"kernel": 17},
-        {"kernel": 10**9 + 1},
-        {"sigma": [2.0, 0.1]},
-        {"sigma": [0.0, 1.0]},
-        {"sigma": [1e-300, 1e300]},
-        {"kernel": 3.0},
+        *({"kernel": value} for value in (4, 0, -3, 17, 10**9 + 1, 3.0)),
+        *({"sigma": value} for value in ([2.0, 0.1], [0.0, 1.0], [1e-300, 1e300])),
     ),
     "noise": ({"std": -1}, {"std": 1e300}, {"std": NAN}, {"std": "0.1"}),
     "scan_strong": ({"operations": -1}, {"operations": 10**9}, {"operations": 2.5}, {"operations": True}),
@@ -382,6 +271,7 @@ def of_augmentations():
 # --- settings that do not fit together ---------------------------------------------------------------------------
 
 FOLDER = {"dataset": "folder", "clusters": 2, "path": "images", "size": 8}
+TWO = {"images/a.png": b"", "images/b.png": b""}
 TOGETHER = {
     "path of a data set with an archive": case({"benchmarks.tiny.path": "images"}, "benchmarks.tiny.path"),
     "subset under the name of the data set": case(
@@ -399,25 +289,15 @@ TOGETHER = {
         {"benchmarks.tiny.clusters": 50, "protocols": ["heldout"]}, "benchmarks.tiny.clusters"
     ),
     "no clusters": case(
-        {"benchmarks.mine": {"dataset": "folder", "path": "images"}},
-        "benchmarks.mine.clusters",
-        files={"images/a.png": b"", "images/b.png": b""},
+        {"benchmarks.mine": {"dataset": "folder", "path": "images"}}, "benchmarks.mine.clusters", files=TWO
     ),
     "no path": case({"benchmarks.mine": FOLDER | {"path": None}}, "benchmarks.mine.path"),
     "folder that is not there": case({"benchmarks.mine": FOLDER}, "benchmarks.mine.path", "images"),
     "folder that is a file": case({"benchmarks.mine": FOLDER}, "benchmarks.mine.path", "images", files={"images": "x"}),
     "folder that is empty": case({"benchmarks.mine": FOLDER}, "benchmarks.mine.path", "images", files={"images": None}),
     "folder without images": case({"benchmarks.mine": FOLDER}, "benchmarks.mine.path", files={"images/a.txt": "x"}),
-    "subset of a folder": case(
-        {"benchmarks.mine": FOLDER | {"subset": 3}},
-        "benchmarks.mine.subset",
-        files={"images/a.png": b"", "images/b.png": b""},
-    ),
-    "clusters of a folder": case(
-        {"benchmarks.mine": FOLDER | {"clusters": 3}},
-        "benchmarks.mine.clusters",
-        files={"images/a.png": b"", "images/b.png": b""},
-    ),
+    "subset of a folder": case({"benchmarks.mine": FOLDER | {"subset": 3}}, "benchmarks.mine.subset", files=TWO),
+    "clusters of a folder": case({"benchmarks.mine": FOLDER | {"clusters": 3}}, "benchmarks.mine.clusters", files=TWO),
     "archives that are not there": case(
         {"downloads.archives": "nowhere", "benchmarks.cifar10": {}}, "downloads.archives", "nowhere"
     ),

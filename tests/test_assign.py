@@ -62,13 +62,34 @@ def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
         assert len(table("found.csv")) == 20
 
 
+def test_a_run_whose_images_are_elsewhere_says_where_to_give_the_command(here, monkeypatch, capsys):
+    """The paths in run.yaml are as seen from the folder in which the run was started."""
+    digits(here / "photos", 12, classes=False)
+    assert cluster("photos", "--clusters", 2, "--method", "kmeans") == 0
+    run = here / "photos-clusters/runs/images/joint/kmeans/seed0"
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert main(["assign", str(run), "../photos", "--threads", "1"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"scl: error: photos-clusters/data/images: no such folder; {run}/run.yaml names it")
+    assert main(["assign", "../photos-clusters", "../photos", "--threads", "1"]) == 0
+
+
+@pytest.mark.parametrize("command", [["assign", "flat", "flat"], ["bench", "study.yaml"]])
+@pytest.mark.parametrize("out,told", [("no/where", "its folder does not exist"), (".", "a folder")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(here, command, out, told, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--out", out])
+    assert capsys.readouterr().err.startswith(f"scl: error: argument --out: {out}: {told}; name a file")
+
+
 @pytest.mark.parametrize(
     "arguments,told",
     [
         (["flat", "flat"], "flat: not a folder that scl cluster has finished"),
         (["flat", "nowhere"], "flat: not a folder that scl cluster has finished"),
         (["nowhere", "flat"], "nowhere: not a folder that scl cluster has finished"),
-        (["flat", "flat", "--out", "no/where.csv"], "--out: no/where.csv: its folder does not exist; name a file"),
+        (["~nouser/x", "flat"], "~nouser/x: not a folder that scl cluster has finished"),
     ],
 )
 def test_bad_input_of_assign(here, arguments, told, capsys):

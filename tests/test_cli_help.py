@@ -1,6 +1,7 @@
 """`scl --help`: every option is described, and the example of every subcommand is a valid command line."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,18 @@ def test_exit_status_of_the_command_is_the_documented_one(status, monkeypatch, c
     else:
         assert cli.main([]) == status
     assert len(capsys.readouterr().err.splitlines()) == (status in (1, 2, 130))
+
+
+def test_output_that_cannot_be_written_is_an_error_of_the_command(monkeypatch):
+    """Of little output too, which is written when the command ends; Python then has nothing left to complain about."""
+    parse = SimpleNamespace(parse_args=lambda _: Namespace(subcommand=lambda: print("text")))
+    monkeypatch.setattr(cli, "parser", lambda: parse)
+    reader, writer = os.pipe()
+    os.close(reader)
+    for place, status in (("/dev/full", 2), (writer, 141)):
+        with open(place, "w") as stdout, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            assert cli.main([]) == status
 
 
 def test_every_exit_status_is_documented():

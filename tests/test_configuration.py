@@ -127,3 +127,8 @@ def test_a_file_may_not_extend_itself(tmp_path, monkeypatch):
 def test_checksum_of_another_length_is_refused_in_plain_words():
     told = refused(put("downloads.checksums", {"cifar-10-python.tar.gz": {"md5": "0"}}))
     assert told == "downloads.checksums.cifar-10-python.tar.gz.md5: must be 32 hexadecimal digits, got '0'"
+
+
+def test_a_study_without_a_run_is_refused():
+    told = refused(GOOD | {"benchmarks": {"tiny-imagenet": {}}, "protocols": ["heldout"]})
+    assert told == "protocols: no benchmark of this study has heldout, so there is nothing to run"

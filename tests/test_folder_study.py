@@ -1,5 +1,7 @@
 """The settings of `scl cluster`: what follows from the folder and the device, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 from folders import digits, tiny_settings
 
@@ -20,7 +22,8 @@ SCL = "methods: {scl: {method: scl.scl.SCL}}\n"
 @pytest.mark.parametrize(
     "text,told",
     [
-        ("training: {epochs: 1}", "--config: own.yaml: no method 'scl'; known: none"),
+        ("training: {epochs: 1}", "methods: missing"),
+        ("methods: {simclr: {method: baselines.simclr.SimCLR}}", "--config: own.yaml: no method 'scl' (did you mean"),
         ("methods: [scl]", "methods: must be keys and values"),
         ("methods: {scl: hello}", "methods.scl: must be keys and values"),
         (SCL.replace("SCL", "SCL, options: null"), "methods.scl.options: must be keys and values, got None"),
@@ -76,7 +79,37 @@ def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
     assert (study.network.width, study.network.layers) == (64, None)  # narrow networks are for small images
 
 
-def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    found = {n: schedule(tmp_path, n, method="selflabel")[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
+@pytest.mark.parametrize("config", [None, "tiny.yaml"])
+def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(here, config):
+    """Also of a file that leaves them to the method."""
+    changes = {"method": "selflabel", "config": config and here / config}
+    found = {n: schedule(here, n, **changes)[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
     assert found == {12: 1, 100: 5, 1_000: 20}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "training: {epochs: 100, batch_size: 50, learning_rate: 0.5}\nmethods: {scl: {method: scl.scl.SCL}}",
+        "methods: {scl: {method: scl.scl.SCL, training: {epochs: 100, batch_size: 50, learning_rate: 0.5}}}",
+        "methods: {scl: {method: scl.scl.SCL, training: {epochs: 3}, "
+        "per_benchmark: {mine: {training: {epochs: 100, batch_size: 50, learning_rate: 0.5}}}}}",
+    ],
+)
+def test_settings_count_wherever_the_file_gives_them(here, place, monkeypatch):
+    """Epochs are for 10,000 images, and --epochs and --weights change them; the folder is in the place of `mine`."""
+    (here / "own.yaml").write_text(
+        f"protocols: [heldout]\nbenchmarks: {{mine: {{dataset: folder, size: 128}}, other: {{}}}}\n{place}"
+    )
+    weights = SimpleNamespace(name="resnet18.x", backbone="resnet18", labels="no labels")
+    monkeypatch.setattr("baselines.pretrained.read_weights", lambda name: weights)
+    own = here / "own.yaml"
+    for images, changes, epochs, rate in (
+        (10_000, {}, 100, 0.5),
+        (5_000, {}, 200, 0.5),
+        (5_000, {"epochs": 7}, 7, 0.5),
+        (10_000, {"weights": "resnet18.x"}, 100, 0.05),
+    ):
+        training = schedule(here, images, config=own, **changes)[0]["scl"].training
+        assert (training.epochs, training.batch_size) == (epochs, 50)
+        assert training.learning_rate == pytest.approx(rate)
