@@ -37,12 +37,17 @@ def refused(source):
 @pytest.mark.parametrize(
     "text,told",
     [
+        ("seeds: 010\n", "line 1: not valid YAML: the number 010: write it without a leading zero, ':' and '_'"),
+        (
+            "title: a\nseeds: 1:30\n",
+            "line 2: not valid YAML: the number 1:30: write it without a leading zero, ':' and '_'",
+        ),
         ("methods: {}\nseeds: 1\nmethods: {}\n", "line 3: not valid YAML: 'methods' is given twice; keep one"),
         ("methods:\n  scl: {}\n  pica: {}\n  scl: {}\n", "line 4: not valid YAML: 'scl' is given twice; keep one"),
         ("methods: {scl: {options: {a: 1, a: 2}}}\n", "line 1: not valid YAML: 'a' is given twice; keep one"),
     ],
 )
-def test_a_key_given_twice_is_refused(text, told, tmp_path):
+def test_what_yaml_would_read_otherwise_is_refused(text, told, tmp_path):
     (tmp_path / "study.yaml").write_text(text)
     assert refused(tmp_path / "study.yaml") == f"{tmp_path / 'study.yaml'} {told}"
 

@@ -1,11 +1,13 @@
 """Read YAML strictly: no duplicate keys, no cycles, no aliases that expand without bound."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 MOST_VALUES = 100_000  # of a file, with every alias expanded
+OTHERWISE = re.compile(r"[-+]?0[0-9_]+|.*[:_].*")  # 010 is 8 to PyYAML, 1:30 is 90, and 0_3_2 is 26
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,6 +30,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and OTHERWISE.fullmatch(node.value):
+            raise _marked(f"the number {node.value}: write it without a leading zero, ':' and '_'", node)
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:  # 2026-02-30, a number of 5,000 digits
