@@ -228,7 +228,7 @@ def _source(config: dict, files):
     for file, one in zip(files, read):  # several files, or --config as well
         if "extends" in one and one["extends"] == config.get("extends"):
             config = config | {"extends": find_base(one["extends"], file.parent)}
-    return config
+    return config if files or not config else {"extends": "config/paper.yaml"} | config
 
 
 CLUSTER_THREADS = 8  # of a run on a cluster where machine.threads is not set: enough for one GPU

@@ -10,6 +10,7 @@ import pytest
 from bad_files import files
 from bad_inputs import configurations
 from flow import snakemake, start
+from forked import ROOT, Process
 from test_bad_input_cli import lay
 
 pytestmark = pytest.mark.slow
@@ -86,3 +87,13 @@ def test_extends_is_looked_for_beside_the_file_that_says_it(tmp_path):
     for flags in ((), ("--config", "title=other")):
         done = snakemake(tmp_path, good, "--configfile", "sub/mine.yaml", "-n", *flags)
         assert done.returncode == 0, done.stderr
+
+
+def test_config_without_a_file_changes_the_default_study(tmp_path):
+    """`snakemake --config seeds=1`."""
+    (tmp_path / "config").mkdir()
+    good = BAD["unknown: 1"].files["study.yaml"].replace("unknown: 1\n", "")
+    (tmp_path / "config" / "paper.yaml").write_text(good)
+    options = ["--snakefile", ROOT / "Snakefile", "--cores", "1", "-n", "--config", "title=other"]
+    process = Process("snakemake", options, tmp_path)
+    assert "other: " in "".join(process.communicate()) and process.returncode == 0
