@@ -295,6 +295,31 @@ def test_transparent_parts_are_white_and_16_bits_are_not_clipped():
     assert np.array_equal(from_bytes(buffer.getvalue(), 4, name="x")[..., 0], ramp >> 8)
 
 
+def tiff(pixels, bits, sample_format):
+    """A gray little-endian TIFF of unsigned (1) or signed (2) integers of 12, 16, or 32 bits."""
+    if bits == 12:  # two pixels in three bytes
+        packed = int("".join(f"{value:012b}" for value in pixels.ravel()), 2)
+        data = packed.to_bytes(pixels.size * 3 // 2, "big")
+    else:
+        data = pixels.astype(f"<u{bits // 8}").tobytes()
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
+    return struct.pack("<2sHL", b"II", 42, 8 + len(data)) + data + struct.pack("<H", 10) + b"".join(entries) + bytes(4)
+
+
+def test_12_bits_span_the_whole_range():
+    ramp = np.arange(0, 4096, 256).reshape(4, 4)
+    assert np.array_equal(from_bytes(tiff(ramp, 12, 1), 4, name="x")[..., 0], ramp >> 4)
+    assert np.array_equal(from_bytes(tiff(16 * ramp, 16, 1), 4, name="x")[..., 0], ramp >> 4)
+
+
+@pytest.mark.parametrize("bits, sample_format", [(32, 1), (32, 2), (16, 2)])
+def test_integers_without_an_agreed_range_are_refused(bits, sample_format):
+    with pytest.raises(ValueError, match="x: cannot be read as an image: .*no agreed range; convert it to 8 bits"):
+        from_bytes(tiff(np.full((4, 4), 100), bits, sample_format), 4, name="x")
+
+
 def test_long_images_are_cropped_before_they_are_resized(monkeypatch):
     pixels_ = np.zeros((2, 4000, 3), np.uint8)
     pixels_[:, 1990:2010] = 200

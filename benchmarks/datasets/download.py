@@ -31,7 +31,7 @@ def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
             if not wrong:
                 return target
             _set_aside(target, wrong)
-        elif _from_user(archive, target, downloads):
+        if _from_user(archive, target, downloads):
             return target
         return _from_sources(archive, target, downloads)
 

@@ -126,7 +126,10 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            return to_square(_rgb(_turned(image) if upright else image), size)
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation)) if upright else None
+            rgb = _rgb(image)
+            # ImageOps.exif_transpose would also write all tags again, and fail on odd ones
+            return to_square(rgb if turn is None else rgb.transpose(turn), size)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: refused as a decompression bomb: it decodes to more than {MAX_PIXELS // 10**6} million pixels"
@@ -137,19 +140,15 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    """As the EXIF orientation says. ImageOps.exif_transpose would also write all tags again, and fail on odd ones."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
-
-
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparent parts become white; of 16-bit gray the upper byte is taken, where Pillow clips."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; convert it to 8 bits first")
+    """Convert to RGB: transparent parts become white; of 12- and 16-bit gray the upper byte is taken, where Pillow
+    clips. Raises ValueError for pixels whose range is not known."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert it to 8 bits first")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]  # 12 in some TIFFs
+        return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies
