@@ -145,11 +145,11 @@ def test_corrupt_file_in_place_is_set_aside_and_named(server, tmp_path, capsys):
 
 
 def test_folder_of_the_user_replaces_a_corrupt_file(server, tmp_path):
-    for folder, content in (("archives", DATA[::-1]), ("mine", DATA)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / FILE).write_bytes(content)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / FILE).write_bytes(DATA)
+    get(archive(server, "a"), tmp_path).write_bytes(DATA[::-1])
     path = get(archive(server, "a"), tmp_path, archives=str(tmp_path / "mine"))
-    assert path.read_bytes() == DATA and not server.requests
+    assert path.read_bytes() == DATA and len(server.requests) == 1 and source_of(path) is None
     assert (tmp_path / "archives" / f"{FILE}.corrupt").read_bytes() == DATA[::-1]
 
 

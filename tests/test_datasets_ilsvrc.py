@@ -29,7 +29,7 @@ def quick(monkeypatch):
 def offered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offered")
     fake_archives.ilsvrc(folder / TAR)
-    for synset, files in fake_archives.ilsvrc_images().items():
+    for synset, files in fake_archives.ilsvrc_images(6, None).items():
         (folder / "extracted" / "train" / synset).mkdir(parents=True)
         for name, data in files.items():
             (folder / "extracted" / "train" / synset / name).write_bytes(data)
@@ -145,7 +145,7 @@ def test_terms_must_be_accepted_for_the_url(server, tmp_path):
 
 
 def test_modes_are_mixed_in_the_source_and_rgb_in_the_arrays(offered, tmp_path):
-    files = fake_archives.ilsvrc_images()["n02056570"].values()
+    files = fake_archives.ilsvrc_images(6, None)["n02056570"].values()
     opened = [Image.open(io.BytesIO(data)) for data in files]
     assert {(image.format, image.mode) for image in opened} == {
         ("JPEG", "RGB"),

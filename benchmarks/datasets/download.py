@@ -131,6 +131,7 @@ def _from_source(url: str, archive: Archive, part: Path, timeout: float) -> None
 def _set_aside(path: Path, wrong: str) -> Path:
     aside = path.with_name(path.name.removesuffix(".part") + ".corrupt")
     os.replace(path, aside)
+    note_of(path).unlink(missing_ok=True)
     say(f"{path}: {wrong}; renamed to {aside.name}")
     return aside
 
