@@ -136,6 +136,15 @@ def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
         assert len(tar.getnames()) == 6
 
 
+def test_a_full_disk_is_named_with_the_synset(server, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer, "_receive", full)
+    with pytest.raises(OSError, match="no room for n02056570.tar in .*ilsvrc .No space.*make room"):
+        make(tmp_path, tar=server.url(TAR), accept_terms=True)
+
+
 def test_terms_must_be_accepted_for_the_url(server, tmp_path):
     with pytest.raises(ValueError, match="terms of access are not accepted"):
         make(tmp_path, tar=server.url(TAR))

@@ -105,14 +105,6 @@ def _from_sources(archive: Archive, target: Path, downloads: Downloads) -> Path:
         except TransferError as error:
             say(f"{archive.file}: {plain(url)}: {error}")
             failures += f"\n  {plain(url)}: {error}"
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise OSError(
-                error.errno,
-                f"no room for {archive.file} in {target.parent} ({error.strerror}); make room and run the same command "
-                "again: it resumes",
-            ) from error
     raise ValueError(_by_hand(archive, target, failures))
 
 
