@@ -1,7 +1,6 @@
 """Images as uint8 size x size x 3: one from encoded bytes or an array, or many into one .npy file."""
 
 import io
-import itertools
 import os
 import struct
 import warnings
@@ -22,7 +21,7 @@ MAX_PIXELS = 89_000_000  # decoded; Pillow warns beyond. Cameras of phones have 
 MAX_BYTES = 64 << 20  # encoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode pixels and do nothing else
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
-BATCH = 4  # images handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
+BATCH = 1 << 16  # bytes handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
 AHEAD = 2  # batches per thread that are read before they are needed
 TURNS = dict(enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
                         Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90), 2))  # fmt: skip
@@ -81,13 +80,25 @@ def write_images(
 
 def _in_threads(pool: ThreadPoolExecutor, function, items: Iterable[tuple], *, ahead: int) -> Iterator:
     """function(*item) of each item, in order; at most `ahead` batches of them are under way."""
-    running, items = deque[Future](), iter(items)
-    while batch := list(itertools.islice(items, BATCH)):
+    running = deque[Future]()
+    for batch in _batches(items):
         if len(running) >= ahead:
             yield from running.popleft().result()
         running.append(pool.submit(lambda batch: [function(*item) for item in batch], batch))
     for future in running:
         yield from future.result()
+
+
+def _batches(items: Iterable[tuple]) -> Iterator[list[tuple]]:
+    """Consecutive items in lists of at least BATCH bytes of images, the last one excepted."""
+    batch, size = [], 0
+    for item in items:
+        batch.append(item)
+        size += memoryview(item[2]).nbytes
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _pwrite(descriptor: int, pixels: np.ndarray, offset: int) -> None:
@@ -142,7 +153,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: transparent parts become white; of 12- and 16-bit gray the upper byte is taken, where Pillow
     clips. Raises ValueError for pixels whose range is not known."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert it to 8 bits first")
+        raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert the image to 8 bits first")
     if image.mode.startswith("I"):
         bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]  # 12 in some TIFFs
         return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert("RGB")
