@@ -321,7 +321,7 @@ def test_12_bits_span_the_whole_range():
 
 @pytest.mark.parametrize("bits, sample_format", [(32, 1), (32, 2), (16, 2)])
 def test_integers_without_an_agreed_range_are_refused(bits, sample_format):
-    with pytest.raises(ValueError, match="x: cannot be read as an image: .*no agreed range; convert the image to 8 bits"):
+    with pytest.raises(ValueError, match="x: .*no agreed range; convert the image to 8 bits"):
         from_bytes(tiff(np.full((4, 4), 100), bits, sample_format), 4, name="x")
 
 

@@ -135,7 +135,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation)) if upright else None
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
             rgb = _rgb(image)
             # ImageOps.exif_transpose would also write all tags again, and fail on odd ones
             return to_square(rgb if turn is None else rgb.transpose(turn), size)
@@ -153,7 +153,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: transparent parts become white; of 12- and 16-bit gray the upper byte is taken, where Pillow
     clips. Raises ValueError for pixels whose range is not known."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert the image to 8 bits first")
+        raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert the image to 8 bits")
     if image.mode.startswith("I"):
         bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]  # 12 in some TIFFs
         return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert("RGB")
