@@ -7,6 +7,7 @@
 not among them, as that one is never checked as a whole; its synsets have `ilsvrc_per_class` images each.
 """
 
+import functools
 import hashlib
 import io
 import struct
@@ -228,7 +229,8 @@ def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
             archive.writestr(f"tiny-imagenet-200/{name}", data)
 
 
-def ilsvrc_images(per_class=6, *, images=None):
+@functools.cache
+def ilsvrc_images(per_class, images):
     """{WNID: {file name: bytes}} of the 24 synsets and another one: sizes and modes mixed, one a PNG in
     disguise."""
     bases = {}
@@ -254,7 +256,7 @@ def ilsvrc_images(per_class=6, *, images=None):
 def ilsvrc(path, per_class=6, *, images=None):
     """ILSVRC2012_img_train.tar: a tar of a tar for each synset."""
     with tarfile.open(path, "w") as tar:
-        for synset, files in ilsvrc_images(per_class, images=images).items():
+        for synset, files in ilsvrc_images(per_class, images).items():
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w") as inner:
                 for name, data in files.items():

@@ -144,6 +144,15 @@ def test_corrupt_file_in_place_is_set_aside_and_named(server, tmp_path, capsys):
     assert f"{FILE}.corrupt" in capsys.readouterr().err
 
 
+def test_folder_of_the_user_replaces_a_corrupt_file(server, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / FILE).write_bytes(DATA)
+    get(archive(server, "a"), tmp_path).write_bytes(DATA[::-1])
+    path = get(archive(server, "a"), tmp_path, archives=str(tmp_path / "mine"))
+    assert path.read_bytes() == DATA and len(server.requests) == 1 and source_of(path) is None
+    assert (tmp_path / "archives" / f"{FILE}.corrupt").read_bytes() == DATA[::-1]
+
+
 def test_without_a_checksum_nothing_is_used(server, tmp_path):
     with pytest.raises(ValueError, match=f"no checksum.*downloads.checksums.{FILE}"):
         get(archive(server, "a", md5=None, sha256=None), tmp_path)

@@ -8,6 +8,7 @@ import pytest
 from fake_archives import encoded, picture
 from PIL import Image
 
+from benchmarks.datasets import pixels
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.pixels import to_square
 from benchmarks.datasets.prepare import prepare, read_names, unlike
@@ -148,6 +149,18 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, capsys):
     told = [line for line in lines if line.startswith("  ")]
     assert "mine: 12 unreadable image(s) left out:" in lines and len(told) == 11
     assert told[0].startswith("  b/broken00.jpg: cannot be read as an image") and told[-1] == "  and 2 more"
+
+
+def test_an_image_that_fails_at_the_larger_size_only_is_an_error(tmp_path, monkeypatch):
+    def fail(data, size, *, name, upright, decode=pixels.from_bytes):
+        if size == 32 and name == "a/0.png":
+            raise ValueError(f"{name}: cannot be read as an image: no memory")
+        return decode(data, size, name=name, upright=upright)
+
+    write(tmp_path / "images", ["a/0.png", "b/1.png"])
+    monkeypatch.setattr(pixels, "from_bytes", fail)
+    with pytest.raises(ValueError, match="a/0.png: cannot be read as an image: no memory"):
+        make(tmp_path, larger_size=32)
 
 
 def test_too_few_readable_images_for_the_clusters(tmp_path):

@@ -29,7 +29,7 @@ def quick(monkeypatch):
 def offered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offered")
     fake_archives.ilsvrc(folder / TAR)
-    for synset, files in fake_archives.ilsvrc_images().items():
+    for synset, files in fake_archives.ilsvrc_images(6, None).items():
         (folder / "extracted" / "train" / synset).mkdir(parents=True)
         for name, data in files.items():
             (folder / "extracted" / "train" / synset / name).write_bytes(data)
@@ -136,6 +136,15 @@ def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
         assert len(tar.getnames()) == 6
 
 
+def test_a_full_disk_is_named_with_the_synset(server, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer, "_receive", full)
+    with pytest.raises(OSError, match="no room for n02056570.tar in .*ilsvrc .No space.*make room"):
+        make(tmp_path, tar=server.url(TAR), accept_terms=True)
+
+
 def test_terms_must_be_accepted_for_the_url(server, tmp_path):
     with pytest.raises(ValueError, match="terms of access are not accepted"):
         make(tmp_path, tar=server.url(TAR))
@@ -145,7 +154,7 @@ def test_terms_must_be_accepted_for_the_url(server, tmp_path):
 
 
 def test_modes_are_mixed_in_the_source_and_rgb_in_the_arrays(offered, tmp_path):
-    files = fake_archives.ilsvrc_images()["n02056570"].values()
+    files = fake_archives.ilsvrc_images(6, None)["n02056570"].values()
     opened = [Image.open(io.BytesIO(data)) for data in files]
     assert {(image.format, image.mode) for image in opened} == {
         ("JPEG", "RGB"),

@@ -182,6 +182,13 @@ def test_zip_members_that_leave_their_folder(tmp_path):
 # broken archives
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    fake_archives.build(folder, per_class=2, ilsvrc_per_class=1)
+    return folder
+
+
 @pytest.mark.parametrize(
     "file, dataset",
     [
@@ -192,7 +199,7 @@ def test_zip_members_that_leave_their_folder(tmp_path):
     ],
 )
 @pytest.mark.parametrize("damage", ["half", "text", "another"])
-def test_archive_that_is_none_is_refused_by_name(tmp_path, file, dataset, damage):
+def test_archive_that_is_none_is_refused_by_name(sound, tmp_path, file, dataset, damage):
     path = tmp_path / file
     if damage == "text":
         path.write_bytes(b"<html>" * 100)
@@ -200,8 +207,7 @@ def test_archive_that_is_none_is_refused_by_name(tmp_path, file, dataset, damage
         with tarfile.open(path, "w:gz") if file.endswith("gz") else zipfile.ZipFile(path, "w"):
             pass
     else:
-        fake_archives.build(tmp_path / "sound", per_class=2)
-        whole = (tmp_path / "sound" / file).read_bytes()
+        whole = (sound / file).read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=f"{file}: (is not a valid|lacks|holds no)"):
         make(tmp_path, dataset, path)
@@ -243,11 +249,10 @@ JPEG = fake_archives.encoded(fake_archives.picture(0, 0, 64))
         (b"\0" * (65 << 20), "decompression bomb: it unpacks to"),
     ],
 )
-@pytest.mark.parametrize("workers", [1, 2])
-def test_bad_image_is_refused_by_archive_and_member(tmp_path, data, words, workers):
+def test_bad_image_is_refused_by_archive_and_member(tmp_path, data, words):
     path = tiny_with(tmp_path, data)
     with pytest.raises(ValueError, match=words) as caught:
-        make(tmp_path, "tiny-imagenet", path, workers=workers)
+        make(tmp_path, "tiny-imagenet", path)
     assert "tiny-imagenet-200.zip: tiny-imagenet-200/train/n00000001/images/1.JPEG" in str(caught.value)
     assert not files_under(tmp_path / "data")
 
@@ -293,6 +298,31 @@ def test_transparent_parts_are_white_and_16_bits_are_not_clipped():
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "PNG")
     assert np.array_equal(from_bytes(buffer.getvalue(), 4, name="x")[..., 0], ramp >> 8)
+
+
+def tiff(pixels, bits, sample_format):
+    """A gray little-endian TIFF of unsigned (1) or signed (2) integers of 12, 16, or 32 bits."""
+    if bits == 12:  # two pixels in three bytes
+        packed = int("".join(f"{value:012b}" for value in pixels.ravel()), 2)
+        data = packed.to_bytes(pixels.size * 3 // 2, "big")
+    else:
+        data = pixels.astype(f"<u{bits // 8}").tobytes()
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
+    return struct.pack("<2sHL", b"II", 42, 8 + len(data)) + data + struct.pack("<H", 10) + b"".join(entries) + bytes(4)
+
+
+def test_12_bits_span_the_whole_range():
+    ramp = np.arange(0, 4096, 256).reshape(4, 4)
+    assert np.array_equal(from_bytes(tiff(ramp, 12, 1), 4, name="x")[..., 0], ramp >> 4)
+    assert np.array_equal(from_bytes(tiff(16 * ramp, 16, 1), 4, name="x")[..., 0], ramp >> 4)
+
+
+@pytest.mark.parametrize("bits, sample_format", [(32, 1), (32, 2), (16, 2)])
+def test_integers_without_an_agreed_range_are_refused(bits, sample_format):
+    with pytest.raises(ValueError, match="x: .*no agreed range; convert the image to 8 bits"):
+        from_bytes(tiff(np.full((4, 4), 100), bits, sample_format), 4, name="x")
 
 
 def test_long_images_are_cropped_before_they_are_resized(monkeypatch):

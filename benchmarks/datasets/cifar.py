@@ -119,9 +119,7 @@ _ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"): lambda kind, shape, code: _Bytes(),  # numpy 2
     ("numpy", "ndarray"): "ndarray",  # only named, as the first argument of _reconstruct; calling it fails
     ("numpy", "dtype"): _DType,
-    ("_codecs", "encode"): lambda text, *encoding: text.encode(
-        "latin1"
-    ),  # bytes, as Python 3 writes them in protocol 2
+    ("_codecs", "encode"): lambda text, *encoding: text.encode("latin1"),  # bytes of Python 3, in protocol 2
 }
 
 

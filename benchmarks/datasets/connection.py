@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 TRANSIENT = {408, 416, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another attempt
@@ -153,19 +152,13 @@ class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         super().__init__()
         self.pace = pace
 
-    def http_open(self, req):
-        return self.do_open(self._timed(http.client.HTTPConnection), req)
-
-    def https_open(self, req):
-        return self.do_open(self._timed(http.client.HTTPSConnection), req)
-
-    def _timed(self, kind) -> Any:
-        def connect(address, **options):
-            connection = kind(address, **options)
+    def do_open(self, http_class, req, **options):
+        def connect(address, **arguments):
+            connection = http_class(address, **arguments)
             connection.response_class = functools.partial(_Response, self.pace)
             return connection
 
-        return connect
+        return super().do_open(connect, req, **options)
 
 
 class _Response(http.client.HTTPResponse):

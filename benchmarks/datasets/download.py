@@ -31,7 +31,7 @@ def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
             if not wrong:
                 return target
             _set_aside(target, wrong)
-        elif _from_user(archive, target, downloads):
+        if _from_user(archive, target, downloads):
             return target
         return _from_sources(archive, target, downloads)
 
@@ -105,14 +105,6 @@ def _from_sources(archive: Archive, target: Path, downloads: Downloads) -> Path:
         except TransferError as error:
             say(f"{archive.file}: {plain(url)}: {error}")
             failures += f"\n  {plain(url)}: {error}"
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise OSError(
-                error.errno,
-                f"no room for {archive.file} in {target.parent} ({error.strerror}); make room and run the same command "
-                "again: it resumes",
-            ) from error
     raise ValueError(_by_hand(archive, target, failures))
 
 
@@ -131,6 +123,7 @@ def _from_source(url: str, archive: Archive, part: Path, timeout: float) -> None
 def _set_aside(path: Path, wrong: str) -> Path:
     aside = path.with_name(path.name.removesuffix(".part") + ".corrupt")
     os.replace(path, aside)
+    note_of(path).unlink(missing_ok=True)
     say(f"{path}: {wrong}; renamed to {aside.name}")
     return aside
 

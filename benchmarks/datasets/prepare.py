@@ -37,14 +37,13 @@ def prepare(
     subset: int | None = None,
     clusters: int | None = None,
     path: str | Path | None = None,
-    workers: int | None = None,
 ) -> Path:
     """Prepare the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
     dataset: its name in the catalog. archives: where downloads are kept. size: pixels per side (default: the data
     set's). larger_size: store the images at this size too, for methods that ask for it. subset: the number of images,
     chosen without labels. clusters: default the number of classes. path: the user's folder, for the data set `folder`.
-    workers: threads that resize. Raises ValueError or OSError saying what to do; no incomplete file has a final name.
+    Raises ValueError or OSError saying what to do; no incomplete file has a final name.
     """
     info, downloads = dataset_named(dataset), downloads or Downloads()
     wanted = archives_of(info, downloads)
@@ -74,7 +73,7 @@ def prepare(
         "resize": RESIZE,
         "sources": raw.sources + fetched,
     }
-    return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size, workers)
+    return _write(Path(folder), raw, np.concatenate(list(rows.values())), record, larger_size)
 
 
 def prepare_for(study, name: str, *, again: bool = True) -> Path:
@@ -163,7 +162,7 @@ def _check_counts(name: str, info: Dataset, raw: RawDataset, official: bool) -> 
     difference = f"{name}: {raw.splits} images where {info.title} has {info.counts}"
     if official:
         raise ValueError(difference)
-    say(f"{difference}; recorded as unofficial, since the configuration names another archive than the published one")
+    say(f"{difference}; recorded as unofficial, since the configuration asks for another archive or for fewer images")
     return False
 
 
@@ -186,41 +185,27 @@ def _shape(name, info: Dataset, raw: RawDataset, rows: dict[str, np.ndarray], si
     }
 
 
-def _write(
-    folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger_size: int | None, workers: int | None
-) -> Path:
+def _write(folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger_size: int | None) -> Path:
     """Write arrays of the chosen rows, then `record` with their checksums as benchmark.json."""
     marker, labels, names = folder / "benchmark.json", folder / "labels.npy", folder / NAMES
     folder.mkdir(parents=True, exist_ok=True)
-    marker.unlink(missing_ok=True)  # from here on the folder is incomplete
-    names.unlink(missing_ok=True)
-    labels.unlink(missing_ok=True)
-    position = np.full(sum(raw.splits.values()), -1)
-    position[rows] = np.arange(len(rows))
+    for file in (marker, names, labels):  # from here on the folder is incomplete
+        file.unlink(missing_ok=True)
 
-    failed: dict[int, str] | None = {} if record["path"] else None  # of the user's images only
-
-    def write(size: int, file: str) -> None:
+    def write(size: int, file: str, unreadable: dict[int, str] | None = None) -> None:
         name, count, path = record["name"], len(rows), folder / file
         say(f"{name}: {count:,} images of {size} x {size}, {count * size * size * 3 / 1e6:,.0f} MB, into {path}")
-        images = ((int(position[row]), where, data) for row, where, data in raw.images(rows))
+        position = {row: at for at, row in enumerate(rows.tolist())}
+        images = ((position[row], where, data) for row, where, data in raw.images(rows))
         with atomic(path) as temporary:
             write_images(
-                temporary,
-                images,
-                count=count,
-                size=size,
-                workers=workers,
-                upright=raw.upright,
-                label=name,
-                unreadable=failed,
+                temporary, images, count=count, size=size, upright=raw.upright, label=name, unreadable=unreadable
             )
 
-    write(record["size"][0], "images.npy")
+    failed: dict[int, str] = {}
+    write(record["size"][0], "images.npy", failed if record["path"] else None)  # only the user's may be left out
     if failed:
         rows = _leave_out(folder / "images.npy", raw.names, rows, failed, record)
-        position[:] = -1
-        position[rows] = np.arange(len(rows))
     if record["unreadable"]:
         say(f"{record['name']}: {describe_unreadable(record['unreadable'])}")
     record |= {"images_sha256": sha256(folder / "images.npy"), "larger": None, "labels_sha256": None}

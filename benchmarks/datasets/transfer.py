@@ -4,6 +4,7 @@ pooch and torchvision's utilities start again from byte 0 when a connection is c
 silent server; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
 """
 
+import errno
 import re
 import time
 from pathlib import Path
@@ -23,7 +24,8 @@ NUMBER = "[0-9]{1,18}"
 def transfer(
     url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None, header: str | None = None
 ) -> None:
-    """Download `url` to `part`, resuming from what `part` holds. Raises TransferError if that fails.
+    """Download `url` to `part`, resuming from what `part` holds. Raises TransferError if that fails, and OSError with
+    what to do if the disk is full.
 
     size: the expected number of bytes, None if unknown. start: for a byte range of a large file, its first byte (None =
     the whole file). A server without range requests sends the whole file again.
@@ -38,7 +40,13 @@ def transfer(
                 part.unlink(missing_ok=True)
             raise
 
-    _with_retries(url, attempt, lambda: size_of(part), pace)
+    try:
+        _with_retries(url, attempt, lambda: size_of(part), pace)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        problem = f"no room for {part.stem} in {part.parent} ({error.strerror})"
+        raise OSError(error.errno, f"{problem}; make room and run the same command again: it resumes") from error
 
 
 def read_range(url: str, start: int, count: int, *, timeout: float, header: str | None = None) -> tuple[bytes, int]:
