@@ -11,6 +11,7 @@ from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of, is_publis
 from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
 from benchmarks.study import Study
+from scl.util.text import expanded
 
 
 def check_images(study: Study) -> None:
@@ -35,11 +36,6 @@ def existing(folder: Path) -> Path:
 def unprepared(study: Study) -> list[str]:
     """Benchmarks that are available but not prepared yet."""
     return [name for name in study.available if not (study.data / name / "benchmark.json").exists()]
-
-
-def expanded(path: str) -> Path:
-    """The path with ~ expanded; that of an unknown user, which pathlib refuses, stays as it is."""
-    return Path(os.path.expanduser(path))
 
 
 def archive_folders(study: Study) -> list[Path]:

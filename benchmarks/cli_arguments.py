@@ -1,12 +1,11 @@
 """Arguments of the `scl` command (the parser, types of numbers and files, `--version`), and what it prints."""
 
 import argparse
-import os
 from importlib import metadata
 from pathlib import Path
 
 from scl.engine.provenance import provenance
-from scl.util.text import printable
+from scl.util.text import expanded, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,14 +27,9 @@ def within(least, most, metavar: str = "N") -> dict:
     return {"type": number, "metavar": metavar}
 
 
-def path(text: str) -> Path:
-    """Type of an argument: a path, with ~ expanded where no shell has done it, as in --out=~/photos."""
-    return Path(os.path.expanduser(text))
-
-
 def new_file(text: str) -> Path:
     """Type of an argument: a file to write, checked before the work that it is the result of."""
-    file = path(text)
+    file = expanded(text)
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(
             f"{text}: {'a folder' if file.is_dir() else 'its folder does not exist'}; name a file"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.cli_arguments import ALL_THREADS, argument, new_file, path, show, within
+from benchmarks.cli_arguments import ALL_THREADS, argument, new_file, show, within
 from scl.util.imports import gc_paused
-from scl.util.text import printable
+from scl.util.text import expanded, printable
 
 
 def cluster(sort, strict, threads, **request):
@@ -39,9 +39,10 @@ GPUS = argument("--gpus", "0 for the CPU (default: a GPU if there is one)", defa
 MACHINE = ("machine", GPUS, ALL_THREADS)
 STRICT = "stop before training if an image cannot be read (default: list it and leave it out)"
 WEIGHTS = "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)"
+CONFIG = "settings (default: config/folder.yaml or config/folder-cpu.yaml)"
 CLUSTER: list = [
     "photos --clusters 12",
-    argument("folder", "images, or one sub-folder per class, or a .npy file", type=path, metavar="FOLDER"),
+    argument("folder", "images, or one sub-folder per class, or a .npy file", type=expanded, metavar="FOLDER"),
     argument("--clusters", "number of clusters (default: of classes)", **within(2, 10**6, "K")),
     argument("--strict", STRICT, action="store_true"),
     "method",
@@ -50,9 +51,11 @@ CLUSTER: list = [
     argument("--epochs", "of each stage of the method (default: by the number of images)", **within(1, 10**6)),
     argument("--seed", "of all random numbers", default=0, **within(0, 2**63 - 1, "S")),
     argument("--weights", WEIGHTS, metavar="NAME_OR_FILE"),
-    argument("--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=path, metavar="FILE"),
+    argument(
+        "--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=expanded, metavar="FILE"
+    ),
     "output",
-    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=path, metavar="DIR"),
+    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=expanded, metavar="DIR"),
     argument(
         "--sort", "also make sorted/, one folder of images per cluster (default: no)", choices=["links", "copies"]
     ),
@@ -60,8 +63,8 @@ CLUSTER: list = [
 ]
 ASSIGN: list = [
     "photos-clusters new",
-    argument("run", "folder that scl cluster made, or that of a finished run", type=path, metavar="RUN_OR_DIR"),
-    argument("folder", "the new images", type=path, metavar="FOLDER"),
+    argument("run", "folder that scl cluster made, or that of a finished run", type=expanded, metavar="RUN_OR_DIR"),
+    argument("folder", "the new images", type=expanded, metavar="FOLDER"),
     "output",
     argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=new_file, metavar="FILE"),
     *MACHINE,

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.folder_study import Request
 from scl.engine.provenance import cores
 
 import torch  # isort: skip
+from scl.util.text import expanded
 
 
 class ImageClustering(ClusterMixin, BaseEstimator):
@@ -141,7 +141,7 @@ def _as_path(X: Any, temporary: Path) -> Path:
     """The folder, or the array as a .npy file, which `scl cluster` takes too. Raises ValueError for anything but
     images."""
     if isinstance(X, str | Path):
-        return Path(os.path.expanduser(X))
+        return expanded(X)
     images = np.asarray(X)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise ValueError(f"X: {images.dtype} {images.shape}; images are uint8, N x H x W x 3, or a folder")

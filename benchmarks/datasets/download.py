@@ -10,7 +10,7 @@ from benchmarks.datasets.catalog import Archive, Downloads, is_url
 from benchmarks.datasets.connection import TransferError, host, plain
 from benchmarks.datasets.transfer import note_of, read_note, size_of, transfer
 from scl.engine.locks import locked
-from scl.util.text import say
+from scl.util.text import expanded, say
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
@@ -75,7 +75,7 @@ def settle(target: Path) -> None:
 def _from_user(archive: Archive, target: Path, downloads: Downloads) -> bool:
     if not downloads.archives:
         return False
-    found = (Path(downloads.archives).expanduser() / archive.file).resolve()
+    found = (expanded(downloads.archives) / archive.file).resolve()
     if not found.is_file():
         return False
     wrong = mismatch(found, archive)

@@ -5,7 +5,6 @@ file is read by seeking, a URL by range requests (about 140 MB per synset, kept 
 """
 
 import re
-from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, missing_source
@@ -13,6 +12,7 @@ from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import RawDataset, Sources, labels_by_folder, refuse_duplicates
 from benchmarks.datasets.remote_tar import download_range, members
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, tar_slices, whole_file
+from scl.util.text import expanded
 
 Found = tuple[dict[str, list[FileSlice]], list[dict]]  # (images of each synset, sources for benchmark.json)
 
@@ -48,7 +48,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
 
 
 def _in_tar(sources: Sources, synsets: list[str]) -> Found:
-    path = Path(cast(str, sources.downloads.imagenet.tar)).expanduser()
+    path = expanded(cast(str, sources.downloads.imagenet.tar))
     if not path.is_file():
         raise ValueError(f"downloads.imagenet.tar: {path} is not a file")
     tars = [member for member in tar_slices(path) if member.name.endswith(".tar")]
@@ -79,7 +79,7 @@ def _at_url(sources: Sources, synsets: list[str]) -> Found:
 
 def _in_folder(sources: Sources, synsets: list[str]) -> Found:
     """From an extracted train/WNID/*.JPEG (or the folder `train` itself)."""
-    root = Path(cast(str, sources.downloads.imagenet.folder)).expanduser()
+    root = expanded(cast(str, sources.downloads.imagenet.folder))
     if not root.is_dir():
         raise ValueError(f"downloads.imagenet.folder: {root} is not a folder")
     train = root / "train" if (root / "train").is_dir() else root

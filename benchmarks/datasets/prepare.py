@@ -20,7 +20,7 @@ from scl.engine import failures
 from scl.engine.io import Damaged, atomic, sha256, write_json
 from scl.engine.locks import locked
 from scl.engine.prepared import describe
-from scl.util.text import did_you_mean, printable, say
+from scl.util.text import did_you_mean, expanded, printable, say
 
 NAMES = "image_names.json"
 
@@ -49,7 +49,7 @@ def prepare(
     wanted = archives_of(info, downloads)
     files = tuple(fetch(archive, Path(archives), downloads=downloads) for archive in wanted)
     read = importlib.import_module(f"benchmarks.datasets.{info.reader}").read
-    own = Path(path).expanduser() if path else None
+    own = expanded(path) if path else None
     seen = fingerprint(own) if own and own.exists() else None  # before the images are read
     raw = read(info, Sources(files, own, Path(archives), downloads))
     if raw.note:
@@ -138,7 +138,7 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
             recorded = sources.get(archive.file, {}).get(kind)
             if recorded and recorded != digest:
                 return f"{archive.file}: {kind} {recorded}, wanted {digest}"
-    if block.path and _changed(Path(block.path).expanduser(), facts):
+    if block.path and _changed(expanded(block.path), facts):
         return "images were added, removed or changed in its folder"
     return ""
 

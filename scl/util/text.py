@@ -1,9 +1,11 @@
-"""Format text for messages: from files, servers and users, durations, suggestions."""
+"""Text of files, servers and users: as messages, as paths; durations, suggestions."""
 
 import difflib
+import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 Report = Callable[[str], object]  # called with each line on progress or a problem, such as `say`
 _SHORT = reprlib.Repr()
@@ -52,3 +54,8 @@ def shown(value: object) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of thousands of digits"
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ~ expanded; that of an unknown user, which pathlib refuses, stays as it is."""
+    return Path(os.path.expanduser(path))
