@@ -35,13 +35,7 @@ class Assigner:
         run = config.read(RunSettings, {**made.settings, "data": planned.data}, str(directory / "record.json"))
         config.check_planned(run)
         run = config.complete(run)
-        if data is None:
-            data = Path(run.data)
-            if not data.is_dir():
-                raise ValueError(
-                    f"{data}: no such folder; {directory / 'run.yaml'} names it as seen from the folder in which the "
-                    "run was started: give the command there"
-                )
+        data = Path(run.data) if data is None else data
         self.facts = facts = describe(data)
         if facts["images_sha256"] != self.record.images_sha256:
             raise ValueError(f"{data}: holds other images than those that {directory} was trained on")

@@ -69,9 +69,11 @@ def test_a_run_whose_images_are_elsewhere_says_where_to_give_the_command(here, m
     run = here / "photos-clusters/runs/images/joint/kmeans/seed0"
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert main(["assign", str(run), "../photos", "--threads", "1"]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"scl: error: photos-clusters/data/images: no such folder; {run}/run.yaml names it")
+    for command in (["assign", str(run), "../photos"], ["train", str(run)]):
+        assert main([*command, "--threads", "1"]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith("scl: error: photos-clusters/data/images/benchmark.json: missing; prepare it first")
+        assert told.endswith("or give the command where the run was started")
     assert main(["assign", "../photos-clusters", "../photos", "--threads", "1"]) == 0
 
 

@@ -54,5 +54,6 @@ def describe(folder: str | Path) -> dict:
     except Damaged as error:
         raise Damaged(f"{path}: {error}; rerun the study to prepare the benchmark again") from None
     if found is None:
-        raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name})")
+        elsewhere = "" if Path(folder).is_absolute() else ", or give the command where the run was started"
+        raise Damaged(f"{path}: missing; prepare it first (scl prepare {Path(folder).name}){elsewhere}")
     return found.model_dump()
