@@ -7,7 +7,7 @@ import flow
 from conftest import TINY_METHODS
 from flow import TINY, outcome, planned, run_of, start
 
-EPOCHS = 100
+EPOCHS = 150
 STUDY = TINY | {
     "methods": {
         "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +184,13 @@ def test_ctrl_c_ends_a_calibration_in_one_line(tiny_study, here, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(here / "temporary"))
     (here / "temporary").mkdir()
     command = [sys.executable, "-m", "benchmarks.cli", "plan", path, "--calibrate"]
-    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+    )
     first, *others = ended.stderr.splitlines()
     assert first.startswith("measuring 1 kinds") and others == ["scl: interrupted; the same command resumes"]
     assert (ended.returncode, ended.stdout) == (130, "")
