@@ -164,10 +164,10 @@ def test_killed_before_the_record_and_finished_on_a_device_that_rounds_otherwise
 
 
 def test_killed_anywhere_in_training_and_clustering_the_same_commands_end_bit_equal(digits, tmp_path, undisturbed):
-    """Six chains of SimCLR, k-means and evaluation, each hit by one signal, two of them between two files."""
+    """Ten chains of SimCLR, k-means and evaluation, each hit by one signal, four of them between two files."""
     chance, log, scores = random.Random(15), tmp_path / "log", []
     cli.main(["evaluate", str(undisturbed["simclr"])])
-    moments = [*chance.sample(range(1, 30), 4), *chance.sample(range(30, 36), 2)]  # 30 to 35: among the last files
+    moments = [*chance.sample(range(1, 30), 6), *chance.sample(range(30, 36), 4)]  # 30 to 35: among the last files
     for trial, moment in enumerate(moments):
         [run] = study_in(tmp_path / str(trial), digits, "simclr")
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
