@@ -452,13 +452,12 @@ def test_kernels_and_launches_of_a_gpu():
 
 
 def test_committed_measurements_state_device_versions_and_commit():
-    """Those made before the rework of the benchmark have no sweep; docs/decisions/engine.md says so."""
     paths = sorted((Path(__file__).parent.parent / "results/reference/bench").glob("*.json"))
     assert paths
     for path in paths:
         result = json.loads(path.read_text())
         assert result["device"] and result["versions"]["torch"] and len(result["commit"]) == 40, path
-        assert "sweep" not in result or result["dirty"] is False, path
+        assert not result["dirty"], path
 
 
 def test_table_of_a_committed_measurement():
