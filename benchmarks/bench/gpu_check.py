@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in calls of any length that resume: `make gpu-check` (docs/running.md).
 
 The GPU may be there for minutes only, so what tells most per second comes first (see `stages`). Each stage is a process
-of its own and is skipped if its result exists. At the time limit, the current one is stopped as by `timeout -s INT`: a
-run saves its checkpoint, everything else starts again in the next call. Needs no Snakemake.
+of its own and is skipped if its result exists. At the time limit, the current one receives SIGINT: a run saves its
+checkpoint, everything else starts again in the next call. Needs no Snakemake.
 """
 
 import argparse
