@@ -69,7 +69,7 @@ def balance(q: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def consensus(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-    """[3] r_k ~ (product over both views of p_k q_k)^(1/2), normalized over k: B x K, no gradient."""
-    product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (p1, p2, q1, q2)))  # B x K
+def consensus(s1: Tensor, s2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+    """[3] r_k ~ (product over both views of s_k q_k)^(1/2), normalized over k: B x K, no gradient."""
+    product = cast(Tensor, sum(x.float().clamp_min(TINY).log() for x in (s1, s2, q1, q2)))  # B x K
     return torch.softmax(product / 2, dim=1)

@@ -51,6 +51,16 @@ class InstanceMemory(nn.Module):
             )  # K x M
         return (sums / sums.sum(0).clamp_min(1e-30)).T
 
+    def others(self, index: Tensor) -> Tensor:
+        """How many other images each pseudo class has, |{j != i, a_j = k}|: M x K in float32.
+
+        index: M positions in memory. Counted without a transfer to the CPU, unlike torch.bincount.
+        """
+        counts = self.rows.new_zeros(self.clusters + 1)
+        counts.index_add_(0, self.pseudo_classes, torch.ones_like(self.rows[:, 0]))
+        own = F.one_hot(self.pseudo_classes[index], self.clusters + 1)
+        return (counts - own)[:, : self.clusters]
+
     @torch.no_grad()
     def update(self, index: Tensor, z1: Tensor, z2: Tensor, pseudo_classes: Tensor) -> None:
         """[9] m_i <- normalize(mu m_i + (1 - mu) normalize(z_i(v1) + z_i(v2))), a_i <- y_i."""

@@ -45,7 +45,9 @@ class Options(MethodOptions):
     consistency: Literal["joint", "view"] = "joint"
     """Which decisions agree: similarities and boundaries [5], or boundaries of the two views (ablation); ours."""
     consensus: Literal["both", "boundaries", "similarities"] = "both"
-    """What pseudo classes are inferred from [3]: q and p, q alone or p alone (ablations); ours."""
+    """What pseudo classes are inferred from [3]: q and s, q alone or s alone (ablations); ours."""
+    mean_similarities: bool = True
+    """Whether s [3] has means over the images of a class; or it is p [2], which favors large ones (ablation); ours."""
     warm_up: float = Field(0.025, ge=0, le=1)
     """Fraction of the epochs, at least one epoch, before the memory is used [10]; ours."""
     prototypes: Literal["kmeans", "random"] = "kmeans"
@@ -68,7 +70,7 @@ class SCL(Method):
     Starts from a SimCLR encoder if the configuration says `after`, as SCAN does, otherwise from random weights.
     """
 
-    version = 2
+    version = 3
     Options = Options
     augmentations = ("view", "strong")  # of v1, as SimCLR's, and of v2, as SCAN's: clusters are to be invariant to both
     follows = ("encoder",)
@@ -99,17 +101,23 @@ class SCL(Method):
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
-    def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+    def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor, index: Tensor) -> Tensor:
         """[3] Hypotheses r of the images' classes, by consensus of similarities and boundaries: B x K.
 
-        For a class without another image (p_k = 0) q_k decides; ruled out, it could never gain an image again.
+        The similarities s are means over the images of a class. The sums of p draw images to large classes for their
+        size alone, until most clusters are empty (docs/lab-notes.md). For a class without another image q_k decides;
+        ruled out, it could never gain an image again.
         """
-        p1, p2 = p1.where(p1 > 0, q1), p2.where(p2 > 0, q2)
+        s1, s2 = p1, p2
+        if self.options.mean_similarities:
+            others = self.memory.others(index).clamp_min(1)
+            s1, s2 = (F.normalize(p / others, p=1, dim=1) for p in (p1, p2))
+        s1, s2 = s1.where(p1 > 0, q1), s2.where(p2 > 0, q2)
         if self.options.consensus == "boundaries":
             return losses.consensus(q1, q2, q1, q2)
         if self.options.consensus == "similarities":
-            return losses.consensus(p1, p2, p1, p2)
-        return losses.consensus(p1, p2, q1, q2)
+            return losses.consensus(s1, s2, s1, s2)
+        return losses.consensus(s1, s2, q1, q2)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
         """[8] L = L_ins + w_s L_sem + w_c L_con + w_b L_bal; during the warm-up without the memory [10]."""
@@ -127,7 +135,7 @@ class SCL(Method):
             y = (q1 + q2).argmax(1)
         else:
             p1, p2 = self.memory.similarity(torch.cat([z1, z2]), index.repeat(2)).chunk(2)
-            y = self.reason(p1, p2, q1, q2).argmax(1)
+            y = self.reason(p1, p2, q1, q2, index).argmax(1)
             if o.semantic_weight:
                 terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, y)
         if self.placed:

@@ -93,6 +93,19 @@ def similarities(z, index, memory, temperature):
     return p
 
 
+def mean_similarities(z, index, memory, temperature):
+    """[3] s of the images at the positions `index`: B x K. All classes have other images."""
+    rows, classes = memory.rows.double().numpy(), memory.pseudo_classes.tolist()
+    s = []
+    for row, i in zip(z, index.tolist()):
+        of_class = [[] for _ in range(memory.clusters)]
+        for j in range(len(rows)):
+            if j != i:
+                of_class[classes[j]].append(math.exp(row @ rows[j] / temperature))
+        s.append([sum(values) / len(values) for values in of_class])
+    return np.array(s) / np.array(s).sum(1, keepdims=True)
+
+
 def consensus(*four):
     """[3] The pseudo classes, argmax of r, of two decisions of both views: B integers."""
     y = []

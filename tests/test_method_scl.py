@@ -23,6 +23,7 @@ ABLATIONS = {  # stage of config/ablation.yaml -> its change
     "no-consistency": {"consistency": "view"},
     "boundaries": {"consensus": "boundaries"},
     "similarities": {"consensus": "similarities"},
+    "sums": {"mean_similarities": False},
     "no-instance": {"instance_weight": 0.0},
     "kmeans": {"assignment": "kmeans"},
 }
@@ -62,12 +63,14 @@ def naive(method):
     z1, z2, prototypes = embedded(method)
     q1, q2 = (plain.decisions(z, prototypes, o.prototype_temperature) for z in (z1, z2))
     p1, p2 = (plain.similarities(z, INDEX, method.memory, o.temperature) for z in (z1, z2))
+    s1, s2 = (plain.mean_similarities(z, INDEX, method.memory, o.temperature) for z in (z1, z2))
     y = {
         rule: plain.consensus(*four)
         for rule, four in {
-            "both": (p1, p2, q1, q2),
+            "both": (s1, s2, q1, q2),
             "boundaries": (q1, q2, q1, q2),
-            "similarities": (p1, p2, p1, p2),
+            "similarities": (s1, s2, s1, s2),
+            "sums": (p1, p2, q1, q2),
         }.items()
     }
     spread = plain.entropy_of_mean(np.concatenate([q1, q2]))
@@ -96,10 +99,11 @@ def _scl_step_reference(method):
     warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
     terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
     terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
-    terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {o.consensus}"}
+    rule = o.consensus if o.mean_similarities else "sums"
+    terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {rule}"}
     return (
         {name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
-        e["y, warm-up" if warm else f"y, {o.consensus}"],
+        e["y, warm-up" if warm else f"y, {rule}"],
     )
 
 
@@ -123,7 +127,7 @@ def test_scl_step(name, epoch):
 def test_rules_of_consensus_differ_on_these_images():
     """Otherwise test_scl_step could not tell them apart."""
     expected = naive(build(**TEMPERATURES))
-    assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "warm-up")}) == 4
+    assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "sums", "warm-up")}) == 5
 
 
 @pytest.mark.parametrize(
@@ -201,17 +205,39 @@ def test_images_not_yet_in_the_memory_do_not_place_prototypes():
     assert method.memory.pseudo_classes.tolist() == found.labels_.tolist() + [CLUSTERS] * 10
 
 
+@pytest.mark.parametrize("mean_similarities", [True, False])
 @pytest.mark.parametrize("consensus", ["both", "similarities"])
-def test_an_emptied_pseudo_class_can_come_back(consensus):
+def test_an_emptied_pseudo_class_can_come_back(consensus, mean_similarities):
     """[3] Where no other image is in a class, p says nothing of it, and the boundary decides."""
-    method = build(consensus=consensus)
+    method = build(consensus=consensus, mean_similarities=mean_similarities)
     method.memory.pseudo_classes[method.memory.pseudo_classes == 3] = 0
     z = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(5)), dim=1)
-    p = method.memory.similarity(z, torch.arange(6))
+    index = torch.arange(6)
+    p = method.memory.similarity(z, index)
     assert (p[:, 3] == 0).all()
     sure = torch.tensor([[1e-4, 1e-4, 1e-4, 1 - 3e-4]]).repeat(6, 1)
-    assert method.reason(p, p, sure, sure).argmax(1).tolist() == [3] * 6
-    assert (method.reason(p, p, sure.flip(1), sure.flip(1)).argmax(1) != 3).all()
+    assert method.reason(p, p, sure, sure, index).argmax(1).tolist() == [3] * 6
+    assert (method.reason(p, p, sure.flip(1), sure.flip(1), index).argmax(1) != 3).all()
+
+
+def test_a_large_pseudo_class_wins_no_image_for_its_size():
+    """[3] Of two classes around the same point, one with 50 times the images, the boundary decides."""
+    index, q = torch.tensor([0, 1]), torch.tensor([[0.4, 0.6], [0.6, 0.4]])
+
+    def classes(mean_similarities):
+        method = build(images=102, clusters=2, mean_similarities=mean_similarities)
+        method.memory.rows.copy_(torch.eye(8)[0])
+        method.memory.pseudo_classes.copy_(torch.tensor([0] * 100 + [1] * 2))
+        p = method.memory.similarity(torch.eye(8)[[0, 0]], index)
+        return method.reason(p, p, q, q, index).argmax(1).tolist()
+
+    assert classes(True) == [1, 0] and classes(False) == [0, 0]
+
+
+def test_the_image_itself_is_no_member_of_its_pseudo_class():
+    memory = build(images=6, clusters=3).memory
+    memory.pseudo_classes.copy_(torch.tensor([0, 0, 0, 1, 2, 3]))  # 3: not seen yet
+    assert memory.others(torch.tensor([1, 3, 5])).tolist() == [[2, 1, 1], [3, 0, 1], [3, 1, 1]]
 
 
 def test_an_image_alone_in_its_pseudo_class_has_no_positives():
@@ -253,6 +279,7 @@ def test_an_ablation_changes_its_own_terms_only(name):
         "no-consistency": (set(), {"consistency"}),
         "boundaries": (set(), {"semantic"}),
         "similarities": (set(), {"semantic"}),
+        "sums": (set(), {"semantic"}),
         "kmeans": (set(), set()),
     }[name]
     assert ablated.clusters_by_kmeans == (name == "kmeans") and not reference.clusters_by_kmeans

@@ -45,6 +45,7 @@ def test_defaults_of_scl():
         "balance_weight": 2.0,
         "consistency": "joint",
         "consensus": "both",
+        "mean_similarities": True,
         "warm_up": 0.025,
         "prototypes": "kmeans",
         "assignment": "prototypes",

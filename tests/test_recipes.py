@@ -250,6 +250,7 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
         "scl-no-consistency": {"consistency": "view"},
         "scl-boundaries": {"consensus": "boundaries"},
         "scl-similarities": {"consensus": "similarities"},
+        "scl-sums": {"mean_similarities": False},
         "scl-no-instance": {"instance_weight": 0.0},
         "scl-kmeans": {"assignment": "kmeans"},
     }
