@@ -6,6 +6,8 @@ import subprocess
 import pytest
 import torch
 
+from benchmarks.bench.measure import measure
+from benchmarks.bench.subject import Plan, Subject
 from benchmarks.datasets.prepare import prepare
 from benchmarks.study import load_study, write_plan
 from scl.engine.clustering import cluster_run
@@ -42,6 +44,9 @@ TINY_METHODS = {
     },
     "scl": {"method": "scl.scl.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
 }
+TINY_BENCH = {"size": 8, "batch_size": 8, "seconds": 0.0, "rounds": 2, "images": (40, 80), "clusters": (3, 5)}
+TINY_BENCH |= {"workers": (0,), "matrix": 32}
+ONE_SIZE = {"images": (40,), "clusters": (3,), "batch_factors": ()}
 
 
 def flip_a_bit(path):
@@ -178,3 +183,16 @@ def train_all():
         return runs
 
     return go
+
+
+@pytest.fixture
+def subject(tiny_study, tmp_path):
+    """A function that makes what `scl bench` measures of tiny runs, of the last of the stages."""
+    return lambda *stages, **changes: Subject(
+        tiny_study(*stages), Plan(stage=stages[-1], **(TINY_BENCH | changes)), tmp_path, "cpu"
+    )
+
+
+@pytest.fixture
+def measured(subject):
+    return lambda *stages, **changes: measure(subject(*stages, **changes))
