@@ -163,16 +163,19 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
     }
 
 
-def write_results(found: Clustering, out: Path, *, sort: str | None = None) -> list[Path]:
-    """clusters.csv, weights.pt, summary.json, index.html and, on request, sorted/<cluster>/ in `out`; returns their
-    paths, the page last."""
+def write_results(found: Clustering, out: Path, *, sort: str | None = None, report: Report = say) -> list[Path]:
+    """clusters.csv, weights.pt, summary.json, index.html and, on request or if there is one of links, sorted/<cluster>/
+    in `out`; returns their paths, the page last."""
     summary = found.summary
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
     with atomic(paths[1]) as temporary:
         shutil.copyfile(out / summary["run"] / "weights.pt", temporary)
     write_json(out / "summary.json", summary)
-    if sort:
-        paths.append(sort_images(found, Path(summary["folder"]), out / "sorted", copies=sort == "copies"))
+    target = out / "sorted"
+    if not sort and holds_copies(target):
+        report(f"{target}: holds files of an earlier command, not of these clusters; move or remove it")
+    elif sort or target.exists():
+        paths.append(sort_images(found, Path(summary["folder"]), target, copies=sort == "copies"))
     page = [found.page(out / "index.html")] if found.page else []
     return [*paths, out / "summary.json", *page]
 
@@ -214,8 +217,13 @@ def check_sortable(folder: Path, target: Path) -> None:
     """Raises ValueError where `target` would have to be overwritten with files in it that are not links."""
     if not folder.is_dir():
         raise ValueError(f"--sort: {folder} is not a folder of images")
-    if target.exists() and any(path.is_file() and not path.is_symlink() for path in target.rglob("*")):
+    if holds_copies(target):
         raise ValueError(f"--sort: {target}: holds files of an earlier command; move or remove it")
+
+
+def holds_copies(target: Path) -> bool:
+    """Whether something in `target`, which may not exist, is lost if it is replaced: more than folders and links."""
+    return any(path.is_file() and not path.is_symlink() for path in target.rglob("*"))
 
 
 # --- scl assign --------------------------------------------------------------------------------------------------

@@ -225,6 +225,28 @@ def test_copies_are_not_overwritten(here, capsys):
     assert "photos-clusters/sorted: holds files of an earlier command; move or remove it" in capsys.readouterr().err
 
 
+def test_sorted_images_are_those_of_the_last_command(here, capsys):
+    """Links are made again without being asked for; of copies, which are not overwritten, the command says it."""
+    digits(here / "photos", 20)
+    folders = here / "photos-clusters" / "sorted"
+
+    def run(clusters, *sort):
+        assert cluster("photos", "--method", "kmeans", "--clusters", clusters, *sort) == 0
+        return sorted(path.name for path in folders.glob("*")), "".join(capsys.readouterr())
+
+    assert run(2)[0] == [] and run(2, "--sort", "links")[0] == ["0", "1"]
+    names, output = run(3)
+    assert names == ["0", "1", "2"] and "photos-clusters/sorted\n" in output
+    shutil.rmtree(folders)
+    assert run(2, "--sort", "copies")[0] == ["0", "1"]
+    names, output = run(3)
+    assert names == ["0", "1"]
+    assert (
+        "photos-clusters/sorted: holds files of an earlier command, not of these clusters; move or remove it\n"
+        in output
+    )
+
+
 def test_the_same_command_trains_nothing_again_and_a_changed_folder_all(here, capsys):
     """Added, removed or changed images lead to a new preparation; only touched ones do too, but train nothing."""
     digits(here / "photos", 40, classes=False)
