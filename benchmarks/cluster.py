@@ -77,11 +77,13 @@ def cluster_folder(
     study, mapping, stage = folder_study(request, images=facts["count"], clusters=clusters)  # now that it is known
     write_yaml_if_changed(request.results / "study.yaml", mapping)
     run = study.run(BENCHMARK, "joint", stage, request.seed)
-    threads = threads or study.machine.threads or cores()
+    machine = study.machine
+    threads = threads or machine.threads or cores()
     torch.set_num_threads(threads)
     times: dict[str, float | None] = {"estimated_seconds": None, "seconds": None}
-    with gpu_lease.lease(request.gpus, report=report) as leased:
-        device = gpu_lease.torch_device(leased, report=report)
+    required, share = machine.require_gpu, machine.runs_per_gpu
+    with gpu_lease.lease(request.gpus, required=required, runs_per_gpu=share, report=report) as leased:
+        device = gpu_lease.torch_device(leased, required=required, report=report)
         if untrained := untrained_runs(Survey(study), run):
             times["estimated_seconds"] = _announce(study, untrained, device, threads, report)
         began = time.perf_counter()

@@ -225,6 +225,15 @@ def test_copies_are_not_overwritten(here, capsys):
     assert "photos-clusters/sorted: holds files of an earlier command; move or remove it" in capsys.readouterr().err
 
 
+def test_a_gpu_that_the_settings_require_is_missing(here, capsys):
+    digits(here / "photos", 20)
+    settings = tiny_settings(here / "settings.yaml")
+    settings.write_text(settings.read_text().replace("threads: 1", "require_gpu: true"))
+    assert main(["cluster", "photos", "--clusters", "2", "--config", "settings.yaml", "--epochs", "1"]) == 2
+    assert "1 GPU(s) asked for, 0 visible" in capsys.readouterr().err
+    assert not (here / "photos-clusters" / "runs").exists()
+
+
 def test_sorted_images_are_those_of_the_last_command(here, capsys):
     """Links are made again without being asked for; of copies, which are not overwritten, the command says it."""
     digits(here / "photos", 20)

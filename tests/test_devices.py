@@ -250,7 +250,7 @@ def test_no_gpu_is_the_cpu_with_one_line_unless_required(driver):
     said = []
     with gpu_lease.lease(1, report=said.append) as token:
         assert token == os.environ["CUDA_VISIBLE_DEVICES"] == ""
-    assert said == ["warning: no GPU visible (nvidia-smi lists 0); training on the CPU"]
+    assert said == ["warning: no GPU visible (nvidia-smi lists 0); using the CPU"]
     with pytest.raises(ValueError, match="0 visible"), gpu_lease.lease(1, required=True):
         pass
 

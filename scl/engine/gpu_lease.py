@@ -96,7 +96,7 @@ def torch_device(leased: str, *, required: bool = False, report: Report = say) -
     )
     if required:
         raise ValueError(problem)
-    report(f"warning: {problem}; training on the CPU")
+    report(f"warning: {problem}; using the CPU")
     return "cpu"
 
 
@@ -108,7 +108,7 @@ def _report_missing(count: int, tokens: list[str], required: bool, report: Repor
             f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
             "ask for fewer, or for the CPU (--resources gpu=0)"
         )
-    report(f"warning: no GPU visible ({seen}); training on the CPU")
+    report(f"warning: no GPU visible ({seen}); using the CPU")
 
 
 @contextlib.contextmanager
