@@ -81,10 +81,11 @@ def cluster_folder(
     threads = threads or machine.threads or cores()
     torch.set_num_threads(threads)
     times: dict[str, float | None] = {"estimated_seconds": None, "seconds": None}
-    required, share = machine.require_gpu, machine.runs_per_gpu
-    with gpu_lease.lease(request.gpus, required=required, runs_per_gpu=share, report=report) as leased:
+    untrained = untrained_runs(Survey(study), run)
+    required = machine.require_gpu and any(study.settings(step).training.epochs for step in untrained)
+    with gpu_lease.lease(request.gpus, required=required, runs_per_gpu=machine.runs_per_gpu, report=report) as leased:
         device = gpu_lease.torch_device(leased, required=required, report=report)
-        if untrained := untrained_runs(Survey(study), run):
+        if untrained:
             times["estimated_seconds"] = _announce(study, untrained, device, threads, report)
         began = time.perf_counter()
         metrics = run_single(study, run, threads=threads, leased=leased, report=report)
@@ -166,7 +167,7 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
 
 
 def write_results(found: Clustering, out: Path, *, sort: str | None = None, report: Report = say) -> list[Path]:
-    """clusters.csv, weights.pt, summary.json, index.html and, on request or if there is one of links, sorted/<cluster>/
+    """clusters.csv, weights.pt, summary.json, index.html and, if asked for or to renew earlier links, sorted/<cluster>/
     in `out`; returns their paths, the page last."""
     summary = found.summary
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
@@ -175,7 +176,7 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None, repo
     write_json(out / "summary.json", summary)
     target = out / "sorted"
     if not sort and holds_copies(target):
-        report(f"{target}: holds files of an earlier command, not of these clusters; move or remove it")
+        report(f"{target}: holds copies made by an earlier command, which are not updated; move or remove them")
     elif sort or target.exists():
         paths.append(sort_images(found, Path(summary["folder"]), target, copies=sort == "copies"))
     page = [found.page(out / "index.html")] if found.page else []
@@ -224,7 +225,7 @@ def check_sortable(folder: Path, target: Path) -> None:
 
 
 def holds_copies(target: Path) -> bool:
-    """Whether something in `target`, which may not exist, is lost if it is replaced: more than folders and links."""
+    """Whether `target`, which may not exist, contains files that are not links."""
     return any(path.is_file() and not path.is_symlink() for path in target.rglob("*"))
 
 

@@ -73,7 +73,8 @@ class ImageClustering(ClusterMixin, BaseEstimator):
                     found = cluster_folder(request, threads=self.threads)
             except SystemExit:  # the state is saved, but a session is not to end with it
                 raise KeyboardInterrupt("stopped; with `out`, the same fit resumes") from None
-            write_results(found, out)
+            with self._quiet():
+                write_results(found, out)
         if found.summary["unreadable"]:
             warnings.warn(f"{found.summary['unreadable']} unreadable image(s) of {X} were left out")
         return self._keep(found, by_name=folder.is_dir())

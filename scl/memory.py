@@ -54,10 +54,10 @@ class InstanceMemory(nn.Module):
     def others(self, index: Tensor) -> Tensor:
         """How many other images each pseudo class has, |{j != i, a_j = k}|: M x K in float32.
 
-        index: M positions in memory. Counted without a transfer to the CPU, unlike torch.bincount.
+        index: M positions in memory. Nothing waits for a GPU, as torch.bincount would; N additions may be atomic there.
         """
         counts = self.rows.new_zeros(self.clusters + 1)
-        counts.index_add_(0, self.pseudo_classes, torch.ones_like(self.rows[:, 0]))
+        counts.index_add_(0, self.pseudo_classes, self.rows.new_ones(len(self.rows)))
         own = F.one_hot(self.pseudo_classes[index], self.clusters + 1)
         return (counts - own)[:, : self.clusters]
 

@@ -47,7 +47,7 @@ class Options(MethodOptions):
     consensus: Literal["both", "boundaries", "similarities"] = "both"
     """What pseudo classes are inferred from [3]: q and s, q alone or s alone (ablations); ours."""
     mean_similarities: bool = True
-    """Whether s [3] has means over the images of a class; or it is p [2], which favors large ones (ablation); ours."""
+    """Whether [3] uses means s over the images of a class, not sums p [2], which favor large ones (ablation); ours."""
     warm_up: float = Field(0.025, ge=0, le=1)
     """Fraction of the epochs, at least one epoch, before the memory is used [10]; ours."""
     prototypes: Literal["kmeans", "random"] = "kmeans"
@@ -101,20 +101,21 @@ class SCL(Method):
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
+    @torch.no_grad()
     def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor, index: Tensor) -> Tensor:
         """[3] Hypotheses r of the images' classes, by consensus of similarities and boundaries: B x K.
 
-        The similarities s are means over the images of a class. The sums of p draw images to large classes for their
-        size alone, until most clusters are empty (docs/lab-notes.md). For a class without another image q_k decides;
-        ruled out, it could never gain an image again.
+        s is a mean over the images of a class. With the sums p, large classes win images for their size alone, and
+        clusters can become empty (docs/lab-notes.md). For a class without another image q_k decides; ruled out, it
+        could never gain an image again.
         """
+        if self.options.consensus == "boundaries":
+            return losses.consensus(q1, q2, q1, q2)
         s1, s2 = p1, p2
         if self.options.mean_similarities:
             others = self.memory.others(index).clamp_min(1)
             s1, s2 = (F.normalize(p / others, p=1, dim=1) for p in (p1, p2))
         s1, s2 = s1.where(p1 > 0, q1), s2.where(p2 > 0, q2)
-        if self.options.consensus == "boundaries":
-            return losses.consensus(q1, q2, q1, q2)
         if self.options.consensus == "similarities":
             return losses.consensus(s1, s2, s1, s2)
         return losses.consensus(s1, s2, q1, q2)

@@ -44,8 +44,16 @@ TINY_METHODS = {
     },
     "scl": {"method": "scl.scl.SCL", "augment": {"view": TINY_VIEW, "strong": TINY_VIEW}, "training": {"epochs": 3}},
 }
-TINY_BENCH = {"size": 8, "batch_size": 8, "seconds": 0.0, "rounds": 2, "images": (40, 80), "clusters": (3, 5)}
-TINY_BENCH |= {"workers": (0,), "matrix": 32}
+TINY_BENCH = {
+    "size": 8,
+    "batch_size": 8,
+    "seconds": 0.0,
+    "rounds": 2,
+    "images": (40, 80),
+    "clusters": (3, 5),
+    "workers": (0,),
+    "matrix": 32,
+}
 ONE_SIZE = {"images": (40,), "clusters": (3,), "batch_factors": ()}
 
 
@@ -187,7 +195,7 @@ def train_all():
 
 @pytest.fixture
 def subject(tiny_study, tmp_path):
-    """A function that makes what `scl bench` measures of tiny runs, of the last of the stages."""
+    """A function that makes the Subject of `scl bench` for the last of the given stages."""
     return lambda *stages, **changes: Subject(
         tiny_study(*stages), Plan(stage=stages[-1], **(TINY_BENCH | changes)), tmp_path, "cpu"
     )

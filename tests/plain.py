@@ -87,20 +87,20 @@ def similarities(z, index, memory, temperature):
     p = np.zeros((len(z), memory.clusters))
     for b, i in enumerate(index.tolist()):
         for j in range(len(rows)):
-            if j != i:
+            if j != i and classes[j] < memory.clusters:
                 p[b, classes[j]] += math.exp(z[b] @ rows[j] / temperature)
         p[b] /= p[b].sum()
     return p
 
 
 def mean_similarities(z, index, memory, temperature):
-    """[3] s of the images at the positions `index`: B x K. All classes have other images."""
+    """[3] s of the images at the positions `index`: B x K. All classes have other images; K is not seen yet."""
     rows, classes = memory.rows.double().numpy(), memory.pseudo_classes.tolist()
     s = []
     for row, i in zip(z, index.tolist()):
         of_class = [[] for _ in range(memory.clusters)]
         for j in range(len(rows)):
-            if j != i:
+            if j != i and classes[j] < memory.clusters:
                 of_class[classes[j]].append(math.exp(row @ rows[j] / temperature))
         s.append([sum(values) / len(values) for values in of_class])
     return np.array(s) / np.array(s).sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""`scl bench` on tiny networks: well-formed results, fair comparisons, paired ratios. Nothing here is timed."""
+"""`scl bench` on tiny networks: what is timed, paired ratios, the command. Nothing here is timed."""
 
 import dataclasses
 import json

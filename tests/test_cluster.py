@@ -16,6 +16,7 @@ from benchmarks.cli import main
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice, describe_clusters
 from benchmarks.single import run_single
+from scl.engine import gpu_lease
 from scl.engine.train import train
 
 
@@ -229,13 +230,30 @@ def test_a_gpu_that_the_settings_require_is_missing(here, capsys):
     digits(here / "photos", 20)
     settings = tiny_settings(here / "settings.yaml")
     settings.write_text(settings.read_text().replace("threads: 1", "require_gpu: true"))
-    assert main(["cluster", "photos", "--clusters", "2", "--config", "settings.yaml", "--epochs", "1"]) == 2
+    arguments = ["cluster", "photos", "--clusters", "2", "--config", "settings.yaml", "--epochs", "1"]
+    assert main(arguments) == 2
     assert "1 GPU(s) asked for, 0 visible" in capsys.readouterr().err
     assert not (here / "photos-clusters" / "runs").exists()
+    assert main([*arguments, "--method", "kmeans"]) == 0  # trains nothing
+
+
+def test_the_machine_of_the_settings_is_that_of_the_lease(here, monkeypatch):
+    digits(here / "photos", 20)
+    settings = tiny_settings(here / "settings.yaml")
+    settings.write_text(settings.read_text().replace("threads: 1", "{require_gpu: true, runs_per_gpu: 3}"))
+    leases, devices, lease = [], [], gpu_lease.lease
+    monkeypatch.setattr(gpu_lease, "lease", lambda count, **given: leases.append(given) or lease(0))
+    monkeypatch.setattr(gpu_lease, "torch_device", lambda leased, **given: devices.append(given) or "cpu")
+    for method, required in (("scl", True), ("kmeans", False)):
+        arguments = ["--clusters", "2", "--config", "settings.yaml", "--epochs", "1", "--method", method]
+        assert main(["cluster", "photos", *arguments, "--out", method]) == 0
+        first = leases[0]  # the others are those of the steps
+        assert (first["required"], first["runs_per_gpu"], devices[0]["required"]) == (required, 3, required)
+        leases.clear(), devices.clear()
 
 
 def test_sorted_images_are_those_of_the_last_command(here, capsys):
-    """Links are made again without being asked for; of copies, which are not overwritten, the command says it."""
+    """Links are renewed without `--sort`; copies are left, with a message."""
     digits(here / "photos", 20)
     folders = here / "photos-clusters" / "sorted"
 
@@ -251,7 +269,7 @@ def test_sorted_images_are_those_of_the_last_command(here, capsys):
     names, output = run(3)
     assert names == ["0", "1"]
     assert (
-        "photos-clusters/sorted: holds files of an earlier command, not of these clusters; move or remove it\n"
+        "photos-clusters/sorted: holds copies made by an earlier command, which are not updated; move or remove them\n"
         in output
     )
 

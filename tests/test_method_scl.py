@@ -24,6 +24,7 @@ ABLATIONS = {  # stage of config/ablation.yaml -> its change
     "boundaries": {"consensus": "boundaries"},
     "similarities": {"consensus": "similarities"},
     "sums": {"mean_similarities": False},
+    "similar sums": {"mean_similarities": False, "consensus": "similarities"},
     "no-instance": {"instance_weight": 0.0},
     "kmeans": {"assignment": "kmeans"},
 }
@@ -70,7 +71,8 @@ def naive(method):
             "both": (s1, s2, q1, q2),
             "boundaries": (q1, q2, q1, q2),
             "similarities": (s1, s2, s1, s2),
-            "sums": (p1, p2, q1, q2),
+            "both, sums": (p1, p2, q1, q2),
+            "similarities, sums": (p1, p2, p1, p2),
         }.items()
     }
     spread = plain.entropy_of_mean(np.concatenate([q1, q2]))
@@ -99,7 +101,7 @@ def _scl_step_reference(method):
     warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
     terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
     terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
-    rule = o.consensus if o.mean_similarities else "sums"
+    rule = o.consensus + ", sums" * (not o.mean_similarities)
     terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {rule}"}
     return (
         {name: getattr(o, f"{name}_weight") * e[key] for name, key in terms.items()},
@@ -113,6 +115,7 @@ def test_scl_step(name, epoch):
     """Each term with its weight, and the pseudo classes, in the warm-up and after it, of every option."""
     options = WEIGHTS | TEMPERATURES | ABLATIONS.get(name, {}) | {"projection_norm": name != "no batch norm"}
     method = build(epoch=epoch, **options)
+    method.memory.pseudo_classes[-3:] = CLUSTERS  # not seen yet
     expected, pseudo_classes = _scl_step_reference(method)
     terms = terms_of(method)
     assert terms.keys() == expected.keys()
@@ -126,8 +129,9 @@ def test_scl_step(name, epoch):
 
 def test_rules_of_consensus_differ_on_these_images():
     """Otherwise test_scl_step could not tell them apart."""
+    rules = ("both", "boundaries", "similarities", "both, sums", "similarities, sums", "warm-up")
     expected = naive(build(**TEMPERATURES))
-    assert len({str(expected[f"y, {rule}"]) for rule in ("both", "boundaries", "similarities", "sums", "warm-up")}) == 5
+    assert len({str(expected[f"y, {rule}"]) for rule in rules}) == 6
 
 
 @pytest.mark.parametrize(
@@ -234,6 +238,16 @@ def test_a_large_pseudo_class_wins_no_image_for_its_size():
     assert classes(True) == [1, 0] and classes(False) == [0, 0]
 
 
+def test_an_image_counts_neither_among_its_class_nor_its_similarities():
+    """[3] Of two classes of two equal rows, the image's own has one other: s is even, and the boundary decides."""
+    method = build(images=4, clusters=2)
+    method.memory.rows.copy_(torch.eye(8)[0])
+    method.memory.pseudo_classes.copy_(torch.tensor([0, 0, 1, 1]))
+    index, q = torch.tensor([0]), torch.tensor([[0.55, 0.45]])
+    p = method.memory.similarity(torch.eye(8)[[0]], index)
+    assert method.reason(p, p, q, q, index)[0].tolist() == pytest.approx([0.55, 0.45])
+
+
 def test_the_image_itself_is_no_member_of_its_pseudo_class():
     memory = build(images=6, clusters=3).memory
     memory.pseudo_classes.copy_(torch.tensor([0, 0, 0, 1, 2, 3]))  # 3: not seen yet
@@ -280,6 +294,7 @@ def test_an_ablation_changes_its_own_terms_only(name):
         "boundaries": (set(), {"semantic"}),
         "similarities": (set(), {"semantic"}),
         "sums": (set(), {"semantic"}),
+        "similar sums": (set(), {"semantic"}),
         "kmeans": (set(), set()),
     }[name]
     assert ablated.clusters_by_kmeans == (name == "kmeans") and not reference.clusters_by_kmeans

@@ -141,7 +141,7 @@ def _named_scopes(trainer: engine.Trainer) -> Iterator[None]:
     ]
     parts += [(module, "forward", "network") for name, module in method.named_children() if name != "memory"]
     if hasattr(method, "memory"):
-        parts += [(method.memory, name, "memory") for name in ("similarity", "update")]
+        parts += [(method.memory, name, "memory") for name in ("similarity", "others", "update")]
     with contextlib.ExitStack() as patches:
         for owner, name, scope in parts:
             patches.enter_context(patch.object(owner, name, record_function(scope)(getattr(owner, name))))

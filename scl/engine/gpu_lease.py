@@ -106,7 +106,7 @@ def _report_missing(count: int, tokens: list[str], required: bool, report: Repor
     if required or tokens:
         raise ValueError(
             f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
-            "ask for fewer, or for the CPU (--resources gpu=0)"
+            "ask for fewer, or for the CPU (--gpus 0; of Snakemake: --resources gpu=0)"
         )
     report(f"warning: no GPU visible ({seen}); using the CPU")
 
