@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -134,12 +135,21 @@ def test_what_needs_images_that_cannot_be_prepared_is_left_out(tmp_path, capsys)
 SLEEP = ["sh", "-c", "trap 'echo saved; exit 130' INT; sleep 60 & wait"]
 
 
-def test_a_stage_that_hangs_leaves_time_for_the_others(tmp_path, capsys):
-    todo = [Stage("hangs", SLEEP, tmp_path / "hangs"), Stage("last", ["true"], tmp_path / "last")]
-    assert gpu_check.check(iter(todo), tmp_path, ["*"], 6.0) == 1
-    assert (tmp_path / "last").exists()
-    said = capsys.readouterr().err.splitlines()[0]
-    assert said.startswith("hangs: failed after ") and said.endswith(", half of --seconds")
+def test_a_stage_that_hangs_leaves_time_for_the_others(tmp_path, monkeypatch, capsys):
+    """It gets half of the time, so that another still has the other half."""
+    now, given = [100.0], {}
+
+    def perform(stage, folder, seconds):
+        given[stage.name] = seconds
+        now[0] += seconds if stage.name == "hangs" else 1.0
+        gpu_check.log_of(stage, folder).parent.mkdir(exist_ok=True)
+        return "late" if stage.name == "hangs" else "done"
+
+    monkeypatch.setattr(gpu_check, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(gpu_check, "perform", perform)
+    todo = [Stage(name, [], tmp_path / name) for name in ("hangs", "last")]
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 6.0) == 1 and given == {"hangs": 3.0, "last": 3.0}
+    assert capsys.readouterr().err.splitlines()[0] == "hangs: failed after 3.0 s, half of --seconds"
 
 
 def test_what_does_not_stop_is_killed_with_the_processes_it_started(tmp_path, monkeypatch):
