@@ -177,7 +177,7 @@ def write_results(found: Clustering, out: Path, *, sort: str | None = None, repo
     target = out / "sorted"
     if not sort and holds_copies(target):
         report(f"{target}: holds copies made by an earlier command, which are not updated; move or remove them")
-    elif sort or target.exists():
+    elif sort or target.is_dir():
         paths.append(sort_images(found, Path(summary["folder"]), target, copies=sort == "copies"))
     page = [found.page(out / "index.html")] if found.page else []
     return [*paths, out / "summary.json", *page]

@@ -109,6 +109,6 @@ def advice(summary: dict) -> str:
     hints = ["fewer clusters", "more images"]
     if not summary["weights"]:
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k; with --method kmeans it takes minutes)")
-    why = " Training on few images often ends like this." if summary["epochs"] else ""
+    why = " Training on few images can end like this." if summary["epochs"] else ""
     found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images form fewer groups than requested."
     return f"{found}{why} Try {', '.join(hints[:-1])}, or {hints[-1]}."
