@@ -105,10 +105,11 @@ def advice(summary: dict) -> str:
     empty, tiny = summary["clusters"] - summary["clusters_used"], summary["tiny_clusters"]
     if not tiny:
         return ""
-    parts = [f"{empty} empty"] * (empty > 0) + [f"{tiny - empty} nearly empty"] * (tiny > empty)
+    counts = {"empty": empty, "almost empty": tiny - empty}
+    parts = [f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items() if n]
     hints = ["fewer clusters", "more images"]
     if not summary["weights"]:
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k; with --method kmeans it takes minutes)")
-    why = " Training on few images can end like this." if summary["epochs"] else ""
-    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}: the images form fewer groups than requested."
-    return f"{found}{why} Try {', '.join(hints[:-1])}, or {hints[-1]}."
+    why = ", which is common after training on few images" if summary["epochs"] else ""
+    found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}{why}."
+    return f"{found} Try {', '.join(hints[:-1])}, or {hints[-1]}."

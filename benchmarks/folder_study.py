@@ -14,7 +14,7 @@ from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
 from benchmarks.study import Benchmark, Study, load_study
-from scl.config import RunSettings, in_one_line
+from scl.config import RunSettings, complete, in_one_line
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -199,8 +199,6 @@ def _start_from_weights(methods: dict[str, dict], rate: float, request: Request)
 def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | None) -> dict:
     """What changes in the settings of a stage: its epochs, for about the same number of steps with so many images, and
     no more neighbors than a cluster has."""
-    from baselines.scan import ClusteringOptions
-
     changes: dict[str, dict] = {}
     training = settings.training
     if training.epochs:
@@ -209,8 +207,7 @@ def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | Non
             least, most = EPOCHS
             epochs = round(min(max(steps / max(1, images // training.batch_size), least), most))
         changes["training"] = {"epochs": epochs}
-    default = ClusteringOptions().neighbors if settings.method == "baselines.scan.SCAN" else None
-    neighbors = settings.options.get("neighbors", default)
+    neighbors = complete(settings).options.get("neighbors")
     if isinstance(neighbors, int):
         few = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
         changes["options"] = {"neighbors": min(neighbors, few)}

@@ -171,9 +171,9 @@ def test_a_photograph_that_is_added_during_the_training_is_of_the_next_command(h
 def test_empty_clusters_are_said_with_what_to_try():
     sizes = [100, 96, 1, 1, 2, 0]
     found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6) | {"weights": None, "epochs": 40}
-    assert advice(found).startswith("Of 6 clusters, 1 empty and 3 nearly empty: ") and "--weights" in advice(found)
+    assert advice(found).startswith("Of 6 clusters, 1 is empty and 3 are almost empty") and "--weights" in advice(found)
     assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer clusters" in advice(found)
-    assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 nearly empty: ")
+    assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 are almost empty")
     assert advice(found | {"clusters_used": 6, "tiny_clusters": 0}) == ""
 
 
