@@ -1,8 +1,9 @@
-"""Write docs/configuration.md, augmentations.md, and published.md, with its figure, from the code:
+"""Write docs/commands.md, configuration.md, augmentations.md, and published.md, with its figure, from the code:
 `python docs/reference.py`.
 
-Keys, types, ranges, defaults, and descriptions are those of the pydantic models and of the signatures of the
-augmentations. tests/test_docs.py fails when the committed pages differ from what this writes.
+Subcommands are those of benchmarks/cli.py. Keys, types, ranges, defaults, and descriptions are those of the pydantic
+models and of the signatures of the augmentations. tests/test_docs.py fails when the committed pages differ from what
+this writes.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from pathlib import Path
 import yaml
 
 import baselines
+from benchmarks.cli import SUBCOMMANDS
 from benchmarks.datasets.catalog import CATALOG
 from benchmarks.report import formats
 from benchmarks.report.landscape import write_landscape
@@ -94,7 +96,30 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """The content of each generated page."""
-    return {"configuration.md": configuration(), "augmentations.md": augmentations(), "published.md": published()}
+    return {
+        "commands.md": commands(),
+        "configuration.md": configuration(),
+        "augmentations.md": augmentations(),
+        "published.md": published(),
+    }
+
+
+def commands() -> str:
+    """A table of the subcommands of `scl`, in the order of `scl --help`."""
+    lines = ["| command | purpose | example |", "|---|---|---|"]
+    for function, (example, *_) in SUBCOMMANDS.items():
+        name, purpose = function.__name__, inspect.getdoc(function).split("\n", 1)[0]
+        lines.append(f"| `scl {name}` | {purpose} | `scl {name} {example}` |")
+    parts = [
+        "# Commands",
+        GENERATED,
+        "The subcommands of `scl`. Snakemake uses those that are steps of a study; each also works by hand. `scl "
+        "COMMAND --help` lists all arguments and options.",
+        "\n".join(lines),
+        "[Exit status](running.md#exit-status). The commands of development are the targets of the Makefile: see "
+        "[Contributing](../CONTRIBUTING.md#set-up).",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def published() -> str:

@@ -60,7 +60,7 @@ class Network(Settings):
     width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # other values have crashed convolutions of torch
     """Channels of the stem; 64 is the standard network."""
     layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None
-    """Blocks of each of the three or four stages; null keeps those of the backbone."""
+    """Residual blocks in each of layer1 to layer3 or layer4; null keeps those of the backbone."""
     pool: bool | None = None
     """Whether the stem has a 2x2 max-pool; null decides by image size: from 33 px on."""
     pool_padding: int = Field(default=0, ge=0, le=1)
@@ -72,7 +72,7 @@ class Network(Settings):
     @classmethod
     def _check_stages(cls, layers: list[int] | None) -> list[int] | None:
         if layers is not None and len(layers) not in (3, 4):
-            raise ValueError(f"must be the blocks of three or four stages, such as [2, 2, 2, 2], got {shown(layers)}")
+            raise ValueError(f"must be the blocks of three or four layers, such as [2, 2, 2, 2], got {shown(layers)}")
         return layers
 
 

@@ -61,6 +61,7 @@ class Run:
     title: str
     directory: Path
     after: "Run | None"
+    options: dict = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Study:
         before = self.methods[stage].after
         after = self.run(benchmark, protocol, before, seed) if before else None
         folder = self.results / "runs" / benchmark / protocol / stage / f"seed{seed}"
-        return Run(benchmark, protocol, stage, seed, self.methods[stage].title, folder, after)
+        method = self.methods[stage]
+        return Run(benchmark, protocol, stage, seed, method.title, folder, after, method.options)
 
     def origin(self, stage):
         return self.methods[stage].origin
@@ -125,6 +127,8 @@ def settings_of(run, epochs=100):
         seed=run.seed,
         method=(METHODS | MORE)[run.stage].method,
         data="data",
+        after=str(run.after.directory) if run.after else None,
+        options=run.options,
         training=Training(epochs=0 if run.stage == "pixels" else epochs),
     )
 

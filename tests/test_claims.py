@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from fake_study import (
     METHODS,
-    MORE,
     SCL,
     Study,
     benchmark,
@@ -24,8 +23,8 @@ from fake_study import (
 )
 from scipy import stats
 
-from benchmarks.report.claims import across_benchmarks, gains, statements
-from benchmarks.report.inference import detectable_difference, holm, sign_flip_p, welch_error
+from benchmarks.report.claims import across_benchmarks
+from benchmarks.report.inference import EXACT_UP_TO, detectable_difference, holm, sign_flip_p, welch_error
 from benchmarks.report.significance import comparisons, difference, share_encoder, verdicts
 
 
@@ -179,16 +178,26 @@ def test_incomplete_competitor_is_not_run_and_still_counts_for_the_adjustment(st
 def test_too_few_differences_for_any_verdict_say_so(tmp_path):
     study = decisive(tmp_path, seeds=(0, 1), benchmarks={"stl10": benchmark()})
     found = verdict_of(study, "pixels")
-    assert found.answer == "not decided" and math.isnan(found.detectable)
-    assert "with so few differences the exact test cannot reach the level" in claims_of(study)
+    assert found.answer == "not decided" and math.isnan(found.detectable) and not found.reachable
+    assert "with so few differences the test cannot reach the level" in claims_of(study)
+
+
+def test_one_seed_of_many_benchmarks_reaches_the_level_without_a_spread(tmp_path):
+    methods = {"scan": METHODS["scan"], "simclr": METHODS["simclr"], "scl": SCL}
+    benchmarks = {name: benchmark(dataset="stl10") for name in "abcdef"}
+    study = decisive(tmp_path, seeds=(0,), methods=methods, benchmarks=benchmarks)
+    rows = pairs_of(study)
+    rows = rows[rows.stage == "scan"]
+    found = verdict_of(study, "scan", rows)
+    assert found.reachable and math.isnan(found.detectable) and found.p == 2 / 2**6
 
 
 def test_detectable_difference_is_of_the_adjusted_level(study, pairs):
     found = verdict_of(study, "no-semantic", pairs)
     groups = [differences(study, name, "no-semantic") for name in found.benchmarks]
     error = math.sqrt(sum(g.var(ddof=1) / 5 for g in groups)) / 2
-    critical = stats.t.ppf(1 - 0.05 / 5 / 2, 9)
-    assert stats.nct.sf(critical, 9, found.detectable / error) == pytest.approx(0.8, abs=2e-3)
+    critical = stats.t.ppf(1 - 0.05 / 5 / 2, 8)  # 10 differences, 2 means
+    assert stats.nct.sf(critical, 8, found.detectable / error) == pytest.approx(0.8, abs=2e-3)
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path):
@@ -196,52 +205,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
     assert claims_of(study).count("names no `reference:`") == 2
 
 
-# ---- statements of the abstract, descriptions ------------------------------------------------------------
-
-
-def statements_of(study, pairs):
-    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs))}
-
-
-def test_statements_take_the_verdicts_of_their_rows(study, pairs, claims):
-    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study, pairs).items()}
-    assert found == {
-        "SCL is above SimCLR + k-means": [("simclr", "supported")],
-        "SCL is above SCAN": [("scan", "supported")],
-        "SCL is above PICA": [("pica", "supported")],
-        "The semantic contrast contributes": [("no-semantic", "not decided")],
-        "The consistency condition contributes": [],
-        "The consensus contributes": [],
-    }
-    assert "- The consensus contributes: **not run** (no row of this study)." in claims
-    assert "- SCL is above PICA, row PICA (joint): **supported**" in claims
-
-
-def test_statements_are_of_scl_only(study, collected):
-    other = replace(study, reference="pica")
-    assert statements_of(other, comparisons(other, *collected)) == {}
-
-
-@pytest.mark.parametrize(
-    "after, options", [(None, {"semantic_weight": 0.0}), ("simclr", {"semantic_weight": 0.0, "x": 1})]
-)
-def test_ablation_differs_in_one_option_alone(tmp_path, after, options):
-    other = block("other", "scl.scl.SCL", after=after, **options)
-    keys = {"benchmarks": {"stl10": benchmark()}, "seeds": (0,)}
-    study = decisive(tmp_path, methods=METHODS | MORE | {"scl": SCL, "no-semantic": other}, **keys)
-    assert statements_of(study, pairs_of(study))["The semantic contrast contributes"] == []
-
-
-def test_gains_are_listed_by_classes_and_images(study, pairs):
-    line = gains(study, pairs)[0]
-    assert line.startswith("over SimCLR + k-means (joint): digits † +")
-    places = [line.index(part) for part in ("10 classes, 13,000", "10 classes, 60,000", "20 classes, 60,000")]
-    assert places == sorted(places)
-
-
-def test_gains_need_benchmarks_that_differ(tmp_path):
-    study = decisive(tmp_path, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
-    assert gains(study, pairs_of(study)) == []
+# ---- descriptions across benchmarks -----------------------------------------------------------------------
 
 
 def test_descriptions_are_over_the_benchmarks_that_count(study, collected, pairs):
@@ -270,6 +234,24 @@ def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
 
 
 # ---- published values, cautions --------------------------------------------------------------------------
+
+
+def test_an_interval_in_which_no_resample_differs_is_left_out(study, collected, pairs):
+    """Five seeds that are all above five others do not show that the probability is exactly 1."""
+    rows = {row[0].text: row[1].text for row in across_benchmarks(study, collected[1], pairs)["joint"].rows}
+    assert (
+        rows["random"] == "100.0 (–)"
+        and rows["without semantic contrast"].endswith(")")
+        and " to " in rows["without semantic contrast"]
+    )
+
+
+def test_many_seeds_have_a_sampled_p_and_one_seed_has_none(tmp_path):
+    keys = {"benchmarks": {"stl10": benchmark()}, "methods": {"simclr": METHODS["simclr"], "scl": SCL}}
+    for seeds, told in (((0,), "n = 1."), (range(EXACT_UP_TO + 1), "n = 17, sampled p < 0.001.")):
+        study = decisive(tmp_path / str(len(seeds)), seeds=tuple(seeds), **keys)
+        [line] = [line for line in claims_of(study).splitlines() if line.startswith("- stl10 (joint), SCL − SimCLR")]
+        assert line.endswith(told)
 
 
 def test_picas_nmi_is_compared_with_the_average_it_was_made_with(study, claims):

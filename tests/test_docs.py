@@ -1,5 +1,6 @@
 """The documentation against the code: generated pages, links, names of files, and commands."""
 
+import csv
 import importlib.util
 import pydoc
 import re
@@ -45,8 +46,11 @@ def test_every_key_has_a_description(title):
     assert not missing
 
 
-def test_reference_covers_all_methods_and_shows_ranges():
+def test_reference_covers_all_commands_and_methods_and_shows_ranges():
     text = reference.pages()
+    for function in cli.SUBCOMMANDS:
+        assert f"| `scl {function.__name__}` |" in text["commands.md"]
+    assert "| `scl doctor config/smoke.yaml` |" in text["commands.md"]
     for path in ("scl.scl.SCL", "baselines.simclr.SimCLR", "baselines.scan.SelfLabel", "baselines.controls.Random"):
         assert f"### {path}\n" in text["configuration.md"]
     assert "| `network.width` | integer (8 to 1,024, a multiple of 8) | `64` |" in text["configuration.md"]
@@ -77,6 +81,21 @@ def test_scl_commands_in_the_text_parse(page):
     """Lines of code blocks; words in capitals are placeholders."""
     for line in re.findall(r"^    (?:\S*\$ +)?(scl [a-z].*?)(?: +#.*| *\|.*)?$", page.read_text(), re.M):
         cli.parser().parse_args(shlex.split(line)[1:])
+
+
+def test_number_to_reproduce_is_the_committed_one():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    study, benchmark, protocol, stage, seed = re.search(
+        r"results/(\w+)/runs/(\w+)/(\w+)/(\w+)/seed(\d+)/metrics.json", text
+    ).groups()
+    with open(ROOT / "results" / "reference" / study / "runs.csv", newline="") as file:
+        run = next(
+            row
+            for row in csv.DictReader(file)
+            if [row[key] for key in ("benchmark", "protocol", "stage", "seed")] == [benchmark, protocol, stage, seed]
+        )
+    assert run["commit"].startswith(re.search(r"git worktree add \S+ (\w{7,})", text)[1])
+    assert float(run["acc"]) == float(re.search(r'"acc": ([\d.]+)', text)[1])
 
 
 def test_make_targets_in_the_text_exist():

@@ -116,7 +116,8 @@ def test_sign_flip_counts_ties_despite_rounding(unit):
 
 
 def test_smallest_p_is_reached():
-    assert [sign_flip_p(np.ones(n)) for n in (1, 3, 5)] == [smallest_p(n) for n in (1, 3, 5)]
+    counts = (1, 3, 5, 16, 20)
+    assert [sign_flip_p(np.ones(n)) for n in counts] == [smallest_p(n) for n in counts]
 
 
 def test_detectable_difference_has_the_stated_power():

@@ -23,7 +23,9 @@ from fake_study import (
 )
 
 from benchmarks.datasets.catalog import CATALOG, Downloads
+from benchmarks.report.formats import interval, p_value
 from benchmarks.report.published import load_context, load_published, published_for
+from scl.engine.io import sha256
 from scl.util.text import duration
 
 
@@ -149,6 +151,43 @@ def test_empty_clusters_and_counted_events_are_reported(study):
     assert "- SCAN (clustering step), seed 1: empty_mask_steps 3." in text
     assert text.count("empty cluster") == 1
     assert "- SimCLR + k-means, seed 1; PICA, seeds 0, 2: at least one empty cluster." in text
+
+
+@pytest.mark.parametrize(
+    "low, high, text",
+    [
+        (-0.096, 0.0004, "−9.6 to +0.04"),  # "+0.0" would not say whether 0 is inside
+        (-0.00005, 0.096, "−0.005 to +9.6"),
+        (0.0, 0.1, "+0.0 to +10.0"),
+        (-1e-9, 0.1, "+0.0 to +10.0"),  # rounding of floats
+        (float("nan"), float("nan"), "–"),
+    ],
+)
+def test_a_bound_near_zero_keeps_its_sign(low, high, text):
+    assert interval(low, high) == text
+
+
+def test_a_p_value_near_the_level_says_on_which_side_it_is():
+    assert [p_value(p) for p in (0.0004, 0.0312, 0.0498, 0.0503)] == [
+        "p < 0.001",
+        "p = 0.031",
+        "p = 0.0498",
+        "p = 0.0503",
+    ]
+
+
+@pytest.mark.parametrize("skipped, marked", [(57, True), (56, False)])
+def test_a_run_that_never_took_a_step_says_so(study, skipped, marked):
+    """Such as self-labeling without a single confident image: its row is that of the stage before it."""
+    run = study.run("digits", "joint", "scan", 1)
+    history = run.directory / "history.csv"
+    history.write_text("epoch,steps\n1,19\n2,38\n")
+    files = json.loads((run.directory / "record.json").read_text())["files"] | {"history.csv": sha256(history)}
+    change(run, "record.json", counts={"steps with no confident image": skipped}, files=files)
+    text = tables(study)[0]
+    assert f"- SCAN (clustering step), seed 1: steps with no confident image {skipped} of 57." in text
+    assert ("learned nothing" in text) == marked
+    assert any("ᵍ" in line for line in text.splitlines() if line.startswith("| SCAN")) == marked
 
 
 def test_data_without_labels_say_so(study):

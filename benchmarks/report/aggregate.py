@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -20,7 +21,9 @@ FOOTNOTES = {
     "d": "seeds or attempts differ in device, precision, PyTorch or scikit-learn version, or number of CPU threads",
     "e": "an earlier attempt or an upstream stage was trained at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
+    "g": "a seed learned nothing: all its steps are among those counted below",
 }
+EVERY_STEP = re.compile(r"steps [^,]* (\d+) of \1\b")
 
 
 def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
@@ -90,6 +93,7 @@ def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
         "c": images_differ and len(done),
         "d": len(machines.drop_duplicates()) > 1 or (done.other_devices != "").any(),
         "e": (done.other_commits != "").any(),
+        "g": done.counts.map(EVERY_STEP.search).any(),
     }
     return "".join(letter for letter, does in applies.items() if does)
 

@@ -44,12 +44,18 @@ def points(fraction: float) -> str:
 
 def interval(low: float, high: float, *, signed: bool = True) -> str:
     """'+1.2 to +5.0' from fractions; '–' for none."""
-    return "–" if pd.isna(low) else f"{number(low, signed=signed)} to {number(high, signed=signed)}"
+    return "–" if pd.isna(low) else f"{_bound(low, signed)} to {_bound(high, signed)}"
+
+
+def _bound(value: float, signed: bool) -> str:
+    """With up to three decimals where one would show 0.0: a reader looks whether 0 is inside."""
+    decimals = next((n for n in (1, 2, 3) if abs(100 * value) >= 0.5 * 0.1**n), 1)
+    return format(100 * value, f"{'+' * signed}z.{decimals}f").replace("-", "−")
 
 
 def p_value(p: float) -> str:
-    """'p = 0.032', 'p < 0.001'."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """'p = 0.032', 'p < 0.001'; near the level of the tests with another digit."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.4f}" if 0.0495 <= p < 0.0505 else f"p = {p:.3f}"
 
 
 def memory(megabytes: float) -> str:

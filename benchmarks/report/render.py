@@ -20,7 +20,7 @@ from benchmarks.study import find_run
 from scl.engine.io import atomic
 from scl.util.text import duration
 
-SUPERSCRIPT = str.maketrans("abcdef", "ᵃᵇᶜᵈᵉᶠ")
+SUPERSCRIPT = str.maketrans("abcdefg", "ᵃᵇᶜᵈᵉᶠᵍ")
 ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html": formats.escape_html}
 
 
@@ -42,6 +42,8 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
         "verdicts": verdicts,
         "statements": claims.statements(study, verdicts),
         "gains": claims.gains(study, pairs),
+        "without_gains": claims.without_gains(study),
+        "skipped": [f"Not run: {name} ({reason})." for name, reason in study.skipped.items()],
         "descriptions": claims.across_benchmarks(study, groups, pairs),
         "without_verdict": list(dict.fromkeys((v.protocol, v.reason) for v in verdicts if not v.benchmarks)),
         "published": list(groups[groups.published.notna() & (groups.absence == "")].itertuples()),
@@ -88,7 +90,9 @@ def template(name: str) -> jinja2.Template:
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
     )
-    environment.globals |= {"FOOTNOTES": FOOTNOTES, "LEVEL": inference.LEVEL, "POWER": inference.POWER}
+    environment.globals |= {"FOOTNOTES": FOOTNOTES} | {
+        name: getattr(inference, name) for name in ("LEVEL", "POWER", "EXACT_UP_TO")
+    }
     environment.filters |= {
         "aligned": aligned,
         "citation": citation,

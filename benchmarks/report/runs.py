@@ -115,7 +115,7 @@ def row_of(run, survey: Survey) -> dict:
 
 
 def _measured(run, state: State, survey: Survey) -> dict:
-    record, metrics, upstream = state.record, state.metrics, list[Record]()
+    record, metrics, upstream, folder = state.record, state.metrics, list[Record](), run.directory
     assert record and metrics  # of a done run, as are those of its upstream stages
     while run := run.after:
         upstream.append(cast(Record, survey.state(run).record))
@@ -135,8 +135,17 @@ def _measured(run, state: State, survey: Survey) -> dict:
         "settings": settings_of([record, *upstream]),
         "other_commits": " ".join(sorted(commits - {record.commit})),
         "other_devices": ", ".join(sorted(devices - {f"{record.device} {record.precision}"})),
-        "counts": ", ".join(f"{name} {count}" for name, count in record.counts.items()),
+        "counts": _counts(record.counts, folder / "history.csv"),
     }
+
+
+def _counts(counts: dict[str, int], history: Path) -> str:
+    """The counted events of a run; of those called "steps ...", how many steps there were in all."""
+    texts = {name: f"{name} {count}" for name, count in counts.items()}
+    if any(name.startswith("steps ") for name in counts):
+        steps = pd.read_csv(history).steps.sum()
+        texts |= {name: f"{text} of {steps}" for name, text in texts.items() if name.startswith("steps ")}
+    return ", ".join(texts.values())
 
 
 def settings_of(chain: list[Record]) -> str:

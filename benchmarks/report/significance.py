@@ -34,8 +34,9 @@ class Verdict:
     """The test of "the reference is better than `title`" over the benchmarks of a protocol.
 
     n: differences in all. acc: mean over benchmarks of their mean differences. p: adjusted for all `competitors`.
-    answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "". beside: the
-    rows of `comparisons` on benchmarks that the test leaves out because they were used for tuning.
+    answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "". reachable:
+    whether so many differences can reach the level at all. beside: the rows of `comparisons` on benchmarks that the
+    test leaves out because they were used for tuning.
     """
 
     protocol: str
@@ -48,6 +49,7 @@ class Verdict:
     acc: float = math.nan
     p: float = math.nan
     detectable: float = math.nan
+    reachable: bool = True
     answer: str = "not run"
     reason: str = ""
     beside: tuple = ()
@@ -142,7 +144,7 @@ def _test(competitor: pd.DataFrame, competitors: int) -> Verdict:
     groups = list(rows.differences)
     n, level = sum(map(len, groups)), LEVEL / competitors
     error = math.sqrt(sum(g.var(ddof=1) / len(g) if len(g) > 1 else math.nan for g in groups)) / len(groups)
-    possible = smallest_p(n) <= level
-    detectable = detectable_difference(error, n - 1, level=level) if possible else math.nan
+    reachable = smallest_p(n) <= level
+    detectable = detectable_difference(error, n - len(groups), level=level) if reachable else math.nan
     mean = float(np.mean([g.mean() for g in groups]))
-    return replace(verdict, n=n, acc=mean, p=sign_flip_p(*groups), detectable=detectable)
+    return replace(verdict, n=n, acc=mean, p=sign_flip_p(*groups), detectable=detectable, reachable=reachable)

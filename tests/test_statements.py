@@ -1,0 +1,128 @@
+"""The statements of SCL's abstract: which rows answer them, and what is said where none does."""
+
+from dataclasses import replace
+
+import pytest
+from fake_study import METHODS, SCL, Study, benchmark, block, decisive, groups_of, texts_of
+
+from benchmarks.report.claims import gains, statements, without_gains
+from benchmarks.report.significance import comparisons, verdicts
+from scl.config import Training
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return decisive(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def collected(study):
+    """Its runs and groups."""
+    return groups_of(study)
+
+
+@pytest.fixture(scope="module")
+def pairs(study, collected):
+    return comparisons(study, *collected)
+
+
+@pytest.fixture(scope="module")
+def claims(study):
+    return claims_of(study)
+
+
+def claims_of(study):
+    return texts_of(study)["claims.md"]
+
+
+def pairs_of(study):
+    return comparisons(study, *groups_of(study))
+
+
+def statements_of(study, pairs):
+    return {found.text: found.verdicts for found in statements(study, verdicts(study, pairs))}
+
+
+def test_statements_take_the_verdicts_of_their_rows(study, pairs, claims):
+    found = {text: [(v.stage, v.answer) for v in of_text] for text, of_text in statements_of(study, pairs).items()}
+    assert found == {
+        "SCL is above SimCLR + k-means": [("simclr", "supported")],
+        "SCL is above SCAN": [("scan", "supported")],
+        "SCL is above PICA": [("pica", "supported")],
+        "The semantic contrast contributes": [("no-semantic", "not decided")],
+        "The consistency condition contributes": [],
+        "The consensus contributes": [],
+    }
+    assert "- The consensus contributes: **not run** (no row of this study)." in claims
+    assert "- SCL is above PICA, row PICA (joint): **supported**" in claims
+
+
+def test_statements_are_of_scl_only(study, collected):
+    other = replace(study, reference="pica")
+    assert statements_of(other, comparisons(other, *collected)) == {}
+
+
+@pytest.mark.parametrize(
+    "after, options, statement",
+    [
+        ("simclr", {"semantic_weight": 0.0}, "semantic contrast"),
+        ("simclr", {"semantic_weight": 1.0, "consistency": "view"}, "consistency condition"),
+        ("simclr", {"semantic_weight": 1.0, "consensus": "similarities"}, "consensus"),
+        (None, {"semantic_weight": 0.0}, None),
+        ("simclr", {"semantic_weight": 0.0, "balance_weight": 1.0}, None),
+        ("simclr", {"semantic_weight": 0.5}, None),  # it is still there
+        ("simclr", {}, None),  # the default, written out in the reference
+    ],
+)
+def test_ablation_removes_one_part_and_changes_nothing_else(tmp_path, after, options, statement):
+    other = block("other", "scl.scl.SCL", after=after, **options)
+    methods = {"simclr": METHODS["simclr"], "scl": SCL, "no-semantic": other}
+    study = decisive(tmp_path, methods=methods, benchmarks={"stl10": benchmark()}, seeds=(0,))
+    found = [
+        text for text, answers in statements_of(study, pairs_of(study)).items() if "contributes" in text and answers
+    ]
+    assert found == [f"The {statement} contributes"] * bool(statement)
+
+
+def test_an_ablation_with_another_schedule_on_one_benchmark_answers_no_statement(study, pairs, monkeypatch):
+    def settings(self, run, own=Study.settings):
+        longer = (run.benchmark, run.stage) == ("stl10", "no-semantic")
+        return own(self, run).model_copy(update={"training": Training(epochs=400)} if longer else {})
+
+    assert statements_of(study, pairs)["The semantic contrast contributes"]
+    monkeypatch.setattr(Study, "settings", settings)
+    assert statements_of(study, pairs)["The semantic contrast contributes"] == []
+
+
+def test_a_row_of_skipped_benchmarks_is_no_missing_row(tmp_path):
+    study = decisive(tmp_path, benchmarks={"imagenet10": benchmark()}, skipped={"imagenet10": "no ImageNet source"})
+    text = claims_of(study)
+    assert "- SCL is above PICA: **not run** (every benchmark is skipped)." in text
+    assert "- The consensus contributes: **not run** (no row of this study)." in text
+    assert "\n- Not run: imagenet10 (no ImageNet source).\n" in text
+
+
+def test_gains_are_listed_by_classes_and_images(study, pairs):
+    line = gains(study, pairs)[0]
+    assert line.startswith("over SimCLR + k-means (joint): digits † +")
+    places = [line.index(part) for part in ("10 clusters, 13,000", "10 clusters, 60,000", "20 clusters, 60,000")]
+    assert places == sorted(places)
+
+
+def test_gains_need_benchmarks_that_differ(tmp_path):
+    study = decisive(tmp_path, benchmarks={"stl10": benchmark()}, seeds=(0, 1))
+    assert gains(study, pairs_of(study)) == [] and without_gains(study) == "no two benchmarks that differ in them"
+
+
+def test_the_reason_for_no_gains_is_that_of_the_study(study, pairs):
+    assert gains(study, pairs[pairs.benchmark == "stl10"]) == []
+    assert without_gains(study) == "too few complete rows"
+    alone = replace(study, methods={name: study.methods[name] for name in ("simclr", "scl", "no-semantic")})
+    assert without_gains(alone) == "too few complete rows"
+    alone = replace(study, methods={name: study.methods[name] for name in ("pixels", "scl")})
+    assert without_gains(alone) == "no row of this study"
+
+
+def test_gains_count_the_images_that_are_trained_on(tmp_path):
+    study = decisive(tmp_path, protocols=("heldout",), benchmarks={n: benchmark() for n in ("cifar10", "stl10")})
+    assert "(10 clusters, 5,000 images), cifar10 † " in gains(study, pairs_of(study))[0]
