@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from scl.config import MethodOptions, Network
+from scl.engine.precision import float32
 from scl.images import Images
 from scl.losses import TINY, entropy
 from scl.method import Method, Problem, augmented
@@ -55,7 +56,7 @@ class SCAN(Method):
             raise ValueError(f"options.neighbors: must be less than the number of images, {images.fit}; lower it")
         self.eval()
         device = images.pixels.device
-        with torch.autocast(device.type, enabled=False):
+        with float32(device.type):
             z = [
                 F.normalize(self.projection(self.encoder(images.batch(index))), dim=1)
                 for index in torch.arange(images.fit, device=device).split(512)

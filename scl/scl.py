@@ -27,13 +27,13 @@ class Options(MethodOptions):
     """All defaults are ours and the same on every benchmark: chosen on digits, kept after trials on a CIFAR-10 subset.
     Version 3 added `mean_similarities`, after trials on both."""
 
-    temperature: Temperature = 0.07
-    """Temperature tau of the instance similarities [2]; ours."""
+    temperature: Annotated[float, Field(ge=0.02, le=1000)] = 0.07
+    """Temperature tau of the instance similarities [2], whose exponentials underflow below 0.02; ours."""
     prototype_temperature: Temperature = 0.1
     """Temperature tau_c of the cluster decisions [1]; ours."""
     instance_temperature: Temperature = 0.5
     """Temperature tau_i of NT-Xent [6]; ours."""
-    memory_momentum: float = Field(0.5, ge=0, le=1)
+    memory_momentum: float = Field(0.5, ge=0, lt=1)
     """Momentum mu of the memory [9]; ours."""
     instance_weight: Weight = 1.0
     """Weight of L_ins [6]; 0 leaves it out (ablation); ours."""
@@ -54,7 +54,7 @@ class Options(MethodOptions):
     prototypes: Literal["kmeans", "random"] = "kmeans"
     """Where prototypes start: at k-means centers of the memory after the warm-up [10], or at random; ours."""
     assignment: Literal["prototypes", "kmeans"] = "prototypes"
-    """How images are assigned: by prototypes [11], or by k-means on the encoder's features (ablation); ours."""
+    """How images are assigned: by prototypes [11], or by k-means on h / |h| (ablation); ours."""
     projection_hidden: Width = 512
     """Hidden units of the projection head g; ours."""
     projection: Width = 128
@@ -87,11 +87,18 @@ class SCL(Method):
         self.memory = InstanceMemory(
             problem.images, d, K, momentum=options.memory_momentum, temperature=options.temperature
         )  # m_1..m_N and a_1..a_N
-        self.placed = options.prototypes == "random"  # prototypes are initialized; no tensor: reading it would sync
+        # whether prototypes are initialized; if all is warm-up they never are, so they are learned from a random start
+        self.placed = (
+            options.prototypes == "random" or self.warm_up_epochs >= problem.epochs
+        )  # reading no tensor: no sync
+
+    @property
+    def warm_up_epochs(self) -> int:
+        return max(1, round(self.options.warm_up * self.problem.epochs))
 
     @property
     def warming_up(self) -> bool:
-        return self.epoch < max(1, round(self.options.warm_up * self.problem.epochs))
+        return self.epoch < self.warm_up_epochs
 
     def embed(self, images: Tensor) -> Tensor:
         """z = g(h) / |g(h)| on the unit sphere: B x d."""
@@ -158,6 +165,11 @@ class SCL(Method):
 
         filled = self.memory.filled  # a warm-up of one epoch may have dropped a last partial batch
         rows = self.memory.rows[filled]
+        if len(rows) < self.problem.clusters:
+            raise ValueError(
+                f"training.batch_size: the warm-up has seen {len(rows)} images, fewer than the {self.problem.clusters} "
+                "clusters; lower it"
+            )
         seed = int(torch.randint(2**31, (1,)))  # the loop seeds the global stream for each step
         kmeans = KMeans(self.problem.clusters, n_init=self.options.kmeans_restarts, random_state=seed)
         kmeans.fit(rows.cpu().numpy())
@@ -171,7 +183,7 @@ class SCL(Method):
         return self.options.assignment == "kmeans"
 
     def assign(self, images: Tensor) -> Tensor:
-        """[11] q of the unaugmented image or, for k-means, its features h."""
+        """[11] q of the unaugmented image or, for k-means, its features h / |h|."""
         if self.clusters_by_kmeans:
             return F.normalize(self.encoder(images).float(), dim=1)
         return self.decide(self.embed(images))

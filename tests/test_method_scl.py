@@ -170,6 +170,25 @@ def test_prototypes_start_at_the_kmeans_centers_of_the_memory():
     assert torch.equal(method.prototypes.weight, placed)  # once, not at every step
 
 
+@pytest.mark.parametrize("instance_weight", [1.0, 0.0])
+def test_a_training_that_is_all_warm_up_learns_prototypes_from_a_random_start(instance_weight):
+    """Such as one of a single epoch: nothing would place them at k-means centers, and images are assigned by them."""
+    method = build(prototypes="kmeans", warm_up=1.0, epoch=EPOCHS - 1, instance_weight=instance_weight)
+    terms = method.step(views(), INDEX)
+    assert method.placed and method.warming_up
+    sum(terms.values()).backward()
+    assert method.prototypes.weight.grad.abs().max() > 0
+
+
+def test_a_warm_up_that_sees_fewer_images_than_clusters_says_so():
+    method = build(prototypes="kmeans")
+    method.memory.pseudo_classes[3:] = CLUSTERS
+    with pytest.raises(
+        ValueError, match="training.batch_size: the warm-up has seen 3 images, fewer than the 4 clusters"
+    ):
+        method.step(views(), INDEX)
+
+
 def test_prototypes_are_the_unit_centers_of_sklearns_kmeans(monkeypatch):
     """Of any memory; restarts as the options say, the seed from torch's own stream, over the whole of its range."""
     import sklearn.cluster

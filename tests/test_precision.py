@@ -37,6 +37,18 @@ def test_fp32_is_fp32_also_in_the_convolutions_of_a_gpu():
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
+def test_float32_is_without_autocast_and_tf32_for_a_while():
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    try:
+        cudnn.allow_tf32 = True
+        with precision.autocast(torch.bfloat16, "cpu"), precision.float32("cpu"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32 and not cudnn.allow_tf32
+        assert cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = before
+
+
 def test_what_is_asked_for_is_given():
     assert precision.choose("bf16", "cpu") == torch.bfloat16
     assert precision.choose("fp32", "cuda") == torch.float32

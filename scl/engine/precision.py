@@ -1,6 +1,7 @@
 """The dtype that a run computes in. Measurements: docs/decisions/engine.md."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,17 @@ def compute_in(dtype: torch.dtype) -> None:
     in float32 (neighbors, cluster probabilities) never use it."""
     torch.backends.cudnn.allow_tf32 = dtype != torch.float32
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def float32(device: str) -> Iterator[None]:
+    """Context to compute in float32, convolutions included: without autocast and TF32."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def autocast(dtype: torch.dtype, device: str) -> contextlib.AbstractContextManager[Any]:
