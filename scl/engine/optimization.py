@@ -26,6 +26,18 @@ def learning_rate(training: Training, epoch: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Start the momentum of parameters that get their first gradient later than others, such as SCL's prototypes.
+
+    torch's fused SGD fails on them (TypeError, torch 2.11 and 2.13). From zero, the first momentum is the gradient, as
+    torch has it.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["fused"] and group.get("momentum") else ():
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Set zero gradients for parameters that the loss does not reach but that have been trained, as torch before 2.0.
 

@@ -23,7 +23,7 @@ from scl.engine import allocator, artifacts, checkpoint, features, precision
 from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
-from scl.engine.optimization import fill_idle_gradients, learning_rate, optimizer_of
+from scl.engine.optimization import fill_idle_gradients, learning_rate, optimizer_of, start_momentum
 from scl.engine.outputs import peak_memory
 from scl.engine.prepared import describe
 from scl.engine.progress import Progress
@@ -187,6 +187,7 @@ class Trainer:
             loss.backward()
             if self.method.zero_idle_gradients:
                 fill_idle_gradients(self.optimizer)
+            start_momentum(self.optimizer)
             self.optimizer.step()
         self.method.after_step()
         self.epoch_losses.append(values.detach())

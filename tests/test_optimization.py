@@ -1,0 +1,52 @@
+"""Optimizers as on a GPU, where one kernel updates all parameters: torch's fused ones run on the CPU, too."""
+
+import pandas as pd
+import pytest
+import torch
+
+from scl.config import Training
+from scl.engine import trainer
+from scl.engine.optimization import optimizer_of, start_momentum
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    monkeypatch.setattr(
+        trainer, "optimizer_of", lambda module, training, device: optimizer_of(module, training, "cuda")
+    )
+
+
+def test_every_method_trains_with_them(fused, tiny_study, train_all):
+    for run in train_all(tiny_study()):
+        assert (run.directory / "record.json").exists()
+
+
+def test_scl_learns_the_same_with_them(tiny_study, train_all, monkeypatch, request):
+    """Its prototypes get their first gradient after the warm-up, when all other parameters have momentum."""
+
+    def losses(results):
+        *_, run = train_all(tiny_study("simclr", "scl", results=results))
+        return pd.read_csv(run.directory / "history.csv").loss
+
+    alone = losses("alone")
+    request.getfixturevalue("fused")
+    assert losses("fused").tolist() == pytest.approx(alone.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_momentum_of_a_late_parameter_starts_as_in_the_first_step(steps):
+    """At the gradient itself, weight decay included, whether or not the optimizer is fused."""
+    found = []
+    for device in ("cpu", "cuda"):
+        module = torch.nn.ParameterList([torch.tensor([1.0, -2.0]), torch.tensor([3.0])])
+        settings = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+        optimizer = optimizer_of(module, Training(epochs=1, batch_size=2, **settings), device)
+        for step in range(steps + 2):
+            optimizer.zero_grad(set_to_none=True)
+            (module[0].square().sum() + (module[1].sum() * 2 if step >= 2 else 0)).backward()
+            start_momentum(optimizer)
+            optimizer.step()
+        assert optimizer.param_groups[0]["fused"] == (device == "cuda")
+        found.append([p.detach().tolist() for p in module])
+    assert found[0][0] == pytest.approx(found[1][0]) and found[0][1] == pytest.approx(found[1][1])
+    assert found[0][1] != [3.0]
