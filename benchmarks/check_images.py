@@ -34,8 +34,10 @@ def existing(folder: Path) -> Path:
 
 
 def unprepared(study: Study) -> list[str]:
-    """Benchmarks that are available but not prepared yet."""
-    return [name for name in study.available if not (study.data / name / "benchmark.json").exists()]
+    """Benchmarks that are available but not prepared yet, except those whose runs are all scored: their results may
+    have been copied from a machine that has the images."""
+    left = {run.benchmark for run in study.available_runs() if not (run.directory / "metrics.json").exists()}
+    return [name for name in study.available if name in left and not (study.data / name / "benchmark.json").exists()]
 
 
 def archive_folders(study: Study) -> list[Path]:

@@ -80,8 +80,10 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
             origin = earlier[run] if run in kept else run.directory
             to = copy / run.directory.relative_to(study.results)
             to.mkdir(parents=True)
-            for name in [name for name in KEPT + few * KEPT_OF_FEW if (origin / name).exists()]:
-                if few:
+            counted = json.loads((origin / "record.json").read_bytes())["counts"]  # read with the number of steps
+            wanted = KEPT + (KEPT_OF_FEW if few else ("history.csv",) if counted else ())
+            for name in [name for name in wanted if (origin / name).exists()]:
+                if few or name == "history.csv":
                     shutil.copyfile(origin / name, to / name)
                 else:
                     (to / name).write_text(one_line((origin / name).read_text("utf-8")), encoding="utf-8")

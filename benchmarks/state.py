@@ -214,6 +214,14 @@ class Survey:
         return State("trained", reason, record)
 
 
+def untrained_runs(survey: Survey, run, *, needs_weights: bool = False) -> list:
+    """The runs to train, upstream first. A run whose result counts needs nothing upstream."""
+    counts = survey.state(run).record is not None
+    if counts and not (needs_weights and not (run.directory / "weights.pt").exists()):
+        return []
+    return [*(untrained_runs(survey, run.after, needs_weights=True) if run.after else []), run]
+
+
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
     """Facts on images that no longer exist: from the record, with the clusters of the configuration, and without splits
     if their size or number is not that of the configuration."""

@@ -20,7 +20,7 @@ from benchmarks.compose import find_base, resolve
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.overview import Overview
 from benchmarks.plan import machine
-from benchmarks.state import CLUSTERED, Survey
+from benchmarks.state import CLUSTERED, Survey, untrained_runs
 from benchmarks.status import summarize_study
 from benchmarks.study import Run, Study, is_reported, load_study, write_plan
 from scl.config import options_of
@@ -126,21 +126,26 @@ class Workflow:
         return ancient([str(self.study.data / "archives" / archive.file) for archive in archives])
 
     def train_inputs(self, wildcards) -> dict:
-        """The images of a run and the weights it starts from. If its result counts, Snakemake must ignore the times of
-        these files; if it is made again, Snakemake must know what comes first."""
+        """The images of a run and the weights it starts from; see `_kept`."""
         self.force()
         run = self.run(wildcards)
         inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
         if run.after:
             inputs["after"] = str(run.after.directory / "weights.pt")
-        return _ancient_if(self.survey and self.survey.state(run).record, inputs)
+        return _kept(self.survey and run not in self.untrained, inputs)
+
+    @cached_property
+    def untrained(self) -> set[Run]:
+        """The runs to train: those without a result that counts, and those whose weights are missing for them."""
+        assert self.survey
+        return {step for run in self.study.available_runs() for step in untrained_runs(self.survey, run)}
 
     def kmeans_inputs(self, wildcards) -> dict:
         """The record of a trained run, which names the features that it has kept."""
         run = self.run(wildcards)
         state = self.survey and self.survey.state(run)
         counts = state and state.record and not state.needs_kmeans
-        return _ancient_if(counts, {"record": str(run.directory / "record.json")})
+        return _kept(counts, {"record": str(run.directory / "record.json")})
 
     def evaluate_inputs(self, wildcards) -> dict:
         run = self.run(wildcards)
@@ -150,7 +155,7 @@ class Workflow:
         }
         if self.by_kmeans(run):
             inputs["clustered"] = str(run.directory / CLUSTERED)
-        return _ancient_if(self.survey and self.survey.state(run).status == "done", inputs)
+        return _kept(self.survey and self.survey.state(run).status == "done", inputs)
 
     def collect_inputs(self, wildcards) -> list[str]:
         self.force()
@@ -212,9 +217,10 @@ def handle_sigterm_in_a_thread() -> None:
         signal.signal(signal.SIGTERM, lambda *arguments: threading.Thread(target=handler, args=arguments).start())
 
 
-def _ancient_if(counts, inputs: dict) -> dict:
-    """The inputs of a job; their times are ignored if its result counts."""
-    return {name: ancient(path) for name, path in inputs.items()} if counts else inputs
+def _kept(counts, inputs: dict) -> dict:
+    """The inputs of a job. If its result counts, Snakemake must not make it again: neither because a file is newer nor
+    because one is missing, which another job may make. Otherwise Snakemake must know what comes first."""
+    return {name: ancient(path) for name, path in inputs.items() if Path(path).exists()} if counts else inputs
 
 
 def _source(config: dict, files):

@@ -22,7 +22,8 @@ from baselines.simclr import SimCLR
 from benchmarks import cli
 from benchmarks.assigner import Assigner
 from benchmarks.check import check_methods
-from benchmarks.evaluation.evaluate import read_assignments
+from benchmarks.evaluation.evaluate import evaluate_run, read_assignments
+from benchmarks.report.runs import row_of
 from benchmarks.single import run_single
 from benchmarks.state import Survey
 from benchmarks.workflow import share_machine
@@ -219,6 +220,19 @@ def test_the_record_tells_which_scikit_learn_clustered_it_and_whether_its_code_w
     path.write_text(json.dumps(made | {"dirty": True}))
     record = status_of(study).record
     assert record.versions["scikit-learn"] == "99" and record.dirty
+
+
+def test_the_row_of_a_run_names_the_commit_of_its_kmeans(trained):
+    """Features may wait for an update of the code."""
+    study, run = trained
+    cluster_run(run)
+    evaluate_run(run, study.data / "tiny-digits")
+    [planned] = study.runs()
+    assert row_of(planned, Survey(study))["other_commits"] == ""
+    path = run / "clustering.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "feed"}))
+    row = row_of(planned, Survey(study))
+    assert (row["status"], row["other_commits"]) == ("done", "feed")
 
 
 def test_features_that_another_method_left_are_deleted(trained, tiny_study):

@@ -44,6 +44,9 @@ def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
     path.write_text(SOURCE + "# an edit\n")
     with pytest.raises(ValueError, match="own_method.Own: its file has changed since this run was planned; plan again"):
         train_all(study)
+    with pytest.raises(ValueError, match="own_method.py has changed since this process imported it; start the process"):
+        plan()  # its class would still be the old one
+    sys.modules.pop("own_method")  # as in a new process
     study = plan()
     assert row_of(run, Survey(study))["reason"] == "made with other settings (method_source): train again"
     train_all(study)

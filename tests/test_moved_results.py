@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import flow
+import numpy as np
 import pytest
 import yaml
 from conftest import TINY_METHODS, flip_a_bit
@@ -21,6 +22,7 @@ from long_study import (
     snakemake,
     wait_for_training,
 )
+from PIL import Image
 
 pytestmark = pytest.mark.workflow
 
@@ -105,12 +107,47 @@ def test_results_copied_with_data_newer_or_without_data_are_not_made_again(tmp_p
     assert status == 0 and ended(folder) == ended(undisturbed)
 
 
+def test_results_copied_without_the_images_of_a_folder_are_complete(tmp_path):
+    """Their folder is on another machine."""
+    for i in range(24):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)).save(path)
+    own = {"benchmarks": {"mine": {"dataset": "folder", "path": "photos", "size": 8, "clusters": 2}}}
+    study = STUDY | own | {"methods": {"random": TINY_METHODS["random"]}, "reference": None}
+    status, output = snakemake(tmp_path, study)
+    assert status == 0, output
+    shutil.rmtree(tmp_path / "photos")
+    shutil.rmtree(tmp_path / "data")
+    status, output = snakemake(tmp_path, study)
+    assert status == 0 and "Nothing to be done" in output, output
+    status, output = snakemake(tmp_path, study | {"seeds": 2})
+    assert status == 2 and "benchmarks.mine.path: photos is not a folder" in output
+
+
+def test_moved_data_are_no_reason_to_train_again(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    (folder / "data").rename(folder / "elsewhere")
+    jobs = jobs_of(folder, STUDY | {"data": str(folder / "elsewhere")})
+    assert not {"prepare", "train", "evaluate"} & jobs.keys()
+
+
 def test_results_copied_without_weights_are_not_made_again_until_a_further_stage_needs_them(tmp_path, undisturbed):
     folder = carry(undisturbed, tmp_path, *WEIGHTS)
     assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
     further = STUDY | {"methods": STUDY["methods"] | {"selflabel": TINY_METHODS["selflabel"]}}
     assert jobs_of(folder, further)["train"] == 3  # with SimCLR, whose weights SCAN needs
     assert jobs_of(carry(undisturbed, tmp_path / "all"), further)["train"] == 1
+
+
+@pytest.mark.parametrize("without", [("data",), ("data", *WEIGHTS)])
+def test_new_runs_train_no_finished_one_again(tmp_path, undisturbed, without):
+    """Also where the new runs make, on the way, what the finished ones were made from: images or SimCLR's weights."""
+    folder = carry(undisturbed, tmp_path, *without)
+    assert jobs_of(folder, STUDY | {"seeds": 2})["train"] == 2  # SimCLR and SCAN of the second seed
+    further = STUDY | {"methods": STUDY["methods"] | {"second": TINY_METHODS["scan"] | {"after": "simclr"}}}
+    jobs = jobs_of(folder, further)
+    assert jobs["train"] == 1 + ("weights.pt" in without) and jobs["evaluate"] == 1 and jobs["prepare"] == 1
 
 
 def test_copied_results_on_other_images_are_made_again(tmp_path, undisturbed):

@@ -20,6 +20,7 @@ from benchmarks.report.published import load_context
 from benchmarks.report.runs import Unfinished
 from benchmarks.single import run_single
 from benchmarks.study import load_study, write_plan
+from scl.engine.io import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = reference.studies(ROOT / reference.FOLDER)
@@ -175,6 +176,20 @@ def test_a_finished_study_is_added_and_found(mapping, tmp_path, monkeypatch, few
     before = {name: (added / name).read_bytes() for name in files(added)}
     reference.remake(added)
     assert {name: (added / name).read_bytes() for name in files(added)} == before
+
+
+def test_the_history_of_a_run_with_counted_steps_is_kept_in_a_large_study(mapping, tmp_path, monkeypatch):
+    """Tables say of how many steps."""
+    monkeypatch.setattr(reference, "FEW", 3)
+    run_all(mapping)
+    run = load_study(mapping).runs()[0].directory
+    record = json.loads((run / "record.json").read_text())
+    (run / "history.csv").write_text("epoch,steps\n1,10\n")
+    record["files"]["history.csv"] = sha256(run / "history.csv")
+    (run / "record.json").write_text(json.dumps(record | {"counts": {"steps with no confident image": 7}}))
+    added = reference.add(mapping, tmp_path / "reference")
+    assert "steps with no confident image 7 of 10." in (added / "tables.md").read_text()
+    assert [path.parent.name for path in added.rglob("history.csv")] == ["seed0"]
 
 
 def test_an_unfinished_study_is_not_added(mapping, tmp_path):

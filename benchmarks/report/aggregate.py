@@ -19,7 +19,7 @@ FOOTNOTES = {
     "b": "trained with uncommitted code changes",
     "c": "runs on this benchmark used different images",
     "d": "seeds or attempts differ in device, precision, PyTorch or scikit-learn version, or number of CPU threads",
-    "e": "an earlier attempt or an upstream stage was trained at another commit",
+    "e": "an earlier attempt, an upstream stage, or k-means was run at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
     "g": "a seed learned nothing: all its steps are among those counted below",
 }

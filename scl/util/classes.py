@@ -5,7 +5,9 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -21,7 +23,7 @@ def source_of(dotted: str, where: str = "method") -> str | None:
     Raises ValueError if there is no such file.
     """
     module_name = _module_of(dotted, where)
-    if module_name.split(".")[0] in BUILT_IN:
+    if _is_built_in(module_name):
         return None
     try:
         spec = importlib.util.find_spec(module_name)
@@ -43,7 +45,24 @@ def find_class(dotted: str, where: str = "method") -> type[Any]:
     if not isinstance(result, type):
         known = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
         raise ValueError(f"{where}: '{module_name}' has no class '{name}'{did_you_mean(name, known)}")
+    if not _is_built_in(module_name) and result.__module__ == module_name:
+        _refuse_edited(result, module, where)
     return result
+
+
+def _is_built_in(module_name: str) -> bool:
+    return module_name.split(".")[0] in BUILT_IN
+
+
+_FOUND: WeakKeyDictionary[type, str] = WeakKeyDictionary()  # checksum of the file when its class was first found
+
+
+def _refuse_edited(found: type, module: ModuleType, where: str) -> None:
+    """ValueError if the file has changed since: this process would train the old class as that of the new file."""
+    if file := getattr(module, "__file__", None):
+        now = sha256(file)
+        if _FOUND.setdefault(found, now) != now:
+            raise ValueError(f"{where}: {file} has changed since this process imported it; start the process again")
 
 
 def _module_of(dotted: str, where: str) -> str:
