@@ -118,7 +118,7 @@ def _plain(obj: Any) -> Any:
 
 
 def write_yaml_if_changed(path: str | Path, obj: Any) -> None:
-    """Write `obj` as YAML unless `path` holds it already: Snakemake goes by the modification time."""
+    """Write `obj` as YAML unless `path` holds it already."""
     path, text = Path(path), yaml_text(obj).encode()
     if not path.exists() or path.read_bytes() != text:
         with atomic(path) as tmp:
