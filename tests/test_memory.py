@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scl.memory import InstanceMemory, _add_by_class
+from scl.engine.class_sums import add_by_class
+from scl.memory import InstanceMemory
 
 
 def plain(memory, z, index):
@@ -116,7 +117,7 @@ def test_sums_by_class_on_either_device(cls):
     generator = torch.Generator().manual_seed(0)
     weights, classes = torch.rand(7, 5, generator=generator), torch.tensor([2, 0, 2, 2, 1, 0, 2])  # n x M, n
     sums = torch.ones(4, 5)  # K x M; the last class has no member
-    _add_by_class(sums, classes, weights.as_subclass(cls))
+    add_by_class(sums, classes, weights.as_subclass(cls))
     for k in range(4):
         expected = [1 + sum(weights[j, m].item() for j in range(7) if classes[j] == k) for m in range(5)]
         torch.testing.assert_close(sums[k].as_subclass(torch.Tensor), torch.tensor(expected, dtype=torch.float32))
