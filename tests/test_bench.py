@@ -13,9 +13,12 @@ from benchmarks.bench import measure, table
 from benchmarks.bench import subject as subjects
 from benchmarks.bench.subject import Plan, Subject, endless
 from benchmarks.cli import main
+from benchmarks.study import load_study
 from scl.engine import trainer as training
 from scl.engine.io import write_json
 from scl.scl import SCL
+
+PAPER = Path(__file__).parent.parent / "config" / "paper.yaml"
 
 
 def test_the_parts_the_ratios_and_the_growth(measured, tmp_path):
@@ -131,12 +134,15 @@ def test_the_clock_of_a_gpu_is_read_when_it_is_done(step_of, monkeypatch):
 
 
 def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
-    """Two rounds of: parts b and c, batches of 2, 4, and 16, two numbers of clusters and of images, and two rivals."""
+    """Two rounds of: parts b and c, batches of 2, 4, and 16, two numbers of clusters and of images, and two rivals, one
+    of them with two numbers of processes if several were tried."""
     measurement = measure.Measurement(subject("simclr", seconds=10.0))
     measurement.first = 8.0
     parts, rivals = [8, 8, 2, 4, 16, 8, 8, 8], (1 + 2 * 2) * (8 + 10)
     assert measurement.expected_seconds() == sum(parts) + 2 * sum(max(10, s) for s in parts) + rivals
-    measurement.plan = dataclasses.replace(measurement.plan, seconds=0.0)
+    seconds, measurement.plan = measurement.expected_seconds(), dataclasses.replace(measurement.plan, workers=(0, 1))
+    assert measurement.expected_seconds() == seconds + (1 + 2) * (8 + 10)
+    measurement.plan = dataclasses.replace(measurement.plan, workers=(0,), seconds=0.0)
     measurement.run()
     assert capsys.readouterr().out.startswith("a step takes 8.0 s; in all at least 4.4 min\n")
 
@@ -151,9 +157,27 @@ def test_losses_of_part_b_are_not_checked_by_the_loop(subject):
 
 
 def test_a_batch_larger_than_the_images_is_refused():
-    """The loop of the standard pipeline would wait for a full batch forever."""
+    """The training loop would take a smaller one."""
     with pytest.raises(ValueError, match="--batch-size: 30 makes batches of up to 60 images, but only 40"):
         Plan(**TINY_BENCH | {"batch_size": 30})
+
+
+@pytest.mark.parametrize("size, benchmark", [(32, "cifar10"), (64, "tiny-imagenet"), (96, "stl10")])
+def test_the_settings_are_those_of_the_benchmark_of_this_size(size, benchmark, tmp_path):
+    """PICA's windows have 32 px by the settings of CIFAR-10."""
+    plan = Plan(stage="pica", size=size, batch_size=2, images=(20,), clusters=(10,), batch_factors=())
+    maker = Subject(load_study(PAPER), plan, tmp_path, "cpu")
+    trainer = maker.trainer()
+    assert (maker.benchmark, trainer.run.benchmark) == (benchmark, benchmark)
+    views = trainer.draw(torch.arange(2))
+    assert [view.shape for view in views] == [(2, 3, size, size)] * 4
+
+
+def test_a_size_that_the_study_does_not_have_is_said(measured):
+    assert measured("simclr", rounds=1, **ONE_SIZE)["benchmark_size"] == 8
+    result = measured("simclr", size=12, rounds=1, **ONE_SIZE)
+    assert (result["benchmark"], result["size"], result["benchmark_size"]) == ("tiny-digits", 12, 8)
+    assert "settings of tiny-digits, which has 8 px: views of a fixed size keep it" in table.measured(result)
 
 
 def test_the_stage_before_is_built_once_for_all_numbers_of_images(subject, monkeypatch):

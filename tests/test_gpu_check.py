@@ -17,6 +17,8 @@ from benchmarks.bench import epoch, gpu_check
 from benchmarks.bench.gpu_check import Stage, main, stages
 from benchmarks.plan import measure
 from benchmarks.study import load_study
+from scl.engine import trainer
+from scl.engine.provenance import ROOT
 
 METHODS = {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scl")}
 METHODS["scl"] = METHODS["scl"] | {"after": "simclr"}
@@ -59,6 +61,19 @@ def test_every_command_gets_the_devices(study, gpus):
     todo = list(stages(load_study(study), study, gpu_check.Path("out"), gpus=gpus, sizes=[32], quick=True))
     assert all(str(gpus) in stage.command for stage in todo if stage.name not in ("tests", "plan"))
     assert all(stage.command[0] == sys.executable for stage in todo)
+
+
+def test_speed_is_measured_with_the_settings_of_a_benchmark_of_that_size(monkeypatch):
+    """The campaign has none of 96 px, the full study has."""
+    monkeypatch.chdir(ROOT)
+    campaign = load_study("config/campaign.yaml")
+    options = {"gpus": 0, "sizes": [32, 64, 96], "quick": False}
+    named = {stage.name: stage for stage in stages(campaign, "campaign.yaml", gpu_check.Path("out"), **options)}
+    sources = [named[f"bench-pica-{size}"].command[4] for size in (32, 64, 96)]
+    assert sources == ["campaign.yaml", "campaign.yaml", str(ROOT / "config" / "paper.yaml")]
+    other = campaign.model_copy(update={"network": campaign.network.model_copy(update={"width": 8})})
+    named = {stage.name: stage for stage in stages(other, "mine.yaml", gpu_check.Path("out"), **options)}
+    assert named["bench-pica-96"].command[4] == "mine.yaml"
 
 
 def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
@@ -205,3 +220,18 @@ def test_an_epoch_beside_its_estimate(study, monkeypatch):
     assert result["steps"] == 1 and result["images"] == 60 and result["method"] == "scl"
     assert all(result[name] > 0 for name in ("seconds", "estimated_seconds", "assignment_seconds"))
     assert json.dumps(result)
+
+
+@pytest.mark.slow
+def test_an_epoch_of_self_labeling_learns_and_the_clock_runs_for_training_alone(study, tmp_path, monkeypatch):
+    """A random head is confident of no image at the usual threshold. git, which is asked before, takes 1,000 s here."""
+    monkeypatch.setattr(measure, "STEPS", 2)
+    methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan", "selflabel")}
+    methods["selflabel"] = methods["selflabel"] | {"options": {"threshold": 0.99}}
+    write(tmp_path, STUDY | {"methods": methods})
+    late, clock, provenance = [0.0], time.perf_counter, trainer.provenance
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    monkeypatch.setattr(trainer, "provenance", lambda **options: late.__setitem__(0, 1_000.0) or provenance(**options))
+    result = epoch.compare(load_study(study), "selflabel", gpus=0)
+    assert result["counts"] == {}
+    assert late == [1_000.0] and 0 < result["assignment_seconds"] < 1_000

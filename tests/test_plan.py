@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY_METHODS
-from planning import STUDY, measurements, rate, study_of, work
+from planning import STUDY, measurements, rate, run_seconds, study_of, work
 
 from benchmarks.cli import main
 from benchmarks.plan import calibrate, machine, sources
@@ -84,7 +84,7 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
     monkeypatch.setattr(machine, "cores", lambda: 16)
     study = study_of(machine={"runs_per_gpu": 2})
     (here / "study.yaml").write_text(yaml.safe_dump(STUDY | {"machine": {"runs_per_gpu": 2}}))
-    rates = [rate(work(study, stage), threads=4) for stage in study.methods]
+    rates = [rate(work(study, stage), threads=4, start_seconds=0.5) for stage in study.methods]
     path = here / sources.CALIBRATIONS / "x.json"
     path.parent.mkdir(parents=True)
     write_json(path, measurements(*rates, device="NVIDIA H200").model_dump())
@@ -93,6 +93,8 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
     assert found["device"] == {"name": "NVIDIA H200", "gpus": 2, "cores": 16, "runs_at_once": 4, "threads_per_run": 3}
     rows = {row["method"]: row for row in found["rows"]}
     assert rows["simclr"]["unit"] == "GPU-hours" and rows["kmeans"]["unit"] == "core-hours"
+    alone = run_seconds(work(study, "simclr"), rates[1])
+    assert rows["simclr"]["seconds_per_run"] == pytest.approx(2 * alone + 3)  # two that share a GPU: as one by one
     assert rows["simclr"]["hours"] == pytest.approx(2 * rows["simclr"]["seconds_per_run"] / 2 / 3600)
     assert rows["kmeans"]["hours"] == pytest.approx(2 * rows["kmeans"]["seconds_per_run"] * 3 / 3600)
     assert "GPU-minutes" in plan(capsys, "study.yaml")[1]

@@ -24,6 +24,7 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     calibrated = [measurements(rate(work(study, "simclr", "tiny-digits"), threads=threads), device=place.cpu)]
     found = find(work(study, "simclr", "tiny-digits"), study, calibrated=calibrated, place=place)
     assert (found.mark, found.source) == ("r", "3 finished runs on this device")
+    assert not found.rate.alone  # however many shared the device
     records = [(read_record(run.directory), run.directory) for run in runs]
     clustered = [clustering(directory, record.fingerprint).seconds for record, directory in records]
     trained = [record.seconds - seconds for (record, _), seconds in zip(records, clustered)]

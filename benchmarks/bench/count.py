@@ -52,6 +52,7 @@ def count_step(subject: Subject, device: str) -> dict[str, Any]:
         "size": plan.size,
         "batch_size": plan.batch_size,
         "precision": trainer.precision,
+        **subject.about,
         **provenance(device=subject.device),
         "count": counted,
         "time": {"seconds": seconds, **times(events, gpu=gpu)},

@@ -19,6 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.plan.rates import benchmark_of_size
 from benchmarks.plan.sources import CALIBRATIONS
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study, load_study
@@ -30,6 +31,7 @@ from scl.util.text import duration, say
 STOPPED = 124  # exit status, as of `timeout`
 PATIENCE = 30.0  # seconds to save a checkpoint after SIGINT
 HEAVY = ("weights.pt", "checkpoint*", features.FOLDER)  # not in the archive
+FULL = ROOT / "config" / "paper.yaml"  # has images of 32, 64, and 96 px
 DATA_SHEET = "H200"  # for the bound of `scl bench --count`
 
 
@@ -50,14 +52,17 @@ def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[in
 
     The GPU tests; `scl bench` of the reference at the first size, and where its time goes; what the study will cost;
     `scl bench` of the other trained methods; one seed of every method on the first benchmark; `scl bench` at the other
-    sizes; epochs beside their estimates; the other runs.
+    sizes; epochs beside their estimates; the other runs. `scl bench` has the settings of the study or, at a size that
+    only config/paper.yaml has, of that.
     """
-    python, machine = [sys.executable, "-m"], ["--gpus", str(gpus)]
+    python, machine, full = [sys.executable, "-m"], ["--gpus", str(gpus)], load_study(FULL)
 
     def bench(stage: str, size: int, *flags: str, name: str = "bench") -> Stage:
         result = folder / f"{name}-{stage}-{size}.json"
         options = ["--method", stage, "--size", str(size), *machine, "--out", str(result), *flags]
-        return Stage(result.stem, [*python, "benchmarks.cli", "bench", source, *options], result)
+        elsewhere = benchmark_of_size(full, size) and alike(study, full, stage)
+        settings = str(FULL) if elsewhere and not benchmark_of_size(study, size) else source
+        return Stage(result.stem, [*python, "benchmarks.cli", "bench", settings, *options], result)
 
     def train(run: Run) -> Iterator[Stage]:
         if Survey(study).state(run).status not in ("done", "skipped"):
@@ -87,6 +92,12 @@ def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[in
         yield Stage(result.stem, command, result, images_of(study.available[0]))
     for run in others:
         yield from train(run)
+
+
+def alike(study: Study, other: Study, stage: str) -> bool:
+    """Whether a stage is of the same method in two studies of the same network."""
+    mine, theirs = study.methods.get(stage), other.methods.get(stage)
+    return study.network == other.network and bool(mine and theirs and mine.method == theirs.method)
 
 
 def in_order(study: Study) -> list[Run]:

@@ -1,7 +1,8 @@
 """What the engine is compared with; no result of a study comes from it.
 
 The standard pipeline: PIL, torchvision transforms, loader processes. Two rows: fp32 and NCHW, as most codes have it;
-and with every advantage (precision and memory format of the engine, pinned memory, persistent loader processes).
+and tuned, with the precision and the memory format of the engine. In both, memory is pinned on a GPU, and an epoch
+never ends, so that no loader process starts again.
 Peers: other libraries on the work of parts (a) and (b), where they are installed.
 """
 
@@ -16,17 +17,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from baselines.simclr import SimCLR
 from scl.augment import OPERATIONS, parameters_of
 from scl.config import read
+from scl.engine.optimization import optimizer_of
 from scl.engine.provenance import version_of
 from scl.engine.trainer import Trainer
 from scl.util.shim import torchvision  # before lightly and kornia, which import it
 
 Work = Callable[[], Any]
 WARM_UP = 3  # batches per loader process
+ENDLESS = 2**40  # images in an epoch of a loader, one permutation after the other
 OF_TENSORS = ("noise", "cutout")  # applied to the tensor that is made of an image
 TORCHVISION: dict[str, Callable[..., Any]] = {  # operation of scl.augment: torchvision's, from all of its parameters
     "random_resized_crop": lambda T, side, size, **box: T.RandomResizedCrop(size or side, **box),
@@ -116,11 +119,9 @@ class StandardPipeline:
         return DataLoader(
             self.views,
             batch_size=self.trainer.run.training.batch_size,
-            shuffle=True,
-            drop_last=True,
+            sampler=RandomSampler(self.views, num_samples=ENDLESS),  # at an end, the queue would run empty
             num_workers=self.workers,
             pin_memory=self.device == "cuda",
-            persistent_workers=self.tuned and self.workers > 0,
         )
 
     @contextlib.contextmanager
@@ -138,9 +139,7 @@ class StandardPipeline:
             yield lambda: self.train(*next(batches))
 
     def _batches(self):
-        loader = self.loader()
-        while True:
-            yield from loader
+        yield from self.loader()
 
     def train(self, index: Tensor, *views: Tensor) -> None:
         memory_format = torch.channels_last if self.tuned else torch.preserve_format
@@ -178,9 +177,7 @@ def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, t
     model = model.to(memory_format=memory_format)  # type: ignore[call-overload] # not in stubs
     copies = [view.to(memory_format=memory_format, copy=True) for view in views]
     criterion = NTXentLoss(temperature=options.temperature)
-    optimizer = torch.optim.SGD(
-        model.parameters(), training.learning_rate, training.momentum, weight_decay=training.weight_decay
-    )
+    optimizer = optimizer_of(model, training, trainer.device)  # fused on a GPU, as ours
 
     def step() -> None:
         with torch.autocast(trainer.device, torch.bfloat16, enabled=tuned and trainer.precision == "bf16"):
@@ -194,7 +191,8 @@ def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, t
 
 
 def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
-    """Views of a batch of uint8 tensors. v2 draws parameters once a call, so images are augmented one by one."""
+    """Views of a batch of uint8 tensors on the CPU, in this process. v2 draws parameters once a call, so images are
+    augmented one by one."""
     v2 = importlib.import_module("torchvision.transforms.v2")  # after the shim
 
     side, to_tensor = trainer.images.size, v2.ToDtype(torch.float32, scale=True)
@@ -220,6 +218,7 @@ def _kornia(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Wo
     return work
 
 
+ON_CPU = ("torchvision_v2",)  # rows that say nothing beside our parts on a GPU
 PEERS: dict[str, tuple[str, str, Callable[..., Work | str]]] = {  # row: package, part of ours that does the same work
     "lightly": ("lightly", "learn", partial(_lightly, tuned=False)),
     "lightly_tuned": ("lightly", "learn", partial(_lightly, tuned=True)),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from baselines.scan import SelfLabel
+from benchmarks.plan.rates import benchmark_of_size, size_of
 from benchmarks.study import Run, Study
 from scl import config
 from scl.config import RunSettings
@@ -56,10 +57,15 @@ class Plan:
 
 
 class Subject:
-    """Makes trainers of one method on random images."""
+    """Makes trainers of one method on random images, with the settings of the study's first benchmark of their size.
+
+    Without one of this size, the settings are those of its first benchmark; about: which it is, and its size.
+    """
 
     def __init__(self, study: Study, plan: Plan, folder: Path, device: str):
         self.study, self.plan, self.folder, self.device = study, plan, folder, device
+        self.benchmark = benchmark_of_size(study, plan.size) or next(iter(study.benchmarks))
+        self.about = {"benchmark": self.benchmark, "benchmark_size": size_of(study, self.benchmark)}
         self.upstream: dict[int, dict[str, Any]] = {}  # by clusters: random weights of the stage to start from
         shape = (max(plan.images), plan.size, plan.size, 3)
         stored = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
@@ -73,7 +79,7 @@ class Subject:
         plan = self.plan
         changes = {**plan.variants()[0], "precision": plan.precision, "compile": plan.compile, **changes}
         images, clusters = changes.pop("images"), changes.pop("clusters")
-        planned = self.study.run(next(iter(self.study.benchmarks)), "joint", plan.stage, 0)
+        planned = self.study.run(self.benchmark, "joint", plan.stage, 0)
         weights = self._upstream_weights(planned.after, clusters) if planned.after else None
         self._write_facts(images, clusters)
         run = self._settings(planned)

@@ -8,13 +8,14 @@ LABELS = {
     "tuned": "(e) standard pipeline, tuned",
     "lightly": "lightly's SimCLR step, fp32, NCHW",
     "lightly_tuned": "lightly's SimCLR step, our precision, channels_last",
-    "torchvision_v2": "torchvision v2, image by image, one process",
+    "torchvision_v2": "torchvision v2, image by image, one CPU process",
     "kornia": "kornia, the batch at once",
 }
 
 
 def measured(result: dict) -> str:
     ratios, workers = result["ratios"], result["loader_processes"]
+    plain = result.get("loader_processes_standard", workers)  # older results have the same for both
     once = ", ".join(
         f"{name.removesuffix('_seconds').replace('_', ' ')} {s:.2f} s" for name, s in result["once"].items()
     )
@@ -31,7 +32,7 @@ def measured(result: dict) -> str:
             f"goodput c/b {_ratio(ratios['goodput'])}",
             f"gain c/d {_ratio(ratios['gain_standard'])}, most of it by the precision where ours is bf16",
             f"gain c/e {_ratio(ratios['gain_tuned'])}",
-            f"loader processes of d and e: {workers} (images/s of e by number: {swept})",
+            f"loader processes: {plain} of d, {workers} of e (images/s of e by number, before the rounds: {swept})",
             f"once a run: {once}; peak memory {result['peak_memory_bytes'] / 1e6:.0f} MB",
             "  images (N)  clusters (K)  batch   images/s     s/step   relative",
             *(
@@ -73,10 +74,14 @@ def counted(result: dict) -> str:
 def _head(result: dict) -> list[str]:
     changed = " with uncommitted changes" if result["dirty"] else ""
     compiled = ", compiled" if result.get("compile") else ""
+    settings, usual = result.get("benchmark"), result.get("benchmark_size", result["size"])
+    settings = f"; settings of {settings}" if settings else ""
+    if usual != result["size"]:
+        settings += f", which has {usual} px: views of a fixed size keep it"
     return [
         f"{result['method']}, {result['size']} px, batch {result['batch_size']}, {result['precision']}{compiled}; "
         f"{result['device']}",
-        f"commit {result['commit'][:12]}{changed}; torch {result['versions']['torch']}",
+        f"commit {result['commit'][:12]}{changed}; torch {result['versions']['torch']}{settings}",
     ]
 
 

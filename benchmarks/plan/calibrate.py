@@ -1,6 +1,8 @@
 """`scl plan --calibrate`: measure one run of every kind in a study on this device, with random images.
 
-As many processes measure at once as runs will share the device, so that they slow each other down as the runs will.
+On a CPU, as many processes measure at once as there will be runs, so that they slow each other down as the runs will.
+On a GPU, one measures after the other, since they would not train at the same time; cost.py assumes that runs which
+share a GPU take as long as one after the other.
 """
 
 import importlib
@@ -21,7 +23,7 @@ import torch
 from benchmarks.plan.machine import Place
 from benchmarks.plan.measure import SAMPLE, measure
 from benchmarks.plan.rates import Jobs, Measurements, Rate, Work
-from scl import config
+from scl import config, images
 from scl.engine import gpu_lease
 from scl.engine.io import RunFailed, json_sha256, sha256, write_json
 from scl.engine.provenance import now, provenance
@@ -41,7 +43,7 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {json_sha256(work.kind): work for work in reversed(works)}  # the first work of each
-    at_once = place.runs_per_gpu if place.gpus else place.slots
+    at_once = 1 if place.gpus else place.slots
     began = time.perf_counter()
     report(f"measuring {len(kinds)} kinds of runs on {place.device}, {at_once} at once")
     with gpu_lease.lease(min(1, place.gpus), report=report) as leased:
@@ -49,7 +51,8 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
         rates = list(_measured([*reversed(kinds.values())], device, place.threads, at_once, report))
         made_by = provenance(device=device)
     about = {name: made_by[name] for name in ("device", "versions", "commit", "dirty")}
-    jobs = Jobs(**{job: _start_seconds(modules, at_once) for job, modules in START.items()})
+    devices = {"train": device, "evaluate": "cpu"}
+    jobs = Jobs(**{job: _start_seconds(START[job], at_once, on) for job, on in devices.items()})
     path = folder / f"{json_sha256([about['device'], about['versions']])[:12]}.json"
     rates += _kept(path, rates)
     measured = Measurements(**about, runs_at_once=at_once, finished=now(), jobs=jobs, rates=rates)
@@ -107,24 +110,35 @@ def _measure(work: Work, device: str) -> Rate | str:
     settings = config.complete(work.settings)
     with tempfile.TemporaryDirectory() as folder:
         _write_images(Path(folder), work, settings)
+        settings = settings.model_copy(update={"protocol": "joint", "data": folder})
         try:
-            return measure(settings.model_copy(update={"protocol": "joint", "data": folder}), device)
+            rate, loading = measure(settings, device, images=work.fit), _loading_seconds(settings, device)
         except FAILURES as error:  # of a custom method, too
             message = str(error) if isinstance(error, (RunFailed, ValueError)) else ""
             return printable((message or describe_error(error)).splitlines()[0])
+    # of the time to build the run, only that of loading grows with the images
+    start, once = max(0.0, rate.start_seconds - loading), rate.once_seconds + loading
+    return rate.model_copy(update={"start_seconds": start, "once_seconds": once})
+
+
+def _loading_seconds(settings: config.RunSettings, device: str) -> float:
+    """Seconds to read and verify the images of a run, and to compute their statistics."""
+    began = time.perf_counter()
+    images.load(settings.data, "joint", "fit", size=settings.image_size, device=device).statistics()
+    return time.perf_counter() - began
 
 
 def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> None:
     """Write a prepared benchmark of random images, grouped by cluster, so that k-means converges as usual."""
     sample = max(SAMPLE, 2 * settings.training.batch_size, 10 * work.clusters)
-    images, larger = min(work.fit + work.unlabeled, sample), settings.image_size
+    count, larger = min(work.fit + work.unlabeled, sample), settings.image_size
     random = np.random.default_rng(0)
     files = {}
     for size in {work.size, larger or work.size}:
         centers = random.integers(64, 192, (work.clusters, size, size, 3), np.uint8)
-        noise = random.integers(-64, 64, (images, size, size, 3), np.int8)
+        noise = random.integers(-64, 64, (count, size, size, 3), np.int8)
         path = folder / ("images.npy" if size == work.size else f"images-{size}.npy")
-        np.save(path, (centers[np.arange(images) % work.clusters] + noise).astype(np.uint8))
+        np.save(path, (centers[np.arange(count) % work.clusters] + noise).astype(np.uint8))
         files[size] = sha256(path)
     uses = {use: ["train"] for use in ("fit", "represent", "assign")}
     facts = {
@@ -132,16 +146,17 @@ def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> Non
         "clusters": work.clusters,
         "size": [work.size] * 2,
         "larger": {"size": larger, "sha256": files[larger]} if larger and larger != work.size else None,
-        "splits": {"train": [0, images]},
+        "splits": {"train": [0, count]},
         "protocols": {"joint": uses},
     }
     write_json(folder / "benchmark.json", facts)
 
 
-def _start_seconds(modules: list[str], at_once: int) -> float:
-    """Seconds until `at_once` processes, started together, have imported what a job needs."""
+def _start_seconds(modules: list[str], at_once: int, device: str) -> float:
+    """Seconds until `at_once` processes, started together, have imported what a job needs and started CUDA on a GPU."""
     began = time.perf_counter()
-    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    start_cuda = f", torch; torch.zeros(1, device={device!r})" if device == "cuda" else ""
+    command = [sys.executable, "-c", f"import {', '.join(modules)}{start_cuda}"]
     started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(at_once)]
     for process in started:
         process.wait()

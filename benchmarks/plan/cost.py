@@ -109,7 +109,8 @@ def _jobs(
         on_cores = found.rate.threads / place.threads
         kmeans = kmeans_seconds(work, found.rate) * on_cores
         if (seconds := train_seconds(work, found.rate)) is not None:
-            train = seconds * (1.0 if gpu else on_cores) + measured.jobs.train
+            shared = place.runs_per_gpu if found.rate.alone else 1  # at most: as if one trained after the other
+            train = seconds * (shared if gpu else on_cores) + measured.jobs.train
     if state.record:
         clustering = clustering_seconds(state.record, run.directory)
         train = state.record.seconds - clustering + measured.jobs.train

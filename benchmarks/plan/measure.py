@@ -25,6 +25,7 @@ from scl.engine.prepared import describe
 from scl.engine.train import planned_identity
 from scl.engine.trainer import Trainer
 from scl.images import Images
+from scl.memory import InstanceMemory
 from scl.method import Method
 from scl.util.text import duration
 
@@ -66,18 +67,21 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
     return Estimate(run.stage, settings.training.epochs - done, steps, rate.step_seconds, seconds)
 
 
-def measure(settings: RunSettings, device: str) -> Rate:
-    """Measure a run of these complete settings with random weights, on its prepared images."""
+def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
+    """Measure a run of these complete settings with random weights, on its prepared images.
+
+    images: the number of images of the run, if the prepared ones are only a sample of them.
+    """
     from sklearn.cluster import KMeans  # noqa: F401 its import is not part of an assignment
 
+    torch.zeros(1, device=device)  # CUDA starts: that is part of the start of the process
     began, training = time.perf_counter(), settings.training
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
         alone = settings.model_copy(update={"after": None})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
-        method, images = trainer.method, trainer.images.fit
-        once, forward = time.perf_counter() - began, _forward_seconds(trainer)
-        if training.epochs:
-            once += _preparation_seconds(trainer, forward)
+        method, fit = trainer.method, trainer.images.fit
+        start, forward = time.perf_counter() - began, _forward_seconds(trainer)
+        once = _preparation_seconds(trainer, forward) if training.epochs else 0.0
         visits, unlabeled = _visits(method)
         weights, each = _sizes(method)
         return Rate(
@@ -85,12 +89,13 @@ def measure(settings: RunSettings, device: str) -> Rate:
             options=settings.options,
             benchmark=settings.benchmark,
             stage=settings.stage,
-            images=images,
+            images=fit,
             clusters=method.problem.clusters,
             threads=torch.get_num_threads(),
             batch_size=min(training.batch_size, method.pool(0)),
-            assign_seconds=_assignment_seconds(trainer, forward) * images / len(trainer.evaluated),
-            step_seconds=_step_seconds(trainer) if training.epochs else 0.0,
+            assign_seconds=_assignment_seconds(trainer, forward) * fit / len(trainer.evaluated),
+            step_seconds=_step_seconds(trainer, images) if training.epochs else 0.0,
+            start_seconds=start,
             once_seconds=once,
             kmeans=method.clusters_by_kmeans,
             visits=visits,
@@ -137,9 +142,10 @@ def _preparation_seconds(trainer: Trainer, forward: float) -> float:
     return time.perf_counter() - began + passes
 
 
-def _step_seconds(trainer: Trainer) -> float:
-    """Mean seconds of a step after the warm-up."""
+def _step_seconds(trainer: Trainer, images: int) -> float:
+    """Mean seconds of a step after the warm-up, in a run of at least so many images."""
     trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
+    _extend_memory(trainer.method, images)
     pretend_trained(trainer.method)
     trainer.method.train()
     loop = endless(trainer)
@@ -152,9 +158,18 @@ def _step_seconds(trainer: Trainer) -> float:
     began, count = time.perf_counter(), 0
     while count < STEPS and time.perf_counter() - began < SECONDS:
         next(loop)
-        _wait(trainer)
         count += 1
+    _wait(trainer)  # as in training, not after each step
     return (time.perf_counter() - began) / count
+
+
+def _extend_memory(method: Method, images: int) -> None:
+    """Give SCL a memory of `images` rows, however few images there are: every step compares its batch with all rows."""
+    memory = getattr(method, "memory", None)
+    if isinstance(memory, InstanceMemory) and images > len(memory.rows):
+        weights = {"momentum": memory.momentum, "temperature": memory.temperature}
+        longer = InstanceMemory(images, memory.rows.shape[1], memory.clusters, **weights)
+        method.memory = longer.to(memory.rows.device)
 
 
 def _assignment_seconds(trainer: Trainer, forward: float) -> float:

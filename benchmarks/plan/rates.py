@@ -1,7 +1,8 @@
 """The work of runs, how fast a device does it, and the seconds and bytes that follow from both. Imports no torch.
 
 All rules are linear: the seconds of a step and of the preparation are proportional to the number of images, those of an
-assignment to the number of images and, with k-means, of clusters and of starts.
+assignment to the number of images and, with k-means, of clusters and of starts. For k-means that is rough
+(docs/running.md).
 """
 
 from dataclasses import dataclass
@@ -57,8 +58,18 @@ def work_of(study: Study, run: Run, counts: dict[str, int], settings: RunSetting
     block, dataset = study.benchmarks[run.benchmark], study.dataset(run.benchmark)
     roles = dataset.protocols[run.protocol]
     fit, represent, evaluated = (sum(counts[split] for split in roles[use]) for use in ("fit", "represent", "assign"))
-    size, clusters = block.size or dataset.size, block.clusters or dataset.clusters or 0
+    size, clusters = size_of(study, run.benchmark), block.clusters or dataset.clusters or 0
     return Work(run, settings or study.settings(run), size, clusters, fit, represent - fit, evaluated)
+
+
+def size_of(study: Study, benchmark: str) -> int:
+    """Side of the images of a benchmark in pixels."""
+    return study.benchmarks[benchmark].size or study.dataset(benchmark).size
+
+
+def benchmark_of_size(study: Study, size: int) -> str | None:
+    """The first benchmark whose images have this side in pixels."""
+    return next((name for name in study.benchmarks if size_of(study, name) == size), None)
 
 
 def counts_of(survey: Survey, benchmark: str) -> dict[str, int] | None:
@@ -73,7 +84,7 @@ def lengths(splits: dict[str, list[int]]) -> dict[str, int]:
 
 
 class Rate(Strict):
-    """A measurement, as it is kept in JSON. All seconds are those of one run while others share its device."""
+    """A measurement, as it is kept in JSON. All seconds are those of one run, on a CPU while others run beside it."""
 
     kind: dict[str, Any]  # kind_of
     options: dict[str, Any]  # complete options of the method
@@ -85,7 +96,9 @@ class Rate(Strict):
     batch_size: int
     step_seconds: float  # of one step of `batch_size` images
     assign_seconds: float = 0.0  # of one assignment of `images` images
-    once_seconds: float = 0.0  # to build the method and to prepare the training
+    start_seconds: float = 0.0  # to build the method, for any number of images
+    once_seconds: float = 0.0  # to load `images` images and to prepare the training
+    alone: bool = True  # whether it had its GPU for itself; else others may have shared it, as planned
     kmeans: bool = False  # whether assignments are made by k-means
     visits: float = 1.0  # images that an epoch visits, as a fraction of the clustered ones
     unlabeled: float | None = None  # the same for unlabeled images; None: no run had any
@@ -130,7 +143,7 @@ def train_seconds(work: Work, rate: Rate) -> float | None:
     Includes its assignments unless k-means makes them, but not the start of its process.
     """
     training = work.settings.training
-    seconds = rate.once_seconds * work.fit / rate.images
+    seconds = rate.start_seconds + rate.once_seconds * work.fit / rate.images
     if not rate.kmeans:
         seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
     if work.trains:

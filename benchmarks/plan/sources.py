@@ -178,6 +178,7 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
         assign_seconds=assigned / work.points * work.fit / work.evaluated,
         kmeans="kmeans_restarts" in settings.options,
         unlabeled=visited,
+        alone=False,
         weight_bytes=weights.stat().st_size if weights.exists() else 4 * raw.get("parameters", 0),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.check_images import archive_folders, existing
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.connection import plain
+from benchmarks.plan.rates import size_of
 from benchmarks.state import Survey
 from benchmarks.study import Study
 
@@ -71,7 +72,7 @@ def disk(
 def _image_bytes(study: Study, name: str) -> int:
     """Bytes of one prepared image of a benchmark, at its sizes."""
     block = study.benchmarks[name]
-    sizes = [block.size or study.dataset(name).size, *([block.larger_size] if block.larger_size else [])]
+    sizes = [size_of(study, name), *([block.larger_size] if block.larger_size else [])]
     return sum(3 * size**2 for size in sizes) + NAME_BYTES
 
 

@@ -1,0 +1,99 @@
+"""`scl plan --calibrate`: what is measured, and how. Nothing here is timed."""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from planning import GPU_PLACE, PLACE, rate, study_of, work
+
+from benchmarks.plan import calibrate, measure
+from benchmarks.plan.rates import Measurements, train_seconds
+from scl.config import complete
+from scl.engine import gpu_lease
+from scl.engine.provenance import ROOT
+
+
+def test_only_what_grows_with_the_images_is_scaled(monkeypatch):
+    """Of what happens before the training, loading does; the network takes as long for two thousand images."""
+    mine = work(study_of(), "simclr")
+    seen = rate(mine, start_seconds=5.0, once_seconds=2.0, step_seconds=0.0, assign_seconds=0.0)
+    monkeypatch.setattr(calibrate, "measure", lambda settings, device, images: seen)
+    monkeypatch.setattr(calibrate, "_loading_seconds", lambda settings, device: 3.0)
+    found = calibrate._measure(mine, "cpu")
+    assert (found.start_seconds, found.once_seconds) == (2.0, 5.0)
+    assert train_seconds(mine, found) == pytest.approx(2.0 + 5.0)
+    assert train_seconds(mine, found.model_copy(update={"images": mine.fit / 10})) == pytest.approx(2.0 + 50.0)
+    monkeypatch.setattr(calibrate, "_loading_seconds", lambda settings, device: 9.0)
+    assert calibrate._measure(mine, "cpu").start_seconds == 0
+
+
+def test_a_calibration_of_before_is_read():
+    """Then all of the time before the training was scaled."""
+    before = Measurements.model_validate_json((ROOT / "results/reference/bench/plan.json").read_bytes())
+    assert before.rates and all(rate.start_seconds == 0 and rate.alone for rate in before.rates)
+
+
+def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
+    """As training does not after each: the next one is prepared while the device computes."""
+    now, calls = [0.0], []
+
+    def passes(what, seconds):
+        calls.append(what)
+        now[0] += seconds
+
+    def steps(trainer):
+        while True:
+            yield passes("step", 0.125)
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure, "endless", steps)
+    monkeypatch.setattr(measure, "_wait", lambda trainer: passes("wait", 0.5))
+    training = SimpleNamespace(training=SimpleNamespace(epochs=3))
+    trainer = SimpleNamespace(run=training, method=torch.nn.Module(), epoch=0)
+    assert measure._step_seconds(trainer, 10) == (16 * 0.125 + 0.5) / 16
+    assert calls == ["step"] * 2 + ["wait"] + ["step"] * 16 + ["wait"]
+
+
+def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, monkeypatch):
+    """It compares a batch with every image, and a calibration has two thousand of them."""
+    study, rows = tiny_study("scl"), []
+
+    def spy(trainer):
+        loop = endless(trainer)
+        while True:
+            next(loop)
+            yield rows.append(trainer.method.memory.rows.norm(dim=1))
+
+    endless = measure.endless
+    monkeypatch.setattr(measure, "endless", spy)
+    monkeypatch.setattr(measure, "STEPS", 1)
+    settings = complete(study.settings(study.runs()[0]))
+    found = measure.measure(settings, "cpu", images=5_000)
+    assert rows and all(len(norms) == 5_000 and norms.min() > 0.99 for norms in rows)
+    assert found.image_bytes == 128 * 4 + 8 and found.images == 200
+
+
+@pytest.mark.parametrize("place, at_once", [(PLACE, 2), (GPU_PLACE, 1)])
+def test_runs_are_measured_one_by_one_on_a_gpu(here, monkeypatch, place, at_once):
+    """Those that share it would not train at the same time; what sharing costs is assumed (cost.py)."""
+    seen = []
+    monkeypatch.setattr(gpu_lease, "lease", lambda gpus, report: contextlib.nullcontext(""))
+    monkeypatch.setattr(gpu_lease, "torch_device", lambda leased, report: "cpu")
+    monkeypatch.setattr(calibrate, "_start_seconds", lambda modules, at_once, device: seen.append(at_once) or 1.0)
+    monkeypatch.setattr(calibrate, "write_json", lambda path, content: seen.append(content["runs_at_once"]))
+    monkeypatch.setattr(calibrate, "_measured", lambda *arguments: seen.append(arguments[3]) or [])
+    calibrate.calibrate([work(study_of(), "simclr")], place, here, report=lambda line: None)
+    assert seen == [at_once] * 4
+
+
+def test_the_start_of_a_training_on_a_gpu_includes_that_of_cuda(monkeypatch):
+    codes = []
+    monkeypatch.setattr(
+        calibrate.subprocess,
+        "Popen",
+        lambda command, stderr: codes.append(command[2]) or SimpleNamespace(wait=lambda: None),
+    )
+    for device in ("cpu", "cuda"):
+        calibrate._start_seconds(["sys"], 1, device)
+    assert codes == ["import sys", "import sys, torch; torch.zeros(1, device='cuda')"]
