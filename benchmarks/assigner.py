@@ -1,6 +1,7 @@
 """A finished run and new images: the cluster of each image, and how sure that is."""
 
 import io
+import json
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 
 from benchmarks.bars import ProgressBar
+from benchmarks.datasets.prepare import prepare, read_names
+from benchmarks.folder_study import BENCHMARK, images_in
 from scl import config, images
 from scl.config import RunSettings
 from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
-from scl.engine.io import Damaged
+from scl.engine.io import Damaged, sha256
 from scl.engine.prepared import describe
 from scl.engine.weights import read_weights
 from scl.images import Images
@@ -109,3 +112,52 @@ def _silhouettes(distances: np.ndarray, assigned: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         confidence = np.where(nearest > 0, 1 - own / nearest, 0)
     return np.nan_to_num(confidence).clip(0, 1).astype(np.float32)
+
+
+def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list[str], Images, dict]:
+    """(names, images, benchmark.json) of a folder at the size of a run, prepared in `temporary`."""
+    path = images_in(folder)
+    larger = assigner.image_size if assigner.image_size and assigner.facts.get("larger") else None
+    prepare(
+        folder.name or "images",
+        dataset="folder",
+        folder=temporary,
+        archives=temporary,
+        size=assigner.size,
+        larger_size=larger,
+        clusters=1,
+        path=path.absolute(),
+    )
+    facts = describe(temporary)
+    found = images.load(temporary, "joint", "assign", size=larger, facts=facts, device=assigner.device)
+    return read_names(temporary), found, facts
+
+
+def run_of(place: Path) -> tuple[Path, Path | None]:
+    """(run, its data or None for where the run says) of a folder that `scl cluster` made, or of a run."""
+    if (place / "summary.json").is_file():
+        try:
+            run = place / json.loads((place / "summary.json").read_bytes())["run"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{place / 'summary.json'}: damaged; give the scl cluster command again") from None
+        data = place / "data" / BENCHMARK
+        if _half_replaced(place, run, data):
+            raise ValueError(
+                f"{place}: another scl cluster command was interrupted here; give that command again first"
+            )
+        return run, data
+    if (place / "run.yaml").is_file():
+        return place, None
+    raise ValueError(f"{place}: not a folder that scl cluster has finished, nor one of a finished run (with run.yaml)")
+
+
+def _half_replaced(place: Path, run: Path, data: Path) -> bool:
+    """Whether the prepared images, or the weights or clusters of the run, are no longer those of the results in
+    `place`."""
+    record, weights = artifacts.read_record(run), place / artifacts.WEIGHTS
+    try:
+        facts = describe(data)
+    except Damaged:  # or missing
+        return True
+    trained_again = weights.is_file() and sha256(weights) != record.files[artifacts.WEIGHTS]
+    return trained_again or bool(record.unclustered) or facts["images_sha256"] != record.images_sha256

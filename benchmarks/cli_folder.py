@@ -40,6 +40,8 @@ MACHINE = ("machine", GPUS, ALL_THREADS)
 STRICT = "stop before training if an image cannot be read (default: list it and leave it out)"
 WEIGHTS = "start from a pretrained ResNet: a name of timm, such as resnet50.a1_in1k, or a file (default: none)"
 CONFIG = "settings (default: config/folder.yaml or config/folder-cpu.yaml)"
+OUT = "folder of the results (default: <name of FOLDER>-clusters in the working directory)"
+CSV = "file for the CSV (default: <name of FOLDER>-assigned.csv in the working directory)"
 CLUSTER: list = [
     "photos --clusters 12",
     argument("folder", "images, or one sub-folder per class, or a .npy file", type=expanded, metavar="FOLDER"),
@@ -51,11 +53,9 @@ CLUSTER: list = [
     argument("--epochs", "of each stage of the method (default: by the number of images)", **within(1, 10**6)),
     argument("--seed", "of all random numbers", default=0, **within(0, 2**63 - 1, "S")),
     argument("--weights", WEIGHTS, metavar="NAME_OR_FILE"),
-    argument(
-        "--config", "settings (default: config/folder.yaml or config/folder-cpu.yaml)", type=expanded, metavar="FILE"
-    ),
+    argument("--config", CONFIG, type=expanded, metavar="FILE"),
     "output",
-    argument("--out", "folder of the results (default: <name of FOLDER>-clusters)", type=expanded, metavar="DIR"),
+    argument("--out", OUT, type=expanded, metavar="DIR"),
     argument(
         "--sort", "also make sorted/, one folder of images per cluster (default: no)", choices=["links", "copies"]
     ),
@@ -66,6 +66,6 @@ ASSIGN: list = [
     argument("run", "folder that scl cluster made, or that of a finished run", type=expanded, metavar="RUN_OR_DIR"),
     argument("folder", "the new images", type=expanded, metavar="FOLDER"),
     "output",
-    argument("--out", "file for the CSV (default: <name of FOLDER>-assigned.csv)", type=new_file, metavar="FILE"),
+    argument("--out", CSV, type=new_file, metavar="FILE"),
     *MACHINE,
 ]

@@ -1,11 +1,11 @@
 """`scl cluster` and `scl assign`: a folder of images to clusters, by the same steps as a run of a study."""
 
 import csv
+import errno
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.assigner import Assigner
+from benchmarks.assigner import Assigner, load_folder, run_of
 from benchmarks.check import check_methods
-from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare, prepare_for, read_names
+from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare_for, read_names
 from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.folder_page import advice, agreement_with_other_seeds, describe_clusters, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
@@ -72,7 +72,7 @@ def cluster_folder(
     if strict and facts["unreadable"]:
         name, why = sorted(facts["unreadable"].items())[0]
         raise ValueError(
-            f"--strict: {len(facts['unreadable'])} unreadable image(s), such as {name}: {why}; mend or remove them"
+            f"--strict: {len(facts['unreadable'])} unreadable image(s), such as {name}: {why}; fix or remove them"
         )
     study, mapping, stage = folder_study(request, images=facts["count"], clusters=clusters)  # now that it is known
     write_yaml_if_changed(request.results / "study.yaml", mapping)
@@ -80,18 +80,17 @@ def cluster_folder(
     machine = study.machine
     threads = threads or machine.threads or cores()
     torch.set_num_threads(threads)
-    times: dict[str, float | None] = {"estimated_seconds": None, "seconds": None}
+    estimated = None
     untrained = untrained_runs(Survey(study), run)
+    if untrained:
+        _announce_replacement(request.results, report)
     required = machine.require_gpu and any(study.settings(step).training.epochs for step in untrained)
     with gpu_lease.lease(request.gpus, required=required, runs_per_gpu=machine.runs_per_gpu, report=report) as leased:
         device = gpu_lease.torch_device(leased, required=required, report=report)
         if untrained:
-            times["estimated_seconds"] = _announce(study, untrained, device, threads, report)
-        began = time.perf_counter()
+            estimated = _announce(study, untrained, device, threads, report)
         metrics = run_single(study, run, threads=threads, leased=leased, report=report)
-        if untrained:
-            times["seconds"] = time.perf_counter() - began
-        return _collect(study, run, metrics, facts, device, times)
+        return _collect(study, run, metrics, facts, device, estimated)
 
 
 def _prepared(study: Study, report: Report) -> dict:
@@ -107,8 +106,18 @@ def _prepared(study: Study, report: Report) -> dict:
     return describe(study.data / BENCHMARK)
 
 
+def _announce_replacement(out: Path, report: Report) -> None:
+    """Say what an earlier command has left in `out`, if it has finished."""
+    try:
+        found = json.loads((out / "summary.json").read_bytes())
+        what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+        return
+    report(f"{out}: {what} will be replaced; to keep them, stop and name another folder by --out")
+
+
 def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:
-    """Say how long it will take; returns the seconds, None where that cannot be told."""
+    """Say how long it will take; returns the seconds, None where that cannot be told or a part was trained before."""
     where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU ({threads} threads)"
     try:
         parts = [estimate(study, run, device) for run in untrained]
@@ -117,15 +126,20 @@ def _announce(study: Study, untrained: list[Run], device: str, threads: int, rep
         return None
     total = sum(part.seconds for part in parts)
     report(f"this will take about {duration(total)} on {where}: {'; '.join(map(str, parts))}")
-    return total
+    begun = any(part.epochs < study.settings(run).training.epochs for part, run in zip(parts, untrained))
+    return None if begun or untrained[0].after else total
 
 
-def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, times: dict) -> Clustering:
+def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, estimated: float | None) -> Clustering:
     """The finished run as files, clusters and a summary."""
     data = study.data / run.benchmark
     made = read_record(run.directory).identity
     wanted = identity_of(complete(study.settings(run)), facts, made.weights)
-    if describe(data) != facts or difference(wanted, made.model_dump()):
+    now = describe(data)
+    if now.get("fingerprint") != facts.get("fingerprint"):
+        place = study.benchmarks[run.benchmark].path
+        raise ValueError(f"{place}: images were added, removed or changed while this command ran; give it again")
+    if now != facts or difference(wanted, made.model_dump()):
         raise ValueError(
             f"--out: {study.results}: another command has changed these results meanwhile; give this one again, or "
             "name another folder"
@@ -147,12 +161,18 @@ def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, ti
         "classes": len(facts["classes"]),
         "epochs": assigner.record.epochs,
         "agreement": agreement_with_other_seeds(study, run),
-        **times,
+        "estimated_seconds": estimated,
+        "seconds": _seconds(run),
     }
     summary["advice"] = advice(summary)
     files = [names[row] for row in rows]
     page = partial(write_page, study, run, arrays, summary)
     return Clustering(files, assigned, arrays["confidence"], summary, assigner, page)
+
+
+def _seconds(run: Run | None) -> float:
+    """Of the training and k-means of a run and of all stages before it, whichever command did that."""
+    return read_record(run.directory).seconds + _seconds(run.after) if run else 0.0
 
 
 def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: np.ndarray, facts: dict) -> dict:
@@ -168,18 +188,18 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
 
 def write_results(found: Clustering, out: Path, *, sort: str | None = None, report: Report = say) -> list[Path]:
     """clusters.csv, weights.pt, summary.json, index.html and, if asked for or to renew earlier links, sorted/<cluster>/
-    in `out`; returns their paths, the page last."""
+    in `out`; returns their paths, the page last. Raises ValueError if only sorted/ cannot be made."""
     summary = found.summary
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
     with atomic(paths[1]) as temporary:
         shutil.copyfile(out / summary["run"] / "weights.pt", temporary)
     write_json(out / "summary.json", summary)
+    page = [found.page(out / "index.html")] if found.page else []
     target = out / "sorted"
     if not sort and holds_copies(target):
         report(f"{target}: holds copies made by an earlier command, which are not updated; move or remove them")
     elif sort or target.is_dir():
         paths.append(sort_images(found, Path(summary["folder"]), target, copies=sort == "copies"))
-    page = [found.page(out / "index.html")] if found.page else []
     return [*paths, out / "summary.json", *page]
 
 
@@ -202,17 +222,30 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
     check_sortable(folder, target)
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    width, digits = len(str(found.summary["clusters"] - 1)), len(str(len(found.files)))
-    for name, cluster, rank in found.table()[["file", "cluster", "rank"]].itertuples(index=False):
-        end = Path(name).name.encode()[digits + 1 - LONGEST :].decode(errors="ignore")  # of whole characters
-        place = fresh / f"{cluster:0{width}}" / f"{rank:0{digits}}-{end}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if copies:
-            shutil.copy2(folder / name, place)
-        else:
-            place.symlink_to((folder / name).absolute())
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(fresh, target)
+    width, digits, place = len(str(found.summary["clusters"] - 1)), len(str(len(found.files))), fresh
+    try:
+        for name, cluster, rank in found.table()[["file", "cluster", "rank"]].itertuples(index=False):
+            end = Path(name).name.encode()[digits + 1 - LONGEST :].decode(errors="ignore")  # of whole characters
+            place = fresh / f"{cluster:0{width}}" / f"{rank:0{digits}}-{end}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if copies:
+                shutil.copy2(folder / name, place)
+            else:
+                place.symlink_to((folder / name).absolute())
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(fresh, target)
+    except OSError as error:
+        fix = "fix this and give the same command again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "make room and give the same command again"
+        elif not copies and error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            fix = "this file system has no links, so use --sort copies"
+        raise ValueError(
+            f"--sort: cannot make {target / place.relative_to(fresh)}: {error.strerror or error}; the clusters are "
+            f"complete in {target.parent}; {fix}"
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
@@ -225,8 +258,8 @@ def check_sortable(folder: Path, target: Path) -> None:
 
 
 def holds_copies(target: Path) -> bool:
-    """Whether `target`, which may not exist, contains files that are not links."""
-    return any(path.is_file() and not path.is_symlink() for path in target.rglob("*"))
+    """Whether `target`, which may not exist, contains files that are not links. Hidden ones are of a file manager."""
+    return any(path.is_file() and not path.is_symlink() for path in target.rglob("[!.]*"))
 
 
 # --- scl assign --------------------------------------------------------------------------------------------------
@@ -247,35 +280,3 @@ def assign_folder(
     summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
     summary["folder"] = str(folder.absolute())
     return Clustering(files, assigned, confidence, summary, assigner)
-
-
-def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list[str], images.Images, dict]:
-    """(names, images, benchmark.json) of a folder at the size of a run, prepared in `temporary`."""
-    path = images_in(folder)
-    larger = assigner.image_size if assigner.image_size and assigner.facts.get("larger") else None
-    prepare(
-        folder.name or "images",
-        dataset="folder",
-        folder=temporary,
-        archives=temporary,
-        size=assigner.size,
-        larger_size=larger,
-        clusters=1,
-        path=path.absolute(),
-    )
-    facts = describe(temporary)
-    found = images.load(temporary, "joint", "assign", size=larger, facts=facts, device=assigner.device)
-    return read_names(temporary), found, facts
-
-
-def run_of(place: Path) -> tuple[Path, Path | None]:
-    """(run, its data or None for where the run says) of a folder that `scl cluster` made, or of a run."""
-    if (place / "summary.json").is_file():
-        try:
-            run = json.loads((place / "summary.json").read_bytes())["run"]
-            return place / run, place / "data" / BENCHMARK
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{place / 'summary.json'}: damaged; give the scl cluster command again") from None
-    if (place / "run.yaml").is_file():
-        return place, None
-    raise ValueError(f"{place}: not a folder that scl cluster has finished, nor one of a finished run (with run.yaml)")

@@ -35,8 +35,8 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
     scores = summary["scores"] or dict.fromkeys(("acc", "nmi", "ari"), float("nan"))
     row = SimpleNamespace(status="done", reason="", **scores)
     further = {"title": study.title, "index": "", "downloads": ["clusters.csv", "summary.json"],
-               "hint": summary["advice"], "measure": summary["confidence"],
-               "agreement": summary["agreement"]}  # fmt: skip
+               "hint": summary["advice"], "measure": summary["confidence"], "agreement": summary["agreement"],
+               "weights": summary["weights"], "left_out": summary["unreadable"]}  # fmt: skip
     write_run_page(study, run, row, path, template("run.html"), MOST_BYTES, data=data, **further)
     return path
 
@@ -78,14 +78,14 @@ def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: in
 def summary_lines(s: dict) -> list[str]:
     """The summary s as lines of text."""
     lines = [
-        f"{Path(s['folder']).name}: {s['images']:,} images by {s['title']}, seed {s['seed']}",
+        f"{Path(s['folder']).name}: {s['images']:,} images clustered by {s['title']}, seed {s['seed']}",
         f"clusters in use: {s['clusters_used']} of {s['clusters']}; the largest has {s['largest_share']:.1%} of the "
         f"images, the smallest {s['smallest_share']:.1%}",
         f"mean confidence: {s['mean_confidence']:.3f} ({s['confidence']})",
     ]
     if scores := s.get("scores"):
         texts = ", ".join(f"{name.upper()} {scores[name]:.1%}" for name in ("acc", "nmi", "ari"))
-        lines.append(f"against the {s['classes']} sub-folders: {texts}")
+        lines.append(f"compared with the {s['classes']} sub-folders: {texts}")
     if agreed := s.get("agreement"):
         lines.append(f"agreement with {agreed['seeds']}: ARI {agreed['ARI']:.1%}, NMI {agreed['NMI']:.1%}")
     if s.get("weights"):
@@ -107,9 +107,12 @@ def advice(summary: dict) -> str:
         return ""
     counts = {"empty": empty, "almost empty": tiny - empty}
     parts = [f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items() if n]
-    hints = ["fewer clusters", "more images"]
-    if not summary["weights"]:
+    hints = ["more images"]
+    if summary["clusters"] > 2:
+        hints.insert(0, "fewer clusters")
+    if not summary["weights"] and summary["method"] != "pica":  # which starts from random weights
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k; with --method kmeans it takes minutes)")
     why = ", which is common after training on few images" if summary["epochs"] else ""
     found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}{why}."
-    return f"{found} Try {', '.join(hints[:-1])}, or {hints[-1]}."
+    *others, last = hints
+    return f"{found} Try {', '.join(others)}, or {last}." if others else f"{found} Try {last}."

@@ -3,21 +3,24 @@
 What is written here into the settings of config/folder.yaml are facts of the folder and of the device, never labels.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import rules
+from benchmarks.check_images import existing
 from benchmarks.compose import chain, merge, resolve
 from benchmarks.datasets.catalog import Downloads, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources
 from benchmarks.datasets.folder import read
 from benchmarks.study import Benchmark, Study, load_study
-from scl.config import RunSettings, complete, in_one_line
+from scl.config import RunSettings, in_one_line, options_of
 from scl.engine import gpu_lease
 from scl.engine.io import sha256
-from scl.util.text import did_you_mean
+from scl.util.classes import find_class
+from scl.util.text import did_you_mean, expanded
 from scl.util.yaml_file import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,15 +75,18 @@ def survey(request: Request) -> tuple[RawDataset, int]:
         rules.folder(out)
     except ValueError as error:
         raise ValueError(f"--out: {error}") from None
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file; name a folder")
+    place = existing(out)
+    if not place.is_dir():
+        raise ValueError(f"--out: {place} is a file; name a folder")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"--out: no permission to write in {place}; name another folder")
     if out.is_dir() and any(out.iterdir()):
         _refuse_results_of_others(out, root)
     raw = read(dataset_named("folder"), Sources((), root, out / "data", Downloads()))
     classes = len(raw.classes)
     clusters = classes if request.clusters is None else request.clusters
     if clusters < 2:
-        found = f"has {classes} class{'es' * (classes > 1)}" if classes else "has no class sub-folders"
+        found = f"has {classes} classes" if classes else "has no class sub-folders"
         found += f" ({raw.note})" if raw.note else ""
         raise ValueError(f"--clusters: {request.folder} {found}; give the number of clusters, 2 or more")
     if clusters > sum(raw.splits.values()):
@@ -178,8 +184,8 @@ def _start_from_weights(methods: dict[str, dict], rate: float, request: Request)
 
     if request.method == "pica":
         raise ValueError("--weights: pica starts from random weights; choose scl, scan, selflabel, simclr or kmeans")
-    weights, file = read_weights(str(request.weights)), Path(str(request.weights))
-    options = {"weights": str(request.weights)}
+    file = expanded(str(request.weights))
+    weights, options = read_weights(str(file)), {"weights": str(file)}
     if file.is_file():
         options = {"weights": str(file.absolute()), "sha256": sha256(file)}
     first = {
@@ -207,7 +213,10 @@ def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | Non
             least, most = EPOCHS
             epochs = round(min(max(steps / max(1, images // training.batch_size), least), most))
         changes["training"] = {"epochs": epochs}
-    neighbors = complete(settings).options.get("neighbors")
+    where = f"methods.{settings.stage}"
+    method = find_class(settings.method, f"{where}.method")
+    options = options_of(method, settings.options, f"{where}.options")
+    neighbors = getattr(options, "neighbors", None)
     if isinstance(neighbors, int):
         few = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
         changes["options"] = {"neighbors": min(neighbors, few)}

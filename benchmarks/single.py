@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.overview import KMEANS_LOG, log_of
-from benchmarks.state import Survey
+from benchmarks.state import Survey, untrained_runs
 from benchmarks.study import Run, Study, write_run
 from scl import config
 from scl.engine import allocator, failures, features, gpu_lease
@@ -56,6 +56,7 @@ def run_single(
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
                 tensorboard=machine.tensorboard,
+                more_follows=True,
                 report=report,
             )
             allocator.return_freed_memory()  # this process may go on to something else, as in a notebook
@@ -76,11 +77,3 @@ def to_cluster(survey: Survey, run: Run, *, trained: Collection[Run] = ()) -> li
     counts = run in trained or survey.state(run).record is not None
     kept = counts and (run.directory / features.FOLDER).exists()
     return [*earlier, run] if kept else earlier
-
-
-def untrained_runs(survey: Survey, run: Run, *, needs_weights: bool = False) -> list[Run]:
-    """The runs to train, upstream first. A run whose result counts needs nothing upstream."""
-    counts = survey.state(run).record is not None
-    if counts and not (needs_weights and not (run.directory / "weights.pt").exists()):
-        return []
-    return [*(untrained_runs(survey, run.after, needs_weights=True) if run.after else []), run]

@@ -53,6 +53,31 @@ def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, 
     assert (here / "after.csv").read_bytes() == (here / "before.csv").read_bytes()
 
 
+@pytest.mark.parametrize("where", ["preparation", "training", "evaluation"])
+def test_results_that_an_interrupted_command_has_left_half_replaced(here, where, monkeypatch, capsys):
+    """The images or the weights are those of the other command, clusters.csv is that of the first."""
+    digits(here / "photos", 40, classes=False)
+    assert cluster("photos", "--clusters", 3, "--method", "simclr") == 0
+    other = ("photos", "--clusters", 3, "--method", "simclr", *(() if where == "evaluation" else ("--size", 12)))
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    steps = {"preparation": "datasets.prepare.write_images", "training": "single.train"}
+    with monkeypatch.context() as patch:
+        patch.setattr(f"benchmarks.{steps.get(where, 'single.evaluate_run')}", stop)
+        assert cluster(*other, epochs=2) == 130
+    capsys.readouterr()
+    assert main(["assign", "photos-clusters", "photos", "--threads", "1"]) == 2
+    told = "photos-clusters: another scl cluster command was interrupted here; give that command again first"
+    assert capsys.readouterr().err.splitlines()[-1] == f"scl: error: {told}"
+    if where == "training":  # of a run, the wording is that of any study
+        assert main(["assign", "photos-clusters/runs/images/joint/simclr/seed0", "photos", "--threads", "1"]) == 2
+        assert "holds other images than those that" in capsys.readouterr().err
+    assert cluster(*other, epochs=2) == 0
+    assert main(["assign", "photos-clusters", "photos", "--threads", "1"]) == 0
+
+
 def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
     study = tiny_study("simclr", "scan")
     runs = train_all(study)

@@ -44,7 +44,8 @@ def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
     summary = json.loads((here / "photos-clusters" / "summary.json").read_text())
     assert summary["clusters"] == 10 and summary["run"] == "runs/images/joint/scan/seed0"
     assert summary["scores"]["acc"] > 0 and summary["estimated_seconds"] > 0
-    assert "against the 10 sub-folders: ACC" in done.out and "clusters in use: " in done.out
+    assert "compared with the 10 sub-folders: ACC" in done.out and "clusters in use: " in done.out
+    assert done.out.startswith("photos: 60 images clustered by scan, seed 0\n")
     run = here / "photos-clusters" / summary["run"]
     names = read_names(here / "photos-clusters" / "data" / "images")
     with np.load(run / "assignments.npz") as file:
@@ -84,7 +85,7 @@ def test_the_page_shows_every_cluster_with_the_names_of_its_images(here, capsys)
         members = [row["file"] for row in rows if row["cluster"] == cluster_id]
         assert f"Cluster {cluster_id}, matched with" in page and f"{len(members)} images</h3>" in page
         assert f"most confident: {members[0]} (" in page
-    assert "misassigned: " in page and "against the 10 sub-folders" in page
+    assert "misassigned: " in page and "compared with the 10 sub-folders" in page
     assert 'href="clusters.csv"' in page and "All results" not in page and 'src="data:image' in page
     assert "http" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
 
@@ -170,11 +171,22 @@ def test_a_photograph_that_is_added_during_the_training_is_of_the_next_command(h
 
 def test_empty_clusters_are_said_with_what_to_try():
     sizes = [100, 96, 1, 1, 2, 0]
-    found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6) | {"weights": None, "epochs": 40}
+    found = describe_clusters(np.repeat(range(6), sizes), np.ones(200), 6)
+    found |= {"weights": None, "epochs": 40, "method": "scl"}
     assert advice(found).startswith("Of 6 clusters, 1 is empty and 3 are almost empty") and "--weights" in advice(found)
     assert "--weights" not in advice(found | {"weights": "resnet18"}) and "fewer clusters" in advice(found)
     assert advice(found | {"clusters_used": 6}).startswith("Of 6 clusters, 4 are almost empty")
     assert advice(found | {"clusters_used": 6, "tiny_clusters": 0}) == ""
+
+
+def test_nothing_is_advised_that_the_command_would_refuse():
+    """PICA takes no weights, and 2 is the smallest number of clusters."""
+    found = describe_clusters(np.array([0] * 99 + [1]), np.ones(100), 2)
+    found |= {"weights": None, "epochs": 40, "method": "pica"}
+    assert advice(found).endswith("Try more images.")
+    assert advice(found | {"clusters": 3}).endswith("Try fewer clusters, or more images.")
+    told = advice(found | {"method": "scl"})
+    assert "--weights" in told and told.endswith(", or more images.") and "fewer" not in told
 
 
 def test_images_beside_sub_folders_are_clustered_without_classes(here, capsys):
@@ -352,7 +364,7 @@ def test_ctrl_c_and_the_same_command(here):
         (["tiny.yaml"], "tiny.yaml: not a folder of images"),
         (["empty", "--clusters", "3"], "empty: holds no images"),
         (["flat"], "--clusters: flat has no class sub-folders; give the number of clusters, 2 or more"),
-        (["one"], "--clusters: one has 1 class; give the number of clusters, 2 or more"),
+        (["one"], "--clusters: one has no class sub-folders (all images are in one sub-folder, only, so"),
         (["flat", "--clusters", "21"], "--clusters: 21 clusters cannot be found in 20 images"),
         (["flat", "--clusters", "1"], "argument --clusters: 1 is not within 2 .. 1000000"),
         (["flat", "--clusters", "3", "--method", "scn"], "--method: unknown 'scn' (did you mean 'scan'?)"),

@@ -1,17 +1,21 @@
 """A user's own images: classes or none, sizes, modes and formats mixed."""
 
+import builtins
 import json
+import os
 import struct
+import sys
 
 import numpy as np
 import pytest
 from fake_archives import encoded, picture
 from PIL import Image
 
-from benchmarks.datasets import pixels
+from benchmarks.datasets import folder, pixels, slices
 from benchmarks.datasets.catalog import Downloads, dataset_named
-from benchmarks.datasets.pixels import to_square
+from benchmarks.datasets.pixels import to_square, write_images
 from benchmarks.datasets.prepare import prepare, read_names, unlike
+from benchmarks.datasets.slices import FileSlice, slice_images
 from benchmarks.study import Benchmark
 from scl.engine.io import Damaged
 
@@ -124,6 +128,18 @@ def test_images_beside_sub_folders_mean_that_these_are_no_classes(tmp_path, caps
     assert "mine: 1 of 3 images, such as 2.png, are in no sub-folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("names", [["DCIM/100APPLE/0.png", "DCIM/1.png"], ["a/0.png", "a/1.png", "b/2.dng"]])
+def test_one_sub_folder_is_nothing_to_compare_with(tmp_path, names, capsys):
+    write(tmp_path / "images", [name for name in names if name.endswith(".png")])
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    record, images, labels = make(tmp_path, clusters=2)
+    assert labels is None and record["classes"] == [] and len(images) == 2
+    told = f"all images are in one sub-folder, {names[0].partition('/')[0]}, so there is nothing to compare with"
+    assert told in capsys.readouterr().err
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(ValueError, match="images: is not a folder of images"):
         make(tmp_path)
@@ -223,3 +239,133 @@ def test_odd_exif_tags_do_not_cost_a_photograph(tmp_path):
     record, images, _ = make(tmp_path, clusters=1)
     assert record["unreadable"] == {} and len(images) == 3
     assert images[:, :10].mean() < 20 and images[:, 14:].mean() > 235
+
+
+# other formats
+
+
+def test_all_names_of_jpeg_are_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.jfif", "b.JPE", "c.jpg"):
+        (tmp_path / "images" / name).write_bytes(encoded(picture(0, 0, 20), "JPEG"))
+    record, images, _ = make(tmp_path, clusters=1)
+    assert len(images) == 3 and record["unreadable"] == {}
+
+
+def test_photographs_in_formats_that_are_not_read_are_listed(tmp_path):
+    write(tmp_path / "images", ["0.png", "1.png"])
+    kinds = ["avif", "jxl", "jp2", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2", "psd", "tga"]
+    for kind in kinds:
+        (tmp_path / "images" / f"x.{kind.upper()}").write_bytes(b"any")
+    (tmp_path / "images" / "film.mov").write_bytes(b"any")
+    record, images, _ = make(tmp_path, clusters=1)
+    told = {f"x.{kind.upper()}": f"{kind.upper()} is not read here; convert it to JPEG" for kind in kinds}
+    assert record["unreadable"] == told and len(images) == 2
+    before = record["fingerprint"]
+    (tmp_path / "images" / "y.dng").write_bytes(b"any")
+    assert folder.fingerprint(tmp_path / "images") != before
+
+
+def test_heic_without_the_library_is_left_out_until_it_is_there(tmp_path, monkeypatch):
+    write(tmp_path / "images", ["0.png", "2.png"])
+    (tmp_path / "images" / "1.HEIC").write_bytes(encoded(picture(0, 1, 20), "PNG"))  # as if the library decoded it
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    record, images, _ = make(tmp_path, clusters=2)
+    assert len(images) == 2 and record["unreadable"] == {
+        "1.HEIC": "HEIC needs pillow-heif (pip install pillow-heif), or convert it to JPEG"
+    }
+    block = Benchmark(dataset="folder", path=str(tmp_path / "images"), size=24, clusters=2)
+    assert unlike(record, block, dataset_named("folder"), Downloads()) == ""
+    (tmp_path / "images" / "1.HEIC").touch()
+    monkeypatch.setattr(folder, "reads_heif", lambda: True)
+    record["fingerprint"] = folder.fingerprint(tmp_path / "images")
+    told = unlike(record, block, dataset_named("folder"), Downloads())
+    assert told == "images that were left out can be read now"
+
+
+def test_heic_is_read_upright_with_the_library(tmp_path):
+    """Its rotation is applied once, by the library."""
+    heif = pytest.importorskip("pillow_heif")
+    (tmp_path / "images").mkdir()
+    bright = np.zeros((64, 48, 3), np.uint8)
+    bright[:16] = 255  # above, once it stands upright
+    image, exif = Image.fromarray(bright), Image.Exif()
+    heif.from_pillow(image).save(tmp_path / "images" / "plain.heic", quality=90)
+    exif[0x0112] = 6  # stored on its side, to be turned clockwise
+    heif.register_heif_opener()
+    lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "images" / "turned.HEIF", exif=exif.tobytes(), quality=90)
+    whole = (tmp_path / "images" / "plain.heic").read_bytes()
+    for cut in range(0, len(whole), max(1, len(whole) // 12)):
+        (tmp_path / "images" / f"cut{cut}.heic").write_bytes(whole[:cut])
+    record, images, _ = make(tmp_path, clusters=1)
+    found = dict(zip(read_names(tmp_path / "data" / "mine"), images))
+    assert {"plain.heic", "turned.HEIF"} <= found.keys() and len(record["unreadable"]) >= 10
+    for name in ("plain.heic", "turned.HEIF"):
+        assert found[name][:3].mean() > 200 and found[name][8:].mean() < 40, name
+    assert record["versions"]["pillow-heif"]
+
+
+# disks that fail
+
+
+class Failing:
+    """A file that is open, and whose disk then fails."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+    def seek(self, offset):
+        pass
+
+    def read(self, size):
+        raise OSError(5, os.strerror(5))
+
+
+def disk(path, mode):
+    """`open` on a disk with one file that has gone stale and one that cannot be read."""
+    if path.name.startswith("stale"):
+        raise OSError(116, os.strerror(116), str(path))
+    file = builtins.open(path, mode)
+    return Failing(file) if path.name.startswith("broken") else file
+
+
+def test_a_file_that_cannot_be_read_costs_that_image(tmp_path, monkeypatch):
+    write(tmp_path / "images", ["0.png", "1.png", "stale.png", "broken.png", "shorter.png"])
+
+    def cut(found, rows):
+        with open(tmp_path / "images" / "shorter.png", "r+b") as file:
+            file.truncate(20)
+        return slice_images(found, rows)
+
+    monkeypatch.setattr(slices, "open", disk, raising=False)
+    monkeypatch.setattr(folder, "slice_images", cut)
+    record, images, _ = make(tmp_path, clusters=2)
+    assert sorted(read_names(tmp_path / "data" / "mine")) == ["0.png", "1.png"] and images.any(axis=(1, 2, 3)).all()
+    reasons = record["unreadable"]
+    assert reasons["stale.png"] == f"cannot be read: Stale file handle ({tmp_path}/images/stale.png)"
+    assert reasons["broken.png"] == f"cannot be read: Input/output error ({tmp_path}/images/broken.png)"
+    assert reasons["shorter.png"].startswith("is cut off after 20 of ")
+
+
+@pytest.mark.parametrize("archive", ["stale.tar", "broken.tar"])
+def test_an_archive_that_cannot_be_read_is_named_with_the_image(tmp_path, archive, monkeypatch):
+    (tmp_path / archive).write_bytes(bytes(100))
+    monkeypatch.setattr(slices, "open", disk, raising=False)
+    members = [FileSlice(f"n/{i}.JPEG", tmp_path / archive, 10 * i, 10) for i in range(3)]
+    with pytest.raises(ValueError, match=rf"^{archive}: n/0.JPEG: cannot be read: .* \({tmp_path}/{archive}\)$"):
+        write_images(
+            tmp_path / "images.npy",
+            slice_images(members, np.arange(3)),
+            count=3,
+            size=8,
+            upright=False,
+            label="x",
+            unreadable=None,
+        )

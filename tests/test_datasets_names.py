@@ -112,14 +112,15 @@ def test_a_folder_that_cannot_be_read_is_no_folder_without_images(tmp_path, monk
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(PermissionError, match="bee"):
-        make(tmp_path)
+    refused(tmp_path, f"{tmp_path}/images/bee: no permission to read this folder; ")
 
 
 def test_a_class_without_images_is_named_and_the_rest_is_made(tmp_path, capsys):
-    write(tmp_path / "images", "ant/0.png", "bee/1.png", "cat/deep/2.heic")
+    write(tmp_path / "images", "ant/0.png", "bee/1.png", "cat/deep/2.txt", "dog/deep/3.dng")
     assert make(tmp_path)["classes"] == ["ant", "bee"]
-    assert "cat: holds no images" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "cat: holds no images, so it is not a class" in told
+    assert "dog: holds no readable images, so it is not a class" in told
 
 
 # what is no file

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -253,6 +254,30 @@ def test_no_gpu_is_the_cpu_with_one_line_unless_required(driver):
     assert said == ["warning: no GPU visible (nvidia-smi lists 0); using the CPU"]
     with pytest.raises(ValueError, match="0 visible"), gpu_lease.lease(1, required=True):
         pass
+
+
+def test_a_machine_without_a_gpu_is_told_so_without_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+    said = []
+    with gpu_lease.lease(1, report=said.append):
+        pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # somebody's decision, or a scheduler's
+    with gpu_lease.lease(1, report=said.append):
+        pass
+    told = "warning: no GPU visible (CUDA_VISIBLE_DEVICES is ''); using the CPU"
+    assert said == ["no GPU found; using the CPU", told]
+
+
+def test_a_full_gpu_says_what_to_lower():
+    """Also to `scl cluster`, whose options have neither a batch size nor a number of runs."""
+    import torch
+
+    from scl.engine.train import OutOfMemory, _explain_errors
+
+    run = SimpleNamespace(training=SimpleNamespace(batch_size=512))
+    told = r"lower training.batch_size \(now 512\) or machine.runs_per_gpu, or the image size; no memory"
+    with pytest.raises(OutOfMemory, match=told), _explain_errors(run, SimpleNamespace(requested=False)):
+        raise torch.OutOfMemoryError("no memory\nmore lines")
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_and_refused_where_one_is_required(monkeypatch):

@@ -87,6 +87,18 @@ def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(here, config):
     assert found == {12: 1, 100: 5, 1_000: 20}
 
 
+def test_the_home_folder_is_expanded_for_weights_too(here, monkeypatch):
+    """Of `--weights=~/x.pth`, which the shell leaves as it is."""
+    monkeypatch.setenv("HOME", str(here))
+    (here / "x.pth").write_text("weights")
+    asked = []
+    weights = SimpleNamespace(name="resnet18.x", backbone="resnet18", labels="no labels")
+    monkeypatch.setattr("baselines.pretrained.read_weights", lambda name: asked.append(name) or weights)
+    request = Request(here, clusters=10, weights="~/x.pth", method="kmeans", config=here / "tiny.yaml")
+    _, mapping, _ = folder_study(request, images=100, clusters=10)
+    assert asked == [f"{here}/x.pth"] and mapping["methods"]["pretrained"]["options"]["weights"] == f"{here}/x.pth"
+
+
 @pytest.mark.parametrize(
     "place",
     [

@@ -14,10 +14,12 @@ from conftest import TINY_METHODS
 from flow import TINY, copy_of, outcome, planned, run_of, scl, snakemake, start_scl
 
 from benchmarks import single
+from benchmarks.cli import main
 from benchmarks.datasets.prepare import prepare
 from benchmarks.study import find_run, load_study
 from scl.engine import gpu_lease
 from scl.engine.locks import locked
+from scl.engine.outputs import finish
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "simclr", "scan", "selflabel")}}
 
@@ -160,6 +162,40 @@ def test_a_benchmark_without_a_source_is_refused(tmp_path):
     study = load_study(STUDY | {"benchmarks": {"imagenet10": {}}, "results": str(tmp_path / "results")})
     with pytest.raises(ValueError, match="imagenet10: no ImageNet source"):
         single.run_single(study, find_run(study, "imagenet10/joint/random/0"))
+
+
+@pytest.mark.parametrize("stage,first", [("scan", "simclr"), ("kmeans", "kmeans")])
+def test_a_signal_in_the_last_assignment_of_a_stage_stops_before_the_next(stage, first, tiny_study, monkeypatch):
+    """The stage is complete and stays so; so it does in a stage without epochs."""
+    study, said = tiny_study("kmeans", "simclr", "scan"), []
+    run, done = study.run("tiny-digits", "joint", stage, 0), finish
+
+    def finish_late(trainer):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return done(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scl.engine.train.finish", finish_late)
+        with pytest.raises(SystemExit) as stopped:
+            single.run_single(study, run, gpus=0, threads=1, report=said.append)
+    assert stopped.value.code == 143 and said[-1].startswith(f"stopped by a signal; {first} is trained: ")
+    record = study.run("tiny-digits", "joint", first, 0).directory / "record.json"
+    before = record.read_bytes()
+    assert not (run.directory / "metrics.json").exists()
+    single.run_single(study, run, gpus=0, threads=1, report=said.append)
+    assert record.read_bytes() == before and (run.directory / "metrics.json").exists()
+
+
+def test_a_signal_in_the_last_assignment_is_no_failure_to_snakemake(tiny_study, monkeypatch):
+    """It deletes the outputs of a job that fails, complete or not."""
+    [run], done = tiny_study("scl").runs(), finish
+
+    def finish_late(trainer):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return done(trainer)
+
+    monkeypatch.setattr("scl.engine.train.finish", finish_late)
+    assert main(["train", str(run.directory), "--gpus", "0"]) == 0 and (run.directory / "record.json").exists()
 
 
 def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):

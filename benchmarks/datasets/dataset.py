@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.datasets.catalog import Downloads
 from scl.util.text import printable
 
-Image = tuple[int, str, "bytes | np.ndarray"]  # (row, name for messages, an encoded image or uint8 H x W x 3)
+# (row, name for messages, an encoded image or uint8 H x W x 3, or why it cannot be read)
+Image = tuple[int, str, "bytes | np.ndarray | ValueError"]
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,26 @@ import numpy as np
 
 from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.dataset import Image, RawDataset, Sources, labels_by_folder
-from benchmarks.datasets.pixels import MAX_BYTES
+from benchmarks.datasets.pixels import HEIF, MAX_BYTES, reads_heif
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, whole_file
 from scl.util.text import printable, say
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+NOT_READ = {".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".psd", ".tga"}
+IMAGES = ENDINGS.union(HEIF, NOT_READ)
+NO_HEIF = "HEIC needs pillow-heif (pip install pillow-heif), or convert it to JPEG"
+NO_PERMISSION = "no permission to read it"
 
 
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else there
-    are no classes, and a note says so if there are sub-folders. Hidden files and other file types are skipped, links
-    are followed. Raises ValueError for whatever makes the classes ambiguous or images unreadable: one folder under two
-    names (including circular links), broken links, pipes and devices, names that are not UTF-8. Files that are too
-    large or that may not be read are left out (`RawDataset.unreadable`).
+    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else, or if
+    all images are in one of them, there are no classes, and a note says so. Hidden files and other file types are
+    skipped, links are followed. Raises ValueError for whatever makes the classes ambiguous or images unreadable: one
+    folder under two names (including circular links), broken links, pipes and devices, folders that may not be read,
+    names that are not UTF-8. Files that are too large, that may not be read, or whose format is not read are left out
+    (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
@@ -49,7 +54,11 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     names = [image.name for image in slices]
     classes = [] if flat else sorted({name.partition("/")[0] for name in names})
     for name in sorted(folders.difference(classes)) if classes else []:
-        say(f"{root / name}: holds no images, so it is not a class")
+        readable = "readable " * any(image.startswith(f"{name}/") for image in unreadable)
+        say(f"{root / name}: holds no {readable}images, so it is not a class")
+    if len(classes) == 1:
+        note = f"all images are in one sub-folder, {classes[0]}, so there is nothing to compare with"
+        classes = []
     labels = labels_by_folder(names, classes) if classes else None
     return RawDataset(
         {"all": len(slices)},
@@ -71,6 +80,13 @@ def fingerprint(root: Path) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
+def readable_now(root: Path, unreadable: dict[str, str]) -> bool:
+    """Whether a file that `read` has left out can be read now, since a library was installed or permission was given:
+    that does not change the fingerprint."""
+    left_out = [name for name, why in unreadable.items() if why in (NO_HEIF, NO_PERMISSION)]
+    return any(not _problem(FileSlice(name, root / name, 0, 0)) for name in left_out)
+
+
 def _array(path: Path) -> RawDataset:
     """Unlabeled images: uint8 N x H x W x 3. Their names are their rows."""
     try:
@@ -90,9 +106,14 @@ def _array(path: Path) -> RawDataset:
 
 def _problem(image: FileSlice) -> str:
     """Why a file is left out before it is opened, "" if it is not."""
+    ending = Path(image.name).suffix.lower()
+    if ending in NOT_READ:
+        return f"{ending[1:].upper()} is not read here; convert it to JPEG"
+    if ending in HEIF and not reads_heif():
+        return NO_HEIF
     if image.size > MAX_BYTES:
         return f"{image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
-    return "" if os.access(image.file, os.R_OK) else "no permission to read it"
+    return "" if os.access(image.file, os.R_OK) else NO_PERMISSION
 
 
 def _find(root: Path) -> tuple[list[FileSlice], set[str]]:
@@ -106,7 +127,7 @@ def _find(root: Path) -> tuple[list[FileSlice], set[str]]:
             path = Path(folder, name)
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in ENDINGS:
+            if path.suffix.lower() in IMAGES:
                 slices.append(whole_file(_utf8(path.relative_to(root), root), path))
             elif path.is_symlink() and not path.exists():
                 whole_file(name, path)  # perhaps a class that is not mounted: raises ValueError
@@ -115,6 +136,9 @@ def _find(root: Path) -> tuple[list[FileSlice], set[str]]:
 
 def _fail(error: OSError) -> None:
     """os.walk would skip a folder that it cannot read."""
+    if isinstance(error, PermissionError):
+        place = printable(error.filename)
+        raise ValueError(f"{place}: no permission to read this folder; change that, or move it elsewhere") from error
     raise error
 
 

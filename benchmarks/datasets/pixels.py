@@ -20,17 +20,19 @@ from scl.engine.provenance import cores
 MAX_PIXELS = 89_000_000  # decoded; Pillow warns beyond. Cameras of phones have 50 or 64 million
 MAX_BYTES = 64 << 20  # encoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode pixels and do nothing else
+HEIF = (".heic", ".heif", ".hif")  # read if pillow-heif is installed (`reads_heif`)
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
 BATCH = 1 << 16  # bytes handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
 AHEAD = 2  # batches per thread that are read before they are needed
 TURNS = dict(enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
                         Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90), 2))  # fmt: skip
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error)
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, MemoryError, struct.error, zlib.error,
+           RuntimeError)  # the last is pillow-heif's  # fmt: skip
 
 
 def write_images(
     path: Path,
-    images: Iterable[tuple[int, str, bytes | np.ndarray]],
+    images: Iterable[tuple[int, str, bytes | np.ndarray | ValueError]],
     *,
     count: int,
     size: int,
@@ -40,9 +42,9 @@ def write_images(
 ) -> None:
     """Fill `path` with a .npy of uint8 count x size x size x 3.
 
-    images: (row, name, encoded bytes or uint8 H x W x 3), each row exactly once, in any order; resized if needed, by
-    threads (Pillow releases the GIL). label: of the progress bar. Raises ValueError naming the image that cannot be
-    read; with a dictionary `unreadable`, adds {row: message} to it and leaves the row black instead.
+    images: (row, name, encoded bytes or uint8 H x W x 3, or why it cannot be read), each row once, in any order;
+    resized if needed, by threads (Pillow releases the GIL). label: of the progress bar. Raises ValueError naming the
+    image that cannot be read; with a dictionary `unreadable`, adds {row: message} to it and leaves the row black.
 
     Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message instead
     of a SIGBUS, and the written pages do not count as memory of the process.
@@ -59,15 +61,17 @@ def write_images(
         if hasattr(os, "posix_fallocate"):  # a disk that is too small fails now
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
-        def write(row: int, name: str, data: bytes | np.ndarray) -> int:
-            if isinstance(data, bytes):
-                try:
+        def write(row: int, name: str, data: bytes | np.ndarray | ValueError) -> int:
+            try:
+                if isinstance(data, ValueError):
+                    raise data
+                if isinstance(data, bytes):
                     data = from_bytes(data, size, name=name, upright=upright)
-                except ValueError as error:
-                    if unreadable is None:
-                        raise
-                    unreadable[row] = str(error)
-                    return row
+            except ValueError as error:
+                if unreadable is None:
+                    raise
+                unreadable[row] = str(error)
+                return row
             _pwrite(file.fileno(), to_square(data, size), offset + row * size * size * 3)
             return row
 
@@ -94,7 +98,7 @@ def _batches(items: Iterable[tuple]) -> Iterator[list[tuple]]:
     batch, size = [], 0
     for item in items:
         batch.append(item)
-        size += memoryview(item[2]).nbytes
+        size += 0 if isinstance(item[2], ValueError) else memoryview(item[2]).nbytes
         if size >= BATCH:
             yield batch
             batch, size = [], 0
@@ -130,11 +134,13 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name}: {len(data):,} bytes is too much for one image (at most {MAX_BYTES:,})")
+    formats = (*FORMATS, "HEIF") if name.lower().endswith(HEIF) and reads_heif() else FORMATS
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
+            # pillow-heif has turned its images already, and says 1
             turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
             rgb = _rgb(image)
             # ImageOps.exif_transpose would also write all tags again, and fail on odd ones
@@ -147,6 +153,16 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
         # Pillow's message on unknown formats has the address of a buffer, which differs from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
+
+
+def reads_heif() -> bool:
+    """Whether HEIC can be read: with the optional pillow-heif, which is then registered with Pillow."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, Downloads, archives_of, dataset_named
 from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
-from benchmarks.datasets.folder import fingerprint
-from benchmarks.datasets.pixels import RESIZE, write_images
+from benchmarks.datasets.folder import fingerprint, readable_now
+from benchmarks.datasets.pixels import HEIF, RESIZE, write_images
 from scl.engine import failures
 from scl.engine.io import Damaged, atomic, sha256, write_json
 from scl.engine.locks import locked
@@ -140,6 +140,8 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
                 return f"{archive.file}: {kind} {recorded}, wanted {digest}"
     if block.path and _changed(expanded(block.path), facts):
         return "images were added, removed or changed in its folder"
+    if block.path and readable_now(expanded(block.path), facts.get("unreadable") or {}):
+        return "images that were left out can be read now"
     return ""
 
 
@@ -216,9 +218,12 @@ def _write(folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger
         with atomic(labels) as temporary:
             np.save(temporary, raw.labels[rows])
         record["labels_sha256"] = sha256(labels)
-    write_json(names, [raw.names[row] for row in rows])
-    packages = {package: version(package) for package in ("numpy", "pillow", "scikit-learn")}
-    record["versions"] = {"python": platform.python_version(), **packages}
+    kept = [raw.names[row] for row in rows]
+    write_json(names, kept)
+    packages = ["numpy", "pillow", "scikit-learn"]
+    if any(name.lower().endswith(HEIF) for name in kept):
+        packages.append("pillow-heif")
+    record["versions"] = {"python": platform.python_version(), **{package: version(package) for package in packages}}
     write_json(marker, record)
     return marker
 

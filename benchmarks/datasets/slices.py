@@ -4,12 +4,13 @@ import itertools
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from benchmarks.datasets.dataset import hash_order, refuse_duplicates
+from benchmarks.datasets.dataset import Image, hash_order, refuse_duplicates
 from benchmarks.datasets.pixels import MAX_BYTES
 from scl.util.text import printable
 
@@ -69,18 +70,33 @@ def in_hash_order(slices: list[FileSlice]) -> list[FileSlice]:
     return [by_name[name] for name in hash_order(list(by_name))]
 
 
-def slice_images(slices: list[FileSlice], rows: np.ndarray) -> Iterator[tuple[int, str, bytes]]:
-    """(row, name, bytes) of `slices[row]`, file by file in the order of the disk."""
+def slice_images(slices: list[FileSlice], rows: np.ndarray) -> Iterator[Image]:
+    """(row, name, bytes) of `slices[row]`, file by file in the order of the disk. In the place of bytes that cannot be
+    read, the ValueError that says why: a user's folder goes on without that image."""
     by_file = itertools.groupby(sorted(map(int, rows), key=lambda row: slices[row][1:]), lambda row: slices[row].file)
     for path, rows_of_file in by_file:
-        with open(path, "rb") as file:
+        with ExitStack() as held:
+            try:
+                file: IO[bytes] | OSError = held.enter_context(open(path, "rb"))
+            except OSError as error:
+                file = error
             for row in rows_of_file:
-                name, _, offset, size = slices[row]
+                name = slices[row].name
                 where = name if path.name == Path(name).name else f"{path.name}: {name}"
-                if size > MAX_BYTES:
-                    raise ValueError(f"{where}: {size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
-                file.seek(offset)
-                data = file.read(size)
-                if len(data) < size:
-                    raise ValueError(f"{where}: is cut off after {len(data):,} of {size:,} bytes")
-                yield row, where, data
+                yield row, where, _read(file, slices[row], where)
+
+
+def _read(file: IO[bytes] | OSError, image: FileSlice, where: str) -> bytes | ValueError:
+    """The bytes of `image`, or why they cannot be read. file: open, or the error of opening it."""
+    if image.size > MAX_BYTES:
+        return ValueError(f"{where}: {image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
+    try:
+        if isinstance(file, OSError):
+            raise file
+        file.seek(image.offset)
+        data = file.read(image.size)
+    except OSError as error:
+        return ValueError(f"{where}: cannot be read: {error.strerror or error} ({image.file})")
+    if len(data) < image.size:
+        return ValueError(f"{where}: is cut off after {len(data):,} of {image.size:,} bytes")
+    return data

@@ -78,6 +78,7 @@ def write_run_page(
         "links": {file.name: os.path.relpath(file, path.parent) for file in files if file.exists()},
         "settings": settings.read_text(encoding="utf-8", errors="replace") if settings.exists() else "",
         "index": "../index.html", "title": "", "downloads": [], "hint": "", "measure": "", "agreement": {}, "map": None,
+        "weights": "", "left_out": 0,
     }  # fmt: skip
     if row.status == "done":
         context |= _found(study, run, data, budget)

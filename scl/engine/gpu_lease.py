@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -108,7 +109,10 @@ def _report_missing(count: int, tokens: list[str], required: bool, report: Repor
             f"{count} GPU(s) asked for, {len(tokens)} visible ({seen}); "
             "ask for fewer, or for the CPU (--gpus 0; of Snakemake: --resources gpu=0)"
         )
-    report(f"warning: no GPU visible ({seen}); using the CPU")
+    if setting is None and not shutil.which("nvidia-smi"):
+        report("no GPU found; using the CPU")
+    else:  # hidden, or a driver that does not answer
+        report(f"warning: no GPU visible ({seen}); using the CPU")
 
 
 @contextlib.contextmanager

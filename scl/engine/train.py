@@ -45,45 +45,50 @@ def train(
     tensorboard: bool = False,
     attempt: int = 1,
     leased: str | None = None,
+    more_follows: bool = False,
     report: Report = say,
 ) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; return the path of record.json.
 
     The same call resumes. attempt: 2 and more are retries, which end at once if the failure was permanent.
     leased: CUDA_VISIBLE_DEVICES of a lease that the caller holds, "" for the CPU; by default the run leases for itself.
+    more_follows: the caller goes on with other work, so a signal after the last step raises SystemExit, too, once the
+    run is complete. By default it then returns: Snakemake would delete the files of a job that ends otherwise.
     Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and failure.json stay),
     OutOfMemory, Damaged for files to be made again, and, once saved, SystemExit (SIGTERM: 143, Ctrl-C: 130).
     """
     directory = Path(directory)
     run = config.load_run(directory)
     trainer: Trainer | None = None
-
-    def where() -> dict[str, int]:
-        if trainer and trainer.epoch < run.training.epochs:
-            return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1}
-        return {}
-
     with (
         locked(directory / ".lock", directory, report=report),
-        failures.recorded(directory, run, attempt=attempt, where=where),
+        failures.recorded(directory, run, attempt=attempt, where=lambda: _place(trainer, run)),
     ):
         config.check_planned(run)
         run = config.complete(run)
         if finished(directory, run, report=report):
             report(f"{directory}: already done")
             return directory / "record.json"
-        lease = (
-            gpu_lease.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report)
-            if leased is None
-            else contextlib.nullcontext(leased)
-        )
+        own = gpu_lease.lease(gpus, runs_per_gpu=runs_per_gpu, required=require_gpu, report=report)
+        lease = own if leased is None else contextlib.nullcontext(leased)
         with lease as leased, forbid_label_access(run.data), checkpoint.Stop() as stop:
             torch.set_num_threads(threads)
             device = gpu_lease.torch_device(leased, required=require_gpu, report=report)
             with _explain_errors(run, stop):
                 trainer = Trainer(run, directory, device=device, report=report)
                 trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
-                return finish(trainer)
+                record = finish(trainer)
+        if stop.requested and more_follows:
+            report(f"stopped by a signal; {run.stage} is trained: the same command goes on from there")
+            raise SystemExit(stop.status)
+        return record
+
+
+def _place(trainer: Trainer | None, run: RunSettings) -> dict[str, int]:
+    """The epoch and step of a failure, for failure.json; {} before and after training."""
+    if trainer and trainer.epoch < run.training.epochs:
+        return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1}
+    return {}
 
 
 @contextlib.contextmanager
@@ -99,7 +104,7 @@ def _explain_errors(run: RunSettings, stop: checkpoint.Stop) -> Iterator[None]:
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
         raise OutOfMemory(
             f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
-            f"{run.training.batch_size}) or machine.runs_per_gpu; {str(error).splitlines()[0]}"
+            f"{run.training.batch_size}) or machine.runs_per_gpu, or the image size; {str(error).splitlines()[0]}"
         ) from error
 
 
