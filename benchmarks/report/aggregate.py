@@ -21,7 +21,7 @@ FOOTNOTES = {
     "d": "seeds or attempts differ in device, precision, PyTorch or scikit-learn version, or number of CPU threads",
     "e": "an earlier attempt, an upstream stage, or k-means was run at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
-    "g": "a seed learned nothing: all its steps are among those counted below",
+    "g": "a seed learned nothing: none of its steps changed a weight",
 }
 EVERY_STEP = re.compile(r"steps [^,]* (\d+) of \1\b")
 
