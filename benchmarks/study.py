@@ -153,7 +153,12 @@ class Study(Settings):
     def skipped(self) -> dict[str, str]:
         """{benchmark: reason} of those that this configuration has no source for."""
         reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
-        return {name: reason for name, reason in reasons.items() if reason}
+        left_out = "; results of a configuration with a source are there, but left out"
+        return {
+            name: reason + left_out * (self.results / "runs" / name).exists()
+            for name, reason in reasons.items()
+            if reason
+        }
 
     @property
     def available(self) -> list[str]:

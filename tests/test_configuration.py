@@ -137,3 +137,15 @@ def test_checksum_of_another_length_is_refused_in_plain_words():
 def test_a_study_without_a_run_is_refused():
     told = refused(GOOD | {"benchmarks": {"tiny-imagenet": {}}, "protocols": ["heldout"]})
     assert told == "protocols: no benchmark of this study has heldout, so there is nothing to run"
+
+
+def test_results_of_a_benchmark_without_a_source_are_told(tmp_path):
+    """Such as those of ImageNet-10 that were copied from a machine that has its images."""
+    study = {
+        "results": str(tmp_path),
+        "benchmarks": {"imagenet10": {}, "digits": {}},
+        "methods": {"random": TINY_METHODS["random"]},
+    }
+    assert load_study(study).skipped == {"imagenet10": "no ImageNet source"}
+    (tmp_path / "runs" / "imagenet10").mkdir(parents=True)
+    assert "results of a configuration with a source are there, but left out" in load_study(study).skipped["imagenet10"]
