@@ -83,7 +83,7 @@ def cluster_folder(
     estimated = None
     untrained = untrained_runs(Survey(study), run)
     if untrained:
-        _announce_replacement(request.results, report)
+        _announce_replacement(study, run, report)
     required = machine.require_gpu and any(study.settings(step).training.epochs for step in untrained)
     with gpu_lease.lease(request.gpus, required=required, runs_per_gpu=machine.runs_per_gpu, report=report) as leased:
         device = gpu_lease.torch_device(leased, required=required, report=report)
@@ -106,12 +106,16 @@ def _prepared(study: Study, report: Report) -> dict:
     return describe(study.data / BENCHMARK)
 
 
-def _announce_replacement(out: Path, report: Report) -> None:
-    """Say what an earlier command has left in `out`, if it has finished."""
+def _announce_replacement(study: Study, run: Run, report: Report) -> None:
+    """Say which clusters of an earlier command will be lost. Those of another seed are not: their run stays."""
+    out = study.results
     try:
         found = json.loads((out / "summary.json").read_bytes())
         what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
+        same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+        return
+    if same and found["seed"] != run.seed:
         return
     report(f"{out}: {what} will be replaced; to keep them, stop and name another folder by --out")
 

@@ -153,9 +153,8 @@ class Study(Settings):
     def skipped(self) -> dict[str, str]:
         """{benchmark: reason} of those that this configuration has no source for."""
         reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
-        left_out = "; results of a configuration with a source are there, but left out"
         return {
-            name: reason + left_out * (self.results / "runs" / name).exists()
+            name: reason + ", although there are results" * any((self.results / "runs" / name).rglob("metrics.json"))
             for name, reason in reasons.items()
             if reason
         }

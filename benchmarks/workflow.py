@@ -132,13 +132,14 @@ class Workflow:
         inputs = {"images": str(self.study.data / run.benchmark / "benchmark.json")}
         if run.after:
             inputs["after"] = str(run.after.directory / "weights.pt")
-        return _kept(self.survey and run not in self.untrained, inputs)
+        requested = str(run.directory / "weights.pt") in self.workflow.dag.targetfiles
+        return _kept(self.survey and run not in self.untrained and not requested, inputs)
 
     @cached_property
     def untrained(self) -> set[Run]:
         """The runs to train: those without a result that counts, and those whose weights are missing for them."""
         assert self.survey
-        return {step for run in self.study.available_runs() for step in untrained_runs(self.survey, run)}
+        return {step for run in self.study.runs() for step in untrained_runs(self.survey, run)}
 
     def kmeans_inputs(self, wildcards) -> dict:
         """The record of a trained run, which names the features that it has kept."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from scl.engine.io import json_sha256
-from scl.util.classes import FAILURES, describe_error, find_class, source_of
+from scl.util.classes import FAILURES, describe_error, find_class, source_of, was_edited
 from scl.util.text import did_you_mean, shown
 from scl.util.yaml_file import load_yaml
 
@@ -223,7 +223,10 @@ def digest(run: Settings) -> str:
 
 
 def check_planned(run: RunSettings) -> None:
-    """Raise ValueError if the method's file or version has changed since the run was planned."""
+    """Raise ValueError if the method's file or version has changed since the run was planned, or the file since this
+    process imported it."""
+    if was_edited(run.method):
+        raise ValueError(f"{run.method}: its file has changed since this process imported it; start the process again")
     if run.method_source != source_of(run.method):
         changed = "file"
     elif run.version not in (None, find_class(run.method).version):

@@ -151,7 +151,10 @@ class Method(nn.Module):
         return kind(network, self.problem.size, mean=self.problem.mean, std=self.problem.std)
 
     def count(self, event: str) -> None:
-        """Count an event worth reporting; counts are kept in checkpoints and shown in the record."""
+        """Count an event worth reporting; counts are kept in checkpoints and shown in the record.
+
+        Of "steps ...", tables also say how many steps there were. "steps with no ..." are those that change no weight.
+        """
         self.counts[event] = self.counts.get(event, 0) + 1
 
     def get_extra_state(self) -> dict:

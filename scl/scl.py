@@ -129,7 +129,7 @@ class SCL(Method):
         return losses.consensus(s1, s2, q1, q2)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """[8] L = L_ins + w_s L_sem + w_c L_con + w_b L_bal; during the warm-up without the memory [10]."""
+        """[8] L = w_i L_ins + w_s L_sem + w_c L_con + w_b L_bal; during the warm-up without the memory [10]."""
         o = self.options
         if not self.warming_up and not self.placed:
             self.place_prototypes()

@@ -77,6 +77,7 @@ def test_results_that_will_be_replaced_are_named_before_the_estimate(here, capsy
     assert "will be replaced" not in told("--clusters", 3)  # nothing is trained
     again = told("--clusters", 4)
     assert 0 < again.index(replaced) < again.index("this will take about")
+    assert "will be replaced" not in told("--clusters", 4, "--seed", 1)  # is compared with seed 0, which stays
     (here / "photos-clusters" / "summary.json").write_text("damaged")
     assert "will be replaced" not in told("--clusters", 3)
 
@@ -182,10 +183,10 @@ def test_the_page_says_what_was_left_out_and_what_weights_it_started_from(here):
     )
     page = found.page(here / "page.html").read_text()
     assert "1 unreadable image was left out" in page and "compared with the 10 sub-folders" in page
-    assert "Labels are used for the scores only, not for training." in page and "Weights" not in page
+    assert "Labels are used for the scores only, not for training." in page and "The network starts" not in page
     found.summary["weights"] = "starts from resnet18.a1_in1k: made with labels"
     page = found.page(here / "page.html").read_text()
-    assert "Weights: starts from resnet18.a1_in1k: made with labels." in page
+    assert "The network starts from resnet18.a1_in1k: made with labels." in page
     assert "The labels of this folder are used for the scores only." in page and "not for training" not in page
 
 

@@ -147,5 +147,8 @@ def test_results_of_a_benchmark_without_a_source_are_told(tmp_path):
         "methods": {"random": TINY_METHODS["random"]},
     }
     assert load_study(study).skipped == {"imagenet10": "no ImageNet source"}
-    (tmp_path / "runs" / "imagenet10").mkdir(parents=True)
-    assert "results of a configuration with a source are there, but left out" in load_study(study).skipped["imagenet10"]
+    run = tmp_path / "runs" / "imagenet10" / "joint" / "random" / "seed0"
+    run.mkdir(parents=True)
+    assert load_study(study).skipped["imagenet10"] == "no ImageNet source"
+    (run / "metrics.json").touch()
+    assert load_study(study).skipped["imagenet10"] == "no ImageNet source, although there are results"

@@ -266,6 +266,26 @@ def test_photographs_in_formats_that_are_not_read_are_listed(tmp_path):
     assert folder.fingerprint(tmp_path / "images") != before
 
 
+def test_a_format_that_is_not_read_beside_the_classes_leaves_them_classes(tmp_path):
+    write(tmp_path / "images", ["ant/0.png", "bee/1.png"])
+    (tmp_path / "images" / "cover.psd").write_bytes(b"any")
+    record, _, labels = make(tmp_path)
+    assert record["classes"] == ["ant", "bee"] and labels is not None and list(record["unreadable"]) == ["cover.psd"]
+
+
+def test_a_photograph_that_a_passing_error_left_out_is_taken_up_again(tmp_path):
+    write(tmp_path / "images", ["0.png", "1.png"])
+    record, *_ = make(tmp_path, clusters=2)
+    block = Benchmark(dataset="folder", path=str(tmp_path / "images"), size=24, clusters=2)
+    for why, told in (("Stale file handle (0.png)", "images that were left out can be read now"), ("", "")):
+        record["unreadable"] = (
+            {"0.png": f"cannot be read: {why}"} if why else {"x.png": "cannot be read as an image: x"}
+        )
+        assert unlike(record, block, dataset_named("folder"), Downloads()) == told
+    record["unreadable"] = {"gone.png": "cannot be read: Input/output error (gone.png)"}
+    assert unlike(record, block, dataset_named("folder"), Downloads()) == ""
+
+
 def test_heic_without_the_library_is_left_out_until_it_is_there(tmp_path, monkeypatch):
     write(tmp_path / "images", ["0.png", "2.png"])
     (tmp_path / "images" / "1.HEIC").write_bytes(encoded(picture(0, 1, 20), "PNG"))  # as if the library decoded it

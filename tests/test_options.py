@@ -67,9 +67,9 @@ def test_every_option_has_a_description(cls):
     [
         (
             SCL,
-            {"temperature": 1e-3},
-            {"temperature": 0.0},
-            "^temperature: must be greater than or equal to 0.001, got 0.0",
+            {"temperature": 0.02},
+            {"temperature": 0.0199},
+            "^temperature: must be greater than or equal to 0.02, got 0.0199",
         ),
         (
             SCL,

@@ -39,7 +39,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     slices, folders = _find(root)
     if not slices:
         raise ValueError(f"{root}: holds no images ({', '.join(sorted(ENDINGS))})")
-    flat = [image.name for image in slices if "/" not in image.name]
+    flat = [name for name, *_ in slices if "/" not in name and Path(name).suffix.lower() not in NOT_READ]
     note = ""
     if flat and len(flat) < len(slices):
         note = (
@@ -81,10 +81,17 @@ def fingerprint(root: Path) -> str:
 
 
 def readable_now(root: Path, unreadable: dict[str, str]) -> bool:
-    """Whether a file that `read` has left out can be read now, since a library was installed or permission was given:
-    that does not change the fingerprint."""
-    left_out = [name for name, why in unreadable.items() if why in (NO_HEIF, NO_PERMISSION)]
-    return any(not _problem(FileSlice(name, root / name, 0, 0)) for name in left_out)
+    """Whether a file that was left out can be read now, since a library was installed, permission was given, or the
+    disk works again: that does not change the fingerprint."""
+    for name, why in unreadable.items():
+        path = root / name
+        if why in (NO_HEIF, NO_PERMISSION) and not _problem(FileSlice(name, path, 0, 0)):
+            return True
+        if why.startswith("cannot be read: ") and path.is_file():
+            [(_, _, data)] = slice_images([whole_file(name, path)], np.arange(1))
+            if isinstance(data, bytes):
+                return True
+    return False
 
 
 def _array(path: Path) -> RawDataset:

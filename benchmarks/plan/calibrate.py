@@ -50,9 +50,9 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
         device = gpu_lease.torch_device(leased, report=report)
         rates = list(_measured([*reversed(kinds.values())], device, place.threads, at_once, report))
         made_by = provenance(device=device)
+        devices = {"train": device, "evaluate": "cpu"}
+        jobs = Jobs(**{job: _start_seconds(START[job], at_once, on) for job, on in devices.items()})
     about = {name: made_by[name] for name in ("device", "versions", "commit", "dirty")}
-    devices = {"train": device, "evaluate": "cpu"}
-    jobs = Jobs(**{job: _start_seconds(START[job], at_once, on) for job, on in devices.items()})
     path = folder / f"{json_sha256([about['device'], about['versions']])[:12]}.json"
     rates += _kept(path, rates)
     measured = Measurements(**about, runs_at_once=at_once, finished=now(), jobs=jobs, rates=rates)

@@ -23,7 +23,7 @@ FOOTNOTES = {
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
     "g": "a seed learned nothing: none of its steps changed a weight",
 }
-EVERY_STEP = re.compile(r"steps [^,]* (\d+) of \1\b")
+NO_UPDATE = re.compile(r"steps with no [^,]* (\d+) of \1\b")  # see Method.count
 
 
 def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
         "c": images_differ and len(done),
         "d": len(machines.drop_duplicates()) > 1 or (done.other_devices != "").any(),
         "e": (done.other_commits != "").any(),
-        "g": done.counts.map(EVERY_STEP.search).any(),
+        "g": done.counts.map(NO_UPDATE.search).any(),
     }
     return "".join(letter for letter, does in applies.items() if does)
 

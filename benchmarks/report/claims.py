@@ -13,6 +13,7 @@ from benchmarks.report.formats import interval, number, points
 from benchmarks.report.inference import average_ranks, normalized_mean, probability_of_improvement
 from benchmarks.report.significance import CHANCE, Verdict, counted
 from benchmarks.report.tables import Cell, Table
+from scl import config
 
 SCL = "scl.scl.SCL"
 COMPETITORS = {  # in the abstract, and the classes that implement them
@@ -65,9 +66,9 @@ def _removed_part(study, stage: str) -> str | None:
 
 
 def _settings(study, stage: str) -> list[dict]:
-    """Of one seed on every benchmark and protocol."""
+    """The complete settings of one seed on every benchmark and protocol."""
     runs = [run for run in study.runs() if (run.stage, run.seed) == (stage, study.seeds[0])]
-    return [study.settings(run).model_dump(exclude={"stage"}) for run in runs]
+    return [config.complete(study.settings(run)).model_dump(exclude={"stage"}) for run in runs]
 
 
 def _removing_option(reference: dict, other: dict) -> str | None:

@@ -5,7 +5,6 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,8 +44,9 @@ def find_class(dotted: str, where: str = "method") -> type[Any]:
     if not isinstance(result, type):
         known = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
         raise ValueError(f"{where}: '{module_name}' has no class '{name}'{did_you_mean(name, known)}")
-    if not _is_built_in(module_name) and result.__module__ == module_name:
-        _refuse_edited(result, module, where)
+    if not _is_built_in(module_name) and result.__module__ == module_name and result not in _FOUND:
+        if file := getattr(module, "__file__", None):
+            _FOUND[result] = sha256(file)
     return result
 
 
@@ -57,12 +57,10 @@ def _is_built_in(module_name: str) -> bool:
 _FOUND: WeakKeyDictionary[type, str] = WeakKeyDictionary()  # checksum of the file when its class was first found
 
 
-def _refuse_edited(found: type, module: ModuleType, where: str) -> None:
-    """ValueError if the file has changed since: this process would train the old class as that of the new file."""
-    if file := getattr(module, "__file__", None):
-        now = sha256(file)
-        if _FOUND.setdefault(found, now) != now:
-            raise ValueError(f"{where}: {file} has changed since this process imported it; start the process again")
+def was_edited(dotted: str) -> bool:
+    """Whether the file of a custom class has changed since this process found it: it still has the old class."""
+    found = _FOUND.get(find_class(dotted))
+    return found is not None and found != source_of(dotted)
 
 
 def _module_of(dotted: str, where: str) -> str:
