@@ -11,8 +11,10 @@ import pytest
 from archive_server import ArchiveServer
 
 from benchmarks.datasets import transfer
-from benchmarks.datasets.catalog import Archive, Downloads, ImageNetSource, archives_of, dataset_named
+from benchmarks.datasets.catalog import Archive, Downloads, ImageNetSource, archives_of, dataset_named, is_published
 from benchmarks.datasets.download import fetch, source_of
+from benchmarks.datasets.prepare import unlike
+from benchmarks.study import Benchmark
 from scl.config import read
 
 pytestmark = pytest.mark.network
@@ -239,6 +241,42 @@ def test_configuration_replaces_sources_and_checksums():
         dataset_named("cifar10"), Downloads(mirrors={FILE: ["https://here/x"]}, checksums={FILE: {"sha256": "0" * 64}})
     )
     assert other == Archive(FILE, ("https://here/x",), None, None, "0" * 64, official=False)
+
+
+@pytest.mark.parametrize(
+    "given, official",
+    [
+        ({}, True),
+        ({"md5": None}, True),
+        ({"sha256": "0" * 64}, False),  # the catalog has no SHA-256 of STL-10, so nothing says that it is the same file
+        ({"md5": None, "sha256": "0" * 64}, True),
+        ({"md5": "0" * 32, "sha256": "0" * 64}, False),
+    ],
+)
+def test_an_archive_is_official_only_by_a_known_checksum(given, official):
+    """given: None stands for the published value."""
+    stl = dataset_named("stl10")
+    (published,) = stl.archives
+    given = {kind: value or getattr(published, kind) for kind, value in given.items()}
+    (found,) = archives_of(stl, Downloads(checksums={published.file: given}))
+    assert found.official == is_published(stl, Downloads(checksums={published.file: given})) == official
+    assert found.digests == ({"md5": published.md5} if official else {}) | given
+    assert found.bytes == (published.bytes if official else None)
+
+
+def test_images_of_a_file_with_another_kind_of_checksum_are_prepared_again():
+    stl, file = dataset_named("stl10"), "stl10_binary.tar.gz"
+
+    def problem(recorded, wanted):
+        facts = {"dataset": "stl10", "size": [96, 96], "classes": list(range(10)), "clusters": 10}
+        facts["sources"] = [{"file": file, **recorded}] if recorded is not None else []
+        return unlike(facts, Benchmark(), stl, Downloads(checksums={file: wanted} if wanted else {}))
+
+    md5, sha256 = stl.archives[0].md5, "0" * 64
+    assert problem({"md5": md5}, {}) == problem({"sha256": sha256}, {"sha256": sha256}) == ""
+    assert problem({"sha256": sha256}, {"md5": "1" * 32, "sha256": sha256}) == ""
+    assert file in problem({"md5": md5}, {"sha256": sha256}) and file in problem({"sha256": sha256}, {})
+    assert problem(None, {}) == ""  # nothing is recorded to compare with
 
 
 @pytest.mark.parametrize(

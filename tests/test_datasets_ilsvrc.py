@@ -12,8 +12,10 @@ from archive_server import ArchiveServer
 from PIL import Image
 
 from benchmarks.datasets import transfer
-from benchmarks.datasets.catalog import Downloads, ImageNetSource
-from benchmarks.datasets.prepare import prepare
+from benchmarks.datasets.catalog import CATALOG, Downloads, ImageNetSource
+from benchmarks.datasets.prepare import prepare, unlike
+from benchmarks.datasets.remote_tar import cached_folders, download_range, members
+from benchmarks.study import Benchmark
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -85,17 +87,18 @@ def test_images_are_kept_at_a_larger_size_too(offered, tmp_path):
 def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_path, offered):
     way = {"tar": server.url(TAR), "accept_terms": True}
     make(tmp_path, "imagenet10", **way)
-    kept = {path.name for path in (tmp_path / "archives" / "ilsvrc").glob("n*.tar")}
+    kept = {path.name for path in (tmp_path / "archives").glob("*/n*.tar")}
     assert kept == {f"{synset}.tar" for synset in fake_archives.IMAGENET_10}
     before = len(server.requests)
     assert all(status == 206 for *_, status in server.requests)
     record, *_ = make(tmp_path, "imagenet-dogs", **way)
+    (folder,) = cached_folders(server.url(TAR), tmp_path / "archives")
     fetched = [wanted for _, wanted, _ in server.requests[before:]]
-    assert len(fetched) == 1 + 14  # one look at the length, the index is kept; Maltese is there
+    assert len(fetched) == 2 + 14  # two looks at the length, the index is kept; Maltese is there
     assert record["sources"][0] == {
         "file": "n02085936.tar",
         "url": server.url(TAR),
-        "bytes": (tmp_path / "archives" / "ilsvrc" / "n02085936.tar").stat().st_size,
+        "bytes": (folder / "n02085936.tar").stat().st_size,
     }
 
 
@@ -121,12 +124,10 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
         server.faults[f"a/{TAR}"] = {fault}
         with pytest.raises(ValueError, match=words):
             make(tmp_path, **way)
-    assert not list((tmp_path / "archives" / "ilsvrc").glob("n*.tar"))
+    assert not list((tmp_path / "archives").rglob("n*.tar"))
 
 
 def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
-    from benchmarks.datasets.remote_tar import download_range, members
-
     index = members(server.url(TAR), tmp_path / "index.json", timeout=1)
     offset, size = index["n02056570.tar"]
     (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset : offset + 700])
@@ -141,7 +142,7 @@ def test_a_full_disk_is_named_with_the_synset(server, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(transfer, "_receive", full)
-    with pytest.raises(OSError, match="no room for n02056570.tar in .*ilsvrc .No space.*make room"):
+    with pytest.raises(OSError, match="no room for n02056570.tar in .*ilsvrc-.* .No space.*make room"):
         make(tmp_path, tar=server.url(TAR), accept_terms=True)
 
 
@@ -198,6 +199,37 @@ def test_other_data_sets_are_told_apart(tmp_path, name, count, expected, words):
     assert "19,500 for ImageNet-Dogs" in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["JPEG", "jpg"])
+def test_only_dogs_are_taken_for_stanford_dogs(tmp_path, ending):
+    for dataset, synsets in (("imagenet10", fake_archives.IMAGENET_10), ("imagenet-dogs", fake_archives.IMAGENET_DOGS)):
+        write_folder(tmp_path / dataset, synsets, "{synset}_{i}." + ending, 200)
+        with pytest.raises(ValueError, match=f"{dataset}: {min(synsets)} ") as caught:
+            make(tmp_path, dataset, folder=str(tmp_path / dataset), images_per_class=1300)
+        guess = "Perhaps this is Stanford Dogs" if ending == "JPEG" else "This looks like Stanford Dogs"
+        assert (guess in str(caught.value)) == ("Stanford Dogs" in str(caught.value)) == (dataset == "imagenet-dogs")
+
+
+@pytest.mark.parametrize("prepared_from", ["tar", "folder", "url"])
+def test_images_of_another_kind_of_source_are_prepared_again(offered, server, tmp_path, prepared_from):
+    ways = {
+        "tar": {"tar": str(offered / TAR)},
+        "folder": {"folder": str(offered / "extracted")},
+        "url": {"tar": server.url(TAR), "accept_terms": True},
+    }
+    absent = [{"tar": "/absent/x.tar"}, {"folder": "/absent/train"}]
+    facts, *_ = make(tmp_path, **ways[prepared_from])
+
+    def problem(way):
+        imagenet = ImageNetSource(images_per_class=6, **way)
+        return unlike(facts, Benchmark(size=32), CATALOG["imagenet10"], Downloads(imagenet=imagenet))
+
+    local = {"tar", "folder"} - {prepared_from}
+    assert {name for name, way in ways.items() if problem(way).startswith("downloads.imagenet: ")} == local
+    assert not any(map(problem, absent)) and not problem(ways[prepared_from])
+    facts["sources"] = []
+    assert not any(map(problem, ways.values()))
+
+
 def test_stanford_dogs_as_it_unpacks(tmp_path):
     names = [f"{synset}-Maltese_dog" for synset in fake_archives.IMAGENET_DOGS]
     write_folder(tmp_path / "Images", names, "{synset}_{i}.jpg", 2)
@@ -211,10 +243,13 @@ def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
     (tmp_path / "half.tar").write_bytes((offered / TAR).read_bytes()[:700_000])
     with tarfile.open(tmp_path / "flat.tar", "w") as tar:
         fake_archives.add(tar, "train/a.JPEG", b"x")
+    with tarfile.open(tmp_path / "none.tar", "w") as tar:
+        fake_archives.add(tar, "train/a.tar", b"x")
     for file, words in (
         ("text.tar", "not a valid tar"),
         ("half.tar", "not a valid tar|lacks"),
-        ("flat.tar", "lacks 10 of the 10.*no synsets"),
+        ("flat.tar", "holds a.JPEG, not the tars of the synsets"),
+        ("none.tar", "lacks 10 of the 10.*no synsets"),
         ("gone.tar", "is not a file"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -224,8 +259,9 @@ def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
 def test_index_of_another_file_at_the_url_is_read_again(server, tmp_path):
     way = {"tar": server.url(TAR), "accept_terms": True}
     make(tmp_path, **way)
-    index = tmp_path / "archives" / "ilsvrc" / "index.json"
+    (folder,) = cached_folders(server.url(TAR), tmp_path / "archives")
+    index = folder / "index.json"
     index.write_text(index.read_text().replace('"bytes": ', '"bytes": 1'))
-    (tmp_path / "archives" / "ilsvrc" / "n02056570.tar").unlink()
+    (folder / "n02056570.tar").unlink()
     make(tmp_path, **way)
     assert json.loads(index.read_text())["bytes"] == (server.folder / TAR).stat().st_size

@@ -166,7 +166,8 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
     urls = tuple(downloads.mirrors.get(archive.file, archive.urls))
     given = downloads.checksums.get(archive.file, Checksums()).model_dump(exclude_none=True)
     digests: dict[str, Any] = {kind: value.lower() for kind, value in given.items()}
-    if all(archive.digests.get(kind, value) == value for kind, value in digests.items()):
+    same = [archive.digests[kind] == value for kind, value in digests.items() if kind in archive.digests]
+    if not digests or (same and all(same)):
         return dataclasses.replace(archive, urls=urls, **digests)
     return Archive(archive.file, urls, official=False, **digests)
 

@@ -81,7 +81,16 @@ def request(url: str, pace: Pace, *, headers: dict[str, str], secret: str | None
         query = urllib.request.Request(url, headers=sent)
         for name, value in {**credentials, **secrets}.items():
             query.add_unredirected_header(name, value)
-        response = urllib.request.build_opener(_Redirects, _Connections(pace)).open(query, timeout=pace.timeout)
+        opener = urllib.request.build_opener(_Redirects, _Connections(pace))
+        try:
+            response = opener.open(query, timeout=pace.timeout)
+        except urllib.error.HTTPError as error:
+            where = error.filename or ""  # the last URL
+            if secrets and error.code in (401, 403) and where != query.full_url:
+                error.close()
+                text = f"{_status(error.code)} after a redirection to {host(where)}, to which the header is not sent"
+                raise TransferError(text, retry=False, status=error.code) from error
+            raise
     with response:
         yield response
 
@@ -96,7 +105,7 @@ def network_errors() -> Iterator[None]:
         raise
     except urllib.error.HTTPError as error:
         error.close()
-        text = f"HTTP status {error.code} ({http.client.responses.get(error.code, 'unknown')})"
+        text = _status(error.code)
         text += ", a redirection that cannot be followed" if error.code // 100 == 3 else ""
         raise TransferError(text, retry=error.code in TRANSIENT, status=error.code) from error
     except TimeoutError as error:
@@ -110,10 +119,19 @@ def network_errors() -> Iterator[None]:
         raise TransferError(f"{what} ({type(error).__name__})", retry=malformed) from error
 
 
+def _status(code: int) -> str:
+    return f"HTTP status {code} ({http.client.responses.get(code, 'unknown')})"
+
+
 def _expanded(header: str | None) -> dict[str, str]:
     if not header:
         return {}
     name, _, value = header.partition(":")
+    unset = [variable for variable in re.findall(r"\$\{(\w+)\}", value) if variable not in os.environ]
+    if unset:
+        raise ValueError(
+            f"downloads.imagenet.header: the environment variable {unset[0]} is not set; set it, or correct the header"
+        )
     value = os.path.expandvars(value).strip()
     if not re.fullmatch(r"[\x20-\x7e\xa0-\xff]+", name + value):
         raise ValueError(

@@ -1,20 +1,23 @@
 """ImageNet-10 and ImageNet-Dogs: a few synsets of ILSVRC-2012's training images, from a tar, a URL or a folder.
 
 ILSVRC2012_img_train.tar (138 GB) is an uncompressed tar of 1,000 such tars, so a synset is a byte range of it. A local
-file is read by seeking, a URL by range requests (about 140 MB per synset, kept in <archives>/ilsvrc/ for both subsets).
+file is read by seeking, a URL by range requests (about 140 MB per synset, kept in a folder of <archives>/ for both
+subsets).
 """
 
 import re
+from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, missing_source
 from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import RawDataset, Sources, labels_by_folder, refuse_duplicates
-from benchmarks.datasets.remote_tar import download_range, members
+from benchmarks.datasets.remote_tar import cache_folder, cached_folders, download_range, members, no_synsets
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, tar_slices, whole_file
-from scl.util.text import expanded
+from scl.util.text import expanded, say
 
-Found = tuple[dict[str, list[FileSlice]], list[dict]]  # (images of each synset, sources for benchmark.json)
+# (images of each synset, sources for benchmark.json, the file or folder for messages)
+Found = tuple[dict[str, list[FileSlice]], list[dict], Path]
 
 
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
@@ -31,9 +34,10 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     synsets = dataset.options["synsets"]
     source = sources.downloads.imagenet
     find = _in_folder if source.folder else _at_url if source.remote else _in_tar
-    found, records = find(sources, list(synsets))
+    found, records, where = find(sources, list(synsets))
     for synset, images in found.items():
-        _check(dataset.title, synset, [image.name.partition("/")[2] for image in images], source.images_per_class)
+        files = [image.name.partition("/")[2] for image in images]
+        _check(f"{dataset.title}: {where}: {synset}", synset, files, source.images_per_class)
     slices = in_hash_order([image for synset in synsets for image in found[synset]])
     names = [image.name for image in slices]
     return RawDataset(
@@ -51,7 +55,10 @@ def _in_tar(sources: Sources, synsets: list[str]) -> Found:
     path = expanded(cast(str, sources.downloads.imagenet.tar))
     if not path.is_file():
         raise ValueError(f"downloads.imagenet.tar: {path} is not a file")
-    tars = [member for member in tar_slices(path) if member.name.endswith(".tar")]
+    inside = tar_slices(path)
+    tars = [member for member in inside if member.name.endswith(".tar")]
+    if inside and not tars:
+        raise ValueError(no_synsets(path, inside[0].name))
     refuse_duplicates(path, [tar.name for tar in tars])
     inner = {tar.name.removesuffix(".tar"): tar for tar in tars}
     _refuse_missing(str(path), synsets, set(inner))
@@ -59,14 +66,21 @@ def _in_tar(sources: Sources, synsets: list[str]) -> Found:
     for synset in synsets:
         _, _, start, size = inner[synset]
         found[synset] = tar_slices(path, start=start, size=size, prefix=f"{synset}/", where=f"{path}: {synset}.tar")
-    return found, [{"file": path.name, "bytes": path.stat().st_size, "url": None}]
+    return found, [{"file": path.name, "bytes": path.stat().st_size, "url": None}], path
 
 
 def _at_url(sources: Sources, synsets: list[str]) -> Found:
     tar = cast(str, sources.downloads.imagenet.tar)
-    cache = sources.cache / "ilsvrc"
     asked: dict[str, Any] = {"timeout": sources.downloads.timeout, "header": sources.downloads.imagenet.header}
-    missing = [synset for synset in synsets if not (cache / f"{synset}.tar").exists()]
+    try:
+        cache = cache_folder(tar, sources.cache, **asked)
+    except ValueError as error:
+        complete = [folder for folder in cached_folders(tar, sources.cache) if not _missing(folder, synsets)]
+        if len(complete) != 1:
+            raise
+        cache = complete[0]
+        say(f"{error}. All synsets are in {cache}, which is used")
+    missing = _missing(cache, synsets)
     if missing:
         offered = members(tar, cache / "index.json", **asked)
         _refuse_missing(plain(tar), synsets, {name.removesuffix(".tar") for name in offered})
@@ -74,7 +88,11 @@ def _at_url(sources: Sources, synsets: list[str]) -> Found:
             download_range(tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
     paths = {synset: cache / f"{synset}.tar" for synset in synsets}
     found = {synset: tar_slices(path, prefix=f"{synset}/") for synset, path in paths.items()}
-    return found, [{"file": p.name, "bytes": p.stat().st_size, "url": plain(tar)} for p in paths.values()]
+    return found, [{"file": p.name, "bytes": p.stat().st_size, "url": plain(tar)} for p in paths.values()], cache
+
+
+def _missing(cache: Path, synsets: list[str]) -> list[str]:
+    return [synset for synset in synsets if not (cache / f"{synset}.tar").exists()]
 
 
 def _in_folder(sources: Sources, synsets: list[str]) -> Found:
@@ -93,7 +111,7 @@ def _in_folder(sources: Sources, synsets: list[str]) -> Found:
         for synset in synsets
     }
     size = sum(image.size for images in found.values() for image in images)
-    return found, [{"file": "train/", "bytes": size, "url": None}]
+    return found, [{"file": "train/", "bytes": size, "url": None}], train
 
 
 def _refuse_missing(where: str, synsets: list[str], offered: set[str]) -> None:
@@ -111,27 +129,30 @@ def _refuse_missing(where: str, synsets: list[str], offered: set[str]) -> None:
     )
 
 
-def _check(title: str, synset: str, files: list[str], expected: int) -> None:
-    """Refuse a synset that differs from ILSVRC-2012's, with a guess at what it is."""
+def _check(where: str, synset: str, files: list[str], expected: int) -> None:
+    """Refuse a synset that differs from ILSVRC-2012's, with a guess at what it is. where: for the message."""
     strange = [name for name in files if not re.fullmatch(rf"{synset}_\d+\.JPEG", name)]
     if len(files) == expected and not strange:
         return
     if strange:
-        text = f"{title}: {synset} holds files with names that ILSVRC-2012 does not have, such as {strange[0]!r}"
+        text = f"{where} holds files with names that ILSVRC-2012 does not have, such as {strange[0]!r}"
     else:
-        text = f"{title}: {synset} has {len(files):,} images where {expected:,} are expected"
+        text = f"{where} has {len(files):,} images where {expected:,} are expected"
     raise ValueError(
-        f"{text}. {_guess(len(files), strange)} Only ILSVRC-2012's training images (1,300 in each of "
+        f"{text}. {_guess(synset, len(files), strange)} Only ILSVRC-2012's training images (1,300 in each of "
         "these synsets) make the benchmark that the literature reports: 13,000 images for ImageNet-10, "
         "19,500 for ImageNet-Dogs"
     )
 
 
-def _guess(count: int, strange: list[str]) -> str:
+def _guess(synset: str, count: int, strange: list[str]) -> str:
+    is_dog = "n02085620" <= synset <= "n02116738"
     if any(name.startswith("ILSVRC2012_val") for name in strange):
         return "Validation images are among them."
-    if any(re.fullmatch(r"n\d{8}_\d+\.jpg", name) for name in strange) or 148 <= count <= 252:
+    if is_dog and any(re.fullmatch(r"n\d{8}_\d+\.jpg", name) for name in strange):
         return "This looks like Stanford Dogs (148 to 252 images per breed, .jpg), which is another data set."
+    if is_dog and not strange and 148 <= count <= 252:
+        return "Perhaps this is Stanford Dogs (148 to 252 images per breed), which is another data set."
     if count == 500:
         return "500 per class is Tiny-ImageNet's count."
     if count == 50:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, Downloads, archives_of, dataset_named
+from benchmarks.datasets.catalog import (
+    IMAGES_PER_CLASS,
+    Archive,
+    Dataset,
+    Downloads,
+    ImageNetSource,
+    archives_of,
+    dataset_named,
+)
 from benchmarks.datasets.dataset import RawDataset, Sources, ranges, subset_rows
 from benchmarks.datasets.download import fetch, source_of
 from benchmarks.datasets.folder import fingerprint, readable_now
@@ -126,23 +134,44 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     for key, value in wanted.items():
         if found.get(key) != value:
             return f"{key}: {found.get(key)}, wanted {value}"
-    per_class = downloads.imagenet.images_per_class
-    if dataset.imagenet and (
-        facts.get("official") != (per_class == IMAGES_PER_CLASS)
-        or facts.get("count") != (block.subset or per_class * len(facts.get("classes") or ()))
-    ):
-        return f"downloads.imagenet.images_per_class: another number, wanted {per_class}"
+    if dataset.imagenet and (difference := _unlike_imagenet(facts, block, downloads.imagenet)):
+        return difference
     sources = {source.get("file"): source for source in facts.get("sources") or ()}
     for archive in archives_of(dataset, downloads):
-        for kind, digest in archive.digests.items():
-            recorded = sources.get(archive.file, {}).get(kind)
-            if recorded and recorded != digest:
-                return f"{archive.file}: {kind} {recorded}, wanted {digest}"
+        if difference := _unlike_archive(sources.get(archive.file, {}), archive):
+            return difference
     if block.path and _changed(expanded(block.path), facts):
         return "images were added, removed or changed in its folder"
     if block.path and readable_now(expanded(block.path), facts.get("unreadable") or {}):
         return "images that were left out can be read now"
     return ""
+
+
+def _unlike_imagenet(facts: dict, block, source: ImageNetSource) -> str:
+    per_class = source.images_per_class
+    if facts.get("official") != (per_class == IMAGES_PER_CLASS) or facts.get("count") != (
+        block.subset or per_class * len(facts.get("classes") or ())
+    ):
+        return f"downloads.imagenet.images_per_class: another number, wanted {per_class}"
+    local = None if source.remote else source.folder or source.tar
+    if not (facts.get("sources") and local and expanded(local).exists()):  # prepared images may have been copied here
+        return ""
+    first = facts["sources"][0]
+    found = "a URL" if first.get("url") else "a folder" if first.get("file") == "train/" else "a tar"
+    wanted = "a folder" if source.folder else "a tar"
+    return f"downloads.imagenet: {found}, wanted {wanted}" if found != wanted else ""
+
+
+def _unlike_archive(recorded: dict, archive: Archive) -> str:
+    """recorded: the source of this name in benchmark.json."""
+    known = {kind: recorded[kind] for kind in ("md5", "sha256") if recorded.get(kind)}
+    shared = known.keys() & archive.digests.keys()
+    if not known or (shared and all(known[kind] == archive.digests[kind] for kind in shared)):
+        return ""
+    found, wanted = (
+        ", ".join(f"{kind} {value}" for kind, value in digests.items()) for digests in (known, archive.digests)
+    )
+    return f"{archive.file}: {found}, wanted {wanted}"
 
 
 def _changed(path: Path, facts: dict) -> bool:

@@ -1,6 +1,7 @@
 """A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
 
 import contextlib
+import hashlib
 import io
 import json
 import tarfile
@@ -14,9 +15,28 @@ from benchmarks.datasets.slices import tar_members
 from benchmarks.datasets.transfer import read_range, transfer
 from scl.engine.io import write_json
 from scl.engine.locks import locked
-from scl.util.text import say
+from scl.util.text import printable, say
 
 READ = 4096  # bytes per request while reading the index; a header has 512
+
+
+def cache_folder(url: str, archives: Path, *, timeout: float, header: str | None = None) -> Path:
+    """The folder in `archives` for parts of the file at `url`. Its name depends on the URL and on the size of the file,
+    so that parts of different files are not mixed. Raises ValueError."""
+    try:
+        _, total = read_range(url, 0, 1, timeout=timeout, header=header)
+    except TransferError as error:
+        raise _refusal(url, error) from error
+    return archives / f"{_prefix(url)}{total}"
+
+
+def cached_folders(url: str, archives: Path) -> list[Path]:
+    """The folders in `archives` of this and of earlier files at `url`. Does not use the network."""
+    return sorted(archives.glob(f"{_prefix(url)}*"))
+
+
+def _prefix(url: str) -> str:
+    return f"ilsvrc-{hashlib.sha256(plain(url).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}-"
 
 
 def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
@@ -60,6 +80,8 @@ def _read_index(remote: "_Remote") -> dict[str, tuple[int, int]]:
     try:
         with ProgressBar("index", remote.total, unit="B") as bar:
             for name, offset, size in tar_members(io.BufferedReader(remote, READ)):
+                if not name.endswith(".tar"):
+                    raise ValueError(no_synsets(url, name))
                 found.append((name, (offset, size)))
                 bar.update(offset + size - bar.done)
     except tarfile.TarError as error:
@@ -67,8 +89,14 @@ def _read_index(remote: "_Remote") -> dict[str, tuple[int, int]]:
             f"{url}: these {remote.total:,} bytes are not an uncompressed tar ({error}); if they are a login page, "
             "give downloads.imagenet.header"
         ) from error
-    refuse_duplicates(url, [name for name, _ in found if name.endswith(".tar")])
+    refuse_duplicates(url, [name for name, _ in found])
     return dict(found)
+
+
+def no_synsets(where: Path | str, name: str) -> str:
+    """The message for the tar `where` with the member `name`, which is not a tar."""
+    problem = f"{where}: holds {printable(name)}, not the tars of the synsets"
+    return f"{problem}; needed is ILSVRC2012_img_train.tar as published"
 
 
 def _refusal(url: str, error: TransferError) -> ValueError:

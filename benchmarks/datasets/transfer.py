@@ -36,9 +36,12 @@ def transfer(
         try:
             _stream(url, part, size, pace, start, header)
         except TransferError as error:
-            if error.status == 416:  # `part` is longer than the file of this source: it is from another file
+            if error.status != 416:  # `part` is longer than the file of this source, which is another file
+                raise
+            if size is None or start is not None:
                 part.unlink(missing_ok=True)
-            raise
+                raise
+            _stream(url, part, size, pace, start, header, resume=False)  # keeps `part` if the length is wrong
 
     try:
         _with_retries(url, attempt, lambda: size_of(part), pace)
@@ -55,6 +58,7 @@ def read_range(url: str, start: int, count: int, *, timeout: float, header: str 
 
     def attempt() -> tuple[bytes, int]:
         with request(url, Pace(MINIMUM_RATE, WINDOW, timeout), headers=headers, secret=header) as response:
+            _refuse_unexpected(response, (200, 206))
             _, total = _content_range(response, url)
             with network_errors():
                 data = response.read(count)
@@ -84,8 +88,9 @@ def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = Non
                 pace.waited += pause
 
 
-def _stream(url, part, size, pace, start, header) -> None:
-    have = size_of(part)
+def _stream(url, part, size, pace, start, header, *, resume=True) -> None:
+    """One request. Whatever it refuses before the first byte leaves `part`, unless its bytes cannot be used."""
+    have = size_of(part) if resume else 0
     if size is not None and have > size:
         part.unlink()
         have = 0
@@ -97,13 +102,18 @@ def _stream(url, part, size, pace, start, header) -> None:
     if have and (validator := _validator(note, url)):
         headers["If-Range"] = validator
     with request(url, pace, headers=headers, secret=header) as response:
+        _refuse_unexpected(response, (200, 206) if "Range" in headers else (200,))
+        if response.status == 200 and start is not None and "If-Range" in headers:
+            part.unlink()
+            note.unlink()
+            raise TransferError("the file changed on the server", retry=True)
         if response.status == 206 or start is not None:
             begin, total = _content_range(response, url)
-            if begin != first or (start is None and size not in (None, total)):
+            if start is None and size not in (None, total):
+                raise TransferError(f"offers {total:,} bytes where {size:,} are expected", retry=False)
+            if begin != first:
                 part.unlink(missing_ok=True)
-                raise TransferError(
-                    f"sent bytes from {begin} of a file of {total}, which is not what was requested", retry=False
-                )
+                raise TransferError(f"sent bytes from {begin:,} where those from {first:,} were requested", retry=False)
             expected = total if start is None else size
         else:
             have, expected = 0, _whole_length(response, size)
@@ -129,6 +139,14 @@ def _receive(response, part, have, expected, bar, pace) -> None:
                 raise TransferError(f"sent more than the {expected:,} bytes expected", retry=False)
     if expected is not None and have < expected:
         raise TransferError(f"the connection ended after {have:,} of {expected:,} bytes", retry=True)
+
+
+def _refuse_unexpected(response, statuses: tuple[int, ...]) -> None:
+    """Raises TransferError for the page of a captive portal or of a login, and for other statuses than `statuses`."""
+    if response.status == 200 and response.headers.get_content_type() == "text/html":
+        raise TransferError("answers with a web page (a login page?)", retry=False)
+    if response.status not in statuses:
+        raise TransferError(f"unexpected HTTP status {response.status}", retry=False)
 
 
 def _content_range(response, url) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.check_images import archive_folders, existing
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.datasets.connection import plain
+from benchmarks.datasets.remote_tar import cached_folders
 from benchmarks.plan.rates import size_of
 from benchmarks.state import Survey
 from benchmarks.study import Study
@@ -35,8 +36,10 @@ def _files(study: Study, name: str) -> Iterator[tuple[str, int | None, Sequence[
     for archive in archives_of(dataset, study.downloads):
         yield archive.file, archive.bytes, archive.urls, any((folder / archive.file).exists() for folder in folders)
     if dataset.imagenet and source.remote:
-        for file in (f"ilsvrc/{synset}.tar" for synset in dataset.options["synsets"]):
-            yield file, int(SYNSET_BYTES), [source.tar or ""], (folders[0] / file).exists()
+        url = source.tar or ""
+        kept = cached_folders(url, folders[0])
+        for file in (f"{synset}.tar" for synset in dataset.options["synsets"]):
+            yield f"ilsvrc/{file}", int(SYNSET_BYTES), [url], any((folder / file).exists() for folder in kept)
 
 
 def disk(

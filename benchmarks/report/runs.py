@@ -120,7 +120,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
     while run := run.after:
         upstream.append(cast(Record, survey.state(run).record))
     commits = {a.commit for a in record.attempts} | {r.commit for r in upstream}
-    commits |= {record.kmeans_commit} - {None}
+    commits.add(record.kmeans_commit or record.commit)
     devices = {f"{a.device} {a.precision}" for a in record.attempts}
     dirty = any(one.dirty or any(a.dirty for a in one.attempts) for one in (record, *upstream))
     return {
