@@ -4,14 +4,8 @@ import os
 import subprocess
 
 import pytest
-import torch
 
-from benchmarks.bench.measure import measure
-from benchmarks.bench.subject import Plan, Subject
-from benchmarks.datasets.prepare import prepare
-from benchmarks.study import load_study, write_plan
-from scl.engine.clustering import cluster_run
-from scl.engine.train import train
+# imports of ours and of torch are in the fixtures: the controller of pytest-xdist loads this file and uses none of them
 
 TINY_VIEW = [{"affine": {"degrees": 5, "translate": 0.05}}, {"noise": {"std": 0.05}}]
 TINY_METHODS = {
@@ -74,6 +68,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -85,9 +81,19 @@ def no_waiting_for_the_disk():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_timed_steps():
+    """For estimates, whose seconds no test looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.plan.measure.STEPS", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """A data folder with 200 digits of 8 px, prepared once: <folder>/tiny-digits."""
+    from benchmarks.datasets.prepare import prepare
+
     data = tmp_path_factory.mktemp("data")
     prepare(
         "tiny-digits", dataset="digits", folder=data / "tiny-digits", archives=data / "archives", size=8, subset=200
@@ -146,6 +152,7 @@ def tiny_mapping(data, results, methods, **rest):
 @pytest.fixture
 def tiny_study(digits, tmp_path):
     """A function that makes a study of tiny runs below the test's own folder: tiny_study('scl', seeds=[0])."""
+    from benchmarks.study import load_study, write_plan
 
     def make(
         *stages,
@@ -171,6 +178,9 @@ def tiny_study(digits, tmp_path):
 @pytest.fixture(scope="session")
 def trained_simclr(digits, tmp_path_factory):
     """The folder of a run of SimCLR, trained and not clustered; tests copy it to a run of their own."""
+    from benchmarks.study import load_study, write_plan
+    from scl.engine.train import train
+
     mapping = tiny_mapping(digits, tmp_path_factory.mktemp("simclr"), {"simclr": TINY_METHODS["simclr"]})
     study = load_study(mapping)
     write_plan(study, mapping)
@@ -182,6 +192,8 @@ def trained_simclr(digits, tmp_path_factory):
 @pytest.fixture(scope="session")
 def train_all():
     """Train and cluster every run of a study in this process, on the CPU; returns the runs."""
+    from scl.engine.clustering import cluster_run
+    from scl.engine.train import train
 
     def go(study, **options):
         runs = study.runs()
@@ -196,6 +208,8 @@ def train_all():
 @pytest.fixture
 def subject(tiny_study, tmp_path):
     """A function that makes the Subject of `scl bench` for the last of the given stages."""
+    from benchmarks.bench.subject import Plan, Subject
+
     return lambda *stages, **changes: Subject(
         tiny_study(*stages), Plan(stage=stages[-1], **(TINY_BENCH | changes)), tmp_path, "cpu"
     )
@@ -203,4 +217,6 @@ def subject(tiny_study, tmp_path):
 
 @pytest.fixture
 def measured(subject):
+    from benchmarks.bench.measure import measure
+
     return lambda *stages, **changes: measure(subject(*stages, **changes))

@@ -99,7 +99,7 @@ def test_what_the_plan_refuses_the_run_refuses_alike(scl):
     assert not made
 
 
-PROCESSES = ("own file: exit 0", "YAML: UTF-16", "scl train nowhere --threads 0", "results: '-rf'")
+PROCESSES = ("own file: exit 0", "scl train nowhere --threads 0")
 
 
 def test_the_same_of_processes_of_their_own(tmp_path):

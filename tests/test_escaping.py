@@ -196,6 +196,7 @@ def latex_outline(text):
     return found
 
 
+@pytest.mark.xdist_group("reports")
 def test_latex_has_no_command_or_row_of_its_own(reports):
     compared(reports, "tables.tex", latex_outline)
     assert "\n% " in reports[HOSTILE[0]]["tables.tex"] and "\n\\input" not in reports[HOSTILE[0]]["tables.tex"]
@@ -225,6 +226,7 @@ def markdown_outline(text):
 
 
 @pytest.mark.parametrize("name", ["tables.md", "claims.md"])
+@pytest.mark.xdist_group("reports")
 def test_markdown_has_no_markup_or_line_of_its_own(reports, name):
     compared(reports, name, markdown_outline)
 
@@ -250,6 +252,7 @@ def html_outline(text):
     ]  # .word: begins with a letter
 
 
+@pytest.mark.xdist_group("reports")
 def test_the_page_has_no_tag_of_its_own(reports):
     compared(reports, "index.html", html_outline)
 

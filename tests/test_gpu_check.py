@@ -214,8 +214,7 @@ def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_epoch_beside_its_estimate(study, monkeypatch):
-    monkeypatch.setattr(measure, "STEPS", 2)
+def test_an_epoch_beside_its_estimate(study):
     result = epoch.compare(load_study(study), "scl", gpus=0)  # which follows another stage
     assert result["steps"] == 1 and result["images"] == 60 and result["method"] == "scl"
     assert all(result[name] > 0 for name in ("seconds", "estimated_seconds", "assignment_seconds"))

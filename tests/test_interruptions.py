@@ -204,6 +204,7 @@ def clustered(tmp_path_factory):
 @pytest.mark.parametrize(
     "number,target", [(signal.SIGTERM, "job"), (signal.SIGINT, "group"), (signal.SIGKILL, "snakemake")]
 )
+@pytest.mark.xdist_group("clustered")
 def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
     process = start(tmp_path, CLUSTERED, "--retries", "0")
     log = run_log(tmp_path)

@@ -36,6 +36,7 @@ def test_a_calibration_of_before_is_read():
 
 def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
     """As training does not after each: the next one is prepared while the device computes."""
+    monkeypatch.setattr(measure, "STEPS", 30)
     now, calls = [0.0], []
 
     def passes(what, seconds):

@@ -31,7 +31,7 @@ from scl.engine.train import planned_identity, train
 from scl.engine.trainer import Trainer
 from scl.scl import SCL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # which share trainings
 
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")

@@ -11,7 +11,7 @@ from flow import TINY, copy_of, planned, run_of, scl, snakemake
 from benchmarks.compose import resolve
 from scl.engine.io import write_yaml_if_changed
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("stale")]  # which share a study
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "kmeans")}, "seeds": 2}
 

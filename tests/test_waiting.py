@@ -83,7 +83,7 @@ def trainer_of(tmp_path):
     """A trainer of a stage of the paper's study, with all of its augmentations."""
 
     def make(stage):
-        plan = Plan(stage=stage, size=32, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
+        plan = Plan(stage=stage, size=32, batch_size=32, images=(64,), clusters=(10,), precision="fp32")
         subject = Subject(load_study(PAPER), plan, tmp_path, "cpu")
         return subject.trainer()
 

@@ -281,7 +281,9 @@ def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
 def test_images_are_prepared_before_runs_take_all_cores(tmp_path):
     """`prepare` does not wait until as many cores as it could use are free at the same time."""
     two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
-    done = snakemake(tmp_path, TINY | {"benchmarks": two, "methods": {"simclr": short("simclr")}, "seeds": 2})
+    done = snakemake(
+        tmp_path, TINY | {"benchmarks": two, "methods": {"simclr": short("simclr")}, "seeds": 2}, "--until", "train"
+    )
     told = re.findall(r"^Job \d+: (prepare|train)", done.stdout + done.stderr, re.MULTILINE)
     assert done.returncode == 0 and told[:3] == ["prepare", "prepare", "train"]
 

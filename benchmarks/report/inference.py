@@ -98,8 +98,12 @@ def detectable_difference(error: float, freedom: float, *, level: float = LEVEL)
 
     error: standard error of the estimated difference; freedom: its degrees of freedom. NaN if there are none.
     """
-    if not freedom > 0:
-        return math.nan
+    return _detectable_errors(freedom, level) * error if freedom > 0 else math.nan
+
+
+@lru_cache(maxsize=1000)
+def _detectable_errors(freedom: float, level: float) -> float:
+    """The detectable difference in standard errors."""
     critical = stats.t.ppf(1 - level / 2, freedom)
     # power = E[P(|Z + shift| > critical * spread)] over the chi distribution of spread: scipy's noncentral t is NaN in
     # its tails, a sum over 10,000 quantiles is not
@@ -109,7 +113,7 @@ def detectable_difference(error: float, freedom: float, *, level: float = LEVEL)
         bound = critical * spread
         return float(np.mean(stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift))) - POWER
 
-    return float(optimize.brentq(missing_power, 0.0, 10 * critical) * error)
+    return float(optimize.brentq(missing_power, 0.0, 10 * critical))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
