@@ -187,6 +187,7 @@ def test_the_history_of_a_run_with_counted_steps_is_kept_in_a_large_study(mappin
     (run / "history.csv").write_text("epoch,steps\n1,10\n")
     record["files"]["history.csv"] = sha256(run / "history.csv")
     (run / "record.json").write_text(json.dumps(record | {"counts": {"steps with no confident image": 7}}))
+    (tmp_path / "reference").mkdir()
     added = reference.add(mapping, tmp_path / "reference")
     assert "steps with no confident image 7 of 10." in (added / "tables.md").read_text()
     assert [path.parent.name for path in added.rglob("history.csv")] == ["seed0"]
