@@ -152,10 +152,10 @@ def test_first_convolution_is_kaiming_normal_by_fan_out():
     [
         ({"backbone": "vit_small_patch16_224"}, 32, "network.backbone: 'vit_small_patch16_224' is not a ResNet"),
         ({"backbone": "resnet19"}, 32, "network.backbone: 'resnet19' is not a ResNet"),
-        ({"layers": [1, 1]}, 32, r"layers: must be the blocks of .* stages, .*got \[1, 1\]"),
-        ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: must be the blocks of .* stages, .*got \[1, 1, 1, 1, 1\]"),
+        ({"layers": [1, 1]}, 32, r"layers: must be the blocks of .* layers, .*got \[1, 1\]"),
+        ({"layers": [1, 1, 1, 1, 1]}, 32, r"layers: must be the blocks of .* layers, .*got \[1, 1, 1, 1, 1\]"),
         ({"layers": [1, 0, 1]}, 32, r"layers\[1\]: must be greater than or equal to 1, got 0"),
-        ({"layers": []}, 32, r"layers: must be the blocks of .* stages, .*got \[\]"),
+        ({"layers": []}, 32, r"layers: must be the blocks of .* layers, .*got \[\]"),
         ({"width": 32}, 97, "width, layers, pool and pool_padding apply to images up to 96 px"),
         ({"width": 128}, 97, "apply to images up to 96 px"),
         ({"layers": [1, 1, 1]}, 97, "apply to images up to 96 px"),

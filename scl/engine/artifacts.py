@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from scl.config import in_one_line
 from scl.engine.identity import fingerprint
@@ -63,8 +63,7 @@ class KMeans(Strict):
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
     assignments are made by `scl kmeans`, from features that training keeps; in the file, seconds are then those of
-    training alone, and `load` adds the commit of k-means. size: pixels per side of the images; None in records of
-    earlier versions."""
+    training alone. size: pixels per side of the images; None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -86,10 +85,15 @@ class Record(Strict):
     fingerprint: str
     files: dict[str, str]
     kmeans: KMeans | None = None
-    kmeans_commit: str | None = Field(None, exclude=True)
     counts: dict[str, int]
     attempts: list[Attempt]
     finished: str
+    _kmeans_commit: str | None = None  # not in the file: `load` adds it
+
+    @property
+    def kmeans_commit(self) -> str | None:
+        """The commit at which `scl kmeans` has clustered its features."""
+        return self._kmeans_commit
 
     @property
     def unclustered(self) -> dict[str, str]:
@@ -145,7 +149,7 @@ def load(directory: Path) -> Record | None:
             record.files |= made.files
             record.seconds += made.seconds
             record.dirty = made.dirty or record.dirty
-            record.kmeans_commit = made.commit
+            record._kmeans_commit = made.commit
             record.versions |= {name: made.versions[name] for name in made.versions if name == "scikit-learn"}
     return record
 
