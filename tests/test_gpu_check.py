@@ -188,9 +188,8 @@ def test_ctrl_c_between_two_stages_loses_nothing(study, tmp_path, monkeypatch, c
 
 def test_a_run_is_interrupted_at_the_limit(tmp_path, capsys):
     todo = [Stage(name, SLEEP, None) for name in ("first", "second")]
-    assert (
-        gpu_check.check(iter(todo), tmp_path, ["*"], 5.0) == gpu_check.STOPPED
-    )  # long enough for Python to start on a busy machine
+    seconds = 5.0  # in which the shell starts also on a busy machine
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], seconds) == gpu_check.STOPPED
     assert (tmp_path / "logs" / "first.txt").read_text() == "saved\n"
     assert not (tmp_path / "logs" / "second.txt").exists()
     assert gpu_check.check(iter(todo), tmp_path, ["*"], 0.0) == gpu_check.STOPPED  # nothing is begun
