@@ -56,7 +56,7 @@ def run_single(
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
                 tensorboard=machine.tensorboard,
-                more_follows=True,
+                exit_if_stopped=True,
                 report=report,
             )
             allocator.return_freed_memory()  # this process may go on to something else, as in a notebook

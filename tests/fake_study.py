@@ -14,6 +14,7 @@ from benchmarks.evaluation.evaluate import VERSION
 from benchmarks.report import render
 from benchmarks.report.aggregate import aggregate
 from benchmarks.report.runs import collect, read_runs
+from benchmarks.report.significance import comparisons
 from benchmarks.study import Study as RealStudy
 from scl.config import RunSettings, Training, complete, digest
 from scl.engine.identity import fingerprint, identity_of
@@ -239,6 +240,14 @@ def texts_of(study, *, page=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(render, "write_figures", write_no_figures)
         return {path.name: path.read_text() for path in render.write_report(study, partial(study), page=page)}
+
+
+def claims_of(study):
+    return texts_of(study)["claims.md"]
+
+
+def pairs_of(study):
+    return comparisons(study, *groups_of(study))
 
 
 def write_no_figures(study, groups, folder):

@@ -14,10 +14,12 @@ from fake_study import (
     block,
     change,
     check_golden,
+    claims_of,
     decisive,
     finish_all,
     groups_of,
     made_up,
+    pairs_of,
     texts_of,
     troubled,
 )
@@ -47,14 +49,6 @@ def pairs(study, collected):
 @pytest.fixture(scope="module")
 def claims(study):
     return claims_of(study)
-
-
-def claims_of(study):
-    return texts_of(study)["claims.md"]
-
-
-def pairs_of(study):
-    return comparisons(study, *groups_of(study))
 
 
 def verdict_of(study, stage, pairs=None):

@@ -178,7 +178,7 @@ def test_a_signal_in_the_last_assignment_of_a_stage_stops_before_the_next(stage,
         patch.setattr("scl.engine.train.finish", finish_late)
         with pytest.raises(SystemExit) as stopped:
             single.run_single(study, run, gpus=0, threads=1, report=said.append)
-    assert stopped.value.code == 143 and said[-1].startswith(f"stopped by a signal; {first} is trained: ")
+    assert stopped.value.code == 143 and said[-1].startswith(f"stopped by a signal; {first} is trained, and ")
     record = study.run("tiny-digits", "joint", first, 0).directory / "record.json"
     before = record.read_bytes()
     assert not (run.directory / "metrics.json").exists()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from fake_study import METHODS, SCL, Study, benchmark, block, decisive, groups_of, texts_of
+from fake_study import METHODS, SCL, Study, benchmark, block, claims_of, decisive, groups_of, pairs_of
 
 from benchmarks.report.claims import gains, statements, without_gains
 from benchmarks.report.significance import comparisons, verdicts
@@ -29,14 +29,6 @@ def pairs(study, collected):
 @pytest.fixture(scope="module")
 def claims(study):
     return claims_of(study)
-
-
-def claims_of(study):
-    return texts_of(study)["claims.md"]
-
-
-def pairs_of(study):
-    return comparisons(study, *groups_of(study))
 
 
 def statements_of(study, pairs):

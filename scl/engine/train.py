@@ -45,15 +45,15 @@ def train(
     tensorboard: bool = False,
     attempt: int = 1,
     leased: str | None = None,
-    more_follows: bool = False,
+    exit_if_stopped: bool = False,
     report: Report = say,
 ) -> Path:
     """Train the run described by `directory`/run.yaml and write its files; return the path of record.json.
 
     The same call resumes. attempt: 2 and more are retries, which end at once if the failure was permanent.
     leased: CUDA_VISIBLE_DEVICES of a lease that the caller holds, "" for the CPU; by default the run leases for itself.
-    more_follows: the caller goes on with other work, so a signal after the last step raises SystemExit, too, once the
-    run is complete. By default it then returns: Snakemake would delete the files of a job that ends otherwise.
+    exit_if_stopped: also raise SystemExit if the signal came too late to stop the training, for callers that would go
+    on with the next stage. By default the path is returned then, because Snakemake deletes the output of a failed job.
     Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and failure.json stay),
     OutOfMemory, Damaged for files to be made again, and, once saved, SystemExit (SIGTERM: 143, Ctrl-C: 130).
     """
@@ -78,8 +78,8 @@ def train(
                 trainer = Trainer(run, directory, device=device, report=report)
                 trainer.fit(stop, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
                 record = finish(trainer)
-        if stop.requested and more_follows:
-            report(f"stopped by a signal; {run.stage} is trained: the same command goes on from there")
+        if stop.requested and exit_if_stopped:
+            report(f"stopped by a signal; {run.stage} is trained, and the same command goes on from there")
             raise SystemExit(stop.status)
         return record
 
