@@ -13,7 +13,7 @@ from conftest import TINY_METHODS
 from planning import STUDY, measurements, rate, run_seconds, study_of, work
 
 from benchmarks.cli import main
-from benchmarks.plan import calibrate, machine, sources
+from benchmarks.plan import machine, sources
 from benchmarks.plan.rates import Measurements
 from benchmarks.plan.table import describe_cost
 from scl.engine import gpu_lease
@@ -98,31 +98,6 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
     assert rows["simclr"]["hours"] == pytest.approx(2 * rows["simclr"]["seconds_per_run"] / 2 / 3600)
     assert rows["kmeans"]["hours"] == pytest.approx(2 * rows["kmeans"]["seconds_per_run"] * 3 / 3600)
     assert "GPU-minutes" in plan(capsys, "study.yaml")[1]
-
-
-@pytest.fixture
-def little_to_start(monkeypatch):
-    """One process at once, and jobs that import nothing: their start is most of the time of a tiny calibration."""
-    monkeypatch.setattr(machine, "cores", lambda: 1)
-    monkeypatch.setattr(calibrate, "START", {job: ["sys"] for job in calibrate.START})
-
-
-@pytest.mark.slow
-def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, capsys, request):
-    path = tiny_study("kmeans", "simclr", "scl").results / "study.yaml"
-    status, out, error = plan(capsys, path, "--calibrate")
-    assert status == 0 and "unknown" not in out and "calibration of this device" in out
-    assert error.count("assignment of 200 images") == 3
-    (file,) = sources.CALIBRATIONS.glob("*.json")
-    first = Measurements.model_validate_json(file.read_bytes())
-    assert all(rate.step_seconds > 0 for rate in first.rates if rate.stage != "kmeans")
-    assert first.jobs.train > 0 and first.jobs.evaluate > 0
-    request.getfixturevalue("little_to_start")
-    other = tiny_study("pica", results="results2").results / "study.yaml"
-    assert plan(capsys, other, "--calibrate")[0] == 0  # kept in the same file
-    assert {rate.stage for rate in Measurements.model_validate_json(file.read_bytes()).rates} == {
-        "kmeans", "simclr", "scl", "pica",
-    }  # fmt: skip
 
 
 def test_a_benchmark_prepared_otherwise_counts_as_it_is_planned(here, capsys):
@@ -227,20 +202,31 @@ class Killed(SCL):
         os._exit(1)
 
 
-def test_kinds_that_cannot_be_measured_are_named(tiny_study, here, little_to_start, capsys):
+def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, capsys, monkeypatch):
+    """Kinds that cannot be measured are named; a process that is killed ends the calibration."""
+    monkeypatch.setattr(machine, "cores", lambda: 1)
     scl = TINY_METHODS["scl"]
-    methods = {
-        "random": TINY_METHODS["random"],
+    measured = {stage: TINY_METHODS[stage] for stage in ("random", "kmeans", "simclr", "scl")}
+    bad = {
         "early": scl | {"method": "test_plan.Early"},
         "scan": TINY_METHODS["scan"] | {"after": None, "options": {"neighbors": 300}},
         "faulty": scl | {"method": "test_plan.Faulty"},
         "silent": scl | {"method": "test_plan.Silent"},
         "killed": scl | {"method": "test_plan.Killed"},
     }
-    path = tiny_study(methods=methods).results / "study.yaml"
+    path = tiny_study(methods=measured | bad).results / "study.yaml"
     status, out, error = plan(capsys, path, "--calibrate")
-    assert status == 0 and "unknown" in out and "random on tiny-digits: no steps" in error
+    assert status == 0 and "calibration of this device" in out
+    lines = error.splitlines()[1:]
+    assert lines[0].startswith("  random on tiny-digits: no steps, ")
+    assert all(line.endswith(" per assignment of 200 images") for line in lines[:4])
     words = ["timm: True", "options.neighbors", "AttributeError: ", "RuntimeError", "a process was killed"]
-    for line, word in zip(error.splitlines()[2:], words, strict=False):
+    for line, word in zip(lines[4:-1], words, strict=True):
         assert "cannot be measured: " in line and word in line
-    assert error.count("cannot be measured") == 5 and "Traceback" not in error
+    (file,) = sources.CALIBRATIONS.glob("*.json")
+    found = Measurements.model_validate_json(file.read_bytes())
+    assert [rate.stage for rate in found.rates] == [*measured]
+    assert all(rate.step_seconds > 0 for rate in found.rates if rate.stage in ("simclr", "scl"))
+    assert found.jobs.train > found.jobs.evaluate > 0
+    rows = json.loads(plan(capsys, path, "--json")[1])["rows"]
+    assert {row["method"] for row in rows if row["hours"] is None} == set(bad)

@@ -1,5 +1,6 @@
 """`scl plan`: time of jobs side by side, k-means, disk, and downloads."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,11 @@ from benchmarks.plan import cost
 from benchmarks.plan.cost import Job, makespan
 from benchmarks.plan.machine import Place
 from benchmarks.plan.rates import kmeans_seconds, run_bytes, train_seconds
+from benchmarks.plan.sources import JOBS
 from benchmarks.plan.space import disk, downloads
 from benchmarks.plan.table import describe_cost
 from benchmarks.state import State, Survey
+from benchmarks.study import Run
 from scl.config import complete
 from scl.engine.artifacts import read_record
 from scl.engine.clustering import cluster_run
@@ -33,26 +36,33 @@ def test_more_threads_take_less_time_in_the_committed_table(here):
     found = cost_at(place, study)
     assert "m, unknown: not measured here; `scl plan --calibrate study.yaml`" in describe_cost(found, "study.yaml")
     row = next(row for row in found["rows"] if row["method"] == "simclr")
-    assert row["seconds_per_run"] == pytest.approx(run_seconds(mine, rate(mine)) / 2 + 3.0)
+    assert row["seconds_per_run"] == pytest.approx(run_seconds(mine, rate(mine)) / 2 + JOBS.train)
     assert row["hours"] == pytest.approx(2 * row["seconds_per_run"] * 2 / 3600)
 
 
-@pytest.mark.parametrize("at_once,expected", [(1, 19.0), (2, 10.0), (3, 9.0)])
-def test_jobs_side_by_side(at_once, expected):
-    """b waits for a; the first seed comes first."""
-    jobs = [Job("a", None, 4), Job("b", "a", 5), Job("c", None, 1), Job("d", None, 9, priority=1), Job("e", "x", 0)]
-    assert makespan(jobs, at_once=at_once, on_gpus=0) == expected
+def run_of(stage, after=None):
+    return Run("digits", "joint", stage, 0, stage, Path(stage), after)
 
 
-@pytest.mark.parametrize("at_once,on_gpus,expected", [(1, 1, 16.0), (2, 1, 9.0), (3, 2, 6.0), (4, 2, 6.0)])
-def test_jobs_on_gpus_beside_others(at_once, on_gpus, expected):
-    """a and b take a GPU, c and d only cores."""
-    jobs = [Job("a", None, 4, gpu=True), Job("b", None, 5, gpu=True), Job("c", "a", 2, priority=1), Job("d", None, 5)]
-    assert makespan(jobs, at_once=at_once, on_gpus=on_gpus) == expected
+@pytest.mark.parametrize("slots,expected", [(1, 19.0), (2, 10.0), (3, 9.0)])
+def test_jobs_side_by_side(slots, expected):
+    """b waits for a; d starts as soon as c is done."""
+    a = run_of("a")
+    jobs = [Job(run_of("b", a), 5), Job(a, 4), Job(run_of("c"), 1), Job(run_of("d"), 9)]
+    assert makespan(jobs, gpu_slots=0, cpu_slots=slots) == expected
+    assert makespan(jobs[:1], gpu_slots=0, cpu_slots=slots) == 5  # a is done
+
+
+@pytest.mark.parametrize("gpu_slots,cpu_slots,expected", [(1, 1, 9.0), (1, 2, 9.0), (2, 1, 7.0), (2, 2, 6.0)])
+def test_jobs_on_gpus_beside_others(gpu_slots, cpu_slots, expected):
+    """a and b take a GPU, the k-means of a and d only cores."""
+    a = run_of("a")
+    jobs = [Job(a, 4, gpu=True), Job(a, 2, kmeans=True), Job(run_of("b"), 5, gpu=True), Job(run_of("d"), 5)]
+    assert makespan(jobs, gpu_slots=gpu_slots, cpu_slots=cpu_slots) == expected
 
 
 def test_nothing_to_do_takes_no_time():
-    assert makespan([], at_once=2, on_gpus=1) == 0
+    assert makespan([], gpu_slots=1, cpu_slots=2) == 0
 
 
 def test_k_means_is_work_of_cores_beside_the_gpu(here):
@@ -88,7 +98,7 @@ def test_k_means_that_is_left_takes_time_or_is_unknown(here, kmeans, seconds):
     if seconds is None:
         assert found["wall_seconds"] is found["rows"][0]["seconds_per_run"] is found["core_hours"] is None
     else:
-        others = cost.START_SECONDS + found["scoring_seconds"] + cost.REPORT_SECONDS
+        others = cost.START_SECONDS + found["scoring_seconds"] / PLACE.slots + cost.REPORT_SECONDS
         assert found["wall_seconds"] == pytest.approx(seconds + others)
         assert found["rows"][0]["seconds_per_run"] == pytest.approx(9.0 + 3.0 + seconds)
 
@@ -120,7 +130,7 @@ def test_a_run_that_is_yet_to_be_clustered_costs_its_k_means(tiny_study, here):
     assert found["runs_left"] == 1 and found["rows"][0]["runs_left"] == 1
     assert found["rows"][0]["seconds_per_run"] == pytest.approx(trained + 2 * 50.0)
     starts = cost.START_SECONDS + cost.REPORT_SECONDS
-    assert found["wall_seconds"] == pytest.approx(starts + 2 * 50.0 + found["scoring_seconds"])
+    assert found["wall_seconds"] == pytest.approx(starts + 2 * 50.0 + found["scoring_seconds"] / PLACE.slots)
     cluster_run(run.directory)
     found = cost_at(PLACE, study)
     assert (found["runs_left"], found["wall_seconds"]) == (0, starts)
@@ -146,7 +156,7 @@ def test_bytes_of_runs_are_those_on_the_disk(tiny_study, train_all):
     for run in train_all(study):
         mine = work(study, run.stage, "tiny-digits")
         found = measure(complete(study.settings(run)), "cpu")
-        planned, more = run_bytes(mine, found, seconds=1.0, checkpoint_seconds=300.0)
+        planned, more = run_bytes(mine, found, checkpoint_seconds=300.0)
         real = sum(path.stat().st_size for path in run.directory.iterdir())
         assert 0.8 * real < planned < 1.5 * real, run.stage
         assert more >= (run.directory / "weights.pt").stat().st_size * 0.8

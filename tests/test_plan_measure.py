@@ -5,33 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from planning import GPU_PLACE, PLACE, rate, study_of, work
+from planning import GPU_PLACE, PLACE, study_of, work
 
 from benchmarks.plan import calibrate, measure
-from benchmarks.plan.rates import Measurements, train_seconds
+from benchmarks.plan.rates import Measurements
 from scl.config import complete
 from scl.engine import gpu_lease
 from scl.engine.provenance import ROOT
 
 
-def test_only_what_grows_with_the_images_is_scaled(monkeypatch):
-    """Of what happens before the training, loading does; the network takes as long for two thousand images."""
-    mine = work(study_of(), "simclr")
-    seen = rate(mine, start_seconds=5.0, once_seconds=2.0, step_seconds=0.0, assign_seconds=0.0)
-    monkeypatch.setattr(calibrate, "measure", lambda settings, device, images: seen)
-    monkeypatch.setattr(calibrate, "_loading_seconds", lambda settings, device: 3.0)
-    found = calibrate._measure(mine, "cpu")
-    assert (found.start_seconds, found.once_seconds) == (2.0, 5.0)
-    assert train_seconds(mine, found) == pytest.approx(2.0 + 5.0)
-    assert train_seconds(mine, found.model_copy(update={"images": mine.fit / 10})) == pytest.approx(2.0 + 50.0)
-    monkeypatch.setattr(calibrate, "_loading_seconds", lambda settings, device: 9.0)
-    assert calibrate._measure(mine, "cpu").start_seconds == 0
-
-
 def test_a_calibration_of_before_is_read():
     """Then all of the time before the training was scaled."""
     before = Measurements.model_validate_json((ROOT / "results/reference/bench/plan.json").read_bytes())
-    assert before.rates and all(rate.start_seconds == 0 and rate.alone for rate in before.rates)
+    assert before.rates and all(rate.start_seconds == 0 for rate in before.rates)
 
 
 def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
@@ -49,9 +35,9 @@ def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
 
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(measure, "endless", steps)
-    monkeypatch.setattr(measure, "_wait", lambda trainer: passes("wait", 0.5))
+    monkeypatch.setattr(measure, "wait_for", lambda device: passes("wait", 0.5))
     training = SimpleNamespace(training=SimpleNamespace(epochs=3))
-    trainer = SimpleNamespace(run=training, method=torch.nn.Module(), epoch=0)
+    trainer = SimpleNamespace(run=training, method=torch.nn.Module(), epoch=0, device="cuda")
     assert measure._step_seconds(trainer, 10) == (16 * 0.125 + 0.5) / 16
     assert calls == ["step"] * 2 + ["wait"] + ["step"] * 16 + ["wait"]
 
@@ -81,20 +67,7 @@ def test_runs_are_measured_one_by_one_on_a_gpu(here, monkeypatch, place, at_once
     seen = []
     monkeypatch.setattr(gpu_lease, "lease", lambda gpus, report: contextlib.nullcontext(""))
     monkeypatch.setattr(gpu_lease, "torch_device", lambda leased, report: "cpu")
-    monkeypatch.setattr(calibrate, "_start_seconds", lambda modules, at_once, device: seen.append(at_once) or 1.0)
     monkeypatch.setattr(calibrate, "write_json", lambda path, content: seen.append(content["runs_at_once"]))
-    monkeypatch.setattr(calibrate, "_measured", lambda *arguments: seen.append(arguments[3]) or [])
+    monkeypatch.setattr(calibrate, "_measured", lambda *arguments: seen.append(arguments[3]) or (1.0, []))
     calibrate.calibrate([work(study_of(), "simclr")], place, here, report=lambda line: None)
-    assert seen == [at_once] * 4
-
-
-def test_the_start_of_a_training_on_a_gpu_includes_that_of_cuda(monkeypatch):
-    codes = []
-    monkeypatch.setattr(
-        calibrate.subprocess,
-        "Popen",
-        lambda command, stderr: codes.append(command[2]) or SimpleNamespace(wait=lambda: None),
-    )
-    for device in ("cpu", "cuda"):
-        calibrate._start_seconds(["sys"], 1, device)
-    assert codes == ["import sys", "import sys, torch; torch.zeros(1, device='cuda')"]
+    assert seen == [at_once] * 2

@@ -24,7 +24,6 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     calibrated = [measurements(rate(work(study, "simclr", "tiny-digits"), threads=threads), device=place.cpu)]
     found = find(work(study, "simclr", "tiny-digits"), study, calibrated=calibrated, place=place)
     assert (found.mark, found.source) == ("r", "3 finished runs on this device")
-    assert not found.rate.alone  # however many shared the device
     records = [(read_record(run.directory), run.directory) for run in runs]
     clustered = [clustering(directory, record.fingerprint).seconds for record, directory in records]
     trained = [record.seconds - seconds for (record, _), seconds in zip(records, clustered)]
@@ -70,6 +69,10 @@ def test_a_calibration_counts_on_its_device_with_its_versions(here):
         measurements(rate(work(study_of(), "scan"))),
     ):
         assert find(mine, calibrated=[other]) is None
+    newer = measurements(rate(work(study_of(), "scan")), finished="2026-01-03T00:00:00+00:00")
+    assert find(mine, calibrated=[newer, good]) == found  # of a kind that was not measured again
+    again = measurements(rate(mine, step_seconds=0.2), finished="2026-01-03T00:00:00+00:00")
+    assert find(mine, calibrated=[good, again]).rate.step_seconds == 0.2
 
 
 def test_the_committed_table_is_named_as_such(here):
@@ -105,7 +108,7 @@ def test_results_of_scl_bench_count_as_committed(here):
     found = find(mine)
     assert (found.mark, found.rate.weight_bytes) == ("m", None)
     assert run_seconds(mine, found.rate) == pytest.approx(2 * 17 * 0.1)
-    assert run_bytes(mine, found.rate, seconds=1.0, checkpoint_seconds=1.0) is None
+    assert run_bytes(mine, found.rate, checkpoint_seconds=1.0) is None
     assert find(work(narrow, "simclr"), narrow) is None
     write_json(here / "committed" / "bench" / "simclr.json", bench | {"parts": {}})
     assert find(mine) is None
@@ -134,7 +137,6 @@ def test_seconds_of_a_run_are_those_of_its_parts():
     mine = work(study_of(), "simclr")  # 2 epochs of 17 steps; 2 points of the curve
     assert (mine.fit, mine.points) == (1797, 2)
     assert run_seconds(mine, rate(mine)) == pytest.approx(2 + 2 * 17 * 0.1 + 2 * 1.0)
-    assert epoch_steps(mine, rate(mine, last_batch=True)) == 18
     half = rate(mine, images=1797 // 2)
     assert run_seconds(mine, half) == pytest.approx(2 * 2 + 2 * 17 * 0.1 + 2 * 2.0, rel=0.01)
 
@@ -148,10 +150,10 @@ def test_k_means_costs_its_images_clusters_and_starts():
     assert run_seconds(twenty, measured) == pytest.approx(0.2)
 
 
-def test_unlabeled_images_count_where_an_epoch_visits_them():
+def test_unlabeled_images_count_where_an_epoch_visits_them(here):
     study = study_of(benchmarks={"stl10": {}})
     mine = work(study, "simclr", "stl10")
     assert (mine.fit, mine.unlabeled, mine.evaluated) == (13_000, 100_000, 13_000)
     assert epoch_steps(mine, rate(mine, unlabeled=1.0)) == 1130
     assert epoch_steps(mine, rate(mine, unlabeled=0.5)) == 630
-    assert run_seconds(mine, rate(mine, unlabeled=None)) is None
+    assert find(mine, study, calibrated=[measurements(rate(mine, unlabeled=None))]) is None

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench.count import peak, reset_peak
 from benchmarks.bench.rivals import ON_CPU, PEERS, StandardPipeline, peer_works
-from benchmarks.bench.subject import Subject, endless
+from benchmarks.bench.subject import Subject, endless, wait_for
 from scl.engine import precision
 from scl.engine.provenance import provenance, version_of
 from scl.engine.trainer import Trainer
@@ -114,7 +114,7 @@ class Measurement:
         def work() -> None:
             for _ in range(PRODUCTS):
                 torch.mm(a, b)
-            _wait_for(self.device)  # else a thousand of these long kernels would be launched before the clock is read
+            wait_for(self.device)  # else a thousand of these long kernels would be launched before the clock is read
 
         return work
 
@@ -252,16 +252,11 @@ def _seconds(work: Callable[[], Any], least: float, device: str, *, turn: int = 
     turn: a multiple of this number of steps is timed, unless one takes as long: loader processes that were started
     together finish together, so their batches come in bursts.
     """
-    _wait_for(device)
+    wait_for(device)
     start, steps = time.perf_counter(), 0
     while True:
         work()
         steps += 1
         if time.perf_counter() - start >= least and (steps == 1 or steps % turn == 0):
-            _wait_for(device)
+            wait_for(device)
             return (time.perf_counter() - start) / steps
-
-
-def _wait_for(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -81,7 +81,7 @@ class Subject:
         images, clusters = changes.pop("images"), changes.pop("clusters")
         planned = self.study.run(self.benchmark, "joint", plan.stage, 0)
         weights = self._upstream_weights(planned.after, clusters) if planned.after else None
-        self._write_facts(images, clusters)
+        write_facts(self.folder, images, clusters=clusters, size=plan.size, checksum=self.checksum)
         run = self._settings(planned)
         run = run.model_copy(update={"training": run.training.model_copy(update=changes)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
@@ -97,7 +97,8 @@ class Subject:
     def _upstream_weights(self, planned: Run, clusters: int) -> dict[str, Any]:
         """Random weights of `planned`, made once for all numbers of images: to build a trainer reads every image."""
         if clusters not in self.upstream:
-            self._write_facts(min(self.plan.images), clusters)
+            images, size = min(self.plan.images), self.plan.size
+            write_facts(self.folder, images, clusters=clusters, size=size, checksum=self.checksum)
             before = Trainer(config.complete(self._settings(planned)), self.folder, device="cpu")
             self.upstream[clusters] = before.method.state_dict()
         return self.upstream[clusters]
@@ -106,16 +107,18 @@ class Subject:
         changes = {"protocol": "joint", "data": str(self.folder), "after": None}
         return self.study.settings(planned).model_copy(update=changes)
 
-    def _write_facts(self, images: int, clusters: int) -> None:
-        """Describe the benchmark of the next trainer, which reads this once."""
-        facts = {
-            "clusters": clusters,
-            "splits": {"train": [0, images]},
-            "protocols": {"joint": {use: ["train"] for use in ("fit", "represent", "assign")}},
-            "images_sha256": self.checksum,
-            "size": [self.plan.size] * 2,
-        }
-        write_json(self.folder / "benchmark.json", facts)
+
+def write_facts(
+    folder: Path, images: int, *, clusters: int, size: int, checksum: str, larger: dict[str, Any] | None = None
+) -> None:
+    """Write benchmark.json of random images in `folder`, all of which are used for everything.
+
+    It is read once, when a trainer is built. checksum: SHA-256 of images.npy; larger: as in benchmark.json.
+    """
+    uses = {use: ["train"] for use in ("fit", "represent", "assign")}
+    facts = {"clusters": clusters, "splits": {"train": [0, images]}, "protocols": {"joint": uses}}
+    facts |= {"images_sha256": checksum, "size": [size] * 2, "larger": larger}
+    write_json(folder / "benchmark.json", facts)
 
 
 def pretend_trained(method) -> None:
@@ -143,3 +146,9 @@ def endless(trainer: Trainer) -> Iterator[None]:
         yield from trainer.steps_of_epoch()
         trainer._check_losses()
         trainer.step_in_epoch, trainer.epoch_losses, trainer.losses_checked = 0, [], 0
+
+
+def wait_for(device: str) -> None:
+    """Wait for a GPU, which runs asynchronously."""
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -4,8 +4,6 @@ It is made from a list of jobs. A run has one or two: its training, on a GPU if 
 k-means after it, if its method needs one, on CPU cores while other runs train (rule `kmeans` of the Snakefile).
 """
 
-import dataclasses
-import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,19 +25,23 @@ SCORE_SECONDS = 5e-7  # to score one image at one point of the curve, on a core 
 class Job:
     """The training of a run, or the k-means after it.
 
-    name: unique. after: the name of the job that must be done before, or None. seconds: None if unknown. priority:
-    lower starts earlier. left: whether it is yet to be done. scoring: seconds to evaluate the run, at its last job.
+    seconds: None if unknown. left: whether it is yet to be done. source: of the measurement.
     """
 
-    name: Any
-    after: Any
+    run: Run
     seconds: float | None
-    priority: int = 0
+    kmeans: bool = False
     gpu: bool = False
     left: bool = True
-    scoring: float = 0.0
-    run: Run | None = None
     source: Measured | None = None
+
+    @property
+    def depth(self) -> int:
+        """Number of jobs that must be done before."""
+        depth, run = int(self.kmeans), self.run
+        while run.after:
+            depth, run = depth + 1, run.after
+        return depth
 
 
 def plan_study(study: Study, survey: Survey, *, calibrate: bool = False) -> dict[str, Any]:
@@ -60,18 +62,22 @@ def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
     works = _works(study, counts)
     jobs: list[Job] = []
     sizes: list[tuple[Path, int, int]] = []
+    scoring: dict[Run, float] = {}
     for run, work in works.items():
         found = measured.find(work) if work else None
         jobs += _jobs(study, run, survey.state(run), work, found, measured)
+        scoring[run] = measured.jobs.evaluate
+        if work:
+            scoring[run] += SCORE_SECONDS * work.evaluated * (work.points + 1)
         if work and found:
-            seconds, every = train_seconds(work, found.rate), study.machine.checkpoint_seconds
-            if size := run_bytes(work, found.rate, seconds=seconds, checkpoint_seconds=every):
+            if size := run_bytes(work, found.rate, checkpoint_seconds=study.machine.checkpoint_seconds):
                 sizes.append((run.directory, *size))
+    left = {job.run for job in jobs if job.left}
     return {
         "title": study.title,
         "results": str(study.results),
         "runs": len(works),
-        "runs_left": len({job.run for job in jobs if job.left}),
+        "runs_left": len(left),
         "device": {"name": place.device, "gpus": place.gpus, "cores": place.cores}
         | {"runs_at_once": place.slots, "threads_per_run": place.threads},
         "downloads": space.downloads(study, survey),
@@ -80,8 +86,8 @@ def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
         "rows": list(_rows(jobs, place)),
         "gpu_hours": _hours(jobs, place, gpu=True) if place.gpus else None,
         "core_hours": _hours(jobs, place, gpu=False),
-        "scoring_seconds": sum(job.scoring for job in jobs),
-        "wall_seconds": _wall_seconds([job for job in jobs if job.left], place),
+        "scoring_seconds": sum(scoring.values()),
+        "wall_seconds": _wall_seconds([job for job in jobs if job.left], place, sum(scoring[run] for run in left)),
         "skipped": study.skipped,
     }
 
@@ -99,36 +105,29 @@ def _works(study: Study, counts: dict[str, dict[str, int] | None]) -> dict[Run, 
 def _jobs(
     study: Study, run: Run, state: State, work: Work | None, found: Measured | None, measured: Sources
 ) -> Iterator[Job]:
-    """The jobs of one run; what is done costs what it took. The priorities are those of the Snakefile."""
-    place, trains = measured.place, study.settings(run).training.epochs > 0
-    gpu, priority = bool(place.gpus) and trains, 3 * study.seeds.index(run.seed)
-    train, kmeans, scoring = None, None, measured.jobs.evaluate
-    if work:
-        scoring += SCORE_SECONDS * work.evaluated * (work.points + 1)
+    """The jobs of one run; what is done costs what it took."""
+    place = measured.place
+    gpu = bool(place.gpus) and study.settings(run).training.epochs > 0
+    train: float | None = None
+    kmeans: float | None = None  # not known, which is something else than 0
     if work and found:
         on_cores = found.rate.threads / place.threads
+        shared = 1 if found.mark == "r" else place.runs_per_gpu  # at most: as if one trained after the other
+        train = train_seconds(work, found.rate) * (shared if gpu else on_cores) + measured.jobs.train
         kmeans = kmeans_seconds(work, found.rate) * on_cores
-        if (seconds := train_seconds(work, found.rate)) is not None:
-            shared = place.runs_per_gpu if found.rate.alone else 1  # at most: as if one trained after the other
-            train = seconds * (shared if gpu else on_cores) + measured.jobs.train
     if state.record:
         clustering = clustering_seconds(state.record, run.directory)
         train = state.record.seconds - clustering + measured.jobs.train
-        kmeans = (kmeans or None) if state.needs_kmeans else clustering  # None: not measured
-    clusters = kmeans != 0  # None: not known either
-    about: dict[str, Any] = {"run": run, "source": found}
-    first, left = priority if trains else priority + 2, state.record is None
-    yield Job(run, run.after, train, first, gpu, left, scoring=0.0 if clusters else scoring, **about)
-    if clusters:
-        left = left or state.needs_kmeans
-        yield Job((run, "k-means"), run, kmeans, priority + 1, left=left, scoring=scoring, **about)
+        kmeans = (kmeans or None) if state.needs_kmeans else clustering
+    yield Job(run, train, gpu=gpu, left=state.record is None, source=found)
+    if kmeans != 0:
+        yield Job(run, kmeans, kmeans=True, left=state.record is None or state.needs_kmeans, source=found)
 
 
 def _rows(jobs: list[Job], place: Place) -> Iterator[dict[str, Any]]:
     """One row per benchmark and method, over protocols and seeds. hours: of training on GPUs, else of everything."""
     groups = defaultdict(list)
     for job in jobs:
-        assert job.run
         groups[job.run.benchmark, job.run.stage].append(job)
     for (benchmark, stage), group in groups.items():
         gpu, runs, seconds = group[0].gpu, len({job.run for job in group}), [job.seconds for job in group]
@@ -153,38 +152,26 @@ def _hours(jobs: list[Job], place: Place, *, gpu: bool) -> float | None:
     return None if None in seconds else sum(filter(None, seconds), 0.0) * devices / 3600
 
 
-def _wall_seconds(jobs: list[Job], place: Place) -> float | None:
+def _wall_seconds(jobs: list[Job], place: Place, scoring: float) -> float | None:
     """Seconds until these jobs are done, their runs scored, and all is reported; None if the time of one is unknown.
 
-    On a CPU, a run is scored on the cores that trained it; on a machine with GPUs, other cores are free for that.
+    On a CPU, runs are scored on the cores that train; on a machine with GPUs, other cores are free for that.
     """
     if any(job.seconds is None for job in jobs):
         return None
-    if not place.gpus:
-        jobs = [dataclasses.replace(job, seconds=(job.seconds or 0.0) + job.scoring) for job in jobs]
-    at_once = max(1, place.cores // place.threads)
-    return START_SECONDS + makespan(jobs, at_once=at_once, on_gpus=place.slots) + REPORT_SECONDS
+    others = scoring / place.slots if not place.gpus else 0.0
+    cpu_slots = place.cores // place.threads - (place.slots if place.gpus else 0)
+    return START_SECONDS + makespan(jobs, gpu_slots=place.slots, cpu_slots=max(1, cpu_slots)) + others + REPORT_SECONDS
 
 
-def makespan(jobs: list[Job], *, at_once: int, on_gpus: int) -> float:
-    """Seconds until all jobs are done, at most `at_once` at the same time and `on_gpus` of those that need a GPU."""
-    names = {job.name for job in jobs}
-    waiting: dict[Any, list[int]] = defaultdict(list)
-    ready: dict[bool, list[tuple[int, int]]] = {True: [], False: []}  # needs a GPU: heap of (priority, position)
-    for position, job in enumerate(jobs):
-        if job.after in names:
-            waiting[job.after].append(position)
-        else:
-            heapq.heappush(ready[job.gpu], (job.priority, position))
-    running: list[tuple[float, int]] = []  # heap of (end, position)
-    clock, gpus = 0.0, on_gpus
-    while running or any(ready.values()):
-        while len(running) < at_once and (able := [heap for gpu, heap in ready.items() if heap and (gpus or not gpu)]):
-            position = heapq.heappop(min(able))[1]
-            gpus -= jobs[position].gpu
-            heapq.heappush(running, (clock + (jobs[position].seconds or 0.0), position))
-        clock, done = heapq.heappop(running)
-        gpus += jobs[done].gpu
-        for position in waiting[jobs[done].name]:
-            heapq.heappush(ready[jobs[position].gpu], (jobs[position].priority, position))
-    return clock
+def makespan(jobs: list[Job], *, gpu_slots: int, cpu_slots: int) -> float:
+    """Seconds until all jobs are done, if each takes the slot that is free first and waits for the job before it."""
+    free = {True: [0.0] * gpu_slots, False: [0.0] * cpu_slots}  # when each slot becomes free
+    ends: dict[tuple[Run | None, bool], float] = {}
+    for job in sorted(jobs, key=lambda job: job.depth):
+        before = (job.run, False) if job.kmeans else (job.run.after, False)
+        slots = free[job.gpu]
+        start = max(min(slots), ends.get(before, 0.0))
+        ends[job.run, job.kmeans] = start + (job.seconds or 0.0)
+        slots[slots.index(min(slots))] = start + (job.seconds or 0.0)
+    return max(ends.values(), default=0.0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.bench.subject import endless, pretend_trained
+from benchmarks.bench.subject import endless, pretend_trained, wait_for
 from benchmarks.plan.rates import Rate, epoch_steps, kind_of, kmeans_seconds, lengths, train_seconds, work_of
 from benchmarks.study import Run, Study
 from scl import config
@@ -56,12 +56,10 @@ def estimate(study: Study, run: Run, device: str) -> Estimate:
     settings = config.complete(study.settings(run))
     work = work_of(study, run, lengths(describe(settings.data)["splits"]))
     rate = measure(settings, device)
-    trained = train_seconds(work, rate)
-    assert trained is not None  # `measure` determines the number of steps
-    seconds = trained + kmeans_seconds(work, rate)
+    seconds = train_seconds(work, rate) + kmeans_seconds(work, rate)
     if not settings.training.epochs:
         return Estimate(run.stage, 0, 0, 0.0, seconds)
-    steps = epoch_steps(work, rate) or 0
+    steps = epoch_steps(work, rate)
     done = _epochs_done(settings, run.directory, steps)
     seconds -= done * steps * rate.step_seconds
     return Estimate(run.stage, settings.training.epochs - done, steps, rate.step_seconds, seconds)
@@ -82,7 +80,6 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
         method, fit = trainer.method, trainer.images.fit
         start, forward = time.perf_counter() - began, _forward_seconds(trainer)
         once = _preparation_seconds(trainer, forward) if training.epochs else 0.0
-        visits, unlabeled = _visits(method)
         weights, each = _sizes(method)
         return Rate(
             kind=kind_of(settings.method, trainer.facts["size"][0], settings.network, training),
@@ -98,19 +95,11 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
             start_seconds=start,
             once_seconds=once,
             kmeans=method.clusters_by_kmeans,
-            visits=visits,
-            unlabeled=unlabeled,
-            last_batch=method.keeps_last_batch,
+            unlabeled=_unlabeled_share(method),
             weight_bytes=weights,
             image_bytes=each,
             feature_bytes=_outputs(trainer, 1).nbytes if method.clusters_by_kmeans else 0,
         )
-
-
-def _wait(trainer: Trainer) -> None:
-    """Wait for the GPU, which runs asynchronously."""
-    if trainer.device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _outputs(trainer: Trainer, first: int) -> np.ndarray:
@@ -138,7 +127,7 @@ def _preparation_seconds(trainer: Trainer, forward: float) -> float:
     pretend_trained(method)
     if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
         method.place_prototypes()  # type: ignore[operator] # not of every method
-    _wait(trainer)
+    wait_for(trainer.device)
     return time.perf_counter() - began + passes
 
 
@@ -154,12 +143,12 @@ def _step_seconds(trainer: Trainer, images: int) -> float:
         next(loop)
         if time.perf_counter() - began > SECONDS:
             break
-    _wait(trainer)
+    wait_for(trainer.device)
     began, count = time.perf_counter(), 0
     while count < STEPS and time.perf_counter() - began < SECONDS:
         next(loop)
         count += 1
-    _wait(trainer)  # as in training, not after each step
+    wait_for(trainer.device)  # as in training, not after each step
     return (time.perf_counter() - began) / count
 
 
@@ -188,14 +177,14 @@ def _assignment_seconds(trainer: Trainer, forward: float) -> float:
     return (time.perf_counter() - began) * len(images) / count
 
 
-def _visits(method: Method) -> tuple[float, float]:
-    """(fraction of the clustered images, of the unlabeled ones) that an epoch visits, mean of two epochs."""
-    problem, pools = method.problem, []
-    for unlabeled in (0, problem.images):
-        method.problem = dataclasses.replace(problem, unlabeled=unlabeled)
-        pools.append((method.pool(0) + method.pool(1)) / 2 / problem.images)
+def _unlabeled_share(method: Method) -> float:
+    """Fraction of the unlabeled images that an epoch visits, mean of two epochs."""
+    problem = method.problem
+    without = method.pool(0) + method.pool(1)
+    method.problem = dataclasses.replace(problem, unlabeled=problem.unlabeled + problem.images)
+    share = (method.pool(0) + method.pool(1) - without) / 2 / problem.images
     method.problem = problem
-    return pools[0], pools[1] - pools[0]
+    return share
 
 
 def _sizes(method: Method) -> tuple[int, int]:

@@ -96,14 +96,11 @@ class Rate(Strict):
     batch_size: int
     step_seconds: float  # of one step of `batch_size` images
     assign_seconds: float = 0.0  # of one assignment of `images` images
-    start_seconds: float = 0.0  # to build the method, for any number of images
-    once_seconds: float = 0.0  # to load `images` images and to prepare the training
-    alone: bool = True  # whether it had its GPU for itself; else others may have shared it, as planned
+    start_seconds: float = 0.0  # to build the method and to load images, for any number of them
+    once_seconds: float = 0.0  # to prepare the training on `images` images
     kmeans: bool = False  # whether assignments are made by k-means
-    visits: float = 1.0  # images that an epoch visits, as a fraction of the clustered ones
-    unlabeled: float | None = None  # the same for unlabeled images; None: no run had any
-    last_batch: bool = False  # whether an epoch has a last batch that is not full
-    weight_bytes: int | None = None  # of the weights, without those that grow with the images; None: unknown
+    unlabeled: float | None = None  # fraction of the unlabeled images that an epoch visits; None: no run had any
+    weight_bytes: int | None = None  # without those that grow with the images; None: unknown
     image_bytes: int = 0  # of weights that grow with the images, per image (memories, neighbors)
     feature_bytes: int = 0  # kept for k-means, per image and point of the curve
 
@@ -128,17 +125,14 @@ class Measurements(Strict):
     rates: list[Rate]
 
 
-def epoch_steps(work: Work, rate: Rate) -> int | None:
-    """Mean number of steps of an epoch; None if there are unlabeled images and the rate was measured without any."""
-    if work.unlabeled and rate.unlabeled is None:
-        return None
-    pool = max(1, round(work.fit * rate.visits + work.unlabeled * (rate.unlabeled or 0.0)))
-    batch = min(work.settings.training.batch_size, pool)
-    return -(-pool // batch) if rate.last_batch else pool // batch
+def epoch_steps(work: Work, rate: Rate) -> int:
+    """Number of steps of an epoch, without a last batch that is not full."""
+    pool = round(work.fit + work.unlabeled * (rate.unlabeled or 0.0))
+    return max(1, pool // work.settings.training.batch_size)
 
 
-def train_seconds(work: Work, rate: Rate) -> float | None:
-    """Seconds of the training of a run with the rate's number of threads; None if the number of steps is unknown.
+def train_seconds(work: Work, rate: Rate) -> float:
+    """Seconds of the training of a run with the rate's number of threads.
 
     Includes its assignments unless k-means makes them, but not the start of its process.
     """
@@ -147,11 +141,8 @@ def train_seconds(work: Work, rate: Rate) -> float | None:
     if not rate.kmeans:
         seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
     if work.trains:
-        steps = epoch_steps(work, rate)
-        if steps is None:
-            return None
         batch = min(training.batch_size, work.fit + work.unlabeled)  # a step costs what its images cost
-        seconds += training.epochs * steps * rate.step_seconds * batch / rate.batch_size
+        seconds += training.epochs * epoch_steps(work, rate) * rate.step_seconds * batch / rate.batch_size
     return seconds
 
 
@@ -167,20 +158,20 @@ def kmeans_seconds(work: Work, rate: Rate) -> float:
     return seconds * (starts / measured if starts and measured else 1)
 
 
-def run_bytes(work: Work, rate: Rate, *, seconds: float | None, checkpoint_seconds: float) -> tuple[int, int] | None:
+def run_bytes(work: Work, rate: Rate, *, checkpoint_seconds: float) -> tuple[int, int] | None:
     """(bytes of the folder of a finished run, additional bytes while it trains), None if unknown.
 
-    A finished run has its weights, a checkpoint without the optimizer and, if its training (`seconds`) takes longer
-    than `checkpoint_seconds`, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
+    A finished run has its weights, a checkpoint without the optimizer and, if its training takes longer than
+    `checkpoint_seconds`, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
     """
     if rate.weight_bytes is None:
         return None
-    weights = rate.weight_bytes + rate.image_bytes * work.fit
     moments = 2 if work.settings.training.optimizer == "adam" else 1
-    optimizer = rate.weight_bytes * moments if work.trains else 0
+    weights = rate.weight_bytes + rate.image_bytes * work.fit
+    with_optimizer = weights + rate.weight_bytes * moments * work.trains
     assignments = work.evaluated * (20 + 2 * work.points)  # compressed, so at most
     kept = 2 * weights + assignments + 20_000
+    if work.trains and train_seconds(work, rate) > checkpoint_seconds:
+        kept += with_optimizer
     features = rate.feature_bytes * work.evaluated * work.points  # until they are clustered
-    if work.trains and (seconds is None or seconds > checkpoint_seconds):
-        kept += weights + optimizer
-    return kept, weights + optimizer + features
+    return kept, with_optimizer + features

@@ -3,7 +3,6 @@
 import csv
 import json
 import statistics
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from scl.engine.provenance import ROOT, versions
 
 CALIBRATIONS = Path("results/calibration")  # ignored by git, as all of results/
 COMMITTED = ROOT / "results" / "reference"
-JOBS = Jobs(train=2.5, evaluate=1.0)  # where nothing was measured; a core of an AMD EPYC
+JOBS = Jobs(train=1.57, evaluate=0.59)  # without a calibration: of a core of an AMD EPYC, as in bench/plan.json
 
 
 @dataclass(frozen=True)
@@ -57,21 +56,19 @@ class Sources:
         like = [one for one in self.published if one[0].startswith("CPU: ") == device.startswith("CPU: ")]
         for name, rates in sorted(like, key=lambda one: without_instructions(one[0]) != without_instructions(device)):
             if found := _nearest(work, rates, any_batch=True):
-                return Measured(_median(found), "m", f"measured on {name} (results/reference)")
+                return Measured(found[0], "m", f"measured on {name} (results/reference)")
         return None
 
     @cached_property
     def jobs(self) -> Jobs:
         """Seconds that jobs take to start."""
-        measured = [*self.calibrated, *_files(self.committed / "bench")]
-        return measured[0].jobs if measured else JOBS
+        return self.calibrated[0].jobs if self.calibrated else JOBS
 
     @cached_property
     def records(self) -> list[tuple[str, Rate]]:
         """(device, rate) of each finished run of this study and of others in the working directory."""
-        others = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
-        folders = {path.absolute(): path for path in [self.study.results, *others, Path("results")]}
-        return [one for path in folders.values() for one in recorded_rates(path, self.study)]
+        plans = [self.study.results / "study.yaml", Path("results/study.yaml"), *Path("results").glob("*/study.yaml")]
+        return [one for plan in sorted({path.absolute() for path in plans}) for one in recorded_rates(plan)]
 
     @cached_property
     def calibrated(self) -> list[Measurements]:
@@ -82,13 +79,9 @@ class Sources:
 
     @cached_property
     def published(self) -> list[tuple[str, list[Rate]]]:
-        """(device, rates) of each committed file of measurements, then of the committed runs."""
-        bench = self.committed / "bench"
-        runs: dict[str, list[Rate]] = defaultdict(list)
-        for path in sorted(self.committed.glob("*/study.yaml")):
-            for device, rate in recorded_rates(path.parent, None):
-                runs[device].append(rate)
-        return [*((m.device, m.rates) for m in _files(bench)), *_benched(bench, self.study), *runs.items()]
+        """(device, rates) of each committed file: of calibrations, then of `scl bench`."""
+        folder = self.committed / "bench"
+        return [*((m.device, m.rates) for m in _files(folder)), *_benched(folder, self.study)]
 
 
 def _files(folder: Path) -> list[Measurements]:
@@ -127,16 +120,13 @@ def _benched(folder: Path, study: Study) -> Iterator[tuple[str, list[Rate]]]:
 # --- finished runs -------------------------------------------------------------------------------------------------
 
 
-def recorded_rates(results: Path, study: Study | None) -> Iterator[tuple[str, Rate]]:
-    """(device, rate) of the finished runs below `results`/runs. study: theirs, if the folder has no study.yaml yet."""
-    if (results / "study.yaml").exists():
-        try:
-            study = load_study(results / "study.yaml")
-        except (ValueError, OSError):  # of another version
-            return
-    if study is None:
+def recorded_rates(plan: Path) -> Iterator[tuple[str, Rate]]:
+    """(device, rate) of the finished runs beside the study.yaml of a study; none if it does not exist."""
+    try:
+        study = load_study(plan)
+    except (ValueError, OSError):  # of another version
         return
-    for path in sorted((results / "runs").glob("*/*/*/*/record.json")):
+    for path in sorted((plan.parent / "runs").glob("*/*/*/*/record.json")):
         try:
             record = load(path.parent)
             rate = record and ASSIGNMENTS in record.files and _rate_of(record, path.parent, study)
@@ -157,14 +147,14 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
     work = work_of(study, run, lengths(record.identity.images.splits), settings)
-    steps, visited = _steps(directory / "history.csv"), None
+    steps, unlabeled = _steps(directory / "history.csv"), None
     if work.trains and not steps:
         return None
     batch = min(settings.training.batch_size, work.fit + work.unlabeled)
     if steps and work.unlabeled:
-        visited = max(0.0, (steps * batch / settings.training.epochs - work.fit) / work.unlabeled)
+        unlabeled = max(0.0, (steps * batch / settings.training.epochs - work.fit) / work.unlabeled)
     assigned = clustering_seconds(record, directory) if steps else record.seconds
-    weights, raw = directory / "weights.pt", json.loads((directory / "record.json").read_bytes())
+    weights = directory / "weights.pt"
     return Rate(
         kind=work.kind,
         options=settings.options,
@@ -177,9 +167,8 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
         step_seconds=(record.seconds - assigned) / steps if steps else 0.0,
         assign_seconds=assigned / work.points * work.fit / work.evaluated,
         kmeans="kmeans_restarts" in settings.options,
-        unlabeled=visited,
-        alone=False,
-        weight_bytes=weights.stat().st_size if weights.exists() else 4 * raw.get("parameters", 0),
+        unlabeled=unlabeled,
+        weight_bytes=weights.stat().st_size if weights.exists() else None,
     )
 
 
@@ -204,10 +193,8 @@ def _nearest(work: Work, rates: list[Rate], *, threads: int | None = None, any_b
         return known and threads in (None, rate.threads) and rate.kind | free == work.kind | free
 
     def distance(rate: Rate) -> tuple:
-        images = max(rate.images, work.fit) / max(1, min(rate.images, work.fit))
-        options = work.settings.options.items() <= rate.options.items()
-        batch = rate.kind.get("batch_size") == work.kind.get("batch_size")
-        return not batch, rate.benchmark != work.run.benchmark, rate.stage != work.run.stage, not options, images
+        batch = rate.kind.get("batch_size") != work.kind.get("batch_size")
+        return batch, rate.benchmark != work.run.benchmark, rate.stage != work.run.stage, abs(rate.images - work.fit)
 
     same = [rate for rate in rates if applies(rate)]
     nearest = min(map(distance, same), default=None)

@@ -88,10 +88,11 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     if beside:
         yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
-    at_once = f"{device['runs_at_once']} run{'s' * (device['runs_at_once'] > 1)} at once"
-    name = without_instructions(device["name"])
+    name = without_instructions(device["name"]).removeprefix("CPU: ")
     wall = "unknown" if cost["wall_seconds"] is None else f"about {duration(cost['wall_seconds'])}"
-    yield _cut(f"time here: {wall} for the {cost['runs_left']} runs left, on {where}{name}, {at_once}")
+    yield _cut(
+        f"time here: {wall} for the {cost['runs_left']} runs left, {device['runs_at_once']} at once on {where}{name}"
+    )
     if any(entry["state"] == "missing" for entry in cost["downloads"]):
         yield "  not counted: downloads and the preparation of their images"
 
