@@ -37,7 +37,7 @@ def work(study, stage, benchmark="digits", protocol="joint"):
 def rate(of, **changes):
     """A measurement of a run, in round numbers."""
     numbers = {"images": of.fit, "clusters": of.clusters, "threads": 1, "batch_size": 100, "kmeans": False}
-    numbers |= {"step_seconds": 0.1, "assign_seconds": 1.0, "once_seconds": 2.0, "unlabeled": 0.0}
+    numbers |= {"step_seconds": 0.1, "assign_seconds": 1.0, "unlabeled": 0.0}
     numbers |= {"weight_bytes": 1_000_000}
     about = {"kind": of.kind, "options": of.settings.options, "benchmark": of.run.benchmark, "stage": of.run.stage}
     return Rate(**(numbers | about | changes))

@@ -84,7 +84,7 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
     monkeypatch.setattr(machine, "cores", lambda: 16)
     study = study_of(machine={"runs_per_gpu": 2})
     (here / "study.yaml").write_text(yaml.safe_dump(STUDY | {"machine": {"runs_per_gpu": 2}}))
-    rates = [rate(work(study, stage), threads=4, start_seconds=0.5) for stage in study.methods]
+    rates = [rate(work(study, stage), threads=4) for stage in study.methods]
     path = here / sources.CALIBRATIONS / "x.json"
     path.parent.mkdir(parents=True)
     write_json(path, measurements(*rates, device="NVIDIA H200").model_dump())

@@ -15,9 +15,9 @@ from scl.engine.provenance import ROOT
 
 
 def test_a_calibration_of_before_is_read():
-    """Then all of the time before the training was scaled."""
+    """It measured more."""
     before = Measurements.model_validate_json((ROOT / "results/reference/bench/plan.json").read_bytes())
-    assert before.rates and all(rate.start_seconds == 0 for rate in before.rates)
+    assert before.rates
 
 
 def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
@@ -36,9 +36,8 @@ def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(measure, "endless", steps)
     monkeypatch.setattr(measure, "wait_for", lambda device: passes("wait", 0.5))
-    training = SimpleNamespace(training=SimpleNamespace(epochs=3))
-    trainer = SimpleNamespace(run=training, method=torch.nn.Module(), epoch=0, device="cuda")
-    assert measure._step_seconds(trainer, 10) == (16 * 0.125 + 0.5) / 16
+    trainer = SimpleNamespace(method=torch.nn.Module(), device="cuda")
+    assert measure._step_seconds(trainer) == (16 * 0.125 + 0.5) / 16
     assert calls == ["step"] * 2 + ["wait"] + ["step"] * 16 + ["wait"]
 
 

@@ -31,6 +31,7 @@ from scl.util.text import duration
 
 SECONDS, STEPS = 2.0, 30  # timed of each stage, whichever is reached first
 SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no longer than SECONDS; and before that
+PREPARED = 5_000  # images on which `prepare` is called; with more it would take longer than all that is timed
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,14 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
     """
     from sklearn.cluster import KMeans  # noqa: F401 its import is not part of an assignment
 
-    torch.zeros(1, device=device)  # CUDA starts: that is part of the start of the process
-    began, training = time.perf_counter(), settings.training
+    training = settings.training
     with tempfile.TemporaryDirectory(prefix="scl-estimate-") as folder:
         alone = settings.model_copy(update={"after": None})
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
         method, fit = trainer.method, trainer.images.fit
-        start, forward = time.perf_counter() - began, _forward_seconds(trainer)
-        once = _preparation_seconds(trainer, forward) if training.epochs else 0.0
         weights, each = _sizes(method)
+        if training.epochs:
+            _prepare(trainer, images)
         return Rate(
             kind=kind_of(settings.method, trainer.facts["size"][0], settings.network, training),
             options=settings.options,
@@ -90,10 +90,8 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
             clusters=method.problem.clusters,
             threads=torch.get_num_threads(),
             batch_size=min(training.batch_size, method.pool(0)),
-            assign_seconds=_assignment_seconds(trainer, forward) * fit / len(trainer.evaluated),
-            step_seconds=_step_seconds(trainer, images) if training.epochs else 0.0,
-            start_seconds=start,
-            once_seconds=once,
+            assign_seconds=_assignment_seconds(trainer) * fit / len(trainer.evaluated),
+            step_seconds=_step_seconds(trainer) if training.epochs else 0.0,
             kmeans=method.clusters_by_kmeans,
             unlabeled=_unlabeled_share(method),
             weight_bytes=weights,
@@ -102,40 +100,27 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
         )
 
 
+def _prepare(trainer: Trainer, images: int) -> None:
+    """Bring the method into the state of a usual step of its last epoch, in a run of at least so many images."""
+    method = trainer.method
+    if len(trainer.images) <= PREPARED:
+        with trainer.autocast():
+            method.prepare(trainer.images, trainer.seeds.generator("prepare", device=trainer.device))
+    memory = getattr(method, "memory", None)
+    if isinstance(memory, InstanceMemory) and images > len(memory.rows):  # every step compares its batch with all rows
+        weights = {"momentum": memory.momentum, "temperature": memory.temperature}
+        longer = InstanceMemory(images, memory.rows.shape[1], memory.clusters, **weights)
+        method.memory = longer.to(memory.rows.device)
+    pretend_trained(method)
+    trainer.epoch = method.epoch = trainer.run.training.epochs - 1
+
+
 def _outputs(trainer: Trainer, first: int) -> np.ndarray:
     return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=first)
 
 
-def _forward_seconds(trainer: Trainer) -> float:
-    """Seconds to compute the outputs of one image, measured on a few."""
-    count = min(FIRST, len(trainer.images))
-    _outputs(trainer, count)  # allocates memory
-    began = time.perf_counter()
-    _outputs(trainer, count)
-    return (time.perf_counter() - began) / count
-
-
-def _preparation_seconds(trainer: Trainer, forward: float) -> float:
-    """Seconds of what happens once per training: `prepare`, and the k-means that initializes prototypes."""
-    method, began, passes = trainer.method, time.perf_counter(), 0.0
-    if type(method).prepare is not Method.prepare:
-        passes = forward * len(trainer.images)
-        if passes <= 2 * SECONDS:  # else it counts as one pass over the images
-            passes = 0.0
-            with trainer.autocast():
-                method.prepare(trainer.images, trainer.seeds.generator("prepare", device=trainer.device))
-    pretend_trained(method)
-    if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
-        method.place_prototypes()  # type: ignore[operator] # not of every method
-    wait_for(trainer.device)
-    return time.perf_counter() - began + passes
-
-
-def _step_seconds(trainer: Trainer, images: int) -> float:
-    """Mean seconds of a step after the warm-up, in a run of at least so many images."""
-    trainer.epoch = trainer.method.epoch = trainer.run.training.epochs - 1
-    _extend_memory(trainer.method, images)
-    pretend_trained(trainer.method)
+def _step_seconds(trainer: Trainer) -> float:
+    """Mean seconds of a step."""
     trainer.method.train()
     loop = endless(trainer)
     began = time.perf_counter()
@@ -152,20 +137,15 @@ def _step_seconds(trainer: Trainer, images: int) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _extend_memory(method: Method, images: int) -> None:
-    """Give SCL a memory of `images` rows, however few images there are: every step compares its batch with all rows."""
-    memory = getattr(method, "memory", None)
-    if isinstance(memory, InstanceMemory) and images > len(memory.rows):
-        weights = {"momentum": memory.momentum, "temperature": memory.temperature}
-        longer = InstanceMemory(images, memory.rows.shape[1], memory.clusters, **weights)
-        method.memory = longer.to(memory.rows.device)
-
-
-def _assignment_seconds(trainer: Trainer, forward: float) -> float:
+def _assignment_seconds(trainer: Trainer) -> float:
     """Seconds of one assignment of all images, extrapolated from a sample."""
     images, method = trainer.evaluated, trainer.method
-    affordable = max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / forward)))
-    count = min(len(images), affordable)
+    first = min(FIRST, len(trainer.images))
+    _outputs(trainer, first)  # allocates memory
+    began = time.perf_counter()
+    _outputs(trainer, first)
+    affordable = min(SAMPLE, int(SECONDS / (time.perf_counter() - began) * first))
+    count = min(len(images), max(FIRST, 10 * method.problem.clusters, affordable))
     sample = Images(images.pixels[:count], images.rows[:count], count)
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]), threadpool_limits(torch.get_num_threads()):

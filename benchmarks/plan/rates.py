@@ -1,8 +1,8 @@
 """The work of runs, how fast a device does it, and the seconds and bytes that follow from both. Imports no torch.
 
-All rules are linear: the seconds of a step and of the preparation are proportional to the number of images, those of an
-assignment to the number of images and, with k-means, of clusters and of starts. For k-means that is rough
-(docs/running.md).
+All rules are linear: the seconds of a step are proportional to the number of images, those of an assignment to the
+number of images and, with k-means, of clusters and of starts. For k-means that is rough (docs/running.md). What happens
+once per training (loading, neighbors, first prototypes) is left out.
 """
 
 from dataclasses import dataclass
@@ -96,8 +96,6 @@ class Rate(Strict):
     batch_size: int
     step_seconds: float  # of one step of `batch_size` images
     assign_seconds: float = 0.0  # of one assignment of `images` images
-    start_seconds: float = 0.0  # to build the method and to load images, for any number of them
-    once_seconds: float = 0.0  # to prepare the training on `images` images
     kmeans: bool = False  # whether assignments are made by k-means
     unlabeled: float | None = None  # fraction of the unlabeled images that an epoch visits; None: no run had any
     weight_bytes: int | None = None  # without those that grow with the images; None: unknown
@@ -136,8 +134,7 @@ def train_seconds(work: Work, rate: Rate) -> float:
 
     Includes its assignments unless k-means makes them, but not the start of its process.
     """
-    training = work.settings.training
-    seconds = rate.start_seconds + rate.once_seconds * work.fit / rate.images
+    training, seconds = work.settings.training, 0.0
     if not rate.kmeans:
         seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
     if work.trains:

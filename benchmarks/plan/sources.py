@@ -2,7 +2,6 @@
 
 import csv
 import json
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +48,8 @@ class Sources:
         threads = None if device == self.place.gpu else self.place.threads
         here = [rate for name, rate in self.records if name == device]
         if found := _nearest(work, here, threads=threads):
-            return Measured(_median(found), "r", f"{len(found)} finished run{'s' * (len(found) > 1)} on this device")
+            typical = sorted(found, key=lambda rate: rate.step_seconds + rate.assign_seconds)[len(found) // 2]
+            return Measured(typical, "r", f"{len(found)} finished run{'s' * (len(found) > 1)} on this device")
         for measured in self.calibrated:
             if found := _nearest(work, measured.rates, threads=threads):
                 return Measured(found[0], "c", f"calibration of this device on {measured.finished[:10]}")
@@ -129,11 +129,10 @@ def recorded_rates(plan: Path) -> Iterator[tuple[str, Rate]]:
     for path in sorted((plan.parent / "runs").glob("*/*/*/*/record.json")):
         try:
             record = load(path.parent)
-            rate = record and ASSIGNMENTS in record.files and _rate_of(record, path.parent, study)
-        except (Damaged, ValueError, KeyError):  # of another version, or no longer in the study
+            if record and ASSIGNMENTS in record.files:
+                yield record.device, _rate_of(record, path.parent, study)
+        except (Damaged, OSError, ValueError, KeyError):  # of another version, or no longer in the study
             continue
-        if record and rate:
-            yield record.device, rate
 
 
 def clustering_seconds(record: Record, directory: Path) -> float:
@@ -142,14 +141,14 @@ def clustering_seconds(record: Record, directory: Path) -> float:
     return made.seconds if made else 0.0
 
 
-def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
+def _rate_of(record: Record, directory: Path, study: Study) -> Rate:
     """All seconds of training count as those of its steps; without steps, all seconds as those of its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
     work = work_of(study, run, lengths(record.identity.images.splits), settings)
-    steps, unlabeled = _steps(directory / "history.csv"), None
-    if work.trains and not steps:
-        return None
+    with open(directory / "history.csv", newline="") as file:
+        steps = sum(int(row["steps"]) for row in csv.DictReader(file))
+    unlabeled = None
     batch = min(settings.training.batch_size, work.fit + work.unlabeled)
     if steps and work.unlabeled:
         unlabeled = max(0.0, (steps * batch / settings.training.epochs - work.fit) / work.unlabeled)
@@ -172,15 +171,6 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate | None:
     )
 
 
-def _steps(history: Path) -> int:
-    """Number of steps of the whole training."""
-    try:
-        with open(history, newline="") as file:
-            return sum(int(row["steps"]) for row in csv.DictReader(file) if row.get("steps"))
-    except (OSError, ValueError):
-        return 0
-
-
 # --- choice --------------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +189,3 @@ def _nearest(work: Work, rates: list[Rate], *, threads: int | None = None, any_b
     same = [rate for rate in rates if applies(rate)]
     nearest = min(map(distance, same), default=None)
     return [rate for rate in same if distance(rate) == nearest]
-
-
-def _median(rates: list[Rate]) -> Rate:
-    """The rate with the median of steps and assignments."""
-    names = ("step_seconds", "assign_seconds")
-    median = {name: statistics.median(getattr(rate, name) for rate in rates) for name in names}
-    return rates[0].model_copy(update=median)
