@@ -17,6 +17,7 @@ from benchmarks.study import load_study
 from scl.engine import trainer as training
 from scl.engine.io import write_json
 from scl.scl import SCL
+from scl.util.text import duration
 
 PAPER = Path(__file__).parent.parent / "config" / "paper.yaml"
 
@@ -77,7 +78,7 @@ def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypat
         seen.append([backend.allow_tf32 for backend in backends])
         return 1.0
 
-    monkeypatch.setattr(measure, "_seconds", record)
+    monkeypatch.setattr(measure, "seconds_per_step", record)
     measured("simclr", precision=precision, rounds=1)
     assert seen and seen == [[precision == "bf16", False]] * len(seen)
 
@@ -114,7 +115,7 @@ def step_of(monkeypatch):
     def make(seconds):
         return lambda: (calls.append(seconds), now.__setitem__(0, now[0] + seconds))
 
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(subjects.time, "perf_counter", lambda: now[0])
     return make, calls
 
 
@@ -122,29 +123,27 @@ def step_of(monkeypatch):
 def test_steps_are_timed_for_half_a_second_but_one_at_least(step_of, seconds, turn, steps):
     """And in whole turns of the loader processes, unless a step takes longer: then their queue is full."""
     make, calls = step_of
-    assert measure._seconds(make(seconds), 0.5, "cpu", turn=turn) == seconds
+    assert subjects.seconds_per_step(make(seconds), 0.5, "cpu", turn=turn) == seconds
     assert len(calls) == steps
 
 
 def test_the_clock_of_a_gpu_is_read_when_it_is_done(step_of, monkeypatch):
     make, calls = step_of
     monkeypatch.setattr(torch.cuda, "synchronize", make(0.25))
-    assert measure._seconds(make(0.125), 0.5, "cuda") == (4 * 0.125 + 0.25) / 4
+    assert subjects.seconds_per_step(make(0.125), 0.5, "cuda") == (4 * 0.125 + 0.25) / 4
     assert calls == [0.25, *[0.125] * 4, 0.25]
 
 
 def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
-    """Two rounds of: parts b and c, batches of 2, 4, and 16, two numbers of clusters and of images, and two rivals, one
-    of them with two numbers of processes if several were tried."""
+    """Each part is done once before two rounds. Rivals have a session in the sweep and two in each round."""
     measurement = measure.Measurement(subject("simclr", seconds=10.0))
     measurement.first = 8.0
-    parts, rivals = [8, 8, 2, 4, 16, 8, 8, 8], (1 + 2 * 2) * (8 + 10)
-    assert measurement.expected_seconds() == sum(parts) + 2 * sum(max(10, s) for s in parts) + rivals
-    seconds, measurement.plan = measurement.expected_seconds(), dataclasses.replace(measurement.plan, workers=(0, 1))
-    assert measurement.expected_seconds() == seconds + (1 + 2) * (8 + 10)
-    measurement.plan = dataclasses.replace(measurement.plan, workers=(0,), seconds=0.0)
+    parts = len(measurement.works)
+    assert measurement.expected_seconds() == parts * (8 + 2 * 10) + (1 + 2 * 2) * (8 + 10)
+    measurement.plan = dataclasses.replace(measurement.plan, seconds=0.0)
+    expected = duration(parts * (8 + 2 * 8) + (1 + 2 * 2) * (8 + 8))
     measurement.run()
-    assert capsys.readouterr().out.startswith("a step takes 8.0 s; in all at least 4.4 min\n")
+    assert capsys.readouterr().out.startswith(f"a step takes 8.0 s; in all about {expected}\n")
 
 
 def test_losses_of_part_b_are_not_checked_by_the_loop(subject):

@@ -1,10 +1,8 @@
 """`scl plan --calibrate`: what is measured, and how. Nothing here is timed."""
 
 import contextlib
-from types import SimpleNamespace
 
 import pytest
-import torch
 from planning import GPU_PLACE, PLACE, study_of, work
 
 from benchmarks.plan import calibrate, measure
@@ -20,27 +18,6 @@ def test_a_calibration_of_before_is_read():
     assert before.rates
 
 
-def test_steps_wait_for_the_device_once_at_the_end(monkeypatch):
-    """As training does not after each: the next one is prepared while the device computes."""
-    monkeypatch.setattr(measure, "STEPS", 30)
-    now, calls = [0.0], []
-
-    def passes(what, seconds):
-        calls.append(what)
-        now[0] += seconds
-
-    def steps(trainer):
-        while True:
-            yield passes("step", 0.125)
-
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(measure, "endless", steps)
-    monkeypatch.setattr(measure, "wait_for", lambda device: passes("wait", 0.5))
-    trainer = SimpleNamespace(method=torch.nn.Module(), device="cuda")
-    assert measure._step_seconds(trainer) == (16 * 0.125 + 0.5) / 16
-    assert calls == ["step"] * 2 + ["wait"] + ["step"] * 16 + ["wait"]
-
-
 def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, monkeypatch):
     """It compares a batch with every image, and a calibration has two thousand of them."""
     study, rows = tiny_study("scl"), []
@@ -53,7 +30,6 @@ def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, mon
 
     endless = measure.endless
     monkeypatch.setattr(measure, "endless", spy)
-    monkeypatch.setattr(measure, "STEPS", 1)
     settings = complete(study.settings(study.runs()[0]))
     found = measure.measure(settings, "cpu", images=5_000)
     assert rows and all(len(norms) == 5_000 and norms.min() > 0.99 for norms in rows)

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -25,8 +24,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench.count import peak, reset_peak
-from benchmarks.bench.rivals import ON_CPU, PEERS, StandardPipeline, peer_works
-from benchmarks.bench.subject import Subject, endless, wait_for
+from benchmarks.bench.rivals import PEERS, StandardPipeline, peer_works
+from benchmarks.bench.subject import Subject, endless, seconds_per_step, wait_for
 from scl.engine import precision
 from scl.engine.provenance import provenance, version_of
 from scl.engine.trainer import Trainer
@@ -101,10 +100,10 @@ class Measurement:
         method: Any = self.trainer.method
         once = {}
         if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
-            once["place_prototypes_seconds"] = _seconds(method.place_prototypes, 0, self.device)
-        once["first_step_seconds"] = _seconds(partial(next, loop), 0, self.device)  # includes compilation
+            once["place_prototypes_seconds"] = seconds_per_step(method.place_prototypes, 0, self.device)
+        once["first_step_seconds"] = seconds_per_step(partial(next, loop), 0, self.device)  # includes compilation
         reset_peak(self.device)
-        seconds = _seconds(partial(next, loop), 0, self.device)
+        seconds = seconds_per_step(partial(next, loop), 0, self.device)
         return once, seconds, peak(self.device)
 
     def _matrix_products(self) -> Callable[[], Any]:
@@ -119,17 +118,16 @@ class Measurement:
         return work
 
     def expected_seconds(self) -> float:
-        """Least time that `run` will take: a step of each part untimed, then rounds of timed ones. A step of a rival
-        counts as one of ours, and is done twice."""
-        plan = self.plan
-        steps = [self.first * variant["batch_size"] / plan.batch_size for variant in [self.variants[0], *self.variants]]
-        timed = [max(plan.seconds, seconds) for seconds in steps]
-        in_a_round = 3 if len(plan.workers) > 1 else 2
-        rivals = (len(plan.workers) + in_a_round * plan.rounds) * (self.first + timed[0])
-        return sum(steps) + plan.rounds * sum(timed) + rivals
+        """Time that `run` will take if every part and every rival takes as long as a step of ours.
+
+        Before the rounds, each part does a step; every session of a rival begins with one.
+        """
+        rounds, timed = self.plan.rounds, max(self.plan.seconds, self.first)
+        sessions = len(self.plan.workers) + len(self.rivals) * rounds
+        return len(self.works) * (self.first + rounds * timed) + sessions * (self.first + timed)
 
     def run(self) -> None:
-        print(f"a step takes {duration(self.first)}; in all at least {duration(self.expected_seconds())}")
+        print(f"a step takes {duration(self.first)}; in all about {duration(self.expected_seconds())}")
         # TF32 counts for both sides or for neither, though a trainer in fp32 turns it off for the whole process
         precision.compute_in(precision.choose(self.trainer.precision, self.device))
         for work in self.works.values():
@@ -146,9 +144,9 @@ class Measurement:
     def time(self, name: Any) -> float:
         """Seconds per step."""
         if not (rival := self.rivals.get(name)):
-            return _seconds(self.works[name], self.plan.seconds, self.device)
+            return seconds_per_step(self.works[name], self.plan.seconds, self.device)
         with rival.session() as step:
-            return _seconds(step, self.plan.seconds, self.device, turn=max(1, rival.workers))
+            return seconds_per_step(step, self.plan.seconds, self.device, turn=max(1, rival.workers))
 
     def choose_workers(self) -> dict[int, float]:
         """Give both rivals the number of loader processes that is best for the tuned one; images/s by number.
@@ -216,8 +214,6 @@ class Measurement:
         problem, ours = self.peers[name], PEERS[name][1]
         if isinstance(problem, str):
             return {"problem": problem}
-        if name in ON_CPU and self.device == "cuda":
-            return self._row(name, counted=False)
         gain = ratio(self.times[name], self.times[ours])
         return {**self._row(name, counted=ours == "learn"), "ours": ours, "gain": gain}
 
@@ -244,19 +240,3 @@ def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
     bounds = quantile_test(ratios).confidence_interval(0.95)
     low, high = (None if math.isnan(bound) else float(bound) for bound in bounds)
     return {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios}
-
-
-def _seconds(work: Callable[[], Any], least: float, device: str, *, turn: int = 1) -> float:
-    """Seconds per step, wall-clock, over `least` seconds of steps, at least one; waits for the device.
-
-    turn: a multiple of this number of steps is timed, unless one takes as long: loader processes that were started
-    together finish together, so their batches come in bursts.
-    """
-    wait_for(device)
-    start, steps = time.perf_counter(), 0
-    while True:
-        work()
-        steps += 1
-        if time.perf_counter() - start >= least and (steps == 1 or steps % turn == 0):
-            wait_for(device)
-            return (time.perf_counter() - start) / steps

@@ -190,9 +190,11 @@ def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, t
     return step
 
 
-def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work:
+def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work | str:
     """Views of a batch of uint8 tensors on the CPU, in this process. v2 draws parameters once a call, so images are
     augmented one by one."""
+    if trainer.device == "cuda":
+        return "only compared on a CPU"
     v2 = importlib.import_module("torchvision.transforms.v2")  # after the shim
 
     side, to_tensor = trainer.images.size, v2.ToDtype(torch.float32, scale=True)
@@ -218,7 +220,6 @@ def _kornia(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Wo
     return work
 
 
-ON_CPU = ("torchvision_v2",)  # rows that say nothing beside our parts on a GPU
 PEERS: dict[str, tuple[str, str, Callable[..., Work | str]]] = {  # row: package, part of ours that does the same work
     "lightly": ("lightly", "learn", partial(_lightly, tuned=False)),
     "lightly_tuned": ("lightly", "learn", partial(_lightly, tuned=True)),

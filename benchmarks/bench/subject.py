@@ -1,7 +1,8 @@
-"""What is measured: trainers of one method on random images, without labels."""
+"""What is measured, and how: steps of trainers of one method on random images, without labels."""
 
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,7 @@ class Subject:
         self.benchmark = benchmark_of_size(study, plan.size) or next(iter(study.benchmarks))
         self.about = {"benchmark": self.benchmark, "benchmark_size": size_of(study, self.benchmark)}
         self.upstream: dict[int, dict[str, Any]] = {}  # by clusters: random weights of the stage to start from
-        shape = (max(plan.images), plan.size, plan.size, 3)
-        stored = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-        stored[:RANDOM_IMAGES] = np.random.default_rng(0).integers(0, 256, stored[:RANDOM_IMAGES].shape)
-        stored.flush()
-        self.checksum = sha256(folder / "images.npy")
+        self.checksum = write_images(folder / "images.npy", max(plan.images), size=plan.size, clusters=plan.clusters[0])
 
     def trainer(self, **changes) -> Trainer:
         """A trainer in its last epoch, with prototypes placed. changes: to sizes of the first variant or to
@@ -106,6 +103,18 @@ class Subject:
     def _settings(self, planned: Run) -> RunSettings:
         changes = {"protocol": "joint", "data": str(self.folder), "after": None}
         return self.study.settings(planned).model_copy(update=changes)
+
+
+def write_images(path: Path, count: int, *, size: int, clusters: int) -> str:
+    """Write random images, around one center per cluster, so that k-means converges as usual; returns the SHA-256."""
+    random = np.random.default_rng(0)
+    stored = np.lib.format.open_memmap(path, "w+", np.uint8, (count, size, size, 3))
+    some = min(count, RANDOM_IMAGES)
+    centers = random.integers(64, 192, (clusters, size, size, 3), np.uint8)
+    noise = random.integers(-64, 64, (some, size, size, 3), np.int8)
+    stored[:some] = centers[np.arange(some) % clusters] + noise
+    stored.flush()
+    return sha256(path)
 
 
 def write_facts(
@@ -146,6 +155,22 @@ def endless(trainer: Trainer) -> Iterator[None]:
         yield from trainer.steps_of_epoch()
         trainer._check_losses()
         trainer.step_in_epoch, trainer.epoch_losses, trainer.losses_checked = 0, [], 0
+
+
+def seconds_per_step(work: Callable[[], Any], least: float, device: str, *, turn: int = 1) -> float:
+    """Seconds per step, wall-clock, over `least` seconds of steps, at least one; waits for the device.
+
+    turn: a multiple of this number of steps is timed, unless one takes as long: loader processes that were started
+    together finish together, so their batches come in bursts.
+    """
+    wait_for(device)
+    start, steps = time.perf_counter(), 0
+    while True:
+        work()
+        steps += 1
+        if time.perf_counter() - start >= least and (steps == 1 or steps % turn == 0):
+            wait_for(device)
+            return (time.perf_counter() - start) / steps
 
 
 def wait_for(device: str) -> None:

@@ -15,16 +15,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks.bench.subject import write_facts
+from benchmarks.bench.subject import write_facts, write_images
 from benchmarks.plan.machine import Place
 from benchmarks.plan.measure import SAMPLE, measure
 from benchmarks.plan.rates import Jobs, Measurements, Rate, Work
 from scl import config
 from scl.engine import gpu_lease
-from scl.engine.io import RunFailed, json_sha256, sha256, write_json
+from scl.engine.io import RunFailed, json_sha256, write_json
 from scl.engine.provenance import now, provenance
 from scl.util.classes import FAILURES, describe_error
 from scl.util.text import Report, duration, printable, say
@@ -119,16 +118,11 @@ def _measure(work: Work, device: str) -> Rate | str:
 
 
 def _write_images(folder: Path, work: Work, settings: config.RunSettings) -> None:
-    """Write a prepared benchmark of random images, grouped by cluster, so that k-means converges as usual."""
-    sample = max(SAMPLE, 2 * settings.training.batch_size, 10 * work.clusters)
-    count, larger = min(work.fit + work.unlabeled, sample), settings.image_size
-    random = np.random.default_rng(0)
-    files = {}
-    for size in {work.size, larger or work.size}:
-        centers = random.integers(64, 192, (work.clusters, size, size, 3), np.uint8)
-        noise = random.integers(-64, 64, (count, size, size, 3), np.int8)
-        path = folder / ("images.npy" if size == work.size else f"images-{size}.npy")
-        np.save(path, (centers[np.arange(count) % work.clusters] + noise).astype(np.uint8))
-        files[size] = sha256(path)
-    larger_images = {"size": larger, "sha256": files[larger]} if larger and larger != work.size else None
-    write_facts(folder, count, clusters=work.clusters, size=work.size, checksum=files[work.size], larger=larger_images)
+    """Write a prepared benchmark of random images."""
+    count = min(work.fit + work.unlabeled, max(SAMPLE, 2 * settings.training.batch_size, 10 * work.clusters))
+    checksum = write_images(folder / "images.npy", count, size=work.size, clusters=work.clusters)
+    larger = None
+    if side := settings.image_size:
+        path = folder / f"images-{side}.npy"
+        larger = {"size": side, "sha256": write_images(path, count, size=side, clusters=work.clusters)}
+    write_facts(folder, count, clusters=work.clusters, size=work.size, checksum=checksum, larger=larger)

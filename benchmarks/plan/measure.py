@@ -2,16 +2,16 @@
 
 import dataclasses
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.bench.subject import endless, pretend_trained, wait_for
+from benchmarks.bench.subject import endless, pretend_trained, seconds_per_step
 from benchmarks.plan.rates import Rate, epoch_steps, kind_of, kmeans_seconds, lengths, train_seconds, work_of
 from benchmarks.study import Run, Study
 from scl import config
@@ -29,7 +29,7 @@ from scl.memory import InstanceMemory
 from scl.method import Method
 from scl.util.text import duration
 
-SECONDS, STEPS = 2.0, 30  # timed of each stage, whichever is reached first
+SECONDS = 2.0  # of steps that are timed
 SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no longer than SECONDS; and before that
 PREPARED = 5_000  # images on which `prepare` is called; with more it would take longer than all that is timed
 
@@ -120,41 +120,31 @@ def _outputs(trainer: Trainer, first: int) -> np.ndarray:
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Mean seconds of a step."""
+    """Seconds of a step."""
     trainer.method.train()
-    loop = endless(trainer)
-    began = time.perf_counter()
-    for _ in range(2):  # untimed: memory is allocated, kernels are chosen
-        next(loop)
-        if time.perf_counter() - began > SECONDS:
-            break
-    wait_for(trainer.device)
-    began, count = time.perf_counter(), 0
-    while count < STEPS and time.perf_counter() - began < SECONDS:
-        next(loop)
-        count += 1
-    wait_for(trainer.device)  # as in training, not after each step
-    return (time.perf_counter() - began) / count
+    step = partial(next, endless(trainer))
+    step()  # untimed: memory is allocated, kernels are chosen
+    return seconds_per_step(step, SECONDS, trainer.device)
 
 
 def _assignment_seconds(trainer: Trainer) -> float:
     """Seconds of one assignment of all images, extrapolated from a sample."""
-    images, method = trainer.evaluated, trainer.method
+    images, method, device = trainer.evaluated, trainer.method, trainer.device
     first = min(FIRST, len(trainer.images))
     _outputs(trainer, first)  # allocates memory
-    began = time.perf_counter()
-    _outputs(trainer, first)
-    affordable = min(SAMPLE, int(SECONDS / (time.perf_counter() - began) * first))
-    count = min(len(images), max(FIRST, 10 * method.problem.clusters, affordable))
+    each = seconds_per_step(lambda: _outputs(trainer, first), 0, device) / first
+    count = min(len(images), max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / each))))
     sample = Images(images.pixels[:count], images.rows[:count], count)
-    began = time.perf_counter()
-    with torch.random.fork_rng(devices=[]), threadpool_limits(torch.get_num_threads()):
+
+    def assign() -> None:
         if method.clusters_by_kmeans:
             found = features(method, sample, sample, autocast=trainer.autocast)["evaluated"]
             kmeans(found, found, method.problem.clusters, restarts=method.options.kmeans_restarts, seed=0)
         else:
             assignments(method, sample, autocast=trainer.autocast)
-    return (time.perf_counter() - began) * len(images) / count
+
+    with torch.random.fork_rng(devices=[]), threadpool_limits(torch.get_num_threads()):
+        return seconds_per_step(assign, 0, device) * len(images) / count
 
 
 def _unlabeled_share(method: Method) -> float:
