@@ -1,7 +1,6 @@
 """`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes, repeats nothing, packs its results."""
 
 import json
-import signal
 import subprocess
 import sys
 import tarfile
@@ -13,9 +12,9 @@ import yaml
 from conftest import TINY_METHODS
 from flow import TINY
 
+from benchmarks import cli
 from benchmarks.bench import epoch, gpu_check
 from benchmarks.bench.gpu_check import Stage, main, stages
-from benchmarks.plan import measure
 from benchmarks.study import load_study
 from scl.engine import trainer
 from scl.engine.provenance import ROOT
@@ -57,10 +56,15 @@ def test_stages_and_their_order(study, tmp_path):
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_every_command_gets_the_devices(study, gpus):
+def test_every_command_gets_the_devices(study, tmp_path, gpus):
+    (tmp_path / "out").mkdir()
     todo = list(stages(load_study(study), study, gpu_check.Path("out"), gpus=gpus, sizes=[32], quick=True))
     assert all(str(gpus) in stage.command for stage in todo if stage.name not in ("tests", "plan"))
-    assert all(stage.command[0] == sys.executable for stage in todo)
+    for stage in todo:
+        python, _, module, *arguments = stage.command
+        assert python == sys.executable
+        if module == "benchmarks.cli":
+            assert cli.parser().parse_args(arguments).subcommand
 
 
 def test_speed_is_measured_with_the_settings_of_a_benchmark_of_that_size(monkeypatch):
@@ -85,26 +89,20 @@ def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
     assert "GPU GPU-pretended is there, but torch" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_it_stops_and_resumes(study, tmp_path):
-    """A run that is stopped saves its checkpoint; the next call finishes it, and does not repeat what was done."""
-    simclr = METHODS["simclr"] | {"training": {"epochs": 100}}
-    write(tmp_path, STUDY | {"seeds": 1, "methods": {"simclr": simclr}})
-    command = ["benchmarks.bench.gpu_check", "tiny/*", "--gpus", "0", "--study", study, "--out", "out"]
-    run, log = tmp_path / "results/runs/tiny/joint/simclr/seed0", tmp_path / "out/logs/tiny-joint-simclr-0.txt"
-    process = subprocess.Popen([sys.executable, "-m", *command])
-    while not (log.exists() and "epoch 1/100" in log.read_text()):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == gpu_check.STOPPED
-    assert (run / "checkpoint.pt").exists() and (tmp_path / "out.tar.gz").exists()
-    assert names_of(study, sizes=[]) == ["tests", "plan", "tiny/joint/simclr/0", "epoch-simclr"]
+def test_runs_that_are_done_are_left_out(study, monkeypatch):
+    status = {"simclr": "done", "random": "skipped", "scl": "outdated"}
+    states = SimpleNamespace(state=lambda run: SimpleNamespace(status=status[run.stage]))
+    monkeypatch.setattr(gpu_check, "Survey", lambda study: states)
+    runs = [name for name in names_of(study, sizes=[]) if name.startswith("tiny/")]
+    assert runs == ["tiny/joint/scl/0", "tiny/joint/scl/1"]
 
-    todo = stages(load_study(study), study, gpu_check.Path("out"), gpus=0, sizes=[], quick=False)
-    assert gpu_check.check(todo, gpu_check.Path("out"), ["tiny/*"], 600) == 0
-    assert "resumed at epoch" in log.read_text() and (run / "metrics.json").exists()
-    assert names_of(study, sizes=[]) == ["tests", "plan", "epoch-simclr"]  # no run is left
+
+def test_sigterm_interrupts_a_run_and_packs_the_results(study, tmp_path, monkeypatch, capsys):
+    command = ["sh", "-c", "trap 'echo saved; exit 130' INT; sleep 0.5; kill -TERM $PPID; sleep 60 & wait"]
+    monkeypatch.setattr(gpu_check, "stages", lambda *_, **__: iter([Stage("run", command, None)]))
+    assert main(["--gpus", "0", "--study", study, "--out", "out"]) == gpu_check.STOPPED
+    with tarfile.open(capsys.readouterr().out.strip()) as archive:
+        assert archive.extractfile("out/logs/run.txt").read() == b"saved\n"
 
 
 def test_a_stage_that_fails_is_tried_again_and_the_rest_goes_on(tmp_path, capsys):
@@ -215,17 +213,9 @@ def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_epoch_beside_its_estimate(study):
-    result = epoch.compare(load_study(study), "scl", gpus=0)  # which follows another stage
-    assert result["steps"] == 1 and result["images"] == 60 and result["method"] == "scl"
-    assert all(result[name] > 0 for name in ("seconds", "estimated_seconds", "assignment_seconds"))
-    assert json.dumps(result)
-
-
-@pytest.mark.slow
-def test_an_epoch_of_self_labeling_learns_and_the_clock_runs_for_training_alone(study, tmp_path, monkeypatch):
-    """A random head is confident of no image at the usual threshold. git, which is asked before, takes 1,000 s here."""
-    monkeypatch.setattr(measure, "STEPS", 2)
+def test_an_epoch_beside_its_estimate(study, tmp_path, monkeypatch):
+    """Of self-labeling, whose random head is confident of no image at the usual threshold. The clock runs for training
+    alone: git, which is asked before, takes 1,000 s here."""
     methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan", "selflabel")}
     methods["selflabel"] = methods["selflabel"] | {"options": {"threshold": 0.99}}
     write(tmp_path, STUDY | {"methods": methods})
@@ -233,5 +223,7 @@ def test_an_epoch_of_self_labeling_learns_and_the_clock_runs_for_training_alone(
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
     monkeypatch.setattr(trainer, "provenance", lambda **options: late.__setitem__(0, 1_000.0) or provenance(**options))
     result = epoch.compare(load_study(study), "selflabel", gpus=0)
+    assert result["steps"] == 1 and result["images"] == 60 and result["method"] == "selflabel"
+    assert all(result[name] > 0 for name in ("seconds", "estimated_seconds")) and json.dumps(result)
     assert result["counts"] == {}
     assert late == [1_000.0] and 0 < result["assignment_seconds"] < 1_000
