@@ -179,16 +179,6 @@ def test_a_size_that_the_study_does_not_have_is_said(measured):
     assert "settings of tiny-digits, which has 8 px: views of a fixed size keep it" in table.measured(result)
 
 
-def test_the_stage_before_is_built_once_for_all_numbers_of_images(subject, monkeypatch):
-    """To build it reads all images, on the CPU."""
-    maker, built = subject("simclr", "scan"), []
-    make = training.Trainer
-    monkeypatch.setattr(subjects, "Trainer", lambda run, *a, **k: built.append(run.stage) or make(run, *a, **k))
-    trainers = [maker.trainer(images=images, clusters=3) for images in (40, 80)]
-    assert sorted(built) == ["scan", "scan", "simclr"] and [len(t.images) for t in trainers] == [40, 80]
-    assert maker.trainer(clusters=5).method.problem.clusters == 5
-
-
 def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
     """A random head is confident of no image at the usual threshold, and its steps would end after the forward pass."""
     methods = TINY_METHODS | {"selflabel": TINY_METHODS["selflabel"] | {"options": {"threshold": 0.99}}}

@@ -11,9 +11,8 @@ import torch
 
 from baselines.scan import SelfLabel
 from benchmarks.plan.rates import benchmark_of_size, size_of
-from benchmarks.study import Run, Study
+from benchmarks.study import Study
 from scl import config
-from scl.config import RunSettings
 from scl.engine.io import sha256, write_json
 from scl.engine.trainer import Trainer
 
@@ -67,7 +66,6 @@ class Subject:
         self.study, self.plan, self.folder, self.device = study, plan, folder, device
         self.benchmark = benchmark_of_size(study, plan.size) or next(iter(study.benchmarks))
         self.about = {"benchmark": self.benchmark, "benchmark_size": size_of(study, self.benchmark)}
-        self.upstream: dict[int, dict[str, Any]] = {}  # by clusters: random weights of the stage to start from
         self.checksum = write_images(folder / "images.npy", max(plan.images), size=plan.size, clusters=plan.clusters[0])
 
     def trainer(self, **changes) -> Trainer:
@@ -76,33 +74,18 @@ class Subject:
         plan = self.plan
         changes = {**plan.variants()[0], "precision": plan.precision, "compile": plan.compile, **changes}
         images, clusters = changes.pop("images"), changes.pop("clusters")
-        planned = self.study.run(self.benchmark, "joint", plan.stage, 0)
-        weights = self._upstream_weights(planned.after, clusters) if planned.after else None
         write_facts(self.folder, images, clusters=clusters, size=plan.size, checksum=self.checksum)
-        run = self._settings(planned)
+        run = self.study.settings(self.study.run(self.benchmark, "joint", plan.stage, 0))
+        # random weights, as if it started from no other stage
+        run = run.model_copy(update={"protocol": "joint", "data": str(self.folder), "after": None})
         run = run.model_copy(update={"training": run.training.model_copy(update=changes)})
         trainer = Trainer(config.complete(run), self.folder, device=self.device)
         if trainer.optimizer is None:
             raise ValueError(f"{plan.stage}: does not train, so there is nothing to measure")
-        if weights:
-            trainer.method.start_from(weights)
         trainer.epoch = trainer.method.epoch = run.training.epochs - 1
         pretend_trained(trainer.method)
         trainer.method.train()
         return trainer
-
-    def _upstream_weights(self, planned: Run, clusters: int) -> dict[str, Any]:
-        """Random weights of `planned`, made once for all numbers of images: to build a trainer reads every image."""
-        if clusters not in self.upstream:
-            images, size = min(self.plan.images), self.plan.size
-            write_facts(self.folder, images, clusters=clusters, size=size, checksum=self.checksum)
-            before = Trainer(config.complete(self._settings(planned)), self.folder, device="cpu")
-            self.upstream[clusters] = before.method.state_dict()
-        return self.upstream[clusters]
-
-    def _settings(self, planned: Run) -> RunSettings:
-        changes = {"protocol": "joint", "data": str(self.folder), "after": None}
-        return self.study.settings(planned).model_copy(update=changes)
 
 
 def write_images(path: Path, count: int, *, size: int, clusters: int) -> str:

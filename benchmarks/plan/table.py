@@ -1,6 +1,5 @@
 """The cost of a study as text of at most 100 columns."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,8 +97,8 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
 
 
 def _sources(cost: dict[str, Any], source: str) -> Iterator[str]:
-    found = Counter((one["mark"], one["source"]) for row in cost["rows"] for one in row["sources"])
-    for (mark, text), _ in sorted(found.items(), key=lambda one: (one[0][0], -one[1])):
+    found = sorted({(one["mark"], one["source"]) for row in cost["rows"] for one in row["sources"]})
+    for mark, text in found:
         yield _cut(f"  {mark}: {text}")
     if cost["device"]["gpus"] and any(row["unit"] == "core-hours" for row in cost["rows"]):
         yield "  *: of CPU cores"
