@@ -139,9 +139,9 @@ def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
     measurement = measure.Measurement(subject("simclr", seconds=10.0))
     measurement.first = 8.0
     parts = len(measurement.works)
-    assert measurement.expected_seconds() == parts * (8 + 2 * 10) + (1 + 2 * 2) * (8 + 10)
+    assert measurement.expected_seconds() == parts * (8 + 2 * 10) + (2 * 1 + 2 * 2) * (8 + 10)
     measurement.plan = dataclasses.replace(measurement.plan, seconds=0.0)
-    expected = duration(parts * (8 + 2 * 8) + (1 + 2 * 2) * (8 + 8))
+    expected = duration(parts * (8 + 2 * 8) + (2 * 1 + 2 * 2) * (8 + 8))
     measurement.run()
     assert capsys.readouterr().out.startswith(f"a step takes 8.0 s; in all about {expected}\n")
 

@@ -33,29 +33,10 @@ def test_numbers_of_loader_processes_that_are_tried():
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
     measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
-    seconds = {0: 4.0, 2: 1.0, 4: 2.0}
-    monkeypatch.setattr(measurement, "time", lambda name: seconds[measurement.rivals[name].workers])
+    seconds = {0: [4.0, 4.0], 2: [1.0, 5.0], 4: [3.0, 2.0]}  # the machine was disturbed
+    monkeypatch.setattr(measurement, "time", lambda name: seconds[measurement.rivals[name].workers].pop())
     assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
-    assert {name: rival.workers for name, rival in measurement.rivals.items()} == {
-        "standard": 2, "tuned": 2, "tuned_second": 4,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("second, chosen", [(3.0, 2), (0.25, 4)])
-def test_the_better_of_the_two_best_numbers_of_loader_processes_is_the_rival(subject, monkeypatch, second, chosen):
-    """One timing each, in the sweep, does not tell which of two similar numbers is better; both are in every round."""
-    measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
-    sweep, rounds = {0: 4.0, 2: 1.0, 4: 2.0}, {"standard": 6.0, "tuned": 1.0, "tuned_second": second}
-    monkeypatch.setattr(measurement, "time", lambda name: sweep[measurement.rivals[name].workers])
-    speeds = measurement.choose_workers()
-    monkeypatch.setattr(measurement, "choose_workers", lambda: speeds)
-    monkeypatch.setattr(measurement, "time", lambda name: rounds.get(name, 0.5))
-    measurement.run()
-    result = measurement.result()
-    assert (result["loader_processes"], result["loader_processes_standard"]) == (chosen, 2)
-    assert result["parts"]["tuned"]["all"] == [min(1.0, second)] * 2
-    assert result["ratios"]["gain_tuned"]["median"] == min(1.0, second) / 0.5
-    assert set(result["parts"]) == set(measure.PARTS)
+    assert {name: rival.workers for name, rival in measurement.rivals.items()} == {"standard": 2, "tuned": 2}
 
 
 def test_no_end_of_an_epoch_is_timed(subject):

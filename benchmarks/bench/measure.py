@@ -9,7 +9,6 @@
 Ratios are taken within each round: c / b is the goodput, c / d and c / e the gains. Images are random, without labels.
 """
 
-import copy
 import dataclasses
 import math
 import os
@@ -32,7 +31,6 @@ from scl.engine.trainer import Trainer
 from scl.util.text import duration
 
 PARTS = ("augment", "learn", "step", "standard", "tuned")
-SECOND = "tuned_second"  # (e) with the number of loader processes that was second in the sweep
 PRODUCTS = 3  # matrix products in a row, for the peak
 
 
@@ -123,7 +121,7 @@ class Measurement:
         Before the rounds, each part does a step; every session of a rival begins with one.
         """
         rounds, timed = self.plan.rounds, max(self.plan.seconds, self.first)
-        sessions = len(self.plan.workers) + len(self.rivals) * rounds
+        sessions = 2 * len(self.plan.workers) + len(self.rivals) * rounds
         return len(self.works) * (self.first + rounds * timed) + sessions * (self.first + timed)
 
     def run(self) -> None:
@@ -149,47 +147,37 @@ class Measurement:
             return seconds_per_step(step, self.plan.seconds, self.device, turn=max(1, rival.workers))
 
     def choose_workers(self) -> dict[int, float]:
-        """Give both rivals the number of loader processes that is best for the tuned one; images/s by number.
-
-        The second best is tried in every round, too, since one timing each does not tell which of the two is better.
-        """
+        """Give both rivals the number of loader processes that is best for the tuned one, by the faster of two timings
+        each; images/s by number."""
         speeds = {}
         for workers in self.plan.workers:
             print(f"tuned pipeline with {workers} loader processes")
             self.rivals["tuned"].workers = workers
             try:
-                speeds[workers] = self.plan.batch_size / self.time("tuned")
+                speeds[workers] = self.plan.batch_size / min(self.time("tuned"), self.time("tuned"))
             except RuntimeError as error:  # of torch, if shared memory is too small for the batches of so many
                 if not speeds:
                     raise
                 print(f"  left out: {str(error).splitlines()[0]}")
-        best, *others = sorted(speeds, key=speeds.__getitem__, reverse=True)
         for rival in self.rivals.values():
-            rival.workers = best
-        if others:
-            self.rivals[SECOND] = copy.copy(self.rivals["tuned"])
-            self.rivals[SECOND].workers = others[0]
+            rival.workers = max(speeds, key=speeds.__getitem__)
         return speeds
 
     def result(self) -> dict[str, Any]:
         times = self.times
-        finalists = [name for name in ("tuned", SECOND) if name in times]
-        tuned = min(finalists, key=lambda name: statistics.median(times[name]))
         self.peak = 2 * PRODUCTS * self.plan.matrix**3 / min(times["matrix"]) / 1e12
         return {
             "precision": self.trainer.precision,
             "views": self.names,
-            "parts": {name: self._row(tuned if name == "tuned" else name, counted=name != "augment") for name in PARTS},
+            "parts": {name: self._row(name, counted=name != "augment") for name in PARTS},
             "ratios": {
                 "goodput": ratio(times["learn"], times["step"]),
                 "gain_standard": ratio(times["standard"], times["step"]),
-                "gain_tuned": ratio(times[tuned], times["step"]),
+                "gain_tuned": ratio(times["tuned"], times["step"]),
             },
             "peers": {name: self._peer(name) for name in self.peers},
-            "loader_processes": self.rivals[tuned].workers,
-            "loader_processes_standard": self.rivals["standard"].workers,
+            "loader_processes": self.rivals["tuned"].workers,
             "sweep": self.sweep,
-            "finalists": {self.rivals[name].workers: times[name] for name in finalists},  # seconds per step of e
             "flops_per_step": self.flops,
             "peak_tflops_per_second": self.peak,
             "peak_memory_bytes": self.peak_memory,

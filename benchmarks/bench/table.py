@@ -14,8 +14,7 @@ LABELS = {
 
 
 def measured(result: dict) -> str:
-    ratios, workers = result["ratios"], result["loader_processes"]
-    plain = result.get("loader_processes_standard", workers)  # older results have the same for both
+    ratios = result["ratios"]
     once = ", ".join(
         f"{name.removesuffix('_seconds').replace('_', ' ')} {s:.2f} s" for name, s in result["once"].items()
     )
@@ -32,7 +31,7 @@ def measured(result: dict) -> str:
             f"goodput c/b {_ratio(ratios['goodput'])}",
             f"gain c/d {_ratio(ratios['gain_standard'])}, most of it by the precision where ours is bf16",
             f"gain c/e {_ratio(ratios['gain_tuned'])}",
-            f"loader processes: {plain} of d, {workers} of e (images/s of e by number, before the rounds: {swept})",
+            f"loader processes of d and e: {result['loader_processes']} (images/s of e by number, before: {swept})",
             f"once a run: {once}; peak memory {result['peak_memory_bytes'] / 1e6:.0f} MB",
             "  images (N)  clusters (K)  batch   images/s     s/step   relative",
             *(
