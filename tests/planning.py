@@ -6,7 +6,7 @@ from conftest import TINY_METHODS
 
 from benchmarks.plan import cost, sources
 from benchmarks.plan.machine import Place
-from benchmarks.plan.rates import Jobs, Measurements, Rate, counts_of, kmeans_seconds, train_seconds, work_of
+from benchmarks.plan.rates import Measurements, Rate, counts_of, kmeans_seconds, train_seconds, work_of
 from benchmarks.state import Survey
 from benchmarks.study import load_study
 from scl.engine.io import write_json
@@ -56,7 +56,7 @@ def measurements(*rates, device="CPU: here, AVX512", **changes):
         "runs_at_once": 2,
         "finished": "2026-01-02T00:00:00+00:00",
     }
-    return Measurements(**(found | {"jobs": Jobs(train=3.0, evaluate=1.0), "rates": list(rates)} | changes))
+    return Measurements(**(found | {"jobs": {"train": 2.0, "evaluate": 1.0}, "rates": list(rates)} | changes))
 
 
 def find(of, study=None, *, calibrated=(), committed=(), place=PLACE):

@@ -20,7 +20,7 @@ import torch
 from benchmarks.bench.subject import write_facts, write_images
 from benchmarks.plan.machine import Place
 from benchmarks.plan.measure import SAMPLE, measure
-from benchmarks.plan.rates import Jobs, Measurements, Rate, Work
+from benchmarks.plan.rates import Measurements, Rate, Work
 from scl import config
 from scl.engine import gpu_lease
 from scl.engine.io import RunFailed, json_sha256, write_json
@@ -52,7 +52,7 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
         **{name: made_by[name] for name in ("device", "versions", "commit", "dirty")},
         runs_at_once=at_once,
         finished=now(),
-        jobs=Jobs(train=start, evaluate=EVALUATION * start),
+        jobs={"train": start, "evaluate": EVALUATION * start},
         rates=rates,
     )
     path = folder / f"{measured.finished[:19].replace(':', '')}.json"

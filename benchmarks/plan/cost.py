@@ -18,7 +18,6 @@ from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
 START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures, and page (digits)
-SCORE_SECONDS = 5e-7  # to score one image at one point of the curve, on a core of an AMD EPYC
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,18 @@ def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
     works = _works(study, counts)
     jobs: list[Job] = []
     sizes: list[tuple[Path, int, int]] = []
-    scoring: dict[Run, float] = {}
     for run, work in works.items():
         found = measured.find(work) if work else None
         jobs += _jobs(study, run, survey.state(run), work, found, measured)
-        scoring[run] = measured.jobs.evaluate
-        if work:
-            scoring[run] += SCORE_SECONDS * work.evaluated * (work.points + 1)
         if work and found:
             if size := run_bytes(work, found.rate, checkpoint_seconds=study.machine.checkpoint_seconds):
                 sizes.append((run.directory, *size))
-    left = {job.run for job in jobs if job.left}
+    left = [job for job in jobs if job.left]
     return {
         "title": study.title,
         "results": str(study.results),
         "runs": len(works),
-        "runs_left": len(left),
+        "runs_left": len({job.run for job in left}),
         "device": {"name": place.device, "gpus": place.gpus, "cores": place.cores}
         | {"runs_at_once": place.slots, "threads_per_run": place.threads},
         "downloads": space.downloads(study, survey),
@@ -86,8 +81,7 @@ def cost_of(study: Study, survey: Survey, measured: Sources) -> dict[str, Any]:
         "rows": list(_rows(jobs, place)),
         "gpu_hours": _hours(jobs, place, gpu=True) if place.gpus else None,
         "core_hours": _hours(jobs, place, gpu=False),
-        "scoring_seconds": sum(scoring.values()),
-        "wall_seconds": _wall_seconds([job for job in jobs if job.left], place, sum(scoring[run] for run in left)),
+        "wall_seconds": _wall_seconds(left, place),
         "skipped": study.skipped,
     }
 
@@ -113,11 +107,11 @@ def _jobs(
     if work and found:
         on_cores = found.rate.threads / place.threads
         shared = 1 if found.mark == "r" else place.runs_per_gpu  # at most: as if one trained after the other
-        train = train_seconds(work, found.rate) * (shared if gpu else on_cores) + measured.jobs.train
+        train = train_seconds(work, found.rate) * (shared if gpu else on_cores) + measured.start_seconds
         kmeans = kmeans_seconds(work, found.rate) * on_cores
     if state.record:
         clustering = clustering_seconds(state.record, run.directory)
-        train = state.record.seconds - clustering + measured.jobs.train
+        train = state.record.seconds - clustering + measured.start_seconds
         kmeans = (kmeans or None) if state.needs_kmeans else clustering
     yield Job(run, train, gpu=gpu, left=state.record is None, source=found)
     if kmeans != 0:
@@ -152,16 +146,12 @@ def _hours(jobs: list[Job], place: Place, *, gpu: bool) -> float | None:
     return None if None in seconds else sum(filter(None, seconds), 0.0) * devices / 3600
 
 
-def _wall_seconds(jobs: list[Job], place: Place, scoring: float) -> float | None:
-    """Seconds until these jobs are done, their runs scored, and all is reported; None if the time of one is unknown.
-
-    On a CPU, runs are scored on the cores that train; on a machine with GPUs, other cores are free for that.
-    """
+def _wall_seconds(jobs: list[Job], place: Place) -> float | None:
+    """Seconds until these jobs are done and all is reported; None if the time of one is unknown."""
     if any(job.seconds is None for job in jobs):
         return None
-    others = scoring / place.slots if not place.gpus else 0.0
     cpu_slots = place.cores // place.threads - (place.slots if place.gpus else 0)
-    return START_SECONDS + makespan(jobs, gpu_slots=place.slots, cpu_slots=max(1, cpu_slots)) + others + REPORT_SECONDS
+    return START_SECONDS + makespan(jobs, gpu_slots=place.slots, cpu_slots=max(1, cpu_slots)) + REPORT_SECONDS
 
 
 def makespan(jobs: list[Job], *, gpu_slots: int, cpu_slots: int) -> float:

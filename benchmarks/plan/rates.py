@@ -103,13 +103,6 @@ class Rate(Strict):
     feature_bytes: int = 0  # kept for k-means, per image and point of the curve
 
 
-class Jobs(Strict):
-    """Seconds that a job takes in addition to its work, to start Python and to import what it needs."""
-
-    train: float
-    evaluate: float
-
-
 class Measurements(Strict):
     """A file of measurements: what `scl plan --calibrate` writes, and results/reference/bench/plan.json."""
 
@@ -119,7 +112,7 @@ class Measurements(Strict):
     dirty: bool | None
     runs_at_once: int
     finished: str
-    jobs: Jobs
+    jobs: dict[str, float]  # seconds to start Python and to import what a job needs: "train", "evaluate"
     rates: list[Rate]
 
 

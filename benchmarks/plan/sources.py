@@ -2,13 +2,14 @@
 
 import csv
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from benchmarks.plan.machine import Place, without_instructions
-from benchmarks.plan.rates import Jobs, Measurements, Rate, Work, kind_of, lengths, work_of
+from benchmarks.plan.rates import Measurements, Rate, Work, kind_of, kmeans_seconds, lengths, train_seconds, work_of
 from benchmarks.study import Study, load_study
 from scl.config import Network, RunSettings, Training
 from scl.engine.artifacts import ASSIGNMENTS, Record, clustering, load
@@ -17,7 +18,7 @@ from scl.engine.provenance import ROOT, versions
 
 CALIBRATIONS = Path("results/calibration")  # ignored by git, as all of results/
 COMMITTED = ROOT / "results" / "reference"
-JOBS = Jobs(train=1.57, evaluate=0.59)  # without a calibration: of a core of an AMD EPYC, as in bench/plan.json
+JOBS = {"train": 1.57, "evaluate": 0.59}  # seconds to start, without a calibration: those of bench/plan.json
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Sources:
         threads = None if device == self.place.gpu else self.place.threads
         here = [rate for name, rate in self.records if name == device]
         if found := _nearest(work, here, threads=threads):
-            typical = sorted(found, key=lambda rate: rate.step_seconds + rate.assign_seconds)[len(found) // 2]
+            seconds = {train_seconds(work, rate) + kmeans_seconds(work, rate): rate for rate in found}
+            typical = seconds[statistics.median_high(seconds)]
             return Measured(typical, "r", f"{len(found)} finished run{'s' * (len(found) > 1)} on this device")
         for measured in self.calibrated:
             if found := _nearest(work, measured.rates, threads=threads):
@@ -60,9 +62,9 @@ class Sources:
         return None
 
     @cached_property
-    def jobs(self) -> Jobs:
-        """Seconds that jobs take to start."""
-        return self.calibrated[0].jobs if self.calibrated else JOBS
+    def start_seconds(self) -> float:
+        """Seconds to start the processes of a run."""
+        return sum((self.calibrated[0].jobs if self.calibrated else JOBS).values())
 
     @cached_property
     def records(self) -> list[tuple[str, Rate]]:

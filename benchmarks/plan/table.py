@@ -77,7 +77,7 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
     without = sum(row["runs"] for row in cost["rows"] if row["seconds_per_run"] is None)
     more = f" and {without} runs of unknown time" if without else ""
-    yield f"in all: {', '.join(parts) or 'nothing'}{more}; scoring takes {duration(cost['scoring_seconds'])}"
+    yield f"in all: {', '.join(parts) or 'nothing'}{more}"
     if beside:
         yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
