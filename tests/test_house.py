@@ -69,7 +69,7 @@ def test_no_file_grows_long():
 def test_labels_cannot_be_opened_while_training(tmp_path):
     path = tmp_path / "labels.npy"
     np.save(path, np.arange(3))
-    with forbid_label_access():
+    with forbid_label_access("data/any"):
         for attempt in (
             lambda: np.load(path),
             lambda: np.load(path, mmap_mode="r"),
