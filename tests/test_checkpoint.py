@@ -114,16 +114,6 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_used(two, damage):
     assert checkpoint.load(two, fingerprint="run A", report=said.append)["step"] == 1
 
 
-def test_the_warning_says_what_is_wrong_with_the_file(two):
-    said, whole = [], two.read_bytes()
-    for damaged in (whole[:-9], flip(0.5)(whole)):
-        two.write_bytes(damaged)
-        checkpoint.load(two, fingerprint="run A", report=said.append)
-    warnings = [line for line in said if line.startswith("warning")]
-    payload = len(whole) - whole.index(b"\n") - 1
-    assert f"{payload - 9} bytes where {payload} were written" in warnings[0] and "checksum" in warnings[1]
-
-
 def test_both_damaged_starts_from_the_beginning_and_says_so(two):
     two.write_bytes(b"")
     checkpoint.previous(two).write_bytes(b"x")
@@ -160,16 +150,10 @@ def test_a_full_disk_leaves_the_checkpoints_and_once_there_is_room_it_goes_on(tw
 
 
 @pytest.mark.parametrize(
-    "value, place",
-    [
-        (np.float64(1), r"state\['history'\]\[1\] is a numpy.float64"),
-        (np.zeros(2), "numpy.ndarray"),
-        (object(), "builtins.object"),
-        ({(1, object()): 1}, "a key of"),
-    ],
+    "value, kind", [(np.float64(1), "numpy"), (np.zeros(2), "numpy.ndarray"), ({(1, object()): 1}, "builtins.object")]
 )
-def test_what_could_not_be_loaded_is_refused_at_saving(path, value, place):
-    with pytest.raises(TypeError, match=place):
+def test_what_could_not_be_loaded_is_refused_at_saving(path, value, kind):
+    with pytest.raises(TypeError, match=f"a checkpoint holds tensors, .* only, not .*{kind}"):
         checkpoint.save(path, {"fingerprint": "run A", "history": [1.0, value]})
     assert not path.exists()
 

@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,28 +20,27 @@ from scl.engine.io import Damaged, atomic, set_aside
 from scl.util.text import Report, say
 
 _FORMAT = "scl-checkpoint-1"
-_SCALARS = (bool, int, float, str, bytes, type(None))
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` to `path` atomically; the checkpoint that was there becomes the previous one.
 
     state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (all that weights_only
-    loads). state["fingerprint"], a string, identifies the run that the state belongs to.
+    loads; TypeError for others). state["fingerprint"], a string, identifies the run that the state belongs to.
     Needs the space of three checkpoints on the disk and of one in memory. OSError if the disk is full.
     """
-    path = Path(path)
-    assert isinstance(state.get("fingerprint"), str), "a checkpoint needs state['fingerprint']"
-    _check_plain(state, "state")
-    buffer = io.BytesIO()
+    path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
+    buffer.seek(0)
+    if others := torch.serialization.get_unsafe_globals_in_checkpoint(buffer):
+        raise TypeError(f"a checkpoint holds tensors, numbers, strings, lists and dicts only, not {', '.join(others)}")
     payload = buffer.getbuffer()
     with atomic(path) as tmp:
         with open(tmp, "wb") as file:
             file.write(f"{_FORMAT} {hashlib.sha256(payload).hexdigest()} {len(payload)}\n".encode())
             file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename below, so that a full disk leaves both checkpoints
         if path.exists():  # killed between this and the last rename: load() finds the previous one
             os.replace(path, previous(path))
 
@@ -83,32 +81,12 @@ def _read(path: Path) -> dict[str, Any]:
         payload = file.read()
     if len(header) != 3 or header[0] != _FORMAT.encode():
         raise Damaged("its first line is not that of a checkpoint")
-    if str(len(payload)).encode() != header[2]:
-        raise Damaged(f"{len(payload)} bytes where {header[2].decode(errors='replace')} were written")
     if hashlib.sha256(payload).hexdigest().encode() != header[1]:
         raise Damaged("its checksum differs")
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # such as a file of another version of torch
         raise Damaged(f"torch.load: {error}") from error
-
-
-def _check_plain(value: Any, name: str) -> None:
-    """Raise TypeError, naming the place in `state`, for a value that could not be loaded again."""
-    if isinstance(value, torch.Tensor) or type(value) in _SCALARS:
-        return
-    if type(value) in (dict, OrderedDict):
-        for key, inner in value.items():
-            _check_plain(key, f"a key of {name}")
-            _check_plain(inner, f"{name}[{key!r}]")
-    elif type(value) in (list, tuple):
-        for index, inner in enumerate(value):
-            _check_plain(inner, f"{name}[{index}]")
-    else:
-        raise TypeError(
-            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: "
-            "a checkpoint holds tensors, numbers, strings, lists and dicts only"
-        )
 
 
 class Stop:
