@@ -116,6 +116,7 @@ class Pretrained(Method):
     """k-means on the normalized features of a pretrained backbone (images of 97 px or more)."""
 
     Options = Options
+    clusters_by_kmeans = True
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
@@ -133,10 +134,6 @@ class Pretrained(Method):
         self.encoder.backbone.load_state_dict(weights.state, strict=False)  # names and shapes were compared
         self.encoder.mean.copy_(torch.tensor(weights.mean).view(1, 3, 1, 1))
         self.encoder.std.copy_(torch.tensor(weights.std).view(1, 3, 1, 1))
-
-    @property
-    def clusters_by_kmeans(self) -> bool:
-        return True
 
     def assign(self, images: Tensor) -> Tensor:
         return F.normalize(self.encoder(images).float(), dim=1)

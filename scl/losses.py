@@ -19,10 +19,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both"
 
     z1, z2: B x d, two views of the same images. The positive of an anchor is the other view of its image, its negatives
     are the other 2B - 2 views. anchors: "both" views (paper) or the "first" only (SCAN's official code). In float32
-    also under autocast. Raises ValueError for other anchors.
+    also under autocast.
     """
-    if anchors not in ("both", "first"):
-        raise ValueError(f"anchors: {anchors!r} is not 'both' or 'first'")
     batch = len(z1)
     views = torch.cat([z1, z2])  # 2B x d
     queries = views if anchors == "both" else z1

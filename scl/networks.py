@@ -46,27 +46,8 @@ class Encoder(nn.Module):
 def check(network: Network, size: int) -> None:
     """Raise ValueError for a network that cannot be built for images of `size` pixels a side.
 
-    Unusual networks are built and run on torch's meta device, which takes the time to import timm.
+    Unusual ones are built and run on torch's meta device, which takes the time to import timm.
     """
-    _check_keys(network, size)
-    if network.backbone in USUAL and network.width <= 128 and max(network.layers or [0]) <= 8:
-        return
-    _timm()  # imported first: its own tensors must not be on the meta device
-    name = network.backbone
-    with torch.device("meta"):
-        net = backbone(network, size)
-        parameters = sum(parameter.numel() for parameter in net.parameters())
-        if parameters > MOST_PARAMETERS:
-            raise ValueError(f"network: {parameters:,} parameters; up to {MOST_PARAMETERS:,}: lower width or layers")
-        try:
-            features = net(torch.zeros(2, 3, size, size))
-        except RuntimeError as error:
-            raise ValueError(f"network.backbone: '{name}' fails on images of {size} px ({error})") from None
-    if features.shape != (2, net.num_features):
-        raise ValueError(f"network.backbone: '{name}' does not return {net.num_features} features; try {USUAL[0]}")
-
-
-def _check_keys(network: Network, size: int) -> None:
     name = network.backbone
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
         raise ValueError(f"network.backbone: {shown(name)} is not a ResNet of timm (try resnet18 or resnet34)")
@@ -74,15 +55,29 @@ def _check_keys(network: Network, size: int) -> None:
         raise ValueError(
             "network: width, layers, pool and pool_padding apply to images up to 96 px; leave them out for larger ones"
         )
+    if name in USUAL and network.width <= 128 and max(network.layers or [0]) <= 8:
+        return
+    _timm()  # imported first: its own tensors must not be on the meta device
+    problem = f"network.backbone: '{name}' cannot be used for images of {size} px (try {', '.join(USUAL)})"
+    try:
+        with torch.device("meta"):
+            net = backbone(network, size)
+            features = net(torch.zeros(2, 3, size, size))
+    except (TypeError, ValueError, RuntimeError) as error:  # another family of timm, with another stem or input
+        raise ValueError(f"{problem}: {error}") from None
+    if features.shape != (2, net.num_features):
+        raise ValueError(f"{problem}: it does not return {net.num_features} features")
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(f"network: {parameters:,} parameters; up to {MOST_PARAMETERS:,}: lower width or layers")
 
 
 def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
-    """A timm ResNet without classifier for images of `size` pixels a side. Raises ValueError.
+    """A timm ResNet without classifier for images of `size` pixels a side.
 
     Its stem: up to 32 px a 3x3 convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool,
     above that the usual one of ImageNet.
     """
-    _check_keys(network, size)
     small, width, stages = size <= 96, network.width, len(network.layers or "four")
     stem: dict[str, Any] = {}
     if small:
@@ -90,15 +85,8 @@ def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
         stem = {"stem_type": "deep", "stem_width": width // 2, "channels": tuple(width * 2**i for i in range(stages))}
         if network.layers:
             stem["layers"] = tuple(network.layers)
-    try:
-        net = _timm().create_model(
-            network.backbone, num_classes=0, in_chans=channels, zero_init_last=False, **stem
-        )  # blocks start open, as in the official codes
-    except (TypeError, RuntimeError) as error:  # a family of timm whose stem has other names
-        raise ValueError(
-            f"network.backbone: '{network.backbone}' cannot be built with the stem of images up to 96 px "
-            f"(try resnet18, resnet34 or resnet50): {error}"
-        ) from None
+    # zero_init_last: blocks start open, as in the official codes
+    net = _timm().create_model(network.backbone, num_classes=0, in_chans=channels, zero_init_last=False, **stem)
     if small:
         net.conv1 = nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -88,9 +88,7 @@ class SCL(Method):
             problem.images, d, K, momentum=options.memory_momentum, temperature=options.temperature
         )  # m_1..m_N and a_1..a_N
         # whether prototypes are initialized; if all is warm-up they never are, so they are learned from a random start
-        self.placed = (
-            options.prototypes == "random" or self.warm_up_epochs >= problem.epochs
-        )  # reading no tensor: no sync
+        self.placed = options.prototypes == "random" or self.warm_up_epochs >= problem.epochs
 
     @property
     def warm_up_epochs(self) -> int:
