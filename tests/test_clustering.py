@@ -254,8 +254,8 @@ def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch)
 
 
 def test_features_of_training_images_that_are_not_finite_fail_the_training_too(tiny_study, monkeypatch):
-    def outputs_of(method, images, *, first=None, **options):
-        return np.full((len(images), 4), 0.0 if first is None else np.nan, np.float32)
+    def outputs_of(method, images, *, index=None, **options):
+        return np.full((len(images), 4), 0.0 if index is None else np.nan, np.float32)
 
     monkeypatch.setattr(assign, "outputs", outputs_of)
     (run,) = tiny_study("simclr", protocols=["heldout"]).runs()

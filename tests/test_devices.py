@@ -330,20 +330,12 @@ def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(driver, m
     assert "waiting for 2 of 2 GPUs" in said[0] and "2 of 2 GPUs: free after" in said[1]
 
 
-def test_the_folder_of_the_locks_is_private(locks, tmp_path, monkeypatch):
+def test_the_folder_of_the_locks_is_private(locks, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
     locks.mkdir()
     locks.chmod(0o777)
     with gpu_lease.lease(1):
         assert stat.S_IMODE(locks.stat().st_mode) == 0o700 and [p.name for p in locks.iterdir()] == ["x.0"]
-    if os.getuid() == 0:
-        os.chown(locks, 12345, -1)
-        with pytest.raises(ValueError, match="belongs to user 12345"), gpu_lease.lease(1):
-            pass
-    locks.rename(tmp_path / "loose")
-    locks.symlink_to(tmp_path / "loose")
-    with pytest.raises(ValueError, match="folder of yours"), gpu_lease.lease(1):
-        pass
 
 
 def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(locks, monkeypatch):

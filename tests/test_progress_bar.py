@@ -53,10 +53,12 @@ def test_a_terminal_gets_bars_below_each_other_and_lines_above_them(capsys, monk
     assert "━" in told and "3 of 3 images" in told and "1 of 2 classes" in told and "a line\n" in told
 
 
-def test_assigning_reports_each_batch():
+def test_assigning_reports_each_batch(monkeypatch):
     import torch
 
-    from scl.engine.assign import outputs
+    from scl.engine import assign
+
+    monkeypatch.setattr(assign, "BATCH", 2)
 
     class Images:
         pixels = torch.zeros(5, 1)
@@ -72,5 +74,5 @@ def test_assigning_reports_each_batch():
             return batch
 
     counts = []
-    outputs(Method(), Images(), autocast=torch.no_grad, batch_size=2, advance=counts.append)
+    assign.outputs(Method(), Images(), autocast=torch.no_grad, advance=counts.append)
     assert counts == [2, 2, 1]

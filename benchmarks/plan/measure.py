@@ -116,7 +116,7 @@ def _prepare(trainer: Trainer, images: int) -> None:
 
 
 def _outputs(trainer: Trainer, first: int) -> np.ndarray:
-    return outputs(trainer.method, trainer.images, autocast=trainer.autocast, first=first)
+    return outputs(trainer.method, trainer.images, autocast=trainer.autocast, index=torch.arange(first))
 
 
 def _step_seconds(trainer: Trainer) -> float:

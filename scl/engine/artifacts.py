@@ -1,14 +1,14 @@
 """Read the files of a run: typed, checked, and with damaged files told apart from missing ones."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scl.config import in_one_line
-from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
 ASSIGNMENTS, CLUSTERING, WEIGHTS = "assignments.npz", "clustering.json", "weights.pt"
@@ -88,27 +88,13 @@ class Record(Strict):
     counts: dict[str, int]
     attempts: list[Attempt]
     finished: str
-    _kmeans_commit: str | None = None  # not in the file: `load` adds it
-
-    @property
-    def kmeans_commit(self) -> str | None:
-        """The commit at which `scl kmeans` has clustered its features."""
-        return self._kmeans_commit
+    kmeans_commit: str | None = None  # not in the file: `load` adds it from clustering.json
 
     @property
     def unclustered(self) -> dict[str, str]:
         """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Requires a record from `load`, which adds
         what clustering.json says."""
         return self.kmeans.files if self.kmeans and ASSIGNMENTS not in self.files else {}
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "Record":
-        if fingerprint(self.identity.model_dump()) != self.fingerprint:
-            raise ValueError("fingerprint: does not match the identity")
-        needed = set(WRITTEN[1:] if self.kmeans else WRITTEN)
-        if self.files.keys() - {SAMPLE} != needed:
-            raise ValueError(f"files: must hold the checksums of {', '.join(sorted(needed))}")
-        return self
 
 
 class Clustering(Strict):
@@ -149,7 +135,7 @@ def load(directory: Path) -> Record | None:
             record.files |= made.files
             record.seconds += made.seconds
             record.dirty = made.dirty or record.dirty
-            record._kmeans_commit = made.commit
+            record.kmeans_commit = made.commit
             record.versions |= {name: made.versions[name] for name in made.versions if name == "scikit-learn"}
     return record
 
@@ -195,6 +181,22 @@ def read_record(directory: Path) -> Record:
     if record is None:
         raise Damaged(f"{path}: missing; train this run first")
     return record
+
+
+def read_weights(directory: Path) -> tuple[bytes, str]:
+    """The verified bytes of a trained run's weights, and their SHA-256.
+
+    Raises Damaged if the run is not trained or, with the file set aside, if they are not what it wrote.
+    """
+    path, record = directory / WEIGHTS, read_record(directory)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{path}: missing; train this run again") from None
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != record.files[WEIGHTS]:
+        raise set_aside(path, CHECKSUM_DIFFERS)
+    return content, checksum
 
 
 def assignments_of(directory: Path, record: Record) -> Path:

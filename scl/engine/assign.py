@@ -13,40 +13,31 @@ from scl.method import Method
 from scl.networks import Encoder
 
 Autocast = Callable[[], AbstractContextManager]
+BATCH = 512
 SAMPLE = 1_000  # images whose features are kept for a map
 
 
+@torch.no_grad()
 def outputs(
     method: Method,
     images: Images,
     *,
     autocast: Autocast,
-    first: int | None = None,
-    batch_size: int = 512,
+    index: Tensor | None = None,
+    function: Callable[[Tensor], Tensor] | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    """`method.assign` of all images, or of the `first` ones, in evaluation mode: M x K or M x D, float32.
+    """`method.assign`, or another `function`, of the images at `index` (default: all), in evaluation mode: M x K or
+    M x D, float32.
 
     advance: called with the number of images of each batch.
     """
-    index = torch.arange(len(images) if first is None else first, device=images.pixels.device)
-    return _forward(method, method.assign, images, index, autocast, batch_size, advance)
-
-
-@torch.no_grad()
-def _forward(
-    method: Method,
-    function: Callable[[Tensor], Tensor],
-    images: Images,
-    index: Tensor,
-    autocast: Autocast,
-    batch_size: int = 512,
-    advance: Callable[[int], object] = lambda count: None,
-) -> np.ndarray:
+    index = torch.arange(len(images)) if index is None else index
+    function = function or method.assign
     training = method.training
     method.eval()
     parts = []
-    for batch in index.split(batch_size):
+    for batch in index.to(images.pixels.device).split(BATCH):
         with autocast():
             parts.append(function(images.batch(batch)).float())
         advance(len(batch))
@@ -68,7 +59,7 @@ def features(method: Method, fit: Images, evaluated: Images, *, autocast: Autoca
     images, on which it is `fitted`. Raises RunFailed if one is not finite."""
     found = {"evaluated": _finite(outputs(method, evaluated, autocast=autocast))}
     if evaluated is not fit:  # the unlabeled images come after the first fit.fit
-        found["fitted"] = _finite(outputs(method, fit, autocast=autocast, first=fit.fit))
+        found["fitted"] = _finite(outputs(method, fit, autocast=autocast, index=torch.arange(fit.fit)))
     return found
 
 
@@ -88,8 +79,7 @@ def sample(method: Method, evaluated: Images, *, autocast: Autocast) -> dict[str
     if not isinstance(encoder, Encoder):
         return {}
     places = np.linspace(0, len(evaluated) - 1, min(SAMPLE, len(evaluated))).round().astype(np.int64)
-    index = torch.from_numpy(places).to(evaluated.pixels.device)
     function = method.assign if method.clusters_by_kmeans else encoder
+    found = outputs(method, evaluated, autocast=autocast, index=torch.from_numpy(places), function=function)
     most = np.finfo(np.float16).max
-    found = _forward(method, function, evaluated, index, autocast).clip(-most, most).astype(np.float16)
-    return {"sample_rows": evaluated.rows[places], "sample_features": found}
+    return {"sample_rows": evaluated.rows[places], "sample_features": found.clip(-most, most).astype(np.float16)}

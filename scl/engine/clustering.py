@@ -94,9 +94,6 @@ def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, re
     )
 
 
-HARNESS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # arrays of assignments.npz
-
-
 def write_assignments(
     directory: Path,
     rows: np.ndarray,
@@ -105,16 +102,15 @@ def write_assignments(
     curve: list[tuple[int, np.ndarray]],
     further: dict[str, Any],
 ) -> None:
-    """Write assignments.npz. curve: (epoch, clusters of the n evaluated images); further: arrays of the method."""
-    arrays: dict[str, Any] = {
-        "rows": rows,
-        "assignments": final,
-        "confidence": confidence,
-        "epochs": np.array([epoch for epoch, _ in curve], np.int64),
-        "per_epoch": np.stack([clusters.astype(np.int32) for _, clusters in curve])
-        if curve
-        else np.empty((0, len(final)), np.int32),
-    }
-    assert arrays.keys() == set(HARNESS)
+    """Write assignments.npz. curve: (epoch, clusters of the n evaluated images); further: arrays of the method, under
+    other names."""
     with atomic(directory / artifacts.ASSIGNMENTS) as path, open(path, "wb") as file:
-        np.savez_compressed(file, **arrays, **further)
+        np.savez_compressed(
+            file,
+            rows=rows,
+            assignments=final,
+            confidence=confidence,
+            epochs=np.array([epoch for epoch, _ in curve], np.int64),
+            per_epoch=np.array([clusters for _, clusters in curve], np.int32).reshape(-1, len(final)),
+            **further,
+        )

@@ -4,7 +4,7 @@ Imports no torch.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from scl import config
@@ -30,14 +30,11 @@ class Failure(Strict):
 
 
 @contextlib.contextmanager
-def recorded(
-    directory: Path, run: Settings, *, attempt: int = 1, where: Callable[[], dict[str, int]] = dict
-) -> Iterator[None]:
+def recorded(directory: Path, run: Settings, *, attempt: int = 1) -> Iterator[None]:
     """Delete the failure.json of an earlier attempt; write a new one if the block fails.
 
-    run: its settings, or those of a benchmark. attempt: 2 and more are retries. where: returns the place of a failure,
-    such as its epoch. Raises RunFailed for a retry of what failed permanently. Damaged files are not recorded: the same
-    command recreates them.
+    run: its settings, or those of a benchmark. attempt: 2 and more are retries. Raises RunFailed for a retry of what
+    failed permanently. Damaged files are not recorded: the same command recreates them.
     """
     _refuse_retry(directory, run, attempt)
     (directory / NAME).unlink(missing_ok=True)
@@ -47,7 +44,7 @@ def recorded(
         raise
     except Exception as error:
         with contextlib.suppress(OSError):  # on a full disk
-            _write(directory, run, error, where())
+            _write(directory, run, error)
         raise
 
 
@@ -58,7 +55,7 @@ def _refuse_retry(directory: Path, run: Settings, attempt: int) -> None:
             raise RunFailed(f"{directory}: not tried again, it would fail as before: {failure.error}")
 
 
-def _write(directory: Path, run: Settings, error: Exception, where: dict[str, int]) -> None:
+def _write(directory: Path, run: Settings, error: Exception) -> None:
     write_json(
         directory / NAME,
         {
@@ -67,7 +64,6 @@ def _write(directory: Path, run: Settings, error: Exception, where: dict[str, in
             "permanent": not isinstance(error, PASSING),
             "config_sha256": config.digest(run),
             "time": now(),
-            **where,
-            **getattr(error, "where", {}),
+            **getattr(error, "where", {}),  # epoch, step and term of NonFinite
         },
     )

@@ -9,7 +9,6 @@ import functools
 import itertools
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -146,17 +145,9 @@ def _try_acquire(
 
 
 def _lock_paths(tokens: list[str]) -> dict[str, Path]:
-    """The lock file of each token, in a temporary folder of the user (mode 0700), never behind a symbolic link."""
+    """The lock file of each token, in a temporary folder of the user (mode 0700)."""
     uuids = _uuids() if "CUDA_VISIBLE_DEVICES" in os.environ else tokens
     path = Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        problem = f"belongs to user {status.st_uid}" if stat.S_ISDIR(status.st_mode) else "is not a folder"
-        raise ValueError(
-            f"{path}: {problem}, so GPU locks in it could be forged; "
-            "remove it, or set TMPDIR to a local folder of yours"
-        )
-    path.chmod(0o700)
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)  # PermissionError if it belongs to somebody else
     return {token: path / _lock_key(token, uuids) for token in tokens}

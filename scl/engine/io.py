@@ -44,7 +44,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             with open(tmp, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(tmp, path)
-            _sync_folder(path.parent)
         except BaseException as error:
             problem = _disk_problem(error, tmp)
             os.ftruncate(lock, 0)  # a writer that the error keeps open would still occupy the space
@@ -52,15 +51,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             if problem:
                 raise _cannot_write(path, error, problem) from error
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _disk_problem(error: BaseException, tmp: Path) -> str | None:

@@ -12,11 +12,10 @@ import torch
 from scl import config
 from scl.engine import artifacts, features, progress
 from scl.engine.assign import sample
-from scl.engine.clustering import HARNESS, write_assignments
+from scl.engine.clustering import write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import now, provenance
-from scl.engine.weights import write_weights
 
 if TYPE_CHECKING:
     from scl.engine.trainer import Trainer
@@ -39,8 +38,8 @@ def finish(trainer: "Trainer") -> Path:
         if curve:  # a checkpoint of the last epoch may be from a device that rounds otherwise
             curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
-        write_assignments(directory, rows, final, confidence, curve, _further(trainer))
-    write_weights(directory, method.state_dict())
+        write_assignments(directory, rows, final, confidence, curve, method.arrays(trainer.images))
+    _write_weights(directory / artifacts.WEIGHTS, method.state_dict())
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
@@ -50,26 +49,24 @@ def finish(trainer: "Trainer") -> Path:
     return directory / "record.json"
 
 
-def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
-    """The method's own arrays for assignments.npz."""
-    further = trainer.method.arrays(trainer.images)
-    if taken := sorted(further.keys() & {*HARNESS}):
-        raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
-    return further
-
-
 def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
     """What the record says to `scl kmeans` (scl.engine.artifacts.KMeans)."""
     files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
-    further = {"rows": trainer.evaluated.rows, **_further(trainer)}
-    files[features.FURTHER] = features.keep(trainer.directory, features.FURTHER, further)
     method = trainer.method
+    further = dict(rows=trainer.evaluated.rows, **method.arrays(trainer.images))
+    files[features.FURTHER] = features.keep(trainer.directory, features.FURTHER, further)
     return {
         "clusters": method.problem.clusters,
         "restarts": method.options.kmeans_restarts,
         "seed": trainer.seeds("kmeans"),
         "files": files,
     }
+
+
+def _write_weights(path: Path, state: dict[str, Any]) -> None:
+    """The tensors of a method's state."""
+    with atomic(path) as temporary:
+        torch.save({name: value.cpu() for name, value in state.items() if torch.is_tensor(value)}, temporary)
 
 
 def _write_sample(trainer: "Trainer") -> None:

@@ -23,9 +23,7 @@ def provenance(root: str | Path = ROOT, *, device: str) -> dict[str, Any]:
 
     root: the folder of the code. If git is absent or does not track it, commit is "unknown" and dirty None.
     dirty: whether the code differs from the commit, new files included. Looked up once per process.
-    device: "cpu" or "cuda". In the result it is the name of the hardware, for a CPU with the instruction set that torch
-    uses: CPUs of the same name can differ in it, and so in results. With AVX512 it says whether the CPU computes bf16
-    itself, and whether in matrix units (AMX).
+    device: "cpu" or "cuda"; in the result the name of the hardware (see `processor`).
     threads: those of torch or, if torch is not loaded, those available to the process.
     """
     commit, dirty = _commit(str(root))
@@ -46,9 +44,7 @@ def now() -> str:
 
 @functools.cache
 def _commit(root: str) -> tuple[str, bool | None]:
-    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside the git hooks of another repository
-    environment = {name: value for name, value in os.environ.items() if name not in others}
-    environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start in parallel: none may lock the index
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # runs start in parallel: none may lock the index
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -78,7 +74,7 @@ def version_of(package: str) -> str | None:
 
 
 def processor() -> str:
-    """Name of the CPU, as in records."""
+    """Name of the CPU and, if torch is loaded, its instruction set, by which CPUs of one name can differ in results."""
     facts = ""
     with contextlib.suppress(OSError):
         facts = Path("/proc/cpuinfo").read_text()

@@ -26,7 +26,6 @@ from scl.engine.locks import locked
 from scl.engine.outputs import finish
 from scl.engine.prepared import describe
 from scl.engine.trainer import Trainer
-from scl.engine.weights import read_weights
 from scl.util.text import Report, say
 
 
@@ -59,11 +58,7 @@ def train(
     """
     directory = Path(directory)
     run = config.load_run(directory)
-    trainer: Trainer | None = None
-    with (
-        locked(directory / ".lock", directory, report=report),
-        failures.recorded(directory, run, attempt=attempt, where=lambda: _place(trainer, run)),
-    ):
+    with locked(directory / ".lock", directory, report=report), failures.recorded(directory, run, attempt=attempt):
         config.check_planned(run)
         run = config.complete(run)
         if finished(directory, run, report=report):
@@ -82,13 +77,6 @@ def train(
             report(f"stopped by a signal; {run.stage} is trained, and the same command goes on from there")
             raise SystemExit(stop.status)
         return record
-
-
-def _place(trainer: Trainer | None, run: RunSettings) -> dict[str, int]:
-    """The epoch and step of a failure, for failure.json; {} before and after training."""
-    if trainer and trainer.epoch < run.training.epochs:
-        return {"epoch": trainer.epoch + 1, "step": trainer.step_in_epoch + 1}
-    return {}
 
 
 @contextlib.contextmanager
@@ -117,7 +105,7 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     except Damaged as error:
         report(f"warning: {error}")
         return False
-    if record.fingerprint != fingerprint(planned_identity(run, report=report)):
+    if record.fingerprint != fingerprint(planned_identity(run)):
         return False
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
@@ -125,10 +113,10 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     return not damaged and not features.lost(directory, record.unclustered)
 
 
-def planned_identity(run: RunSettings, *, report: Report = say) -> dict:
-    """The run's identity: images by their recorded checksum, weights of the upstream run verified (scl.engine.weights).
+def planned_identity(run: RunSettings) -> dict:
+    """The run's identity: images by their recorded checksum, weights of the upstream run verified.
 
     Raises Damaged if the images or the upstream run are missing.
     """
-    weights = read_weights(Path(run.after), report=report)[1] if run.after else None
+    weights = artifacts.read_weights(Path(run.after))[1] if run.after else None
     return identity_of(run, describe(run.data), weights)

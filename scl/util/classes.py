@@ -6,7 +6,6 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from scl.engine.io import sha256
 from scl.util.text import did_you_mean
@@ -45,8 +44,7 @@ def find_class(dotted: str, where: str = "method") -> type[Any]:
         known = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
         raise ValueError(f"{where}: '{module_name}' has no class '{name}'{did_you_mean(name, known)}")
     if not _is_built_in(module_name) and result.__module__ == module_name and result not in _FOUND:
-        if file := getattr(module, "__file__", None):
-            _FOUND[result] = sha256(file)
+        _FOUND[result] = source_of(dotted, where)
     return result
 
 
@@ -54,13 +52,12 @@ def _is_built_in(module_name: str) -> bool:
     return module_name.split(".")[0] in BUILT_IN
 
 
-_FOUND: WeakKeyDictionary[type, str] = WeakKeyDictionary()  # checksum of the file when its class was first found
+_FOUND: dict[type, str | None] = {}  # checksum of the file of a custom class when it was first found
 
 
 def was_edited(dotted: str) -> bool:
     """Whether the file of a custom class has changed since this process found it: it still has the old class."""
-    found = _FOUND.get(find_class(dotted))
-    return found is not None and found != source_of(dotted)
+    return _FOUND.get(find_class(dotted)) != source_of(dotted)
 
 
 def _module_of(dotted: str, where: str) -> str:
