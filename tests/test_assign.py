@@ -16,7 +16,7 @@ def here(here):
     return here
 
 
-@pytest.mark.parametrize("method", ["scl", "selflabel", "simclr", "pica", "kmeans"])
+@pytest.mark.parametrize("method", ["selflabel", "simclr", "pica", "kmeans"])
 def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
     """The training images go where they were, whatever the folder is called and wherever the results lie."""
     digits(here / "photos", 40)

