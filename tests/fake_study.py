@@ -139,8 +139,8 @@ def finish(run, *, points=10, **changed):
     run.directory.mkdir(parents=True, exist_ok=True)
     settings = complete(settings_of(run))
     epochs = settings.training.epochs
-    for name in ("assignments.npz", "history.csv"):
-        (run.directory / name).write_text(f"{name} of {run.stage}")
+    (run.directory / "assignments.npz").write_text(f"those of {run.stage}")
+    (run.directory / "history.csv").write_text("epoch,steps\n")
     images = {
         "images_sha256": changed.get("images_sha256", f"i-{run.benchmark}"),
         "clusters": dataset_named(run.benchmark).clusters if run.benchmark in CATALOG else 10,

@@ -16,8 +16,7 @@ from benchmarks.report.gallery import gallery
 from benchmarks.report.run_page import read_clusters
 from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
-from scl.engine.artifacts import SAMPLE, read, read_record
-from scl.engine.io import Damaged
+from scl.engine.artifacts import SAMPLE, read
 
 ROWS = 12
 
@@ -189,44 +188,17 @@ def test_features_that_training_kept_become_a_map(tiny_study, train_all, data):
     assert (run.directory / "metrics.json").read_bytes() == metrics
 
 
-def test_runs_evaluated_by_earlier_versions_show_the_same(run, data):
-    """Without clusters.json, or with one of another evaluation, the page goes by the assignments."""
-    evaluate_run(run.directory, data)
-    record, metrics = read_record(run.directory), read(run.directory / "metrics.json", Metrics)
-    kept = read_clusters(run.directory, record, metrics, data)
-    stale = json.loads((run.directory / FILE).read_text())
-    (run.directory / FILE).write_text(json.dumps(stale | {"sizes": [200], "of": stale["of"] | {"evaluator": 0}}))
-    again = read_clusters(run.directory, record, metrics, data)
-    (run.directory / FILE).unlink()
-    assert again == read_clusters(run.directory, record, metrics, data) == kept.model_copy(update={"of": {}})
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"sizes": [6, 6]},
-        {"match": [1, -1, 2]},
-        {"confusion": [[1], [2], [3]]},
-        {"shown": []},
-        {"map": {"x": [1], "y": [1, 2], "clusters": [0], "labels": []}},
-        {"map": {"x": [1], "y": [1], "clusters": [3], "labels": []}},
-        {"map": {"x": [1], "y": [1], "clusters": [0], "labels": [2]}},
-    ],
-)
-def test_a_file_that_contradicts_itself_is_damaged(tmp_path, changed):
-    whole = data_of().model_dump()
-    (tmp_path / FILE).write_text(json.dumps(whole))
-    assert read(tmp_path / FILE, Clusters) == data_of()
-    (tmp_path / FILE).write_text(json.dumps(whole | changed))
-    with pytest.raises(Damaged):
-        read(tmp_path / FILE, Clusters)
-
-
-def test_a_page_needs_neither_images_nor_assignments(run, data, tmp_path):
-    evaluate_run(run.directory, data)
+def test_clusters_of_a_run_are_those_of_its_metrics(run, data):
+    """Which are enough: images, labels and assignments may be gone."""
+    metrics = read(evaluate_run(run.directory, data), Metrics)
     (run.directory / "assignments.npz").unlink()
-    record, metrics = read_record(run.directory), read(run.directory / "metrics.json", Metrics)
-    assert sum(read_clusters(run.directory, record, metrics, tmp_path).sizes) == 200
+    assert sum(read_clusters(run.directory, metrics).sizes) == 200
+    of_another = metrics.model_copy(update={"of": metrics.of.model_copy(update={"evaluator": 0})})
+    with pytest.raises(ValueError, match="of another evaluation"):
+        read_clusters(run.directory, of_another)
+    (run.directory / FILE).unlink()
+    with pytest.raises(ValueError, match="clusters.json is missing"):
+        read_clusters(run.directory, metrics)
 
 
 # ---- colors ----------------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from pydantic import model_validator
-from scipy.optimize import linear_sum_assignment
 
+from benchmarks.evaluation.metrics import matching
 from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
@@ -51,20 +50,6 @@ class Clusters(Strict):
     shown: list[list[Line]]
     map: Map | None = None
     of: dict[str, str | int | None] = {}
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Clusters:
-        count, classes = len(self.sizes), len(self.classes)
-        shapes = {len(row) for row in self.confusion} <= {classes} and len(self.confusion) in (0, count)
-        if not (shapes and len(self.match) == len(self.shown) == count and sum(self.sizes) > 0):
-            raise ValueError("clusters and classes differ in number")
-        drawn = [self.map.x, self.map.y, self.map.clusters, self.map.labels or self.map.x] if self.map else [[]]
-        if len({len(values) for values in drawn}) > 1:
-            raise ValueError("map: arrays differ in length")
-        labels = [*self.match, *(self.map.labels if self.map else [])]
-        if max(labels, default=-1) >= classes or (self.map and not set(self.map.clusters) <= set(range(count))):
-            raise ValueError("names a class or a cluster that does not exist")
-        return self
 
     @property
     def used(self) -> int:
@@ -113,12 +98,14 @@ def clusters_of(
 
 def _matched(assigned: np.ndarray, labels: np.ndarray | None, clusters: int, classes: int) -> tuple[list, list[int]]:
     """(confusion matrix, class of each cluster by the one-to-one matching behind ACC)."""
+    match = [-1] * clusters
     if labels is None:
-        return [], [-1] * clusters
-    table, known = np.zeros((clusters, classes), int), labels >= 0
-    np.add.at(table, (assigned[known], labels[known]), 1)
-    pairs = dict(zip(*(found.tolist() for found in linear_sum_assignment(table, maximize=True))))
-    return table.tolist(), [pairs.get(cluster, -1) for cluster in range(clusters)]
+        return [], match
+    known = labels >= 0
+    table, pairs = matching(labels[known], assigned[known], clusters=clusters, classes=classes)
+    for cluster, label in pairs.tolist():
+        match[cluster] = label
+    return table.tolist(), match
 
 
 def _chosen(members: np.ndarray, confidence, labels, match: int, clusters: int) -> dict[str, np.ndarray]:

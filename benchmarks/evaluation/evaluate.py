@@ -33,17 +33,17 @@ def evaluate_run(directory, data_folder) -> Path:
     directory, data_folder = Path(directory), Path(data_folder)
     record = read_record(directory)
     benchmark = describe(data_folder)
+    count, classes = benchmark["clusters"], benchmark.get("classes")
     if record.images_sha256 != benchmark["images_sha256"]:
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
-    if (made := record.identity.images.clusters) != benchmark["clusters"]:
-        wanted = f"the {benchmark['clusters']} of {data_folder}"
-        raise ValueError(f"{directory}: found {made} clusters, not {wanted}; train the run again")
+    if (made := record.identity.images.clusters) != count:
+        raise ValueError(f"{directory}: found {made} clusters, not the {count} of {data_folder}; train the run again")
     arrays = read_assignments(assignments_of(directory, record))
     _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
-        "classes": len(benchmark["classes"]) if benchmark.get("classes") else None,
-        "clusters": benchmark["clusters"],
+        "classes": len(classes) if classes else None,
+        "clusters": count,
         "of": {
             "fingerprint": record.fingerprint,
             "assignments_sha256": record.files[ASSIGNMENTS],
@@ -52,14 +52,8 @@ def evaluate_run(directory, data_folder) -> Path:
         },
     }
     labels = _labels(data_folder, benchmark)
-    scored = _scores(labels, arrays, benchmark["clusters"])
-    found = clusters.clusters_of(
-        arrays,
-        benchmark["clusters"],
-        labels=labels,
-        classes=benchmark.get("classes"),
-        names=names_of(data_folder, benchmark),
-    )
+    scored = _scores(labels, arrays, count)
+    found = clusters.clusters_of(arrays, count, labels=labels, classes=classes, names=_names(data_folder))
     if sample := clusters.read_sample(directory, record):
         found.map = clusters.map_of(*sample, arrays, labels)
     write_json(directory / clusters.FILE, found.model_dump() | {"of": metrics["of"]}, compact=True)
@@ -71,11 +65,6 @@ def read_assignments(path: Path) -> dict[str, np.ndarray]:
     """assignments.npz: rows [n], assignments [n], confidence [n or 0], epochs [E], per_epoch [E, n], ..."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
-    count = len(arrays["rows"])
-    shapes = {"assignments": (count,), "per_epoch": (len(arrays["epochs"]), count)}
-    if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
-        sizes = f"{count} rows and {len(arrays['epochs'])} epochs"
-        raise ValueError(f"{path}: {' and '.join(wrong)} do not fit its {sizes}; train the run again")
     if len(arrays["epochs"]) and not np.array_equal(arrays["per_epoch"][-1], arrays["assignments"]):
         raise ValueError(f"{path}: the assignments are not those of the last epoch; train the run again")
     return arrays
@@ -87,11 +76,10 @@ def clusters_by_row(directory: Path) -> np.ndarray:
     return arrays["assignments"][np.argsort(arrays["rows"])]
 
 
-def names_of(data_folder: Path, benchmark: dict) -> list[str] | None:
-    """The names of the images, by row; None if there are none that fit."""
+def _names(data_folder: Path) -> list[str] | None:
+    """The names of the images, by row; None, which changes no score, if they are damaged."""
     with suppress(Damaged):
-        names = read_names(data_folder)
-        return names if len(names) == benchmark["count"] else None
+        return read_names(data_folder)
     return None
 
 
@@ -109,12 +97,9 @@ def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
     path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not listed:
         return None
-    if not path.exists():
-        set_aside(data_folder / "benchmark.json", "its labels are missing")
-        raise Damaged(f"{path} is missing though benchmark.json lists it; the same command prepares it again")
-    if sha256(path) != listed:
-        set_aside(data_folder / "benchmark.json", "its labels are damaged")
-        raise set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
+    if not path.exists() or sha256(path) != listed:
+        set_aside(data_folder / "benchmark.json", "its labels are missing or damaged")
+        raise Damaged(f"{path}: missing, or not as benchmark.json lists it; the same command prepares it again")
     return np.load(path, allow_pickle=False)
 
 
@@ -126,7 +111,7 @@ def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
     truth = labels[arrays["rows"]][labeled]
     confidence = arrays["confidence"][labeled] if arrays["confidence"].size else None
     curve = []
-    for epoch, assigned in zip(arrays["epochs"], arrays["per_epoch"]):
+    for epoch, assigned in zip(arrays["epochs"], arrays["per_epoch"], strict=True):
         scores = clustering_scores(truth, assigned[labeled], clusters=clusters)
         curve.append({"epoch": int(epoch)} | {name: scores[name] for name in ("acc", "nmi", "ari")})
     best = max(curve, key=lambda point: point["acc"], default=None)

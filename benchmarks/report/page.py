@@ -9,14 +9,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from benchmarks.evaluation.clusters import agreement
+from benchmarks.evaluation.clusters import FILE, Clusters, agreement
 from benchmarks.evaluation.evaluate import clusters_by_row
 from benchmarks.report.aggregate import rows_of
 from benchmarks.report.charts import inline_figure
-from benchmarks.report.run_page import RunPage, write_run_pages
+from benchmarks.report.run_page import write_run_pages
 from benchmarks.report.runs import STATUSES
 from benchmarks.report.styles import marker_svg, styles_of
 from benchmarks.report.tables import Cell, Table
+from scl.engine.artifacts import ASSIGNMENTS, read
 
 ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
 CAPTIONS = {
@@ -38,9 +39,7 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
     """Write the pages of the runs; return what index.html needs besides the context of the other templates."""
     pages = write_run_pages(study, runs, folder, template)
     blocks = {
-        protocol: [
-            _shown(runs, protocol, table, pages) for table in (*found, *_unlabeled(study, groups, protocol, pages))
-        ]
+        protocol: [_shown(runs, protocol, table, pages) for table in (*found, *_unlabeled(study, groups, protocol))]
         for protocol, found in tables.items()
     }
     shown = {"scores": runs.acc.notna().any(), "curves": runs.oracle_epoch.notna().any()}
@@ -54,12 +53,12 @@ def page_context(study, runs: pd.DataFrame, groups: pd.DataFrame, tables: dict, 
         "choices": choices,
         "titles": dict(zip(runs.stage, runs.method)),
         "markers": {stage: marker_svg(style) for stage, style in styles_of(study.methods).items()},
-        "pages": {key: page.path.name for key, page in pages.items()},
-        "megabytes": sum(page.path.stat().st_size for page in pages.values()) / 1e6,
+        "pages": {key: page.name for key, page in pages.items()},
+        "megabytes": sum(page.stat().st_size for page in pages.values()) / 1e6,
     }
 
 
-def _shown(runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, RunPage]) -> tuple[Table, list[Row]]:
+def _shown(runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, Path]) -> tuple[Table, list[Row]]:
     """A table without its empty columns, and its rows."""
     kept = [i for i in range(len(table.columns)) if i == 0 or any(row[i].text not in ABSENT for row in table.rows)]
     here = runs[(runs.protocol == protocol) & (runs.benchmark.eq(table.benchmark) | (not table.benchmark))]
@@ -67,43 +66,34 @@ def _shown(runs: pd.DataFrame, protocol: str, table: Table, pages: dict[tuple, R
     for stage, cells in zip(table.stages, table.rows, strict=True):
         of_stage = here[here.stage == stage]
         found = {seed: pages.get((protocol, table.benchmark, stage, seed)) for seed in of_stage.seed}
-        links = {seed: page.path.name for seed, page in found.items() if page}
+        links = {seed: page.name for seed, page in found.items() if page}
         rows.append(Row([cells[i] for i in kept], stage, " ".join(of_stage.status.unique()), links))
     return replace(table, columns=[table.columns[i] for i in kept]), rows
 
 
-def _unlabeled(study, groups: pd.DataFrame, protocol: str, pages: dict[tuple, RunPage]) -> list[Table]:
+def _unlabeled(study, groups: pd.DataFrame, protocol: str) -> list[Table]:
     """A table per benchmark without labels, of the quantities that need none."""
     columns = ["Method", "n", "clusters in use", "largest share, %", "smallest share, %", "mean confidence, %"]
     columns += ["agreement of seeds, ARI", "agreement of seeds, NMI"]
     note = "Means over seeds. Agreement of seeds: mean over all pairs of seeds; 100 means identical clusters."
     tables, of_protocol = [], groups[(groups.protocol == protocol) & (groups.absence == "no labels")]
     for benchmark, part in cast(Any, of_protocol.groupby("benchmark", sort=False)):
-        table = Table(f"{benchmark} ({protocol}): clusters found", columns, [], [note], [], benchmark)
+        caption = f"{benchmark} ({protocol}): clusters found"
+        tables.append(table := Table(caption, columns, [], [note], list(part.stage), benchmark))
         for group in rows_of(part):
-            keys = [key for key, page in pages.items() if key[:3] == (protocol, benchmark, group.stage) and page.data]
-            if keys:
-                folders = [study.run(benchmark, protocol, group.stage, seed).directory for *_, seed in keys]
-                texts = _without_labels([pages[key].data for key in keys], folders)
-                table.rows.append([Cell(group.title), Cell(str(len(keys))), *map(Cell, texts)])
-                table.stages.append(group.stage)
-        if table.rows:
-            tables.append(table)
+            runs = [study.run(benchmark, protocol, group.stage, seed) for seed in study.seeds]
+            texts = _without_labels([run.directory for run in runs])
+            table.rows.append([Cell(group.title), Cell(str(group.n)), *map(Cell, texts)])
     return tables
 
 
-def _without_labels(data: list, folders: list[Path]) -> list[str]:
-    """Cells on the runs of a group (Clusters): clusters in use, shares, confidence, agreement."""
-    found = [(one.used, one.share(max(one.sizes)), one.share(min(one.sizes)), one.mean_confidence) for one in data]
-    used, *means = pd.DataFrame(found, dtype=float).mean()
-    agreed = agreement_of(folders)
+def _without_labels(folders: list[Path]) -> list[str]:
+    """Cells on the runs of a group: clusters in use, shares, confidence, agreement; dashes if a file is missing."""
+    data = [found for folder in folders if (found := read(folder / FILE, Clusters))]
+    if len(data) < len(folders) or not all((folder / ASSIGNMENTS).exists() for folder in folders):
+        return ["–"] * 6
+    shares = [(one.used, one.share(max(one.sizes)), one.share(min(one.sizes)), one.mean_confidence) for one in data]
+    used, *means = pd.DataFrame(shares, dtype=float).mean()
+    agreed = agreement([clusters_by_row(folder) for folder in folders])
     numbers = [*means, agreed.get("ARI", np.nan), agreed.get("NMI", np.nan)]
     return [f"{used:g} of {len(data[0].sizes)}", *("–" if np.isnan(x) else f"{100 * x:.1f}" for x in numbers)]
-
-
-def agreement_of(folders: list[Path]) -> dict[str, float]:
-    """{"ARI": mean over all pairs, "NMI": ...} of the assignments of runs on the same images; {} if any is missing."""
-    try:
-        return agreement([clusters_by_row(folder) for folder in folders])
-    except (OSError, ValueError, KeyError):
-        return {}

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.bars import ProgressBar
-from benchmarks.evaluation.clusters import FILE, Clusters, clusters_of
-from benchmarks.evaluation.evaluate import names_of, read_assignments
+from benchmarks.evaluation.clusters import FILE, Clusters
 from benchmarks.overview import log_of
 from benchmarks.report.aggregate import KEYS, rows_of
 from benchmarks.report.charts import line_chart, scatter
 from benchmarks.report.gallery import gallery
 from benchmarks.state import Metrics
 from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, load, read
-from scl.engine.io import Damaged, atomic
+from scl.engine.io import atomic
 from scl.engine.prepared import describe
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
@@ -28,14 +27,7 @@ MOST_ERRORS = 30
 LINKED = ("run.yaml", "record.json", CLUSTERING, "metrics.json", FILE, "history.csv", ASSIGNMENTS, "failure.json")
 
 
-class RunPage(NamedTuple):
-    """A page that was written and, if its run has no scores, what the run found."""
-
-    path: Path
-    data: Clusters | None
-
-
-def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[tuple, RunPage]:
+def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[tuple, Path]:
     """Write folder/report/runs/*.html for each done or failed run; {(protocol, benchmark, stage, seed): its page}.
 
     Pages of runs that are no longer in the study are removed.
@@ -49,11 +41,10 @@ def write_run_pages(study, runs: pd.DataFrame, folder: Path, template) -> dict[t
         for row in rows:
             run = study.run(row.benchmark, row.protocol, row.stage, row.seed)
             path = pages / page_name(run)
-            data = write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
-            kept = data if pd.isna(row.acc) else None  # of all runs of a large study: gigabytes
-            written[row.protocol, row.benchmark, row.stage, row.seed] = RunPage(path, kept)
+            write_run_page(study, run, row, path, template, budget if row.Index in chosen.index else None)
+            written[row.protocol, row.benchmark, row.stage, row.seed] = path
             bar.update()
-    for stale in set(pages.glob("[!.]*.html")) - {page.path for page in written.values()}:
+    for stale in set(pages.glob("[!.]*.html")) - set(written.values()):
         stale.unlink(missing_ok=True)
     return written
 
@@ -64,12 +55,11 @@ def page_name(run) -> str:
 
 def write_run_page(
     study, run, row, path: Path, template, budget: int | None, *, data: Clusters | None = None, **further
-) -> Clusters | None:
-    """Write the page of a run to `path`; returns the clusters of the run, None if there is nothing to show.
+) -> None:
+    """Write the page of a run to `path`.
 
-    row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default read from the run's
-    files. further: variables of run.html; `downloads` are names of files beside the page, `index` is the page of all
-    runs.
+    row: of runs.csv. budget: bytes of the gallery, None for a page without one. data: by default that of clusters.json.
+    further: variables of run.html; `downloads` are names of files beside the page, `index` is the page of all runs.
     """
     files = [*(run.directory / name for name in LINKED), log_of(run.directory)]
     settings = run.directory / "run.yaml"
@@ -84,7 +74,6 @@ def write_run_page(
         context |= _found(study, run, data, budget)
     with atomic(path) as temporary:
         temporary.write_text(template.render(context | further), encoding="utf-8")
-    return context["data"]
 
 
 def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
@@ -95,8 +84,8 @@ def _found(study, run, data: Clusters | None, budget: int | None) -> dict:
         record, metrics = load(run.directory), read(run.directory / "metrics.json", Metrics)
         assert record and metrics  # of a done run
         context |= {"record": record, "charts": _charts(run.directory / "history.csv", metrics)}
-        data = data or read_clusters(run.directory, record, metrics, folder)
-    except (OSError, ValueError, KeyError) as error:
+        data = data or read_clusters(run.directory, metrics)
+    except (OSError, ValueError) as error:
         return context | {"problem": str(error)}
     images, absence = read_images(record, folder) if budget else (None, "")
     clusters, size = gallery(data, images, budget) if budget and images is not None else ([], 0)
@@ -135,43 +124,21 @@ def _confusion(data: Clusters) -> dict:
     return {"matrix": [], "errors": [(c, data.classes[k], int(table[c, k])) for c, k in places if table[c, k]]}
 
 
-def read_clusters(directory: Path, record: Record, metrics: Metrics, folder: Path) -> Clusters:
-    """clusters.json of a finished run; for runs evaluated by earlier versions, computed from the assignments, without a
-    map, and without labels if the data folder does not contain the run's images.
-
-    Raises OSError, ValueError, or KeyError if assignments.npz is needed but not readable.
-    """
-    try:
-        found = read(directory / FILE, Clusters)
-    except Damaged:
-        found = None
-    if found and found.of == metrics.of.model_dump():
-        return found
-    arrays, further = read_assignments(directory / ASSIGNMENTS), dict[str, Any]()
-    try:
-        facts = _facts(record, folder)
-        further["names"] = names_of(folder, facts)
-        if facts.get("labels_sha256"):
-            further |= {"labels": np.load(folder / "labels.npy"), "classes": facts.get("classes")}
-    except (OSError, ValueError):
-        pass  # read_images says why
-    return clusters_of(arrays, record.identity.images.clusters, **further)
+def read_clusters(directory: Path, metrics: Metrics) -> Clusters:
+    """clusters.json of a finished run. Raises ValueError if it is damaged or was not written with its metrics."""
+    found = read(directory / FILE, Clusters)
+    if found is None or found.of != metrics.of.model_dump():
+        raise ValueError(f"{FILE} is missing or of another evaluation; evaluate this run again (scl evaluate)")
+    return found
 
 
 def read_images(record: Record, folder: Path) -> tuple[np.ndarray | None, str]:
     """(the images in the data folder [N, H, W, 3] or None, why there are none)"""
+    if not folder.exists():  # said without the path: a committed page is the same on every machine
+        return None, f"{folder.name} is not prepared on this machine (scl prepare {folder.name})"
     try:
-        _facts(record, folder)
+        if describe(folder)["images_sha256"] != record.images_sha256:
+            return None, "the data folder contains other images than those of this run"
         return np.load(folder / "images.npy", mmap_mode="r"), ""
     except (OSError, ValueError) as error:
         return None, str(error)
-
-
-def _facts(record: Record, folder: Path) -> dict:
-    """benchmark.json. Raises ValueError if it is missing or of other images than the run's."""
-    if not folder.exists():  # said without the path: a committed page is the same on every machine
-        raise ValueError(f"{folder.name} is not prepared on this machine (scl prepare {folder.name})")
-    facts = describe(folder)
-    if facts["images_sha256"] != record.images_sha256:
-        raise ValueError("the data folder contains other images than those of this run")
-    return facts
