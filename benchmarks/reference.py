@@ -1,9 +1,9 @@
 """Regenerate the reports of committed studies, results/reference/<study>/, from their runs (`make reference`).
 
-A committed run is a copy of its record and its metrics (JSON on one line in large studies) and, in small studies, of
-its history, its settings, and its clusters.json; weights, assignments, and images are not copied. The code that makes
-every other report makes runs.csv, tables, claims, figures, and the page from these, so a changed default, statistic, or
-template shows as a difference from the committed files.
+A committed run is a copy of its record and its metrics and, in small studies, of its history, its settings, and its
+clusters.json; weights, assignments, and images are not copied. The code that makes every other report makes runs.csv,
+tables, claims, figures, and the page from these, so a changed default, statistic, or template shows as a difference
+from the committed files.
 """
 
 import argparse
@@ -73,20 +73,18 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
     if problem := unfinished(rows):
         raise Unfinished(problem)
     runs = study.available_runs()
-    few = len(runs) <= FEW
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parent:
         copy = Path(parent) / target.name
         for run in runs:
             origin = earlier[run] if run in kept else run.directory
             to = copy / run.directory.relative_to(study.results)
             to.mkdir(parents=True)
-            counted = json.loads((origin / "record.json").read_bytes())["counts"]  # read with the number of steps
-            wanted = KEPT + (KEPT_OF_FEW if few else ("history.csv",) if counted else ())
-            for name in [name for name in wanted if (origin / name).exists()]:
-                if few or name == "history.csv":
+            wanted = KEPT + (KEPT_OF_FEW if len(runs) <= FEW else ())
+            if json.loads((origin / "record.json").read_bytes())["counts"]:
+                wanted += ("history.csv",)  # tables say of how many steps
+            for name in wanted:
+                if (origin / name).exists():
                     shutil.copyfile(origin / name, to / name)
-                else:
-                    (to / name).write_text(one_line((origin / name).read_text("utf-8")), encoding="utf-8")
         write_yaml_if_changed(copy / "study.yaml", resolve(source))
         remake(copy)
         shutil.rmtree(target, ignore_errors=True)
@@ -96,11 +94,6 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
 
 def is_trained(directory: Path) -> bool:
     return (directory / "record.json").exists()
-
-
-def one_line(text: str) -> str:
-    """JSON without line breaks and indentation, which makes it a third shorter."""
-    return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
 
 
 def main(arguments=None) -> None:

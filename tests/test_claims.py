@@ -128,7 +128,7 @@ def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study, pair
     found = {verdict.stage: verdict for verdict in verdicts(study, pairs)}
     assert list(found) == list(competitors)
     for stage, verdict in found.items():
-        assert verdict.benchmarks == ("cifar100-20", "stl10") and verdict.n == 10 and verdict.competitors == 5
+        assert verdict.benchmarks == ("cifar100-20", "stl10") and verdict.n == 10
         assert verdict.acc == pytest.approx(np.mean([g.mean() for g in groups[stage]]))
         assert verdict.p == pytest.approx(adjusted[stage])
         assert [pair.benchmark for pair in verdict.beside] == ["cifar10", "digits"]

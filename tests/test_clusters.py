@@ -111,20 +111,11 @@ def test_a_map_is_the_same_each_time():
     assert map_of(*sample_of(), None) == map_of(*sample_of(), None)
 
 
-def test_a_map_has_the_labels_of_its_images_and_a_bounded_number_of_them(monkeypatch):
-    monkeypatch.setattr(module, "MOST_DRAWN", 20)
+def test_a_map_has_the_clusters_and_labels_of_its_images():
     rows, features, arrays = sample_of()
     labels = np.where(np.arange(len(arrays["rows"])) % 4 == 0, -1, np.arange(len(arrays["rows"])) % 3)
     found = map_of(rows, features, arrays, labels)
-    kept = rows[np.linspace(0, len(rows) - 1, 20).round().astype(int)]
-    assert found.labels == labels[kept].tolist() and len(found.x) == 20
-    assert found.clusters == arrays["assignments"][kept].tolist()
-
-
-def test_images_that_are_not_evaluated_are_not_on_the_map():
-    rows, features, arrays = sample_of()
-    arrays = {name: values[:60] for name, values in arrays.items()}
-    assert len(map_of(rows, features, arrays, None).x) == 30
+    assert found.labels == labels[rows].tolist() and found.clusters == arrays["assignments"][rows].tolist()
 
 
 @pytest.mark.parametrize("features", [np.ones((60, 4)), np.full((60, 4), np.inf), np.eye(60)[:, :0]])

@@ -16,7 +16,6 @@ from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
 MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; in all clusters together, approximately
-MOST_DRAWN = 1_000  # images on a map
 COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
 GRID = 1_000  # coordinates are integers below this
 
@@ -74,38 +73,31 @@ def clusters_of(
 ) -> Clusters:
     """Describe the assignments of a run (evaluate.read_assignments).
 
-    labels [N] and names [N] are those of the whole data set, by row; a label of -1 means that there is none.
+    labels [N] and names [N] are those of the whole data set, by row; an image without a label has -1, but some of
+    those described must have one.
     """
     rows, assigned = arrays["rows"], arrays["assignments"].astype(int)
     confidence = arrays["confidence"] if arrays["confidence"].size else None
-    own = labels[rows] if labels is not None and (labels[rows] >= 0).any() else None  # [n]
-    titles = [] if own is None else [str(name) for name in classes or range(int(own.max()) + 1)]
-    confusion, match = _matched(assigned, own, clusters, len(titles))
+    own = np.full(len(rows), -1) if labels is None else labels[rows]  # [n]
+    titles = [] if labels is None else [str(name) for name in classes or range(int(own.max()) + 1)]
+    known = own >= 0
+    confusion, pairs = matching(own[known], assigned[known], clusters=clusters, classes=len(titles))
+    match = [-1] * clusters
+    for cluster, label in pairs.tolist():
+        match[cluster] = label
     lines = []
     for cluster in range(clusters):
         chosen = _chosen(np.flatnonzero(assigned == cluster), confidence, own, match[cluster], clusters)
-        named = {kind: [_name(rows[i], names, own, i, titles) for i in found] for kind, found in chosen.items()}
+        named = {kind: [_name(rows[i], names, own[i], titles) for i in found] for kind, found in chosen.items()}
         lines.append([Line(kind=kind, rows=rows[found].tolist(), names=named[kind]) for kind, found in chosen.items()])
     return Clusters(
         sizes=np.bincount(assigned, minlength=clusters).tolist(),
         mean_confidence=None if confidence is None else float(confidence.mean(dtype=float)),
         classes=titles,
-        confusion=confusion,
+        confusion=confusion.tolist() if titles else [],
         match=match,
         shown=lines,
     )
-
-
-def _matched(assigned: np.ndarray, labels: np.ndarray | None, clusters: int, classes: int) -> tuple[list, list[int]]:
-    """(confusion matrix, class of each cluster by the one-to-one matching behind ACC)."""
-    match = [-1] * clusters
-    if labels is None:
-        return [], match
-    known = labels >= 0
-    table, pairs = matching(labels[known], assigned[known], clusters=clusters, classes=classes)
-    for cluster, label in pairs.tolist():
-        match[cluster] = label
-    return table.tolist(), match
 
 
 def _chosen(members: np.ndarray, confidence, labels, match: int, clusters: int) -> dict[str, np.ndarray]:
@@ -121,9 +113,9 @@ def _chosen(members: np.ndarray, confidence, labels, match: int, clusters: int) 
     return {kind: found for kind, found in chosen.items() if len(found)}
 
 
-def _name(row: int, names: Sequence[str] | None, labels: np.ndarray | None, position: int, classes: list[str]) -> str:
+def _name(row: int, names: Sequence[str] | None, label: int, classes: list[str]) -> str:
     name = names[row] if names else f"row {row}"
-    return f"{name} ({classes[labels[position]]})" if labels is not None and labels[position] >= 0 else name
+    return f"{name} ({classes[label]})" if label >= 0 else name
 
 
 def read_sample(directory: Path, record: Record) -> tuple[np.ndarray, np.ndarray] | None:
@@ -137,19 +129,15 @@ def read_sample(directory: Path, record: Record) -> tuple[np.ndarray, np.ndarray
 
 def map_of(rows: np.ndarray, features: np.ndarray, arrays: dict, labels: np.ndarray | None) -> Map | None:
     """Features [s, D] of the images in `rows` [s] as points: PCA, then t-SNE. None if there is nothing to draw."""
-    place = {row: i for i, row in enumerate(arrays["rows"].tolist())}
-    found = [i for i, row in enumerate(rows.tolist()) if row in place]
-    kept = np.array(found, int)[np.linspace(0, len(found) - 1, min(MOST_DRAWN, len(found))).round().astype(int)]
-    values = features[kept].astype(np.float32)
-    if len(kept) < 4 or not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
+    values = features.astype(np.float32)
+    if len(values) < 4 or not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
         return None
     points = _embedded(values)
     low = points.min(axis=0)
-    grid = ((points - low) / max(np.ptp(points, axis=0).max(), 1e-12) * (GRID - 1)).round().astype(int)
-    own = labels[rows[kept]] if labels is not None and (labels[arrays["rows"]] >= 0).any() else np.empty(0, int)
-    assigned = arrays["assignments"][[place[row] for row in rows[kept].tolist()]]
-    x, y = grid.T.tolist()
-    return Map(x=x, y=y, clusters=assigned.tolist(), labels=own.tolist())
+    x, y = ((points - low) / max(np.ptp(points, axis=0).max(), 1e-12) * (GRID - 1)).round().astype(int).T.tolist()
+    assigned = dict(zip(arrays["rows"].tolist(), arrays["assignments"].tolist()))
+    own = [] if labels is None else labels[rows].tolist()
+    return Map(x=x, y=y, clusters=[assigned[row] for row in rows.tolist()], labels=own)
 
 
 def _embedded(features: np.ndarray) -> np.ndarray:

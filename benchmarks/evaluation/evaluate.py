@@ -51,7 +51,7 @@ def evaluate_run(directory, data_folder) -> Path:
             "evaluator": VERSION,
         },
     }
-    labels = _labels(data_folder, benchmark)
+    labels = _labels(data_folder, benchmark, arrays["rows"])
     scored = _scores(labels, arrays, count)
     found = clusters.clusters_of(arrays, count, labels=labels, classes=classes, names=_names(data_folder))
     if sample := clusters.read_sample(directory, record):
@@ -91,24 +91,26 @@ def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Pat
         raise ValueError(f"{directory}: its {len(rows)} assigned images are not {requested}; train the run again")
 
 
-def _labels(data_folder: Path, benchmark: dict) -> np.ndarray | None:
-    """The labels as prepared, None if there are none. Raises Damaged if they are missing or changed, with
-    benchmark.json set aside, so that the benchmark is prepared again."""
+def _labels(data_folder: Path, benchmark: dict, rows: np.ndarray) -> np.ndarray | None:
+    """The labels as prepared, None if none of the images in `rows` has one. Raises Damaged if they are missing or
+    changed, with benchmark.json set aside, so that the benchmark is prepared again."""
     path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not listed:
         return None
     if not path.exists() or sha256(path) != listed:
         set_aside(data_folder / "benchmark.json", "its labels are missing or damaged")
         raise Damaged(f"{path}: missing, or not as benchmark.json lists it; the same command prepares it again")
-    return np.load(path, allow_pickle=False)
+    labels = np.load(path, allow_pickle=False)
+    return labels if (labels[rows] >= 0).any() else None
 
 
 def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
-    labeled = labels[arrays["rows"]] >= 0 if labels is not None else np.zeros(0, bool)  # [n]
-    if labels is None or not labeled.any():
+    if labels is None:
         empty = dict.fromkeys(("scores", "oracle", "neighbor_purity", "unlabeled"))
         return empty | {"reason": "the data set has no labels", "per_epoch": []}
-    truth = labels[arrays["rows"]][labeled]
+    truth = labels[arrays["rows"]]
+    labeled = truth >= 0
+    truth = truth[labeled]
     confidence = arrays["confidence"][labeled] if arrays["confidence"].size else None
     curve = []
     for epoch, assigned in zip(arrays["epochs"], arrays["per_epoch"], strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,7 @@ PARTS: dict[str, tuple[str, tuple]] = {  # option of SCL: the statement, and the
 }
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """A statement of the abstract and the verdicts on it. reason: why there is none, else ""."""
 
     text: str
@@ -41,28 +40,28 @@ def statements(study, verdicts: list[Verdict]) -> list[Statement]:
     """The statements that tests answer; empty unless the reference is SCL."""
     if not study.reference or study.methods[study.reference].method != SCL:
         return []
-    removed = {stage: _removed_part(study, stage) for stage in study.methods}
+    rows = {f"SCL is above {title}": _stages_of(study, classes) for title, classes in COMPETITORS.items()}
+    for option, (text, values) in PARTS.items():
+        rows[text] = [stage for stage in study.methods if _removes(study, stage, option, values)]
     found = []
-    for title, classes in COMPETITORS.items():
-        found.append((f"SCL is above {title}", [s for s, block in study.methods.items() if block.method in classes]))
-    for option, (text, _) in PARTS.items():
-        found.append((text, [stage for stage in study.methods if removed[stage] == option]))
-    return [_statement(text, stages, verdicts) for text, stages in found]
+    for text, stages in rows.items():
+        answers = [verdict for verdict in verdicts if verdict.stage in stages]
+        reason = "" if answers else "every benchmark is skipped" if stages else "no row of this study"
+        found.append(Statement(text, answers, reason))
+    return found
 
 
-def _statement(text: str, stages: list[str], verdicts: list[Verdict]) -> Statement:
-    answers = [verdict for verdict in verdicts if verdict.stage in stages]
-    reason = "" if answers else "every benchmark is skipped" if stages else "no row of this study"
-    return Statement(text, answers, reason)
+def _stages_of(study, classes: Iterable[str]) -> list[str]:
+    return [stage for stage, block in study.methods.items() if block.method in classes]
 
 
-def _removed_part(study, stage: str) -> str | None:
-    """The option of PARTS by which an ablation removes a part of the reference, if they differ in nothing else."""
-    found = {
-        _removing_option(first, second)
-        for first, second in zip(_settings(study, study.reference), _settings(study, stage), strict=True)
-    }
-    return found.pop() if len(found) == 1 else None
+def _removes(study, stage: str, option: str, values: tuple) -> bool:
+    """Whether a stage differs from the reference only in `option`, and has one of `values` where that has another."""
+    for reference, other in zip(_settings(study, study.reference), _settings(study, stage), strict=True):
+        ours, theirs = (settings["options"].pop(option, None) for settings in (reference, other))
+        if ours in values or theirs not in values or reference != other:
+            return False
+    return True
 
 
 def _settings(study, stage: str) -> list[dict]:
@@ -71,41 +70,23 @@ def _settings(study, stage: str) -> list[dict]:
     return [config.complete(study.settings(run)).model_dump(exclude={"stage"}) for run in runs]
 
 
-def _removing_option(reference: dict, other: dict) -> str | None:
-    ours, theirs = reference["options"], other["options"]
-    changed = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
-    if len(changed) != 1 or reference | {"options": {}} != other | {"options": {}}:
-        return None
-    removing = PARTS.get(changed[0], ("", ()))[1]
-    return changed[0] if theirs.get(changed[0]) in removing and ours.get(changed[0]) not in removing else None
-
-
-def gains(study, pairs: pd.DataFrame) -> list[str]:
-    """Where SCL's gains are: a line per protocol and competitor of the abstract, by number of clusters and images."""
-    classes = {name for names in COMPETITORS.values() for name in names}
-    lines = []
-    for (protocol, stage), rows in cast(Any, pairs[pairs.absence == ""].groupby(["protocol", "stage"], sort=False)):
+def gains(study, pairs: pd.DataFrame) -> tuple[list[str], str]:
+    """Where SCL's gains are: a line per protocol and competitor of the abstract, by number of clusters and images; and
+    why there is none, else ""."""
+    stages = _stages_of(study, {name for names in COMPETITORS.values() for name in names})
+    compared, lines = pairs[pairs.stage.isin(stages)], []
+    complete = compared[compared.absence == ""]
+    for (protocol, _), rows in cast(Any, complete.groupby(["protocol", "stage"], sort=False)):
         cells = sorted(
             (*_size(study, row.benchmark, protocol), f"{row.benchmark}{' †' if row.tuned else ''} {points(row.acc)}")
             for row in rows_of(rows)
         )
-        if study.methods[stage].method in classes and len({cell[:2] for cell in cells}) > 1:
+        if len({cell[:2] for cell in cells}) > 1:
             texts = [f"{gain} ({count} clusters, {images:,} images)" for count, images, gain in cells]
             lines.append(f"over {rows.title.iloc[0]} ({protocol}): {', '.join(texts)}")
-    return lines
-
-
-def without_gains(study) -> str:
-    """Why `gains` is empty."""
-    planned = {block.method for block in study.methods.values()}
-    if not planned.intersection(name for names in COMPETITORS.values() for name in names):
-        return "no row of this study"
-    of_protocol: dict[str, set] = {}
-    for run in study.runs():
-        if run.benchmark not in study.skipped:
-            of_protocol.setdefault(run.protocol, set()).add(_size(study, run.benchmark, run.protocol))
-    differ = any(len(sizes) > 1 for sizes in of_protocol.values())
-    return "too few complete rows" if differ else "no two benchmarks that differ in them"
+    if lines or not stages:
+        return lines, "" if lines else "no row of this study"
+    return [], "no two benchmarks that differ in them" if len(complete) == len(compared) else "too few complete rows"
 
 
 def _size(study, benchmark: str, protocol: str) -> tuple[int, int]:

@@ -30,6 +30,7 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
     groups = aggregate(study, runs)
     pairs = significance.comparisons(study, runs, groups)
     verdicts = significance.verdicts(study, pairs)
+    gains, without_gains = claims.gains(study, pairs)
     figures = write_figures(study, groups, folder)
     context = {
         "name": study.results.name,
@@ -41,8 +42,8 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
         "comparisons": list(pairs.itertuples()),
         "verdicts": verdicts,
         "statements": claims.statements(study, verdicts),
-        "gains": claims.gains(study, pairs),
-        "without_gains": claims.without_gains(study),
+        "gains": gains,
+        "without_gains": without_gains,
         "skipped": [f"Not run: {name} ({reason})." for name, reason in study.skipped.items()],
         "descriptions": claims.across_benchmarks(study, groups, pairs),
         "without_verdict": list(dict.fromkeys((v.protocol, v.reason) for v in verdicts if not v.benchmarks)),

@@ -88,11 +88,9 @@ def read_runs(study, folder: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is missing; collect the runs first")
     empty = {name: [""] for name, kind in COLUMNS.items() if kind != TEXT}
     try:
-        runs = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, na_values=empty)
-    except ValueError as error:
+        runs = pd.read_csv(path, usecols=[*COLUMNS], dtype=COLUMNS, keep_default_na=False, na_values=empty)
+    except ValueError as error:  # also if a column of this version is missing
         raise ValueError(f"{path} cannot be read ({error}); collect the runs again") from None
-    if set(runs.columns) != set(COLUMNS):
-        raise ValueError(f"{path} has other columns than this version writes; collect the runs again")
     planned = [tuple(getattr(run, key) for key in RUN) for run in study.runs()]
     if list(runs[RUN].itertuples(index=False, name=None)) != planned:
         raise ValueError(f"{path} has other runs than the study plans; collect the runs again")
@@ -142,11 +140,11 @@ def _measured(run, state: State, survey: Survey) -> dict:
 
 def _counts(counts: dict[str, int], history: Path) -> str:
     """The counted events of a run; of those called "steps ...", how many steps there were in all."""
-    texts = {name: f"{name} {count}" for name, count in counts.items()}
-    if any(name.startswith("steps ") for name in counts):
-        steps = pd.read_csv(history).steps.sum()
-        texts |= {name: f"{text} of {steps}" for name, text in texts.items() if name.startswith("steps ")}
-    return ", ".join(texts.values())
+    texts = []
+    for name, count in counts.items():
+        of_all = f" of {pd.read_csv(history).steps.sum()}" if name.startswith("steps ") else ""
+        texts.append(f"{name} {count}{of_all}")
+    return ", ".join(texts)
 
 
 def settings_of(chain: list[Record]) -> str:

@@ -33,7 +33,7 @@ SCORES = ["acc", "nmi", "ari"]
 class Verdict:
     """The test of "the reference is better than `title`" over the benchmarks of a protocol.
 
-    n: differences in all. acc: mean over benchmarks of their mean differences. p: adjusted for all `competitors`.
+    n: differences in all. acc: mean over benchmarks of their mean differences. p: adjusted for all competitors.
     answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "". reachable:
     whether so many differences can reach the level at all. beside: the rows of `comparisons` on benchmarks that the
     test leaves out because they were used for tuning.
@@ -44,7 +44,6 @@ class Verdict:
     title: str
     reference: str
     benchmarks: tuple[str, ...]
-    competitors: int
     n: int = 0
     acc: float = math.nan
     p: float = math.nan
@@ -134,7 +133,7 @@ def _test(competitor: pd.DataFrame, competitors: int) -> Verdict:
     rows, first = counted(competitor), competitor.iloc[0]
     beside = tuple(rows_of(competitor[competitor.tuned & (competitor.absence == "")]))
     names = first.protocol, first.stage, first.title, first.reference.title
-    verdict = Verdict(*names, tuple(rows.benchmark), competitors, beside=beside)
+    verdict = Verdict(*names, tuple(rows.benchmark), beside=beside)
     if rows.empty:
         tuned = ", ".join(competitor.benchmark[competitor.tuned])
         reason = f"hyper-parameters were chosen on every benchmark that was run ({tuned})" if tuned else "no labels"
