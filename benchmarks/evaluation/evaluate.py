@@ -27,19 +27,19 @@ def evaluate_run(directory, data_folder) -> Path:
     (-1) are left out and counted as "unlabeled"; without any label, "scores" is null and "reason" says so. "of" states
     what was scored by which version, so that outdated metrics are recognized (benchmarks.state).
 
-    Raises ValueError if the images of the run are not those in `data_folder` or not those of its protocol, Damaged
-    (with the file set aside) if a file of the run is not what training wrote.
+    Raises ValueError if the images of the run or their splits are not those in `data_folder`, Damaged (with the file
+    set aside) if a file of the run is not what training wrote.
     """
     directory, data_folder = Path(directory), Path(data_folder)
     record = read_record(directory)
     benchmark = describe(data_folder)
-    count, classes = benchmark["clusters"], benchmark.get("classes")
-    if record.images_sha256 != benchmark["images_sha256"]:
+    seen, count, classes = record.identity.images, benchmark["clusters"], benchmark.get("classes")
+    if (record.images_sha256, seen.splits) != (benchmark["images_sha256"], benchmark["splits"]):
         raise ValueError(f"{directory}: trained on other images than those in {data_folder}; train the run again")
-    if (made := record.identity.images.clusters) != count:
-        raise ValueError(f"{directory}: found {made} clusters, not the {count} of {data_folder}; train the run again")
+    if seen.clusters != count:
+        made = f"found {seen.clusters} clusters, not the {count} of {data_folder}"
+        raise ValueError(f"{directory}: {made}; train the run again")
     arrays = read_assignments(assignments_of(directory, record))
-    _check_rows(arrays["rows"], benchmark, record.protocol, directory)
     metrics = {
         "images": len(arrays["rows"]),
         "classes": len(classes) if classes else None,
@@ -81,14 +81,6 @@ def _names(data_folder: Path) -> list[str] | None:
     with suppress(Damaged):
         return read_names(data_folder)
     return None
-
-
-def _check_rows(rows: np.ndarray, benchmark: dict, protocol: str, directory: Path) -> None:
-    splits = [benchmark["splits"][name] for name in benchmark["protocols"][protocol]["assign"]]
-    expected = np.concatenate([np.arange(start, stop) for start, stop in splits])
-    if not np.array_equal(np.sort(rows), np.sort(expected)):
-        requested = f"the {len(expected)} of the {protocol} protocol of {benchmark['name']}"
-        raise ValueError(f"{directory}: its {len(rows)} assigned images are not {requested}; train the run again")
 
 
 def _labels(data_folder: Path, benchmark: dict, rows: np.ndarray) -> np.ndarray | None:

@@ -31,8 +31,8 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
 
     planned and n count the seeds planned and done. Scores (SCORES, their standard deviations `<score>_sd` with n - 1,
     the t interval acc_low .. acc_high) and mean times are NaN unless every planned seed has them: incomplete groups are
-    never averaged. epochs, min_epochs and max_epochs are over the done runs, 0 without any. absence says why there is
-    no ACC; accuracies maps seed to ACC; footnotes holds keys of FOOTNOTES; published is the published result or None.
+    never averaged. epochs is that of all done runs, 0 without any. absence says why there is no ACC; accuracies maps
+    seed to ACC; footnotes holds keys of FOOTNOTES; published is the published result or None.
     """
     runs = runs.iloc[pd.factorize(runs.protocol)[0].argsort(kind="stable")]
     done = runs[runs.status == "done"]
@@ -40,8 +40,7 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
     by_group = runs.groupby(KEYS, sort=False)
     groups = by_group.agg(
         title=("method", "first"), planned=("status", "size"), peak_memory=("peak_memory_mb", "max"),
-        epochs=("epochs", "mean"), min_epochs=("epochs", "min"), max_epochs=("epochs", "max"),
-        seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"),
+        epochs=("epochs", "max"), seconds=("seconds", "mean"), chain_seconds=("chain_seconds", "mean"),
         n=("status", lambda status: (status == "done").sum()),
     )  # fmt: skip
     groups["accuracies"] = [cast(Any, group.set_index("seed").acc.dropna().to_dict()) for _, group in by_group]
@@ -50,8 +49,8 @@ def aggregate(study, runs: pd.DataFrame) -> pd.DataFrame:
         footnotes(group[group.status == "done"], images.get(key[:2], 0) > 1) for key, group in by_group
     ]
     groups["published"] = [published_for(study, *key) for key in groups.index]
-    counts, times = ["epochs", "min_epochs", "max_epochs"], ["seconds", "chain_seconds"]
-    groups[counts] = groups[counts].fillna(0)
+    groups["epochs"] = groups.epochs.fillna(0)
+    times = ["seconds", "chain_seconds"]
     groups[times] = groups[times].where(groups.n == groups.planned)
     for score in SCORES:
         complete = (groups.absence == "") & (by_group[score].count() == groups.planned)

@@ -90,7 +90,7 @@ def _signs(n: int) -> np.ndarray:
 
 def smallest_p(n: int) -> float:
     """The smallest p that the sign-flip test of n values can give."""
-    return min(1.0, 2 / 2**n) if n <= EXACT_UP_TO else 1 / (SAMPLED_SIGNS + 1)
+    return 2 / 2**n if n <= EXACT_UP_TO else 1 / (SAMPLED_SIGNS + 1)
 
 
 def detectable_difference(error: float, freedom: float, *, level: float = LEVEL) -> float:

@@ -156,7 +156,7 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
             "NMI": _mean(group, runs, "nmi"),
             "ARI": _mean(group, runs, "ari"),
             "oracle": _mean(group, runs, "oracle_acc"),
-            "epochs": Cell(epochs(group)),
+            "epochs": Cell(str(group.epochs or "–")),
             "time / run": Cell(duration(group.chain_seconds)),
             "time / epoch": Cell(duration(group.seconds / group.epochs if group.epochs else None)),
             "memory": Cell(memory(group.peak_memory)),
@@ -173,19 +173,13 @@ def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
     return Table(caption, list(cells)[:shown], [row[:shown] for row in rows], notes, list(groups.stage), benchmark)
 
 
-def epochs(group) -> str:
-    """'80', '40 to 80' if the seeds differ, '–' without a done run or for a method that does not train."""
-    counts = dict.fromkeys((group.min_epochs, group.max_epochs))
-    return " to ".join(map(str, counts)) if group.n and group.max_epochs else "–"
-
-
 def citation(group) -> str:
     """Source and kind of a published result: 'PICA (CVPR 2020) Table 1 (mean over runs; 400 epochs there, 80 here)'."""
-    published, here = group.published, epochs(group)
+    published, here = group.published, group.epochs
     details = [STATISTICS[published.statistic]]
     if published.nmi_average == "geometric":
         details.append("NMI with the geometric mean of the entropies")
-    if published.epochs and here not in ("–", str(published.epochs)):
+    if published.epochs and here not in (0, published.epochs):
         details.append(f"{published.epochs} epochs there, {here} here")
     return f"{published.source} ({'; '.join(details)})"
 
