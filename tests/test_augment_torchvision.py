@@ -5,6 +5,7 @@ Tolerances: 1e-5 is rounding of float32 in another order of summation; a step of
 
 import pytest
 import torch
+from fake_gpu import fake_gpu, waiting
 
 from scl.util.shim import torchvision  # noqa: F401  (must come before torchvision.transforms)
 
@@ -135,11 +136,15 @@ def test_adjust_sharpness():
     assert_same(filters.adjust_sharpness(images, factor), theirs)
 
 
-def everything(device):
-    """Each function once, on images and parameters moved to `device`."""
-    images, factor = random_images(16, 16).to(device), draw(0.5, 1).to(device)
-    kind, factors = (torch.arange(BATCH) % 3).to(device), draw(1, 4, 1, (BATCH, 4)).to(device)
-    order = (torch.arange(4) + torch.arange(BATCH)[:, None]).remainder(4).to(device)
+def parameters(device):
+    """Images, a factor and a kind of each, four factors and an order of four."""
+    factors = draw(1, 4, 1, (BATCH, 4))
+    order = (torch.arange(4) + torch.arange(BATCH)[:, None]).remainder(4)
+    return [x.to(device) for x in (random_images(16, 16), draw(0.5, 1), torch.arange(BATCH) % 3, factors, order)]
+
+
+def everything(images, factor, kind, factors, order):
+    """Each function once."""
     return [
         geometry.crop_resize(images, factors, size=16),
         geometry.warp(images, geometry.inverse_matrices(*[factor] * 6)),
@@ -148,18 +153,25 @@ def everything(device):
         color.jitter(images, factors / 8 + 0.5, order),
         filters.gaussian_blur(images, factor, kernel=3),
         filters.adjust_sharpness(images, factor),
-        randaugment.apply(images, torch.arange(BATCH, device=device), randaugment.strength(kind, factor)),
+        randaugment.apply(images, torch.arange(BATCH, device=images.device), randaugment.strength(kind, factor)),
     ]
 
 
 def test_nothing_looks_at_values_where_that_would_stall():
-    """A meta tensor has no values: whatever would have to see one (a count, a condition) raises."""
-    assert [result.shape for result in everything("meta")] == [result.shape for result in everything("cpu")]
+    """On a GPU all images are computed and then selected, which gives the same."""
+    with fake_gpu():
+        given = parameters("cuda")
+        everything(*given)  # copies the table of ranges
+        with waiting("error"):
+            found = everything(*given)
+        found = [x.cpu() for x in found]
+    for ours, theirs in zip(found, everything(*parameters("cpu")), strict=True):
+        assert_same(ours, theirs)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_computes_the_same():
     """float32 without TF32, torch's default; nearest pixels may tip over at a tie."""
-    for ours, theirs in zip(everything("cuda"), everything("cpu"), strict=True):
+    for ours, theirs in zip(everything(*parameters("cuda")), everything(*parameters("cpu")), strict=True):
         assert ((ours.cpu() - theirs).abs() > 1e-4).float().mean() < 0.005

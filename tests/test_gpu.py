@@ -66,9 +66,18 @@ def losses_and_gradients(method, views, index, device, dtype=torch.float32):
     return {n: t.detach().float().cpu() for n, t in terms.items()}, gradients
 
 
+def without_kinks(method):
+    """Replace every ReLU: where its input is almost zero, rounding turns the gradient on or off, by percents of it."""
+    for module in list(method.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ReLU):
+                setattr(module, name, torch.nn.Softplus())
+
+
 @pytest.mark.parametrize("stage", CHAINS)
 def test_losses_and_gradients_are_those_of_the_cpu(stage, on_cpu, exact):
     trainer, views, index = on_cpu(stage)
+    without_kinks(trainer.method)
     expected, slopes = losses_and_gradients(trainer.method, views, index, "cpu")
     terms, gradients = losses_and_gradients(trainer.method, views, index, "cuda")
     torch.testing.assert_close(terms, expected, rtol=1e-3, atol=1e-4)

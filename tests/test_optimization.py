@@ -6,7 +6,7 @@ import torch
 
 from scl.config import Training
 from scl.engine import trainer
-from scl.engine.optimization import optimizer_of, start_momentum
+from scl.engine.optimization import load_state, optimizer_of, start_momentum
 
 
 @pytest.fixture
@@ -50,3 +50,20 @@ def test_momentum_of_a_late_parameter_starts_as_in_the_first_step(steps):
         found.append([p.detach().tolist() for p in module])
     assert found[0][0] == pytest.approx(found[1][0]) and found[0][1] == pytest.approx(found[1][1])
     assert found[0][1] != [3.0]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("before, after", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_state_of_another_device_is_continued_as_this_one_computes(kind, before, after):
+    """A checkpoint of a CPU has no fused kernels, one of a GPU has; that is no part of what has been learned."""
+    module, found = torch.nn.Linear(3, 2), []
+    training = Training(epochs=1, batch_size=2, optimizer=kind, learning_rate=0.1)
+    for device in (before, after):
+        optimizer = optimizer_of(module, training, device)
+        if found:
+            load_state(optimizer, found[0].state_dict())
+        module(torch.ones(2, 3)).square().mean().backward()
+        optimizer.step()
+        found.append(optimizer)
+    assert [group["fused"] for group in found[1].param_groups] == [after == "cuda"]
+    assert found[1].state.keys() == found[0].state.keys()

@@ -18,6 +18,13 @@ def optimizer_of(module: torch.nn.Module, training: Training, device: str) -> to
     return torch.optim.Adam(parameters, **common)
 
 
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the optimizer's state from a checkpoint; whether it is fused remains that of this device."""
+    for group, saved in zip(optimizer.param_groups, state["param_groups"]):
+        saved["fused"] = group["fused"]
+    optimizer.load_state_dict(state)
+
+
 def learning_rate(training: Training, epoch: int) -> float:
     """Learning rate of an epoch: constant, or a half cosine from learning_rate down to final_learning_rate."""
     low, high = training.final_learning_rate, training.learning_rate

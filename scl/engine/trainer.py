@@ -23,7 +23,7 @@ from scl.engine import allocator, artifacts, checkpoint, features, precision
 from scl.engine import assign as assigning
 from scl.engine.identity import fingerprint, identity_of
 from scl.engine.io import RunFailed
-from scl.engine.optimization import fill_idle_gradients, learning_rate, optimizer_of, start_momentum
+from scl.engine.optimization import fill_idle_gradients, learning_rate, load_state, optimizer_of, start_momentum
 from scl.engine.outputs import peak_memory
 from scl.engine.prepared import describe
 from scl.engine.progress import Progress
@@ -272,7 +272,7 @@ class Trainer:
             return False
         self.method.load_state_dict(state["method"])
         if self.optimizer and state["optimizer"]:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_state(self.optimizer, state["optimizer"])
         for name in STATE:
             setattr(self, name, state[name])
         losses = state["epoch_losses"]
