@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from benchmarks.cluster import Clustering, cluster_folder, load_folder, write_results
+from benchmarks.cluster import Clustering, cluster_folder, load_folder
 from benchmarks.folder_study import Request
 from scl.engine.provenance import cores
 
@@ -73,8 +73,6 @@ class ImageClustering(ClusterMixin, BaseEstimator):
                     found = cluster_folder(request, threads=self.threads)
             except SystemExit:  # the state is saved, but a session is not to end with it
                 raise KeyboardInterrupt("stopped; with `out`, the same fit resumes") from None
-            with self._quiet():
-                write_results(found, out)
         if found.summary["unreadable"]:
             warnings.warn(f"{found.summary['unreadable']} unreadable image(s) of {X} were left out")
         return self._keep(found, by_name=folder.is_dir())
