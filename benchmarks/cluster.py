@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.assigner import Assigner, load_folder, run_of
+from benchmarks.assigner import Assigner, assign_images, run_of
 from benchmarks.check import check_methods
 from benchmarks.datasets.prepare import describe_unreadable, prepare_for, read_names
 from benchmarks.evaluation.evaluate import read_assignments
@@ -257,8 +257,7 @@ def assign_folder(
     torch.set_num_threads(threads or cores())
     with gpu_lease.lease(gpus, report=report) as leased, tempfile.TemporaryDirectory(prefix="scl-assign-") as temporary:
         assigner = Assigner(directory, data, device=gpu_lease.torch_device(leased, report=report))
-        files, found, facts = load_folder(folder, Path(temporary), assigner)
-        assigned, confidence = assigner(found)
+        files, assigned, confidence, facts = assign_images(assigner, folder, Path(temporary))
     summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
     summary["folder"] = str(folder.absolute())
     return Clustering(files, assigned, confidence, summary, assigner)

@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from benchmarks.cluster import Clustering, cluster_folder, load_folder
+from benchmarks.assigner import assign_images
+from benchmarks.cluster import Clustering, cluster_folder
 from benchmarks.folder_study import Request
 from scl.engine.provenance import cores
 
@@ -85,8 +86,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="scl-predict-") as temporary:
             folder = _as_path(X, Path(temporary))
             with self._quiet():
-                names, images, facts = load_folder(folder, Path(temporary) / "data", self._assigner)
-            clusters, _ = self._assigner(images)
+                names, clusters, _, facts = assign_images(self._assigner, folder, Path(temporary) / "data")
         if facts["unreadable"]:
             warnings.warn(f"{len(facts['unreadable'])} unreadable image(s) of {X} were left out")
         return clusters[_order(names, by_name=folder.is_dir())]
