@@ -192,10 +192,10 @@ def _write(study: Study, run: Run, request: Request, found: Clustering, report: 
 def write_csv(found: Clustering, path: Path) -> Path:
     """The table of `found` as CSV; returns `path`."""
     carriage_return = any("\r" in name for name in found.files)  # not every Python quotes it by itself
-    quoting = csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL
+    options: dict = {"quoting": csv.QUOTE_ALL} if carriage_return else {}
     with atomic(path) as temporary:
         found.table().to_csv(
-            temporary, index=False, float_format="%.6f", lineterminator="\n", compression=None, quoting=quoting
+            temporary, index=False, float_format="%.6f", lineterminator="\n", compression=None, **options
         )
     return path
 
