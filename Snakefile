@@ -117,7 +117,7 @@ rule train:
         gpu=lambda w: WORK.gpus(w),
         attempt=lambda w, attempt: attempt,
     params:
-        run=lambda w: str(WORK.run(w).directory),
+        run=RUN,
     message:
         "train {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
@@ -141,7 +141,7 @@ rule kmeans:
         gpu=0,  # without it, SLURM would be asked for one where the profile sets `gpu_model`
         attempt=lambda w, attempt: attempt,
     params:
-        run=lambda w: str(WORK.run(w).directory),
+        run=RUN,
     message:
         "k-means of {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:
@@ -160,7 +160,7 @@ rule evaluate:
     conda:
         "environment.yaml"
     params:
-        run=lambda w: str(WORK.run(w).directory),
+        run=RUN,
     message:
         "evaluate {wildcards.stage} on {wildcards.benchmark} ({wildcards.protocol}), seed {wildcards.seed}"
     shell:

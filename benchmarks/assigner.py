@@ -113,8 +113,8 @@ def _silhouettes(distances: np.ndarray, assigned: np.ndarray) -> np.ndarray:
     return np.nan_to_num(confidence).clip(0, 1).astype(np.float32)
 
 
-def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list[str], Images, dict]:
-    """(names, images, benchmark.json) of a folder at the size of a run, prepared in `temporary`."""
+def assign_images(assigner: Assigner, folder: Path, temporary: Path) -> tuple[list[str], np.ndarray, np.ndarray, dict]:
+    """(names, clusters, confidence, benchmark.json) of the images in `folder`, which are prepared in `temporary`."""
     path = images_in(folder)
     larger = assigner.image_size if assigner.image_size and assigner.facts.get("larger") else None
     prepare(
@@ -129,7 +129,7 @@ def load_folder(folder: Path, temporary: Path, assigner: Assigner) -> tuple[list
     )
     facts = describe(temporary)
     found = images.load(temporary, "joint", "assign", size=larger, facts=facts, device=assigner.device)
-    return read_names(temporary), found, facts
+    return read_names(temporary), *assigner(found), facts
 
 
 def run_of(place: Path) -> tuple[Path, Path | None]:

@@ -36,8 +36,7 @@ def check_methods(study: Study) -> None:
         for benchmark in study.benchmarks:
             run = study.settings(study.run(benchmark, "joint", stage, study.seeds[0]))
             size = study.benchmarks[benchmark].size or study.dataset(benchmark).size
-            _check_options(method, run.options, f"{where}.options")
-            _check_clustering(method, config.options_of(method, run.options, f"{where}.options"), where)
+            _check_options(method, run.options, where)
             _check_epochs(method, run.training.epochs, f"{where}.training.epochs on {benchmark}")
             if run.training.epochs:
                 _try(networks.check, run.network, size, tried, f"{where}.", f" (on {benchmark}, {size} px)")
@@ -65,18 +64,15 @@ def _load_class(dotted: str, where: str) -> type[Method]:
     return method
 
 
-def _check_options(method: type[Method], options: dict, where: str) -> None:
-    values = config.options_of(method, options, where).model_dump()
+def _check_options(method: type[Method], given: dict, where: str) -> None:
+    options = config.options_of(method, given, f"{where}.options")
     try:
-        json.dumps(values, allow_nan=False)  # for run.yaml and record.json
+        json.dumps(options.model_dump(), allow_nan=False)  # for run.yaml and record.json
     except FAILURES as error:
         raise ValueError(
-            f"{where}: {method.__name__} has options that are not strings, finite numbers, lists or "
+            f"{where}.options: {method.__name__} has options that are not strings, finite numbers, lists or "
             f"mappings: {type(error).__name__}: {error}"
         ) from None
-
-
-def _check_clustering(method: type[Method], options: config.MethodOptions, where: str) -> None:
     try:
         by_kmeans = clustered_by_kmeans(method, options)
     except FAILURES as error:

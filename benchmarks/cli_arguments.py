@@ -63,17 +63,12 @@ class Version(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **settings)
 
     def __call__(self, parser, *arguments):
-        print(describe_version())
+        try:
+            version = metadata.version("scl-clustering")
+        except metadata.PackageNotFoundError:  # python -m benchmarks.cli in a checkout
+            version = "not installed"
+        made_by = provenance(device="cpu")
+        changes = " (with changes)" if made_by["dirty"] else ""
+        commit = "" if made_by["commit"] == "unknown" else f", commit {made_by['commit'][:12]}{changes}"
+        print(f"scl {version}{commit}, torch {made_by['versions']['torch'] or 'not installed'}")
         parser.exit()
-
-
-def describe_version() -> str:
-    """Such as 'scl 0.1.0, commit 0123abc (with changes), torch 2.13.0'."""
-    try:
-        version = metadata.version("scl-clustering")
-    except metadata.PackageNotFoundError:  # python -m benchmarks.cli in a checkout
-        version = "not installed"
-    made_by = provenance(device="cpu")
-    changes = " (with changes)" if made_by["dirty"] else ""
-    commit = "" if made_by["commit"] == "unknown" else f", commit {made_by['commit'][:12]}{changes}"
-    return f"scl {version}{commit}, torch {made_by['versions']['torch'] or 'not installed'}"

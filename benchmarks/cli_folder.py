@@ -7,22 +7,18 @@ from scl.util.imports import gc_paused
 from scl.util.text import expanded, printable
 
 
-def cluster(sort, strict, threads, **request):
+def cluster(threads, **request):
     """Cluster a folder of images: prepare, train, assign, and write clusters.csv.
 
     The same command resumes, and trains again if images were added, removed or changed.
     """
     with gc_paused():
-        from benchmarks.cluster import check_sortable, cluster_folder, write_results
+        from benchmarks.cluster import cluster_folder
         from benchmarks.folder_page import summary_lines
     from benchmarks.folder_study import Request
 
-    asked = Request(**request)
-    if sort:
-        check_sortable(asked.folder, asked.results / "sorted")
-    found = cluster_folder(asked, strict=strict, threads=threads)
-    paths = write_results(found, asked.results, sort=sort)
-    show(*map(printable, [*summary_lines(found.summary), *paths]))
+    found = cluster_folder(Request(**request), threads=threads)
+    show(*map(printable, [*summary_lines(found.summary), *found.paths]))
 
 
 def assign(run, folder, out, gpus, threads):

@@ -1,35 +1,31 @@
 """`scl cluster` and `scl assign`: a folder of images to clusters, by the same steps as a run of a study."""
 
 import csv
-import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.assigner import Assigner, load_folder, run_of
+from benchmarks.assigner import Assigner, assign_images, run_of
 from benchmarks.check import check_methods
-from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare_for, read_names
+from benchmarks.datasets.prepare import describe_unreadable, prepare_for, read_names
 from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.folder_page import advice, agreement_with_other_seeds, describe_clusters, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
 from benchmarks.plan.measure import estimate
-from benchmarks.single import run_single, untrained_runs
-from benchmarks.state import Metrics, Survey
+from benchmarks.single import chain_of, run_single
+from benchmarks.state import Metrics, Survey, untrained_runs
 from benchmarks.study import Run, Study
 from scl import images
-from scl.config import complete
 from scl.engine import gpu_lease
 from scl.engine.artifacts import read, read_record
-from scl.engine.identity import difference, identity_of
 from scl.engine.io import atomic, write_json, write_yaml_if_changed
+from scl.engine.locks import locked
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
 from scl.util.text import Report, duration, say
@@ -39,14 +35,14 @@ import torch  # isort: skip
 
 @dataclass(frozen=True)
 class Clustering:
-    """Images in clusters: file names, cluster and confidence of each."""
+    """Images in clusters: file names, cluster and confidence of each. paths: files of `scl cluster`, the page last."""
 
     files: list[str]
     clusters: np.ndarray
     confidence: np.ndarray
     summary: dict
     assigner: Assigner
-    page: Callable[[Path], Path] | None = None  # writes it; of `scl cluster` only
+    paths: tuple[Path, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """file, cluster, confidence, rank: by cluster, the most confident image first (rank 1), equals by name."""
@@ -55,33 +51,34 @@ class Clustering:
         return images.assign(rank=images.groupby("cluster").cumcount() + 1)
 
 
-def cluster_folder(
-    request: Request, *, strict: bool = False, threads: int | None = None, report: Report = say
-) -> Clustering:
-    """Prepare, train, assign; everything goes into `request.results`. The same call resumes. Raises ValueError for bad
-    input, and whatever training raises.
-
-    strict: ValueError, before training, where an image cannot be read.
-    """
+def cluster_folder(request: Request, *, threads: int | None = None, report: Report = say) -> Clustering:
+    """Prepare, train, assign and write everything into `request.results`. The same call resumes. Raises ValueError for
+    bad input, and whatever training raises."""
+    if request.sort:
+        check_sortable(request.folder, request.results / "sorted")
     raw, clusters = survey(request)
-    study, mapping, stage = folder_study(request, images=sum(raw.splits.values()), clusters=clusters)
+    study, mapping, _ = folder_study(request, images=sum(raw.splits.values()), clusters=clusters)
     check_methods(study)
-    request.results.mkdir(parents=True, exist_ok=True)
-    write_yaml_if_changed(request.results / "study.yaml", mapping)  # from now on the folder is ours
-    facts = _prepared(study, report)
-    if strict and facts["unreadable"]:
-        name, why = sorted(facts["unreadable"].items())[0]
-        raise ValueError(
-            f"--strict: {len(facts['unreadable'])} unreadable image(s), such as {name}: {why}; fix or remove them"
-        )
-    study, mapping, stage = folder_study(request, images=facts["count"], clusters=clusters)  # now that it is known
-    write_yaml_if_changed(request.results / "study.yaml", mapping)
-    run = study.run(BENCHMARK, "joint", stage, request.seed)
-    machine = study.machine
-    threads = threads or machine.threads or cores()
+    out = request.results
+    out.mkdir(parents=True, exist_ok=True)
+    write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
+    with locked(out / ".lock", out, report=report):  # against another command with the same --out
+        facts = _prepared(study, report)
+        if request.strict and facts["unreadable"]:
+            name, why = sorted(facts["unreadable"].items())[0]
+            raise ValueError(
+                f"--strict: {len(facts['unreadable'])} unreadable image(s), such as {name}: {why}; fix or remove them"
+            )
+        study, mapping, stage = folder_study(request, images=facts["count"], clusters=clusters)  # now that it is known
+        write_yaml_if_changed(out / "study.yaml", mapping)
+        run = study.run(BENCHMARK, "joint", stage, request.seed)
+        return _run(study, run, request, threads or study.machine.threads or cores(), report)
+
+
+def _run(study: Study, run: Run, request: Request, threads: int, report: Report) -> Clustering:
+    """Do what is left of a run whose images are prepared, all of it on one device, and write the results."""
     torch.set_num_threads(threads)
-    estimated = None
-    untrained = untrained_runs(Survey(study), run)
+    untrained, machine, estimated = untrained_runs(Survey(study), run), study.machine, None
     if untrained:
         _announce_replacement(study, run, report)
     required = machine.require_gpu and any(study.settings(step).training.epochs for step in untrained)
@@ -90,34 +87,35 @@ def cluster_folder(
         if untrained:
             estimated = _announce(study, untrained, device, threads, report)
         metrics = run_single(study, run, threads=threads, leased=leased, report=report)
-        return _collect(study, run, metrics, facts, device, estimated)
+        found = _collect(study, run, metrics, device, estimated)
+    return replace(found, paths=_write(study, run, request, found, report))
 
 
 def _prepared(study: Study, report: Report) -> dict:
     """benchmark.json of the folder as it is now."""
     facts, problem = Survey(study).prepared(BENCHMARK)
-    if facts is not None and not problem and (study.data / BENCHMARK / NAMES).exists():
-        if facts["unreadable"]:
-            report(describe_unreadable(facts["unreadable"]))
-        return facts
-    if problem:
-        report(f"{study.benchmarks[BENCHMARK].path}: prepared again ({problem})")
-    prepare_for(study, BENCHMARK)
-    return describe(study.data / BENCHMARK)
+    if facts is None or problem:
+        if problem:
+            report(f"{study.benchmarks[BENCHMARK].path}: prepared again ({problem})")
+        prepare_for(study, BENCHMARK)
+        return describe(study.data / BENCHMARK)
+    if facts["unreadable"]:
+        report(describe_unreadable(facts["unreadable"]))
+    return facts
 
 
 def _announce_replacement(study: Study, run: Run, report: Report) -> None:
     """Say which clusters of an earlier command will be lost. Those of another seed are not: their run stays."""
-    out = study.results
-    try:
-        found = json.loads((out / "summary.json").read_bytes())
-        what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
-        same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+    path = study.results / "summary.json"
+    if not path.exists():
         return
-    if same and found["seed"] != run.seed:
-        return
-    report(f"{out}: {what} will be replaced; to keep them, stop and name another folder by --out")
+    found = json.loads(path.read_bytes())
+    same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
+    if not same or found["seed"] == run.seed:
+        report(
+            f"{study.results}: its {found['clusters']} clusters ({found['title']}, seed {found['seed']}) will be "
+            "replaced; to keep them, stop and name another folder by --out"
+        )
 
 
 def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:
@@ -134,49 +132,33 @@ def _announce(study: Study, untrained: list[Run], device: str, threads: int, rep
     return None if begun or untrained[0].after else total
 
 
-def _collect(study: Study, run: Run, metrics: Path, facts: dict, device: str, estimated: float | None) -> Clustering:
+def _collect(study: Study, run: Run, metrics: Path, device: str, estimated: float | None) -> Clustering:
     """The finished run as files, clusters and a summary."""
     data = study.data / run.benchmark
-    made = read_record(run.directory).identity
-    wanted = identity_of(complete(study.settings(run)), facts, made.weights)
-    now = describe(data)
-    if now.get("fingerprint") != facts.get("fingerprint"):
-        place = study.benchmarks[run.benchmark].path
-        raise ValueError(f"{place}: images were added, removed or changed while this command ran; give it again")
-    if now != facts or difference(wanted, made.model_dump()):
-        raise ValueError(
-            f"--out: {study.results}: another command has changed these results meanwhile; give this one again, or "
-            "name another folder"
-        )
     assigner = Assigner(run.directory, data, device=device)
+    facts = assigner.facts  # of the images of the training, which may have come after those of the estimate
     arrays = read_assignments(run.directory / "assignments.npz")
-    rows, assigned = arrays["rows"], arrays["assignments"]
-    if not arrays["confidence"].size:
+    rows, assigned, confidence = arrays["rows"], arrays["assignments"], arrays["confidence"]
+    if not confidence.size:
         found = images.load(data, "joint", "assign", size=assigner.image_size, facts=facts, device=device)
-        arrays["confidence"] = assigner(found, assigned)[1]
+        confidence = assigner(found, assigned)[1]
     names = read_names(data)
     scored = read(metrics, Metrics)
     summary = {
         "folder": study.benchmarks[run.benchmark].path,
         "run": run.directory.relative_to(study.results).as_posix(),
-        **_summary(assigner, run.title, assigned, arrays["confidence"], facts),
+        **_summary(assigner, run.title, assigned, confidence, facts),
         "weights": study.methods["pretrained"].note if "pretrained" in study.methods else None,
         "scores": scored.scores.model_dump() if scored and scored.scores else None,
         "classes": len(facts["classes"]),
         "epochs": assigner.record.epochs,
         "agreement": agreement_with_other_seeds(study, run),
         "estimated_seconds": estimated,
-        "seconds": _seconds(run),
+        # of all stages, whichever command trained them
+        "seconds": sum(read_record(step.directory).seconds for step in chain_of(run)),
     }
     summary["advice"] = advice(summary)
-    files = [names[row] for row in rows]
-    page = partial(write_page, study, run, arrays, summary)
-    return Clustering(files, assigned, arrays["confidence"], summary, assigner, page)
-
-
-def _seconds(run: Run | None) -> float:
-    """Of the training and k-means of a run and of all stages before it, whichever command did that."""
-    return read_record(run.directory).seconds + _seconds(run.after) if run else 0.0
+    return Clustering([names[row] for row in rows], assigned, confidence, summary, assigner)
 
 
 def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: np.ndarray, facts: dict) -> dict:
@@ -190,21 +172,21 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
     }
 
 
-def write_results(found: Clustering, out: Path, *, sort: str | None = None, report: Report = say) -> list[Path]:
-    """clusters.csv, weights.pt, summary.json, index.html and, if asked for or to renew earlier links, sorted/<cluster>/
-    in `out`; returns their paths, the page last. Raises ValueError if only sorted/ cannot be made."""
-    summary = found.summary
+def _write(study: Study, run: Run, request: Request, found: Clustering, report: Report) -> tuple[Path, ...]:
+    """Write clusters.csv, weights.pt, summary.json, index.html and, if asked for or to renew earlier links,
+    sorted/<cluster>/; returns their paths, the page last. Raises ValueError if only sorted/ cannot be made."""
+    out = request.results
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
     with atomic(paths[1]) as temporary:
-        shutil.copyfile(out / summary["run"] / "weights.pt", temporary)
-    write_json(out / "summary.json", summary)
-    page = [found.page(out / "index.html")] if found.page else []
+        shutil.copyfile(run.directory / "weights.pt", temporary)
+    write_json(out / "summary.json", found.summary)
+    page = write_page(study, run, found.confidence, found.summary, out / "index.html")
     target = out / "sorted"
-    if not sort and holds_copies(target):
+    if not request.sort and holds_copies(target):
         report(f"{target}: holds copies made by an earlier command, which are not updated; move or remove them")
-    elif sort or target.is_dir():
-        paths.append(sort_images(found, Path(summary["folder"]), target, copies=sort == "copies"))
-    return [*paths, out / "summary.json", *page]
+    elif request.sort or target.is_dir():
+        paths.append(sort_images(found, request.folder, target, copies=request.sort == "copies"))
+    return *paths, out / "summary.json", page
 
 
 def write_csv(found: Clustering, path: Path) -> Path:
@@ -239,14 +221,10 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
         shutil.rmtree(target, ignore_errors=True)
         os.replace(fresh, target)
     except OSError as error:
-        fix = "fix this and give the same command again"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fix = "make room and give the same command again"
-        elif not copies and error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            fix = "this file system has no links, so use --sort copies"
+        fix = "fix this" if copies else "fix this, or use --sort copies where links are not possible,"
         raise ValueError(
             f"--sort: cannot make {target / place.relative_to(fresh)}: {error.strerror or error}; the clusters are "
-            f"complete in {target.parent}; {fix}"
+            f"complete in {target.parent}; {fix} and give the same command again"
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -279,8 +257,7 @@ def assign_folder(
     torch.set_num_threads(threads or cores())
     with gpu_lease.lease(gpus, report=report) as leased, tempfile.TemporaryDirectory(prefix="scl-assign-") as temporary:
         assigner = Assigner(directory, data, device=gpu_lease.torch_device(leased, report=report))
-        files, found, facts = load_folder(folder, Path(temporary), assigner)
-        assigned, confidence = assigner(found)
+        files, assigned, confidence, facts = assign_images(assigner, folder, Path(temporary))
     summary = _summary(assigner, assigner.record.stage, assigned, confidence, facts)
     summary["folder"] = str(folder.absolute())
     return Clustering(files, assigned, confidence, summary, assigner)

@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from benchmarks.cluster import Clustering, cluster_folder, load_folder, write_results
+from benchmarks.assigner import assign_images
+from benchmarks.cluster import Clustering, cluster_folder
 from benchmarks.folder_study import Request
 from scl.engine.provenance import cores
 
@@ -73,8 +74,6 @@ class ImageClustering(ClusterMixin, BaseEstimator):
                     found = cluster_folder(request, threads=self.threads)
             except SystemExit:  # the state is saved, but a session is not to end with it
                 raise KeyboardInterrupt("stopped; with `out`, the same fit resumes") from None
-            with self._quiet():
-                write_results(found, out)
         if found.summary["unreadable"]:
             warnings.warn(f"{found.summary['unreadable']} unreadable image(s) of {X} were left out")
         return self._keep(found, by_name=folder.is_dir())
@@ -87,8 +86,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="scl-predict-") as temporary:
             folder = _as_path(X, Path(temporary))
             with self._quiet():
-                names, images, facts = load_folder(folder, Path(temporary) / "data", self._assigner)
-            clusters, _ = self._assigner(images)
+                names, clusters, _, facts = assign_images(self._assigner, folder, Path(temporary) / "data")
         if facts["unreadable"]:
             warnings.warn(f"{len(facts['unreadable'])} unreadable image(s) of {X} were left out")
         return clusters[_order(names, by_name=folder.is_dir())]

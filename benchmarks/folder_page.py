@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.datasets.prepare import read_names
 from benchmarks.evaluation.clusters import FILE, Clusters, agreement, clusters_of
-from benchmarks.evaluation.evaluate import clusters_by_row
+from benchmarks.evaluation.evaluate import clusters_by_row, read_assignments
 from benchmarks.state import Survey
 from benchmarks.study import Run, Study
 from scl.engine.artifacts import read
@@ -17,10 +17,10 @@ from scl.engine.prepared import describe
 from scl.util.text import duration
 
 
-def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) -> Path:
+def write_page(study: Study, run: Run, confidence: np.ndarray, summary: dict, path: Path) -> Path:
     """Write the page of a finished run to `path`, which it returns.
 
-    arrays: those of assignments.npz, with a confidence also for k-means. summary: the content of summary.json.
+    confidence: of each image, also for k-means, whose assignments.npz has none. summary: the content of summary.json.
     """
     from benchmarks.report.render import template  # matplotlib and jinja2, which take a second
     from benchmarks.report.run_page import MOST_BYTES, write_run_page
@@ -30,6 +30,7 @@ def write_page(study: Study, run: Run, arrays: dict, summary: dict, path: Path) 
     with suppress(Damaged):  # only its map is wanted
         stored = read(run.directory / FILE, Clusters)
     labels = np.load(folder / "labels.npy") if facts.get("labels_sha256") else None
+    arrays = read_assignments(run.directory / "assignments.npz") | {"confidence": confidence}
     data = clusters_of(arrays, facts["clusters"], labels=labels, classes=facts["classes"], names=read_names(folder))
     data.map = stored.map if stored else None
     scores = summary["scores"] or dict.fromkeys(("acc", "nmi", "ari"), float("nan"))

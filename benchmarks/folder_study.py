@@ -47,6 +47,8 @@ class Request:
     weights: str | None = None
     config: Path | None = None
     gpus: int = 1
+    strict: bool = False  # ValueError, before training, if an image cannot be read
+    sort: str | None = None  # "links" or "copies": make sorted/ too
 
     @property
     def results(self) -> Path:
@@ -143,10 +145,7 @@ def _settings_of_device(request: Request) -> Path:
     import torch  # only its version is asked for: CUDA is not to be touched before the lease
 
     gpu = request.gpus and torch.version.cuda and gpu_lease.visible()
-    path = ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; run scl from a checkout, or give --config FILE")
-    return path
+    return ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
 
 
 def _sizes(mapping: dict) -> dict[str, int]:

@@ -12,8 +12,6 @@ from scl.engine.progress import read_progress
 from scl.util.text import duration
 
 RECENT = 10  # epochs over which the speed is measured
-# files whose changes may change the state of a run
-MARKS = ("record.json", "clustering.json", "metrics.json", "failure.json", "checkpoint.pt")
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ class Overview:
 
 
 class Watcher:
-    """Looks at a study repeatedly, but determines the states of its runs again only after their files have changed."""
+    """Looks at a study repeatedly, but determines the states of its runs again only after a change in a folder."""
 
     def __init__(self, study):
         self.study, self.survey = study, Survey(study)
@@ -161,11 +159,6 @@ class Watcher:
         return Overview(self.study, self.survey)
 
     def _marks(self) -> list[int]:
-        return [_changed(run.directory / name) for run in self.study.runs() for name in MARKS]
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+        """Times of the last change: files are written under another name, then renamed, which changes their folder."""
+        folders = [run.directory for run in self.study.runs()]
+        return [folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders]

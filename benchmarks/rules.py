@@ -34,30 +34,26 @@ def folder(path: Path) -> Path:
 
 def check(study) -> None:
     """Check benchmarks and how methods refer to each other. Raises ValueError naming the key."""
-    for problem in _problems(study):
-        raise ValueError(problem)
-
-
-def _problems(study) -> Iterator[str]:
     if "archives" in study.benchmarks:
-        yield f"benchmarks.archives: {study.data}/archives holds the downloads; choose another name"
+        raise ValueError(f"benchmarks.archives: {study.data}/archives holds the downloads; choose another name")
     for benchmark, block in study.benchmarks.items():
         try:
             dataset = study.dataset(benchmark)
         except ValueError as error:
-            yield f"benchmarks.{benchmark}{'' if block.dataset is None else '.dataset'}: {error}"
-            return
-        yield from (f"benchmarks.{benchmark}.{problem}" for problem in _benchmark_problems(benchmark, block, dataset))
+            raise ValueError(f"benchmarks.{benchmark}{'' if block.dataset is None else '.dataset'}: {error}") from None
+        for problem in _benchmark_problems(benchmark, block, dataset):
+            raise ValueError(f"benchmarks.{benchmark}.{problem}")
     if not any(study.protocols_of(benchmark) for benchmark in study.benchmarks):
-        yield f"protocols: no benchmark of this study has {' or '.join(study.protocols)}, so there is nothing to run"
+        wanted = " or ".join(study.protocols)
+        raise ValueError(f"protocols: no benchmark of this study has {wanted}, so there is nothing to run")
     for stage, block in study.methods.items():
         for benchmark in block.per_benchmark:
             if benchmark not in study.benchmarks and benchmark not in CATALOG:
                 key = f"methods.{stage}.per_benchmark.{benchmark}"
-                yield f"{key}: no such benchmark{did_you_mean(benchmark, study.benchmarks)}"
+                raise ValueError(f"{key}: no such benchmark{did_you_mean(benchmark, study.benchmarks)}")
         chain({name: other.after for name, other in study.methods.items()}, stage, "after")
     if study.reference is not None and study.reference not in study.methods:
-        yield f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}"
+        raise ValueError(f"reference: unknown '{study.reference}'{did_you_mean(study.reference, study.methods)}")
 
 
 def _benchmark_problems(name: str, block, dataset) -> Iterator[str]:

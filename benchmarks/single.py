@@ -1,6 +1,5 @@
 """`scl run`: one run in this process, without Snakemake: prepare, train it and its upstream stages, k-means, score."""
 
-from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,23 +34,22 @@ def run_single(
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark, again=False)  # another process may just have done it
-    untrained, given = untrained_runs(Survey(study), run), leased is not None
-    steps = {step: study.settings(step).training.epochs > 0 for step in untrained}  # {run: on a GPU?}
+    untrained = untrained_runs(Survey(study), run)
     lease = gpu_lease.lease(
-        gpus if any(steps.values()) else 0,
+        gpus if any(study.settings(step).training.epochs for step in untrained) else 0,
         required=machine.require_gpu,
         runs_per_gpu=machine.runs_per_gpu,
         report=report,
     )
     # once for all steps: a process that has used a GPU cannot switch to another
-    with nullcontext(leased) if given else lease as leased:
-        for step, on_gpu in steps.items():
+    with lease if leased is None else nullcontext(leased) as leased:
+        for step in untrained:
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
             log_of(step.directory).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
-                leased=leased if on_gpu or given else "",
+                leased=leased,
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,
@@ -60,7 +58,9 @@ def run_single(
                 report=report,
             )
             allocator.return_freed_memory()  # this process may go on to something else, as in a notebook
-    for step in to_cluster(Survey(study), run, trained=steps):  # without the lease: on the CPU
+    for step in chain_of(run):  # without the lease: on the CPU
+        if not (step.directory / features.FOLDER).exists():
+            continue
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
@@ -68,12 +68,6 @@ def run_single(
         return evaluate_run(run.directory, study.data / run.benchmark)
 
 
-def to_cluster(survey: Survey, run: Run, *, trained: Collection[Run] = ()) -> list[Run]:
-    """The runs of the chain whose features are kept for k-means, upstream first.
-
-    trained: by this call, so that they count, whatever has happened to the images of a folder meanwhile.
-    """
-    earlier = to_cluster(survey, run.after, trained=trained) if run.after else []
-    counts = run in trained or survey.state(run).record is not None
-    kept = counts and (run.directory / features.FOLDER).exists()
-    return [*earlier, run] if kept else earlier
+def chain_of(run: Run) -> list[Run]:
+    """The run and all stages before it, upstream first."""
+    return [*(chain_of(run.after) if run.after else []), run]

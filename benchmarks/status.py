@@ -9,19 +9,13 @@ from benchmarks.overview import Overview, RunNow
 from scl.engine import gpu_lease
 from scl.util.text import duration
 
-COUNTED = {
-    "running": "running",
-    "outdated": "out of date",
-    "damaged": "damaged",
-    "failed": "failed",
-    "stopped": "stopped",
-}
-
 
 def summarize_study(overview: Overview) -> str:
     """A few lines: what is planned and done, where results go, which benchmarks are skipped and why."""
     study, totals = overview.study, overview.totals
-    others = "".join(f", {count} {words}" for status, words in COUNTED.items() if (count := overview.count(status)))
+    counts = {status: overview.count(status) for status in ("running", "outdated", "damaged", "failed", "stopped")}
+    counts["out of date"] = counts.pop("outdated")
+    others = "".join(f", {count} {status}" for status, count in counts.items() if count)
     benchmarks = {name: " and ".join(study.protocols_of(name)) for name in study.benchmarks}
     benchmarks |= {name: f"not run: {reason}" for name, reason in study.skipped.items()}
     return "\n".join(

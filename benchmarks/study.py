@@ -231,10 +231,6 @@ class Study(Settings):
             notes.append("from an archive other than the published one (checksums of the configuration)")
         return ", ".join(notes)
 
-    def origin(self, stage: str) -> str:
-        """Where the settings of a stage come from."""
-        return self.methods[stage].origin
-
     def note(self, stage: str, benchmark: str) -> str:
         """Note on the settings of a stage for the table of a benchmark, or ""."""
         block = self.methods[stage]

@@ -30,6 +30,8 @@ from scl.util.imports import gc_paused
 from scl.util.text import say
 from scl.util.yaml_file import load_yaml
 
+LISTED = 50  # jobs that a dry run lists
+
 
 class Workflow:
     """A study as Snakemake runs it. Before any job, the main process determines which existing results count."""
@@ -52,10 +54,18 @@ class Workflow:
         if self.survey:
             for handler in logger.handlers:
                 if handler.name == "DefaultStreamHandler":  # not the log file
-                    handler.addFilter(Brief(workflow))
+                    handler.addFilter(self._is_shown)
             say(summarize_study(Overview(self.study, self.survey)))
             if any(Path(".snakemake/locks").glob("*")):
                 say(LOCKED)
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        """Filter of messages: hides choice and end of jobs, and the jobs of a long dry run (-p shows them). Keeps the
+        start of jobs, failures with their logs, and counts."""
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO and self.workflow.dryrun and not self.workflow.output_settings.printshellcmds:
+            return len(self.workflow.dag) <= LISTED
+        return event not in (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED) and record.msg != "Select jobs to execute..."
 
     def start(self) -> None:
         """Before the first job: check SLURM, and write the resolved study and the settings of every run."""
@@ -175,25 +185,6 @@ class Workflow:
         )
         scl = f'scl() {{{{ {python} -m benchmarks.cli "$@"; }}}}'  # Snakemake formats it once more
         return f'set -euo pipefail; {scl}; machine="{flags}"; plan={plan}; '
-
-
-class Brief(logging.Filter):
-    """Hides repetitive messages: choice and end of jobs, and the list of jobs of a long dry run (-p shows it).
-
-    Keeps the start of jobs, failures with their logs, and counts.
-    """
-
-    LISTED = 50  # jobs that a dry run lists
-
-    def __init__(self, workflow):
-        super().__init__()
-        self.workflow = workflow
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        event = getattr(record, "event", None)
-        if event == LogEvent.JOB_INFO and self.workflow.dryrun and not self.workflow.output_settings.printshellcmds:
-            return len(self.workflow.dag) <= self.LISTED
-        return event not in (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED) and record.msg != "Select jobs to execute..."
 
 
 def _exit(error: Exception) -> NoReturn:

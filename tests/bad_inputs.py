@@ -47,7 +47,7 @@ def dump(mapping):
     return yaml.dump(mapping, Dumper=_Plain, sort_keys=False)
 
 
-class _Plain(yaml.SafeDumper):
+class _Plain(yaml.CSafeDumper):
     def ignore_aliases(self, data):
         return True
 

@@ -36,7 +36,16 @@ def start(folder, study, *flags, before=(), merged=True):
     options += ["--workflow-profile", ROOT / "profiles" / "default", *flags]
     if not before:
         return Process("snakemake", options, folder, merged=merged)
-    return _start([*before, Path(sys.executable).with_name("snakemake"), *options], folder, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [*before, Path(sys.executable).with_name("snakemake"), *options],
+        cwd=folder,
+        env=os.environ | CPU_ONLY | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+    )
 
 
 def snakemake(folder, study, *flags):
@@ -48,27 +57,13 @@ def snakemake(folder, study, *flags):
 
 def scl(folder, *arguments):
     """Run an `scl` command in `folder` on the CPU, forked; returns the completed process."""
-    process = Process("scl", arguments, folder)
+    process = start_scl(folder, *arguments)
     output, error = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode, output, error)
 
 
 def start_scl(folder, *arguments):
-    """Start an `scl` command in `folder` on the CPU, not forked."""
-    return _start([sys.executable, "-m", "benchmarks.cli", *arguments], folder, stderr=subprocess.PIPE)
-
-
-def _start(command, folder, stderr):
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | CPU_ONLY | {"PYTHONPATH": str(ROOT)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
-    )
+    return Process("scl", arguments, folder)
 
 
 def run_of(folder, stage="simclr"):

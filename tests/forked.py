@@ -61,11 +61,11 @@ class Process:
     def __init__(self, command, arguments, folder, *, merged=False):
         """command: 'snakemake' or 'scl'. merged: standard error goes to standard output."""
         self._own = tempfile.TemporaryDirectory(prefix=f"{command}-")
-        self._logs = [Path(self._own.name, name) for name in (("out", "out") if merged else ("out", "err"))]
-        self._process = FORK.Process(target=_run, args=(command, list(map(str, arguments)), str(folder), *self._logs))
+        self.logs = [Path(self._own.name, name) for name in (("out", "out") if merged else ("out", "err"))]
+        self._process = FORK.Process(target=_run, args=(command, list(map(str, arguments)), str(folder), *self.logs))
         self._process.start()
         self.pid = self._process.pid
-        while not self._logs[1].exists() and self.poll() is None:  # until it leads its group, as after Popen
+        while not self.logs[1].exists() and self.poll() is None:  # until it leads its group, as after Popen
             time.sleep(0.001)
 
     @property
@@ -89,7 +89,7 @@ class Process:
     def communicate(self, timeout=600):
         """Wait for the end; returns (standard output, standard error or "")."""
         self.wait(timeout)
-        output, error = self._logs
+        output, error = self.logs
         return output.read_text(), error.read_text() if error != output else ""
 
 

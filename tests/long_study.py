@@ -1,16 +1,35 @@
-"""A study whose trainings (SimCLR, then SCAN) are long enough to be met half-way: what is interrupted and compared."""
+"""A study (SimCLR, then SCAN) that waits half-way in its first training: what is interrupted and compared."""
 
 import json
 import time
 
 import flow
 from conftest import TINY_METHODS
-from flow import TINY, outcome, planned, run_of, start
+from flow import TINY, outcome, planned, run_of
 
-EPOCHS = 150
+EPOCHS, AT_THE_GATE = 4, "epoch 2/4"
+GATED = """
+import signal
+import time
+from pathlib import Path
+
+from baselines.simclr import SimCLR
+
+
+class Gated(SimCLR):
+    def step(self, views, index):
+        while self.epoch == 2 and Path("gate").exists() and not self.is_stopping():
+            time.sleep(0.01)
+        return super().step(views, index)
+
+    def is_stopping(self):  # whether scl.engine.checkpoint.Stop, which handles signals, has seen one
+        return signal.getsignal(signal.SIGTERM).__self__.requested
+"""
+"""SimCLR that waits in its third epoch as long as there is a file `gate`, or until it gets a signal."""
+SIMCLR = TINY_METHODS["simclr"] | {"method": "gated.Gated", "training": {"epochs": EPOCHS}}
 STUDY = TINY | {
     "methods": {
-        "simclr": TINY_METHODS["simclr"] | {"training": {"epochs": EPOCHS}},
+        "simclr": SIMCLR,
         "scan": TINY_METHODS["scan"] | {"training": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.001}},
     }
 }
@@ -22,21 +41,36 @@ def end_of(process):
 
 
 def snakemake(folder, study, *flags):
-    status, output = end_of(start(folder, study, *flags))
+    (folder / "gated.py").write_text(GATED)
+    status, output = end_of(flow.start(folder, study, *flags))
     assert "Traceback" not in output, output
     return status, output
+
+
+def start(folder, study, *flags, **options):
+    """Start the study with the gate closed, and wait until its training does; returns the process."""
+    (folder / "gated.py").write_text(GATED)
+    (folder / "gate").touch()
+    log = log_of_training(folder)
+    log.unlink(missing_ok=True)
+    process = flow.start(folder, study, *flags, **options)
+    wait_for(process, log, AT_THE_GATE)
+    return process
 
 
 def log_of_training(folder):
     return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.log"
 
 
-def wait_for_training(folder, process):
-    """Until SimCLR's log shows an epoch (every tenth part is logged), and well before its last."""
-    log = log_of_training(folder)
-    while not (log.exists() and f"epoch {EPOCHS // 10}/" in log.read_text()):
-        assert process.poll() is None, process.communicate()[0]
+def wait_for(process, log, text):
+    """Until the file `log` contains the text."""
+    while not (log.exists() and text in log.read_text()):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
+
+
+def open_gate(folder):
+    (folder / "gate").unlink()
 
 
 def ended(folder):
@@ -50,10 +84,14 @@ def ended(folder):
 
 
 def assert_the_same_command_finishes(folder, undisturbed, study=STUDY):
+    (folder / "gate").unlink(missing_ok=True)
     status, output = snakemake(folder, study)
     assert status == 0, output
     assert ended(folder) == ended(undisturbed)
-    status, output = snakemake(folder, study)
+
+
+def assert_nothing_is_left_to_do(folder):
+    status, output = snakemake(folder, STUDY)
     assert status == 0 and "Nothing to be done" in output
 
 

@@ -61,10 +61,10 @@ def test_version_names_commit_and_torch_without_importing_torch():
     assert re.fullmatch(r"scl [\d.]+(, commit [0-9a-f]{12}( \(with changes\))?)?, torch [\d.]+\S*\n", done.stdout)
 
 
-@pytest.mark.parametrize("light", ["rich", "torch", "pandas", "snakemake"])
-def test_the_start_of_the_command_imports_nothing_large(light):
-    code = f"import sys, benchmarks.cli; benchmarks.cli.parser(); sys.exit('{light}' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_the_start_of_the_command_imports_nothing_large():
+    code = "import sys, benchmarks.cli; benchmarks.cli.parser(); print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "benchmarks.study" in imported and not {"rich", "torch", "pandas", "snakemake"} & set(imported)
 
 
 STATUSES = {0: None, 1: RunFailed("it diverged"), 2: ValueError("bad"), 130: KeyboardInterrupt(), 143: SystemExit(143)}

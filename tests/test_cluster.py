@@ -6,17 +6,19 @@ import re
 import shutil
 import signal
 
+import long_study
 import numpy as np
 import pytest
 import yaml
-from flow import planned, snakemake, start_scl
+from flow import planned, scl, snakemake, start_scl
 from folders import cluster, digits, mixed, table, tiny_settings
 
+import benchmarks.cluster
 from benchmarks.cli import main
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice, describe_clusters
-from benchmarks.single import run_single
 from scl.engine import gpu_lease
+from scl.engine.locks import is_locked
 from scl.engine.train import train
 
 
@@ -135,21 +137,20 @@ def test_results_of_another_folder_or_study_are_not_overwritten(here, capsys):
     assert "--out: results holds other files; name another folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", [("--clusters", 4), ("--clusters", 3, "--size", 12)])
-def test_results_that_another_command_has_changed_meanwhile_are_not_reported(here, other, monkeypatch, capsys):
+@pytest.mark.parametrize("step", ["run_single", "write_page"])
+def test_another_command_in_the_same_results_waits(here, step, monkeypatch):
+    """Until the results of the first one are written."""
     digits(here / "photos", 30, classes=False)
-    command = ("photos", "--method", "kmeans", "--out", "out")
+    seen = []
 
-    def run_then_other(*arguments, **options):
-        patch.undo()
-        found = run_single(*arguments, **options)
-        assert cluster(*command, *other) == 0
-        return found
+    def look(*arguments, **options):
+        seen.append(is_locked("out/.lock"))
+        return function(*arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("benchmarks.cluster.run_single", run_then_other)
-        assert cluster(*command, "--clusters", 3) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("scl: error: --out: out: another command has changed")
+    function = getattr(benchmarks.cluster, step)
+    monkeypatch.setattr(benchmarks.cluster, step, look)
+    assert cluster("photos", "--method", "kmeans", "--out", "out", "--clusters", 3) == 0
+    assert seen == [True] and not is_locked("out/.lock")
 
 
 @pytest.mark.parametrize("method", ["scl", "kmeans"])
@@ -338,24 +339,27 @@ def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
 
 
 @pytest.mark.workflow
-def test_ctrl_c_and_the_same_command(here, capsys):
+def test_ctrl_c_and_the_same_command(here):
     """Stopped while it trains, the command goes on where it was and ends like one that nothing disturbed."""
     digits(here / "photos", 40, classes=False)
-    command = ["cluster", "photos", "--clusters", "3", "--method", "simclr", "--config", "tiny.yaml", "--epochs", "60"]
-    command += ["--threads", "1"]
+    settings = yaml.safe_load((here / "tiny.yaml").read_text())
+    settings["methods"]["simclr"] = long_study.SIMCLR
+    (here / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    (here / "gated.py").write_text(long_study.GATED)
+    command = ["cluster", "photos", "--clusters", "3", "--method", "simclr", "--config", "tiny.yaml", "--epochs", "4"]
+    (here / "gate").touch()
     process = start_scl(here, *command)
-    assert any(line.startswith("epoch 3/") for line in process.stderr)
+    long_study.wait_for(process, process.logs[1], long_study.AT_THE_GATE)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=600)[1]
+    long_study.open_gate(here)
     assert process.returncode == 130 and "the same command resumes" in error and "Traceback" not in error
     assert not (here / "photos-clusters" / "clusters.csv").exists()
-    capsys.readouterr()
-    assert main(command) == 0
-    told = capsys.readouterr().err
-    assert "resumed at epoch" in told
-    left = int(re.search(r"simclr [^(]*\((\d+) epochs of", told)[1])
-    assert 0 < left < 60  # the estimate is of what is left
-    assert main([*command, "--out", "undisturbed"]) == 0
+    done = scl(here, *command)
+    assert done.returncode == 0 and "resumed at epoch" in done.stderr, done.stderr
+    assert re.search(r"simclr [^(]*\(1 epoch of", done.stderr)  # the estimate is of what is left
+    undisturbed = scl(here, *command, "--out", "undisturbed")
+    assert undisturbed.returncode == 0
     assert (here / "photos-clusters/clusters.csv").read_bytes() == (here / "undisturbed/clusters.csv").read_bytes()
 
 

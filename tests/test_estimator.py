@@ -55,11 +55,13 @@ def test_a_check_of_scikit_learn(check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", STAGES)
-def test_fit_predict_and_labels(tiny, method):
+def test_fit_predict_and_labels(tiny, method, capfd):
     """labels_ of every method are the clusters that predict finds for the same images, in their order."""
     model = tiny(method=method, random_state=3)
     before = model.get_params()
     labels = model.fit_predict(IMAGES)
+    model.predict(IMAGES)
+    assert capfd.readouterr() == ("", "")  # without verbose=True
     assert labels.shape == (40,) and labels.dtype == np.int64 and set(labels) <= {0, 1, 2}
     assert np.array_equal(labels, model.labels_) and np.array_equal(model.predict(IMAGES), labels)
     assert np.array_equal(model.predict(IMAGES[::-1][:7]), labels[::-1][:7])

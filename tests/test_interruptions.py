@@ -14,22 +14,28 @@ import threading
 import time
 from pathlib import Path
 
+import flow
 import numpy as np
 import pytest
 from archive_server import ArchiveServer
 from conftest import TINY_METHODS
 from fake_archives import build
-from flow import TINY, outcome, run_of, start
+from flow import TINY, outcome, run_of
 from long_study import (
     EPOCHS,
     STUDY,
+    assert_nothing_is_left_to_do,
     assert_the_same_command_finishes,
     end_of,
+    ended,
     jobs_of,
+    log_of_training,
     no_target_is_there,
+    open_gate,
     resumed,
     snakemake,
-    wait_for_training,
+    start,
+    wait_for,
 )
 
 from benchmarks.workflow import handle_sigterm_in_a_thread
@@ -65,20 +71,19 @@ def wait_for_end(pids):
 
 def test_sigterm_to_all_saves_and_the_same_command_resumes(tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
-    wait_for_training(tmp_path, process)
     os.killpg(process.pid, signal.SIGTERM)
     status, output = end_of(process)
     assert status != 0 and no_target_is_there(tmp_path), output
     assert (run_of(tmp_path) / "checkpoint.pt").exists() and not (run_of(tmp_path) / "record.json").exists()
     assert_the_same_command_finishes(tmp_path, undisturbed)
     assert resumed(tmp_path)
+    assert_nothing_is_left_to_do(tmp_path)
 
 
 def test_a_stay_of_limited_time_saves_and_the_same_command_resumes(tmp_path, undisturbed):
     """`timeout -s INT 25m snakemake ...`, whose time is over (its alarm rings) in the middle of a training. That is
-    Ctrl-C to Snakemake and its runs."""
+    Ctrl-C to Snakemake and its runs. Here nothing is forked."""
     process = start(tmp_path, STUDY, before=("timeout", "-s", "INT", "25m"))
-    wait_for_training(tmp_path, process)
     process.send_signal(signal.SIGALRM)
     status, output = end_of(process)
     assert status == 124 and no_target_is_there(tmp_path), output
@@ -108,7 +113,6 @@ def test_sigterm_does_not_hang_where_the_handler_needs_a_lock_that_is_held():
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
-    wait_for_training(tmp_path, process)
     os.killpg(process.pid, signal.SIGINT)
     os.killpg(process.pid, signal.SIGINT)
     assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
@@ -118,8 +122,9 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, undisturbed):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_to_snakemake_alone_lets_the_runs_finish(number, tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
-    wait_for_training(tmp_path, process)
     process.send_signal(number)
+    time.sleep(0.3)  # for Snakemake to see it before the run ends
+    open_gate(tmp_path)
     assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
     assert not (run_of(tmp_path, "scan") / "record.json").exists()  # no more are started
     assert_the_same_command_finishes(tmp_path, undisturbed)
@@ -137,7 +142,6 @@ def unlock(folder, study):
 def test_a_closed_terminal_leaves_a_lock(tmp_path, undisturbed):
     """SIGHUP: the runs save and stop."""
     process = start(tmp_path, STUDY)
-    wait_for_training(tmp_path, process)
     pids = trainer_pids(tmp_path)
     os.killpg(process.pid, signal.SIGHUP)
     end_of(process)
@@ -150,13 +154,17 @@ def test_a_closed_terminal_leaves_a_lock(tmp_path, undisturbed):
 
 def test_kill_9_of_snakemake_leaves_orphans_that_nothing_trains_beside(tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
-    wait_for_training(tmp_path, process)
     pids = trainer_pids(tmp_path)
     process.kill()
     process.wait()
     assert pids and all(Path(f"/proc/{pid}").exists() for pid in pids)
     unlock(tmp_path, STUDY)
-    assert_the_same_command_finishes(tmp_path, undisturbed)
+    log_of_training(tmp_path).unlink()
+    process = flow.start(tmp_path, STUDY)
+    wait_for(process, log_of_training(tmp_path), "another process is working on it")
+    open_gate(tmp_path)
+    assert end_of(process)[0] == 0 and ended(tmp_path) == ended(undisturbed)
+    assert_nothing_is_left_to_do(tmp_path)
     record = json.loads((run_of(tmp_path) / "record.json").read_text())
     assert record["attempts"][0]["epoch"] == 0 and all(
         a["epoch"] == EPOCHS for a in record["attempts"][1:]
@@ -164,8 +172,7 @@ def test_kill_9_of_snakemake_leaves_orphans_that_nothing_trains_beside(tmp_path,
 
 
 def test_a_power_cut_costs_what_was_not_saved(tmp_path, undisturbed):
-    process = start(tmp_path, STUDY | {"machine": {"threads": 1, "checkpoint_seconds": 0.2}})
-    wait_for_training(tmp_path, process)
+    process = start(tmp_path, STUDY | {"machine": {"threads": 1, "checkpoint_seconds": 0.0}})
     pids = trainer_pids(tmp_path)
     for pid in (*pids, process.pid):
         os.kill(pid, signal.SIGKILL)
@@ -174,18 +181,20 @@ def test_a_power_cut_costs_what_was_not_saved(tmp_path, undisturbed):
     wait_for_end(pids)
     unlock(tmp_path, STUDY)
     assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert resumed(tmp_path)
 
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(retries, tmp_path, undisturbed):
     process = start(tmp_path, STUDY, "--retries", str(retries))
-    wait_for_training(tmp_path, process)
     for pid in trainer_pids(tmp_path):
         os.kill(pid, signal.SIGKILL)
+    open_gate(tmp_path)
     status, output = end_of(process)
     assert (status == 0) == bool(retries), output
     assert retries or no_target_is_there(tmp_path)
     assert_the_same_command_finishes(tmp_path, undisturbed)
+    assert_nothing_is_left_to_do(tmp_path)
 
 
 SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 60}}
@@ -206,11 +215,9 @@ def clustered(tmp_path_factory):
 )
 @pytest.mark.xdist_group("clustered")
 def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
-    process = start(tmp_path, CLUSTERED, "--retries", "0")
-    log = run_log(tmp_path)
-    while not (log.exists() and "k-means 1/8" in log.read_text()):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    process = flow.start(tmp_path, CLUSTERED, "--retries", "0")
+    log = tmp_path / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.kmeans.log"
+    wait_for(process, log, "k-means 1/8")
     pids = pids_of(tmp_path, "kmeans")
     for pid in {"job": pids, "snakemake": [process.pid]}.get(target, []):
         os.kill(pid, number)
@@ -224,10 +231,6 @@ def test_interrupted_clustering_is_made_up_for_without_training(number, target, 
     run = run_of(tmp_path)
     assert outcome(run) == clustered and not (run / "features").exists()
     assert len(json.loads((run / "record.json").read_text())["attempts"]) == 1
-
-
-def run_log(folder):
-    return folder / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.kmeans.log"
 
 
 def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):

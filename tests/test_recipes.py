@@ -193,7 +193,7 @@ def test_the_grid_is_whole_and_its_settings_have_an_origin(study):
     assert study.seeds == [0, 1, 2, 3, 4] and study.reference == "scl"
     protocols = {benchmark: study.protocols_of(benchmark) for benchmark in SIZES}
     assert [b for b, p in protocols.items() if p == ["joint", "heldout"]] == ["cifar10", "cifar100-20", "stl10"]
-    assert all(study.origin(stage) for stage in STAGES)
+    assert all(study.methods[stage].origin for stage in STAGES)
     check_methods(study)
 
 
@@ -321,7 +321,7 @@ def test_like_takes_the_other_block_but_not_its_words():
     mapping["methods"] |= {"b": {"like": "a", "training": {"epochs": 7}}, "a": {"like": "scl", "title": "A"}}
     study = load_study(mapping)
     assert facts(resolved(study, "b", "digits"), "epochs", "batch_size") == (7, 10)
-    assert (study.methods["a"].title, study.methods["b"].title, study.origin("a")) == ("A", None, "")
+    assert (study.methods["a"].title, study.methods["b"].title, study.methods["a"].origin) == ("A", None, "")
 
 
 @pytest.mark.parametrize("like,message", [("scm", "unknown 'scm'.*did you mean 'scl'"), ("x", "circle: x -> x")])
@@ -354,12 +354,12 @@ def derived(tmp_path, monkeypatch, changes, base=None):
 def test_an_inherited_origin_is_dropped_with_changed_settings(block, origin, tmp_path, monkeypatch):
     base = {"per_benchmark": {"digits": {"note": "none"}}}
     study = derived(tmp_path, monkeypatch, {"methods": {"scl": block}}, base)
-    assert (study.origin("scl"), study.methods["scl"].title) == (origin, block.get("title", "SCL"))
+    assert (study.methods["scl"].origin, study.methods["scl"].title) == (origin, block.get("title", "SCL"))
 
 
 @pytest.mark.parametrize("changes,origin", [({"network": {"width": 8}}, ""), ({"seeds": 1, "training": {}}, "ours")])
 def test_an_inherited_origin_is_dropped_with_changed_settings_of_the_study(changes, origin, tmp_path, monkeypatch):
-    assert derived(tmp_path, monkeypatch, changes).origin("scl") == origin
+    assert derived(tmp_path, monkeypatch, changes).methods["scl"].origin == origin
 
 
 def test_inherited_notes_do_not_stand_for_other_settings(tmp_path, monkeypatch):
@@ -385,10 +385,14 @@ def test_an_origin_does_not_outlive_the_settings_it_takes_by_like(tmp_path, monk
     )
     changes = {"extends": "rows.yaml", "methods": {"scl": {"training": {"epochs": 9}}, "b": {"origin": "mine"}}}
     study = derived(tmp_path, monkeypatch, changes)
-    assert [study.origin(stage) for stage in ("scl", "a", "b")] == ["", "", "mine"]
+    assert [study.methods[stage].origin for stage in ("scl", "a", "b")] == ["", "", "mine"]
 
 
 def test_like_takes_no_words_of_the_other_files(tmp_path, monkeypatch):
     changes = {"methods": {"again": {"like": "scl", "options": {"warm_up": 0.1}}}}
     study = derived(tmp_path, monkeypatch, changes, {"per_benchmark": {"digits": {"note": "one"}}})
-    assert (study.origin("again"), study.note("again", "digits"), study.note("scl", "digits")) == ("", "", "one")
+    assert (study.methods["again"].origin, study.note("again", "digits"), study.note("scl", "digits")) == (
+        "",
+        "",
+        "one",
+    )

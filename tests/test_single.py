@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import long_study
 import pytest
 import yaml
 from conftest import TINY_METHODS
@@ -41,18 +42,6 @@ def chain(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "results/runs/tiny/joint/selflabel/seed0/metrics.json\n"
     return folder
-
-
-LONG = STUDY | {"methods": STUDY["methods"] | {"simclr": STUDY["methods"]["simclr"] | {"training": {"epochs": 150}}}}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """What two stages, the first a long one, leave behind where nothing stops them."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    write(folder, LONG)
-    assert run_by_hand(folder, "scan").returncode == 0
-    return outcome(run_of(folder, "scan"))
 
 
 def test_runs_that_start_together_prepare_their_benchmark_once(tiny_study, tmp_path):
@@ -132,20 +121,23 @@ def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, t
 @pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_an_interrupted_run_resumes_with_the_same_command(tmp_path, undisturbed):
-    """Stopped in the stage before; the same command ends bit for bit like one that nothing disturbed."""
+    """Stopped in the stage before; the same command ends bit for bit like the study that nothing disturbed."""
     folder = tmp_path
-    write(folder, LONG)
+    write(folder, long_study.STUDY)
+    (folder / "gated.py").write_text(long_study.GATED)
+    (folder / "gate").touch()
     process = run_by_hand(folder, "scan", how=start_scl)
-    assert any(line.startswith("epoch 15/") for line in process.stderr)
+    long_study.wait_for(process, process.logs[1], long_study.AT_THE_GATE)
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=600)[1]
+    long_study.open_gate(folder)
     assert process.returncode == 143 and "Traceback" not in error, error
     assert (run_of(folder, "simclr") / "checkpoint.pt").exists() and not (
         run_of(folder, "simclr") / "record.json"
     ).exists()
     done = run_by_hand(folder, "scan")
     assert done.returncode == 0 and "resumed at epoch" in done.stderr
-    assert outcome(run_of(folder, "scan")) == undisturbed
+    assert outcome(run_of(folder, "scan")) == outcome(run_of(undisturbed, "scan"))
     record = json.loads((run_of(folder, "simclr") / "record.json").read_text())
     assert [attempt["epoch"] > 0 for attempt in record["attempts"]] == [False, True]
 

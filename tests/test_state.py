@@ -5,30 +5,40 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import TINY_METHODS, tiny_mapping
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation import evaluate
 from benchmarks.report.runs import collect, runs_of
 from benchmarks.state import Survey
+from benchmarks.study import load_study, write_plan
 from scl.engine.artifacts import Record, read
 from scl.engine.io import sha256
 
 BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
 
 
+@pytest.fixture(scope="module")
+def done(train_all, digits, tmp_path_factory):
+    """The results of a study that is trained and evaluated."""
+    methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}
+    mapping = tiny_mapping(digits, tmp_path_factory.mktemp("done"), methods, benchmarks={"tiny-digits": BENCHMARK})
+    study = load_study(mapping)
+    write_plan(study, mapping)
+    for run in train_all(study):
+        evaluate.evaluate_run(run.directory, digits / "tiny-digits")
+    return study.results
+
+
 @pytest.fixture
-def study(tiny_study, train_all, digits, tmp_path):
-    """A function that makes a study over data of the test's own; the first one is trained and evaluated."""
+def study(done, tiny_study, digits, tmp_path):
+    """A function that makes a study over copies of these results and of their data."""
     data = tmp_path / "own"
     shutil.copytree(digits, data)
-
-    def make(**changes):
-        return tiny_study("simclr", "scan", data=data, benchmarks={"tiny-digits": BENCHMARK | changes})
-
-    first = make()
-    for run in train_all(first):
-        evaluate.evaluate_run(run.directory, data / "tiny-digits")
-    return make
+    shutil.copytree(done, tmp_path / "results")
+    return lambda **changes: tiny_study(
+        "simclr", "scan", data=data, benchmarks={"tiny-digits": BENCHMARK | changes}, plan=False
+    )
 
 
 def reasons(study):
@@ -81,7 +91,7 @@ def test_another_version_of_the_evaluator_scores_again_without_training(study, m
     assert {file.name for file in Survey(study()).outdated()} == {"metrics.json"}
 
 
-def test_weights_trained_again_to_something_else_outdate_what_builds_on_them(study, train_all):
+def test_weights_trained_again_to_something_else_outdate_what_builds_on_them(study):
     simclr, scan = study().runs()
     record = read(simclr.directory / "record.json", Record)
     files = record.files | {"weights.pt": "other"}

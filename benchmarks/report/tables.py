@@ -85,7 +85,7 @@ def _counted(values: pd.Series) -> str:
 
 def origins(study) -> list[str]:
     """Where the settings of each method come from, as the configuration states it."""
-    texts = [(block.title or stage, " ".join(study.origin(stage).split())) for stage, block in study.methods.items()]
+    texts = [(block.title or stage, " ".join(block.origin.split())) for stage, block in study.methods.items()]
     return [f"{title}: {text}" for title, text in texts if text]
 
 
