@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.datasets import transfer
 from benchmarks.datasets.catalog import CATALOG, Downloads, ImageNetSource
 from benchmarks.datasets.prepare import prepare, unlike
-from benchmarks.datasets.remote_tar import cached_folders, download_range, members
+from benchmarks.datasets.remote_tar import cached_folders, download_member, members
 from benchmarks.study import Benchmark
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -94,7 +94,7 @@ def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_pa
     record, *_ = make(tmp_path, "imagenet-dogs", **way)
     (folder,) = cached_folders(server.url(TAR), tmp_path / "archives")
     fetched = [wanted for _, wanted, _ in server.requests[before:]]
-    assert len(fetched) == 2 + 14  # two looks at the length, the index is kept; Maltese is there
+    assert len(fetched) == 1 + 14  # a look at the length, the index is kept; Maltese is there
     assert record["sources"][0] == {
         "file": "n02085936.tar",
         "url": server.url(TAR),
@@ -128,10 +128,9 @@ def test_url_survives_cuts_and_reports_what_it_cannot(server, tmp_path, offered)
 
 
 def test_a_synset_cut_short_is_gone_on_with(server, tmp_path):
-    index = members(server.url(TAR), tmp_path / "index.json", timeout=1)
-    offset, size = index["n02056570.tar"]
+    offset, size = members(server.url(TAR), tmp_path, timeout=1)["n02056570.tar"]
     (tmp_path / "n02056570.tar.part").write_bytes((server.folder / TAR).read_bytes()[offset : offset + 700])
-    download_range(server.url(TAR), tmp_path / "n02056570.tar", offset, size, timeout=1, header=None)
+    download_member(server.url(TAR), tmp_path / "n02056570.tar", (offset, size), timeout=1, header=None)
     assert server.requests[-1][1] == f"bytes={offset + 700}-{offset + size - 1}"
     with tarfile.open(tmp_path / "n02056570.tar") as tar:
         assert len(tar.getnames()) == 6
@@ -181,32 +180,19 @@ def write_folder(root, synsets, name, count):
 @pytest.mark.parametrize(
     "name, count, expected, words",
     [
-        ("{synset}_{i}.jpg", 150, 1300, "'n02085936_.*jpg'.*Stanford Dogs"),
-        ("{synset}_{i}.JPEG", 200, 1300, "has 200 images where 1,300 are expected.*Stanford Dogs"),
-        ("{synset}_{i}.JPEG", 500, 1300, "Tiny-ImageNet"),
-        ("ILSVRC2012_val_0000{i}.JPEG", 50, 1300, "Validation images"),
-        ("{synset}_{i}.JPEG", 50, 1300, "validation images"),
-        ("{synset}_{i}.JPEG", 1400, 1300, "hold more images than ILSVRC"),
-        ("{synset}_{i}.JPEG", 5, 6, "has 5 images where 6 are expected"),
+        ("{synset}_{i}.jpg", 15, 15, "names that ILSVRC-2012 does not have, such as 'n02085936_.*jpg'"),
+        ("ILSVRC2012_val_0000{i}.JPEG", 5, 5, "names that ILSVRC-2012 does not have, such as 'ILSVRC2012_val_0000"),
+        ("{synset}_{i}.JPEG", 15, 1300, "has 15 images where 1,300 are expected"),
+        ("{synset}_{i}.JPEG", 7, 6, "has 7 images where 6 are expected"),
     ],
 )
 def test_other_data_sets_are_told_apart(tmp_path, name, count, expected, words):
     first, *others = fake_archives.IMAGENET_DOGS
     write_folder(tmp_path / "train", [first], name, count)
     write_folder(tmp_path / "train", others, name, 1)
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(ValueError, match=f"train: n02085936 .*{words}") as caught:
         make(tmp_path, "imagenet-dogs", folder=str(tmp_path), images_per_class=expected)
-    assert "19,500 for ImageNet-Dogs" in str(caught.value)
-
-
-@pytest.mark.parametrize("ending", ["JPEG", "jpg"])
-def test_only_dogs_are_taken_for_stanford_dogs(tmp_path, ending):
-    for dataset, synsets in (("imagenet10", fake_archives.IMAGENET_10), ("imagenet-dogs", fake_archives.IMAGENET_DOGS)):
-        write_folder(tmp_path / dataset, synsets, "{synset}_{i}." + ending, 200)
-        with pytest.raises(ValueError, match=f"{dataset}: {min(synsets)} ") as caught:
-            make(tmp_path, dataset, folder=str(tmp_path / dataset), images_per_class=1300)
-        guess = "Perhaps this is Stanford Dogs" if ending == "JPEG" else "This looks like Stanford Dogs"
-        assert (guess in str(caught.value)) == ("Stanford Dogs" in str(caught.value)) == (dataset == "imagenet-dogs")
+    assert "19,500 for ImageNet-Dogs. Others are Stanford Dogs (148 to 252 images per breed" in str(caught.value)
 
 
 @pytest.mark.parametrize("prepared_from", ["tar", "folder", "url"])
@@ -249,19 +235,8 @@ def test_tars_that_are_none_of_ilsvrc(offered, tmp_path):
         ("text.tar", "not a valid tar"),
         ("half.tar", "not a valid tar|lacks"),
         ("flat.tar", "holds a.JPEG, not the tars of the synsets"),
-        ("none.tar", "lacks 10 of the 10.*no synsets"),
+        ("none.tar", "lacks 10 of the 10"),
         ("gone.tar", "is not a file"),
     ):
         with pytest.raises(ValueError, match=words):
             make(tmp_path, tar=str(tmp_path / file))
-
-
-def test_index_of_another_file_at_the_url_is_read_again(server, tmp_path):
-    way = {"tar": server.url(TAR), "accept_terms": True}
-    make(tmp_path, **way)
-    (folder,) = cached_folders(server.url(TAR), tmp_path / "archives")
-    index = folder / "index.json"
-    index.write_text(index.read_text().replace('"bytes": ', '"bytes": 1'))
-    (folder / "n02056570.tar").unlink()
-    make(tmp_path, **way)
-    assert json.loads(index.read_text())["bytes"] == (server.folder / TAR).stat().st_size

@@ -48,6 +48,12 @@ def get(archive, tmp_path, timeout=0.5):
     return fetch(archive, tmp_path / "archives", downloads=Downloads(timeout=timeout))
 
 
+def prepare_imagenet(tmp_path, url):
+    source = ImageNetSource(tar=url, accept_terms=True)
+    downloads = Downloads(timeout=0.5, imagenet=source)
+    prepare("imagenet10", dataset="imagenet10", folder=tmp_path / "d", archives=tmp_path / "a", downloads=downloads)
+
+
 def with_secrets(url):
     return url.replace("://", "://user:s3cret@") + "?key=s3cret"
 
@@ -174,7 +180,7 @@ def test_a_damaged_note_of_the_source_does_not_stop_a_download(server, tmp_path)
 def test_a_piece_of_a_tar_is_refused_in_one_message(server, tmp_path, name):
     server.raw[f"a/{FILE}"] = ANSWERS[name]
     with pytest.raises(ValueError, match="Check downloads.imagenet") as caught:
-        members(with_secrets(server.url(FILE)), tmp_path / "index.json", timeout=1)
+        prepare_imagenet(tmp_path, with_secrets(server.url(FILE)))
     assert "s3cret" not in str(caught.value)
 
 
@@ -289,7 +295,7 @@ def test_a_note_of_an_earlier_version_is_not_passed_on(server, tmp_path):
 def test_a_header_that_cannot_be_sent_is_not_shown(server, tmp_path, monkeypatch):
     monkeypatch.setenv("TOKEN", "s3cret\n")
     with pytest.raises(ValueError, match="downloads.imagenet.header: .*line break") as caught:
-        members(server.url(FILE), tmp_path / "index.json", timeout=1, header="Cookie: a\r\nb=${TOKEN}")
+        members(server.url(FILE), tmp_path, timeout=1, header="Cookie: a\r\nb=${TOKEN}")
     assert "s3cret" not in str(caught.value) and not server.requests
 
 
@@ -326,13 +332,6 @@ def test_a_tar_that_lacks_synsets_is_named_without_secrets(tmp_path):
     with tarfile.open(tmp_path / "offered" / "x.tar", "w") as tar:
         fake_archives.add(tar, "n01440764.tar", b"x")
     with ArchiveServer(tmp_path / "offered") as server:
-        source = ImageNetSource(tar=with_secrets(server.url("x.tar")), accept_terms=True)
         with pytest.raises(ValueError, match="x.tar: lacks 10 of the 10 synsets") as caught:
-            prepare(
-                "imagenet10",
-                dataset="imagenet10",
-                folder=tmp_path / "d",
-                archives=tmp_path / "a",
-                downloads=Downloads(imagenet=source),
-            )
+            prepare_imagenet(tmp_path, with_secrets(server.url("x.tar")))
     assert "s3cret" not in str(caught.value)

@@ -71,9 +71,11 @@ def test_the_synsets_of_another_file_at_the_same_url_are_not_used(offered, tmp_p
         assert len(cached_folders(server.url("x.tar"), tmp_path / "archives")) == 2
 
 
-def test_what_is_kept_is_used_without_a_network(server, tmp_path, capsys):
+def test_what_is_kept_is_used_without_a_network(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("IMAGENET_TOKEN", raising=False)
     url = server.url("small.tar")
     first = make(tmp_path, url, 2)
+    assert make(tmp_path, url, 2, header="Cookie: ${IMAGENET_TOKEN}") == first  # nothing is left to ask for
     server.faults["a/small.tar"] = {"404"}
     assert make(tmp_path, url, 2) == first and "HTTP status 404" in capsys.readouterr().err
     (folder,) = cached_folders(url, tmp_path / "archives")
@@ -116,7 +118,7 @@ def test_an_unset_variable_of_the_header_is_not_sent(server, tmp_path, monkeypat
 
 def test_a_dollar_sign_that_names_no_variable_is_sent(server, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGENET_TOKEN", "${x}")  # what a variable holds is not expanded again
-    members(server.url("small.tar"), tmp_path / "index.json", timeout=1, header="Cookie: $=1; id=${IMAGENET_TOKEN}")
+    members(server.url("small.tar"), tmp_path, timeout=1, header="Cookie: $=1; id=${IMAGENET_TOKEN}")
     assert server.headers[0]["Cookie"] == "$=1; id=${x}"
 
 

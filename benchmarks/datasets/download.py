@@ -25,12 +25,13 @@ def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
             f"downloads.checksums.{archive.file}"
         )
     target = Path(folder) / archive.file
-    with locked(lock_of(target), target.name):
+    with locked(target.with_name(f".{target.name}.lock"), target.name):
         if target.exists():
             wrong = mismatch(target, archive)
             if not wrong:
                 return target
             _set_aside(target, wrong)
+        target.unlink(missing_ok=True)  # a broken link
         if _from_user(archive, target, downloads):
             return target
         return _from_sources(archive, target, downloads)
@@ -46,11 +47,6 @@ def mismatch(path: Path, archive: Archive) -> str | None:
         if found != expected:
             return f"{kind} {found} instead of {expected}"
     return None
-
-
-def lock_of(target: Path) -> Path:
-    """The file to lock while `target` is downloaded."""
-    return target.with_name(f".{target.name}.lock")
 
 
 def part_of(target: Path) -> Path:
@@ -84,7 +80,6 @@ def _from_user(archive: Archive, target: Path, downloads: Downloads) -> bool:
             f"{found}: is not the expected archive: {wrong}; replace or remove it, or give its checksum under "
             f"downloads.checksums.{archive.file} if it is meant to be another file"
         )
-    target.unlink(missing_ok=True)  # a broken link
     try:
         target.symlink_to(found)
     except OSError:  # a file system without links
@@ -95,7 +90,6 @@ def _from_user(archive: Archive, target: Path, downloads: Downloads) -> bool:
 
 def _from_sources(archive: Archive, target: Path, downloads: Downloads) -> Path:
     _refuse_small_disk(archive, target)
-    target.unlink(missing_ok=True)  # a broken link
     failures = ""
     for url in archive.urls:
         try:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, Dataset, missing_source
-from benchmarks.datasets.connection import plain
+from benchmarks.datasets.connection import TransferError, plain
 from benchmarks.datasets.dataset import RawDataset, Sources, labels_by_folder, refuse_duplicates
-from benchmarks.datasets.remote_tar import cache_folder, cached_folders, download_range, members, no_synsets
+from benchmarks.datasets.remote_tar import cache_folder, cached_folders, download_member, members, no_synsets
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, tar_slices, whole_file
+from scl.engine.locks import locked
 from scl.util.text import expanded, say
 
 # (images of each synset, sources for benchmark.json, the file or folder for messages)
@@ -23,7 +24,7 @@ Found = tuple[dict[str, list[FileSlice]], list[dict], Path]
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The synsets `dataset.options["synsets"]` ({WNID: name}), in the order of the hashes of the image names.
 
-    Raises ValueError unless each has exactly `images_per_class` images, with a guess at what data set it is instead.
+    Raises ValueError unless each has exactly `images_per_class` images, with names as in ILSVRC-2012.
     """
     reason = missing_source(dataset, sources.downloads)
     if reason:
@@ -34,7 +35,13 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
     synsets = dataset.options["synsets"]
     source = sources.downloads.imagenet
     find = _in_folder if source.folder else _at_url if source.remote else _in_tar
-    found, records, where = find(sources, list(synsets))
+    try:
+        found, records, where = find(sources, list(synsets))
+    except TransferError as error:
+        raise ValueError(
+            f"{plain(source.tar or '')}: {error}. Check downloads.imagenet (tar, header), or download the whole tar "
+            "and set downloads.imagenet.tar to its path; what was downloaded is kept"
+        ) from error
     for synset, images in found.items():
         files = [image.name.partition("/")[2] for image in images]
         _check(f"{dataset.title}: {where}: {synset}", synset, files, source.images_per_class)
@@ -70,22 +77,23 @@ def _in_tar(sources: Sources, synsets: list[str]) -> Found:
 
 
 def _at_url(sources: Sources, synsets: list[str]) -> Found:
-    tar = cast(str, sources.downloads.imagenet.tar)
-    asked: dict[str, Any] = {"timeout": sources.downloads.timeout, "header": sources.downloads.imagenet.header}
+    source = sources.downloads.imagenet
+    tar = cast(str, source.tar)
+    asked: dict[str, Any] = {"timeout": sources.downloads.timeout, "header": source.header}
     try:
         cache = cache_folder(tar, sources.cache, **asked)
-    except ValueError as error:
+    except (TransferError, ValueError) as error:  # ValueError: a variable of the header is not set
         complete = [folder for folder in cached_folders(tar, sources.cache) if not _missing(folder, synsets)]
         if len(complete) != 1:
             raise
         cache = complete[0]
-        say(f"{error}. All synsets are in {cache}, which is used")
-    missing = _missing(cache, synsets)
-    if missing:
-        offered = members(tar, cache / "index.json", **asked)
-        _refuse_missing(plain(tar), synsets, {name.removesuffix(".tar") for name in offered})
-        for synset in missing:
-            download_range(tar, cache / f"{synset}.tar", *offered[f"{synset}.tar"], **asked)
+        say(f"{plain(tar)}: {error}. All synsets are in {cache}, which is used")
+    if missing := _missing(cache, synsets):
+        with locked(cache / ".lock", cache):
+            offered = members(tar, cache, **asked)
+            _refuse_missing(plain(tar), synsets, {name.removesuffix(".tar") for name in offered})
+            for synset in missing:
+                download_member(tar, cache / f"{synset}.tar", offered[f"{synset}.tar"], **asked)
     paths = {synset: cache / f"{synset}.tar" for synset in synsets}
     found = {synset: tar_slices(path, prefix=f"{synset}/") for synset, path in paths.items()}
     return found, [{"file": p.name, "bytes": p.stat().st_size, "url": plain(tar)} for p in paths.values()], cache
@@ -116,47 +124,26 @@ def _in_folder(sources: Sources, synsets: list[str]) -> Found:
 
 def _refuse_missing(where: str, synsets: list[str], offered: set[str]) -> None:
     missing = [synset for synset in synsets if synset not in offered]
-    if not missing:
-        return
-    text = f"{where}: lacks {len(missing)} of the {len(synsets)} synsets, such as {missing[0]}"
-    if any(re.match(r"n\d{8}-", name) for name in offered) or {"Images", "Annotation"} & offered:
-        text += ". This is the Stanford Dogs data set, whose images are not those of ILSVRC-2012"
-    elif not any(re.fullmatch(r"n\d{8}", name) for name in offered):
-        text += ". It holds no synsets (names such as n02085936) at all"
-    raise ValueError(
-        text + ". Needed are the training images of ILSVRC-2012: ILSVRC2012_img_train.tar from image-net.org, or what "
-        "it unpacks to"
-    )
+    if missing:
+        raise ValueError(
+            f"{where}: lacks {len(missing)} of the {len(synsets)} synsets, such as {missing[0]}. Needed are the "
+            "training images of ILSVRC-2012: ILSVRC2012_img_train.tar from image-net.org, or what it unpacks to. "
+            "(Stanford Dogs, with folders such as n02085936-Maltese_dog, is another data set.)"
+        )
 
 
 def _check(where: str, synset: str, files: list[str], expected: int) -> None:
-    """Refuse a synset that differs from ILSVRC-2012's, with a guess at what it is. where: for the message."""
+    """Refuse a synset that differs from ILSVRC-2012's. where: for the message."""
     strange = [name for name in files if not re.fullmatch(rf"{synset}_\d+\.JPEG", name)]
-    if len(files) == expected and not strange:
-        return
     if strange:
-        text = f"{where} holds files with names that ILSVRC-2012 does not have, such as {strange[0]!r}"
+        problem = f"holds files with names that ILSVRC-2012 does not have, such as {strange[0]!r}"
+    elif len(files) != expected:
+        problem = f"has {len(files):,} images where {expected:,} are expected"
     else:
-        text = f"{where} has {len(files):,} images where {expected:,} are expected"
+        return
     raise ValueError(
-        f"{text}. {_guess(synset, len(files), strange)} Only ILSVRC-2012's training images (1,300 in each of "
-        "these synsets) make the benchmark that the literature reports: 13,000 images for ImageNet-10, "
-        "19,500 for ImageNet-Dogs"
+        f"{where} {problem}. Only ILSVRC-2012's training images (1,300 in each of these synsets) make the benchmark "
+        "that the literature reports: 13,000 images for ImageNet-10, 19,500 for ImageNet-Dogs. Others are Stanford "
+        "Dogs (148 to 252 images per breed, .jpg), Tiny-ImageNet (500 per class), ILSVRC-2012's validation images "
+        "(50), and the per-synset archives of the full ImageNet (more)"
     )
-
-
-def _guess(synset: str, count: int, strange: list[str]) -> str:
-    is_dog = "n02085620" <= synset <= "n02116738"
-    if any(name.startswith("ILSVRC2012_val") for name in strange):
-        return "Validation images are among them."
-    if is_dog and any(re.fullmatch(r"n\d{8}_\d+\.jpg", name) for name in strange):
-        return "This looks like Stanford Dogs (148 to 252 images per breed, .jpg), which is another data set."
-    if is_dog and not strange and 148 <= count <= 252:
-        return "Perhaps this is Stanford Dogs (148 to 252 images per breed), which is another data set."
-    if count == 500:
-        return "500 per class is Tiny-ImageNet's count."
-    if count == 50:
-        return "50 per class is the count of ILSVRC-2012's validation images."
-    if count > IMAGES_PER_CLASS:
-        return "Per-synset archives of the full ImageNet hold more images than ILSVRC-2012's, and different ones."
-    return "It is probably an incomplete copy, or a different upload of this name."

@@ -1,6 +1,8 @@
-"""A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request."""
+"""A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request.
 
-import contextlib
+All functions that use the network raise TransferError.
+"""
+
 import hashlib
 import io
 import json
@@ -8,13 +10,12 @@ import tarfile
 from pathlib import Path
 
 from benchmarks.bars import ProgressBar
-from benchmarks.datasets.connection import TransferError, plain
+from benchmarks.datasets.connection import plain
 from benchmarks.datasets.dataset import refuse_duplicates
-from benchmarks.datasets.download import lock_of, part_of, settle
+from benchmarks.datasets.download import part_of, settle
 from benchmarks.datasets.slices import tar_members
 from benchmarks.datasets.transfer import read_range, transfer
 from scl.engine.io import write_json
-from scl.engine.locks import locked
 from scl.util.text import printable, say
 
 READ = 4096  # bytes per request while reading the index; a header has 512
@@ -22,11 +23,8 @@ READ = 4096  # bytes per request while reading the index; a header has 512
 
 def cache_folder(url: str, archives: Path, *, timeout: float, header: str | None = None) -> Path:
     """The folder in `archives` for parts of the file at `url`. Its name depends on the URL and on the size of the file,
-    so that parts of different files are not mixed. Raises ValueError."""
-    try:
-        _, total = read_range(url, 0, 1, timeout=timeout, header=header)
-    except TransferError as error:
-        raise _refusal(url, error) from error
+    so that parts of different files are not mixed."""
+    _, total = read_range(url, 0, 1, timeout=timeout, header=header)
     return archives / f"{_prefix(url)}{total}"
 
 
@@ -39,40 +37,24 @@ def _prefix(url: str) -> str:
     return f"ilsvrc-{hashlib.sha256(plain(url).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}-"
 
 
-def members(url: str, index: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
-    """{member: (offset, size)} of the tar at `url`, cached in `index` (1,000 requests take minutes)."""
-    with locked(lock_of(index), index.name):
-        try:
-            _, total = read_range(url, 0, 1, timeout=timeout, header=header)
-            found = _cached(index, url, total)
-            if found is None:
-                say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
-                found = _read_index(_Remote(url, total, timeout, header))
-                write_json(index, {"url": plain(url), "bytes": total, "members": found})
-        except TransferError as error:
-            raise _refusal(url, error) from error
-    return found
+def members(url: str, cache: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
+    """{member: (offset, size)} of the tar at `url`, kept in `cache` (1,000 requests take minutes). Raises ValueError if
+    it is not a tar of tars."""
+    index = cache / "index.json"
+    if not index.exists():
+        _, total = read_range(url, 0, 1, timeout=timeout, header=header)
+        say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
+        found = _read_index(_Remote(url, total, timeout, header))
+        write_json(index, {"url": plain(url), "bytes": total, "members": found})
+    return json.loads(index.read_text("utf-8"))["members"]
 
 
-def download_range(url: str, target: Path, offset: int, size: int, *, timeout: float, header: str | None) -> None:
-    """Bytes offset .. offset + size of `url` as the file `target`; a killed download resumes from its `.part`."""
-    with locked(lock_of(target), target.name):
-        if target.exists():
-            return
-        try:
-            transfer(url, part_of(target), size=size, timeout=timeout, start=offset, header=header)
-        except TransferError as error:
-            raise _refusal(url, error) from error
+def download_member(url: str, target: Path, place: tuple[int, int], *, timeout: float, header: str | None) -> None:
+    """The member at `place` (offset, size) of the tar at `url` as the file `target`; a killed download resumes."""
+    if not target.exists():
+        offset, size = place
+        transfer(url, part_of(target), size=size, timeout=timeout, start=offset, header=header)
         settle(target)
-
-
-def _cached(index: Path, url: str, total: int) -> dict[str, tuple[int, int]] | None:
-    """The index if it is of this very file; None if it is of another, or damaged."""
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-        cached = json.loads(index.read_text())
-        if (cached["url"], cached["bytes"]) == (plain(url), total):
-            return {name: (int(offset), int(size)) for name, (offset, size) in cached["members"].items()}
-    return None
 
 
 def _read_index(remote: "_Remote") -> dict[str, tuple[int, int]]:
@@ -97,13 +79,6 @@ def no_synsets(where: Path | str, name: str) -> str:
     """The message for the tar `where` with the member `name`, which is not a tar."""
     problem = f"{where}: holds {printable(name)}, not the tars of the synsets"
     return f"{problem}; needed is ILSVRC2012_img_train.tar as published"
-
-
-def _refusal(url: str, error: TransferError) -> ValueError:
-    return ValueError(
-        f"{plain(url)}: {error}. Check downloads.imagenet (tar, header), or download the "
-        "whole tar and set downloads.imagenet.tar to its path; what was downloaded is kept"
-    )
 
 
 class _Remote(io.RawIOBase):
