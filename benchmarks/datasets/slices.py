@@ -1,8 +1,10 @@
 """Encoded images in plain files or in uncompressed tars, as slices of files that are read without extraction."""
 
+import itertools
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -69,22 +71,30 @@ def in_hash_order(slices: list[FileSlice]) -> list[FileSlice]:
 
 
 def slice_images(slices: list[FileSlice], rows: np.ndarray) -> Iterator[Image]:
-    """(row, name, bytes) of `slices[row]`, in the order of the disk. In the place of bytes that cannot be read, the
-    ValueError that says why: a user's folder goes on without that image."""
-    for row in sorted(map(int, rows), key=lambda row: slices[row][1:]):
-        image = slices[row]
-        where = image.name if image.file.name == Path(image.name).name else f"{image.file.name}: {image.name}"
-        yield row, where, _read(image, where)
+    """(row, name, bytes) of `slices[row]`, file by file in the order of the disk. In the place of bytes that cannot be
+    read, the ValueError that says why: a user's folder goes on without that image."""
+    by_file = itertools.groupby(sorted(map(int, rows), key=lambda row: slices[row][1:]), lambda row: slices[row].file)
+    for path, rows_of_file in by_file:
+        with ExitStack() as held:
+            try:
+                file: IO[bytes] | OSError = held.enter_context(open(path, "rb"))
+            except OSError as error:
+                file = error
+            for row in rows_of_file:
+                name = slices[row].name
+                where = name if path.name == Path(name).name else f"{path.name}: {name}"
+                yield row, where, _read(file, slices[row], where)
 
 
-def _read(image: FileSlice, where: str) -> bytes | ValueError:
-    """The bytes of `image`, or why they cannot be read. where: for the message."""
+def _read(file: IO[bytes] | OSError, image: FileSlice, where: str) -> bytes | ValueError:
+    """The bytes of `image`, or why they cannot be read. file: open, or the error of opening it."""
     if image.size > MAX_BYTES:
         return ValueError(f"{where}: {image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})")
     try:
-        with open(image.file, "rb") as file:
-            file.seek(image.offset)
-            data = file.read(image.size)
+        if isinstance(file, OSError):
+            raise file
+        file.seek(image.offset)
+        data = file.read(image.size)
     except OSError as error:
         return ValueError(f"{where}: cannot be read: {error.strerror or error} ({image.file})")
     if len(data) < image.size:
