@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.report.aggregate import rows_of
 from benchmarks.report.formats import interval, number, points
-from benchmarks.report.inference import average_ranks, normalized_mean, probability_of_improvement
+from benchmarks.report.inference import normalized_mean, probability_of_improvement
 from benchmarks.report.significance import CHANCE, Verdict, counted
 from benchmarks.report.tables import Cell, Table
 from scl import config
@@ -117,7 +117,7 @@ def across_benchmarks(study, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[
 def _description(study, caption: str, titles: dict[str, str], scores: dict[str, dict]) -> Table:
     """A row per method: scores = {stage: {benchmark: ACC per seed}}, without the incomplete ones."""
     means = {stage: {name: values.mean() for name, values in of_stage.items()} for stage, of_stage in scores.items()}
-    ranks = average_ranks(means) if means else {}
+    ranks = pd.DataFrame(means).rank(axis=1, ascending=False).mean()  # ties shared (Demšar 2006)
     chance = next((stage for stage in means if study.methods[stage].method == CHANCE), None)
     reference = scores.get(study.reference)
     rows = []
