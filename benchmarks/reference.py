@@ -18,7 +18,7 @@ from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation.clusters import FILE
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import Unfinished, collect, runs_of, unfinished
-from benchmarks.study import Study, load_study
+from benchmarks.study import load_study
 from scl.engine.artifacts import CLUSTERING
 from scl.engine.io import write_yaml_if_changed
 
@@ -33,18 +33,13 @@ def studies(folder: Path = FOLDER) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/study.yaml"))
 
 
-def committed_study(folder: Path) -> Study:
-    """The study of a folder, with its results there."""
-    return load_study(folder / "study.yaml").model_copy(update={"results": folder})
-
-
 def remake(folder: Path) -> list[Path]:
     """Make runs.csv, tables, claims, figures, and, for few runs, the page of a committed study in place; return paths.
 
     Images for the page are prepared if they need no download. Raises ValueError if the code or the configuration no
     longer describes the runs.
     """
-    study = committed_study(folder)
+    study = load_study(folder / "study.yaml").model_copy(update={"results": folder})
     try:
         runs = collect(study, folder, committed=True)
     except Unfinished as error:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,3 +221,17 @@ def measured(subject):
     from benchmarks.bench.measure import measure
 
     return lambda *stages, **changes: measure(subject(*stages, **changes))
+
+
+@pytest.fixture(scope="session")
+def decisive_study(tmp_path_factory):
+    """fake_study.decisive, with its `groups` (and runs), `pairs`, and the text of claims.md; tests do not change it."""
+    from fake_study import claims_of, decisive, groups_of
+
+    from benchmarks.report.significance import comparisons
+
+    study = decisive(tmp_path_factory.mktemp("results"))
+    runs, groups = groups_of(study)
+    return SimpleNamespace(
+        study=study, runs=runs, groups=groups, pairs=comparisons(study, runs, groups), claims=claims_of(study)
+    )

@@ -31,24 +31,24 @@ from benchmarks.report.significance import comparisons, difference, share_encode
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return decisive(tmp_path_factory.mktemp("results"))
+def study(decisive_study):
+    return decisive_study.study
 
 
 @pytest.fixture(scope="module")
-def collected(study):
+def collected(decisive_study):
     """Its runs and groups."""
-    return groups_of(study)
+    return decisive_study.runs, decisive_study.groups
 
 
 @pytest.fixture(scope="module")
-def pairs(study, collected):
-    return comparisons(study, *collected)
+def pairs(decisive_study):
+    return decisive_study.pairs
 
 
 @pytest.fixture(scope="module")
-def claims(study):
-    return claims_of(study)
+def claims(decisive_study):
+    return decisive_study.claims
 
 
 def verdict_of(study, stage, pairs=None):
@@ -142,7 +142,7 @@ def test_verdict_against_the_reference_is_contradicted(study, collected):
 
 
 def test_subset_of_a_data_set_used_for_tuning_has_no_verdict(tmp_path):
-    study = decisive(tmp_path, benchmarks={"ten": benchmark(dataset="cifar10", subset=10_000)})
+    study = decisive(tmp_path, seeds=(0, 1), benchmarks={"ten": benchmark(dataset="cifar10", subset=10_000)})
     found = verdict_of(study, "scan")
     assert found.answer == "not decided" and found.benchmarks == () and "chosen on every benchmark" in found.reason
     assert "- No verdict (joint): hyper-parameters were chosen on every benchmark that was run (ten)." in claims_of(
@@ -154,7 +154,7 @@ def test_subset_of_a_data_set_used_for_tuning_has_no_verdict(tmp_path):
     "name, tuned, marked", [("stl10", True, True), ("cifar10", False, False), ("cifar10", None, True)]
 )
 def test_a_configuration_says_what_was_tuned_on(tmp_path, name, tuned, marked):
-    study = decisive(tmp_path, benchmarks={name: benchmark(tuned=tuned)})
+    study = decisive(tmp_path, seeds=(0, 1), benchmarks={name: benchmark(tuned=tuned)})
     assert (verdict_of(study, "scan").benchmarks == ()) == marked
     assert (f"{name} † (joint)" in claims_of(study)) == marked
 

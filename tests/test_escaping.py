@@ -35,25 +35,25 @@ from scl.util.text import printable, say
 
 pytestmark = pytest.mark.slow
 
-HOSTILE = [
+HOSTILE = [  # a study of each is reported
     "CPU\n\\input{/etc/passwd}",
     "\r\n\\end{tabular}\n\n% x\\\\ & $y_1^2$ #1 ~ { } {",
     "[10cm] * \\begin{verbatim}",
-    "*[1cm]",
     "<script>alert(1)</script> <!-- & &lt; &#60; <img src=x onerror=alert(1)> </td></table>",
-    "<span onmouseover=alert(1)>",
     "\"><a href='javascript:alert(1)'>x</a>",
     "a | b \\| c \\\\| d\n| e | f |",
     "[a](http://evil.example) ![b](http://evil.example/x.png) [c]: http://evil.example [^1] <http://evil.example>",
-    "[c]: http://evil.example",
-    "[x] done",
-    "http://evil.example www.evil.example https://user:s3cret@evil.example",
     "`code` ```x\n``` ~~gone~~ *a* **b** _c_ __d__ \\_e_ $f$",
-    "# head\n## head\n> quote\n- item\n1. item\n---\n===\n",
-    "- item", "1. item", "> quote", "#", "---", "===",
+    "- item",
     "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J \x00 \x08\x7f",
     "\u202egnp.exe \u2066 \u2028 \u2029 \x85 \x0b \x0c \x1c",
-    "_hidden", "$\\frac{", "\\", "`", "``", "x" * 50 + "\\",
+    "x" * 50 + "\\",
+]  # fmt: skip
+FURTHER = [
+    "*[1cm]", "<span onmouseover=alert(1)>", "[c]: http://evil.example", "[x] done",
+    "http://evil.example www.evil.example https://user:s3cret@evil.example",
+    "# head\n## head\n> quote\n- item\n1. item\n---\n===\n", "1. item", "> quote", "#", "---", "===",
+    "_hidden", "$\\frac{", "\\", "`", "``",
 ]  # fmt: skip
 
 
@@ -66,8 +66,17 @@ def odd(text):
 
 @pytest.mark.parametrize("escape", [escape_markdown, escape_latex, escape_html, code, printable])
 def test_escaped_text_is_one_line_of_printable_characters(escape):
-    for text in [*HOSTILE, "\ud800 \udcff", ""]:
+    for text in [*HOSTILE, *FURTHER, "\ud800 \udcff", ""]:
         assert escape(text).isprintable()
+
+
+def test_escaped_text_is_nothing_but_text_in_an_item_a_cell_and_a_line():
+    for text in HOSTILE + FURTHER:
+        found = escape_markdown(text)
+        assert markdown_outline(f"- {found}\n| x | {found} |\n{found}") == [("- ", 0), ("| ", 2), ("", 0)], text
+        found = escape_latex(text)
+        assert [line[:2] for line in latex_outline(f"{found}\nx & {found}")] == [("", 0), ("", 1)], text
+        assert html_outline(f'<p title="{escape_html(text)}">{escape_html(text)}') == [("p", ["title"], None)], text
 
 
 @pytest.mark.parametrize("escape", [escape_markdown, escape_latex, escape_html])
@@ -86,7 +95,7 @@ def test_ordinary_text_stays_as_it_is(escape):
 
 
 def test_printable_is_the_same_done_twice_and_keeps_what_it_is_told():
-    for text in HOSTILE:
+    for text in HOSTILE + FURTHER:
         assert printable(printable(text)) == printable(text)
     assert printable("a\nb\x1b[1m", keep="\n") == "a\nb\\x1b[1m"
 
@@ -305,7 +314,7 @@ def real_study(tmp_path):
 
 
 def test_status_and_plan_show_no_terminal_sequence(real_study, capsys):
-    path, _ = real_study(" ".join(HOSTILE))
+    path, _ = real_study(" ".join(HOSTILE + FURTHER))
     for verb in ("plan", "status"):
         assert main([verb, str(path)]) == 0
         told = capsys.readouterr()

@@ -10,7 +10,6 @@ from scipy import stats
 
 from benchmarks.report.inference import (
     EXACT_UP_TO,
-    average_ranks,
     detectable_difference,
     holm,
     normalized_mean,
@@ -181,8 +180,3 @@ def test_bootstrap_ignores_the_global_generator():
     first = normalized_mean(FIRST, dict.fromkeys("abc", 0.1))
     np.random.seed(2)
     assert normalized_mean(FIRST, dict.fromkeys("abc", 0.1)) == first
-
-
-def test_average_ranks_share_ties():
-    means = {"x": {"a": 0.9, "b": 0.5}, "y": {"a": 0.8, "b": 0.5}, "z": {"a": 0.1, "b": 0.1}}
-    assert average_ranks(means) == {"x": 1.25, "y": 1.75, "z": 3.0}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from fake_study import METHODS, SCL, Study, benchmark, block, claims_of, decisive, groups_of, pairs_of
+from fake_study import METHODS, SCL, Study, benchmark, block, claims_of, decisive, pairs_of
 
 from benchmarks.report.claims import gains, statements
 from benchmarks.report.significance import comparisons, verdicts
@@ -11,24 +11,24 @@ from scl.config import Training
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return decisive(tmp_path_factory.mktemp("results"))
+def study(decisive_study):
+    return decisive_study.study
 
 
 @pytest.fixture(scope="module")
-def collected(study):
+def collected(decisive_study):
     """Its runs and groups."""
-    return groups_of(study)
+    return decisive_study.runs, decisive_study.groups
 
 
 @pytest.fixture(scope="module")
-def pairs(study, collected):
-    return comparisons(study, *collected)
+def pairs(decisive_study):
+    return decisive_study.pairs
 
 
 @pytest.fixture(scope="module")
-def claims(study):
-    return claims_of(study)
+def claims(decisive_study):
+    return decisive_study.claims
 
 
 def statements_of(study, pairs):

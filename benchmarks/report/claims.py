@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.report.aggregate import rows_of
 from benchmarks.report.formats import interval, number, points
-from benchmarks.report.inference import average_ranks, normalized_mean, probability_of_improvement
+from benchmarks.report.inference import normalized_mean, probability_of_improvement
 from benchmarks.report.significance import CHANCE, Verdict, counted
 from benchmarks.report.tables import Cell, Table
 from scl import config
@@ -41,8 +41,12 @@ def statements(study, verdicts: list[Verdict]) -> list[Statement]:
     if not study.reference or study.methods[study.reference].method != SCL:
         return []
     rows = {f"SCL is above {title}": _stages_of(study, classes) for title, classes in COMPETITORS.items()}
+    settings: dict[str, list[dict]] = {stage: [] for stage in study.methods}
+    for run in study.runs():
+        if run.seed == study.seeds[0]:
+            settings[run.stage].append(config.complete(study.settings(run)).model_dump(exclude={"stage"}))
     for option, (text, values) in PARTS.items():
-        rows[text] = [stage for stage in study.methods if _removes(study, stage, option, values)]
+        rows[text] = [s for s in study.methods if _removes(option, values, settings[study.reference], settings[s])]
     found = []
     for text, stages in rows.items():
         answers = [verdict for verdict in verdicts if verdict.stage in stages]
@@ -55,19 +59,18 @@ def _stages_of(study, classes: Iterable[str]) -> list[str]:
     return [stage for stage, block in study.methods.items() if block.method in classes]
 
 
-def _removes(study, stage: str, option: str, values: tuple) -> bool:
-    """Whether a stage differs from the reference only in `option`, and has one of `values` where that has another."""
-    for reference, other in zip(_settings(study, study.reference), _settings(study, stage), strict=True):
-        ours, theirs = (settings["options"].pop(option, None) for settings in (reference, other))
-        if ours in values or theirs not in values or reference != other:
+def _removes(option: str, values: tuple, reference: list[dict], other: list[dict]) -> bool:
+    """Whether a stage differs from the reference only in `option`, and has one of `values` where that has another.
+
+    reference, other: the complete settings of one seed on every benchmark and protocol.
+    """
+    for ours, theirs in zip(reference, other, strict=True):
+        kept = ours["options"].get(option)
+        if kept in values or theirs["options"].get(option) not in values:
+            return False
+        if ours != theirs | {"options": theirs["options"] | {option: kept}}:
             return False
     return True
-
-
-def _settings(study, stage: str) -> list[dict]:
-    """The complete settings of one seed on every benchmark and protocol."""
-    runs = [run for run in study.runs() if (run.stage, run.seed) == (stage, study.seeds[0])]
-    return [config.complete(study.settings(run)).model_dump(exclude={"stage"}) for run in runs]
 
 
 def gains(study, pairs: pd.DataFrame) -> tuple[list[str], str]:
@@ -114,7 +117,7 @@ def across_benchmarks(study, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[
 def _description(study, caption: str, titles: dict[str, str], scores: dict[str, dict]) -> Table:
     """A row per method: scores = {stage: {benchmark: ACC per seed}}, without the incomplete ones."""
     means = {stage: {name: values.mean() for name, values in of_stage.items()} for stage, of_stage in scores.items()}
-    ranks = average_ranks(means) if means else {}
+    ranks = pd.DataFrame(means).rank(axis=1, ascending=False).mean()  # ties shared (Demšar 2006)
     chance = next((stage for stage in means if study.methods[stage].method == CHANCE), None)
     reference = scores.get(study.reference)
     rows = []

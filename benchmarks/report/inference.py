@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, stats
 
 LEVEL = 0.05  # of the tests; intervals cover 1 - LEVEL
@@ -172,12 +171,3 @@ def stratified_bootstrap(statistic: Callable, groups: list[np.ndarray], *, resam
     drawn = [group[part] for group, part in zip(groups, np.split(places, sizes.cumsum()[:-1], axis=1))]
     low, high = np.quantile(statistic(*drawn), [LEVEL / 2, 1 - LEVEL / 2])
     return Estimate(value, float(low), float(high))
-
-
-def average_ranks(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Mean rank of each method over the benchmarks, 1 = best, ties shared (Demšar 2006).
-
-    means: {method: {benchmark: mean score}}, the same benchmarks for every method.
-    """
-    ranks = pd.DataFrame(dict(means)).rank(axis=1, ascending=False).mean()
-    return {method: float(ranks[method]) for method in means}

@@ -22,18 +22,14 @@ SLOTS = 18  # no two share dash and marker, so that they differ in gray too, and
 
 def styles_of(stages: Iterable[str]) -> dict[str, tuple]:
     """(color, dash, marker) of each stage. Depends on the names alone, not on their order."""
-    stages = list(stages)
     taken: dict[int, str] = {}
     for name in sorted(stages, key=lambda name: (name not in FIXED, name)):
         slot = FIXED.index(name) if name in FIXED else zlib.crc32(name.encode()) % SLOTS
         free = [(slot + step) % SLOTS for step in range(SLOTS) if (slot + step) % SLOTS not in taken]
         taken[free[0] if free else slot + SLOTS * len(taken)] = name
-    slots = {name: slot for slot, name in taken.items()}
-    return {name: _style(slots[name]) for name in stages}
-
-
-def _style(slot: int) -> tuple:
-    return COLORS[slot % 6], DASHES[slot // 6 % 3], MARKERS[(slot + slot // 6) % 6]
+    return {
+        name: (COLORS[slot % 6], DASHES[slot // 6 % 3], MARKERS[(slot + slot // 6) % 6]) for slot, name in taken.items()
+    }
 
 
 def marker_svg(style: tuple) -> Markup:
