@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scl.config import in_one_line
-from scl.engine.identity import fingerprint
 from scl.engine.io import Damaged, set_aside, sha256
 
 ASSIGNMENTS, CLUSTERING, WEIGHTS = "assignments.npz", "clustering.json", "weights.pt"
@@ -90,12 +89,6 @@ class Record(Strict):
     attempts: list[Attempt]
     finished: str
     kmeans_commit: str | None = None  # not in the file: `load` adds it from clustering.json
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "Record":
-        if fingerprint(self.identity.model_dump()) != self.fingerprint:
-            raise ValueError("fingerprint: does not match the identity")
-        return self
 
     @property
     def unclustered(self) -> dict[str, str]:
