@@ -34,22 +34,20 @@ def run_single(
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
         prepare_for(study, run.benchmark, again=False)  # another process may just have done it
-    untrained = untrained_runs(Survey(study), run)
+    untrained, given = untrained_runs(Survey(study), run), leased is not None
+    on_gpu = {step for step in untrained if study.settings(step).training.epochs}  # as in Snakemake
     lease = gpu_lease.lease(
-        gpus if any(study.settings(step).training.epochs for step in untrained) else 0,
-        required=machine.require_gpu,
-        runs_per_gpu=machine.runs_per_gpu,
-        report=report,
+        gpus if on_gpu else 0, required=machine.require_gpu, runs_per_gpu=machine.runs_per_gpu, report=report
     )
     # once for all steps: a process that has used a GPU cannot switch to another
-    with lease if leased is None else nullcontext(leased) as leased:
+    with nullcontext(leased) if given else lease as leased:
         for step in untrained:
             report(f"train {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
             write_run(study, step)
             log_of(step.directory).unlink(missing_ok=True)  # of an earlier training by Snakemake
             train(
                 step.directory,
-                leased=leased,
+                leased=leased if given or step in on_gpu else "",
                 threads=threads or machine.threads or cores(),
                 checkpoint_seconds=machine.checkpoint_seconds,
                 require_gpu=machine.require_gpu,

@@ -206,3 +206,16 @@ def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
     for stage in ("scan", "kmeans"):
         single.run_single(study, study.run("tiny-digits", "joint", stage, 0), report=lambda line: None)
     assert trained == [("simclr", "GPU-a", "GPU-b"), ("scan", "GPU-a", "GPU-b"), ("kmeans", "", "GPU-a")]
+
+
+def test_a_stage_without_epochs_is_on_the_cpu_in_a_chain_too(tiny_study, tmp_path, monkeypatch):
+    """As Snakemake runs it, whose results would differ in the last digits otherwise."""
+    monkeypatch.setattr(gpu_lease, "visible", lambda: ["GPU-a"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    untrained = TINY_METHODS["simclr"] | {"training": {"epochs": 0}}
+    study = tiny_study("simclr", "scan", methods=TINY_METHODS | {"simclr": untrained})
+    trained = []
+    monkeypatch.setattr(single, "train", lambda directory, *, leased, **_: trained.append(leased))
+    monkeypatch.setattr(single, "evaluate_run", lambda *_: None)
+    single.run_single(study, study.run("tiny-digits", "joint", "scan", 0), report=lambda line: None)
+    assert trained == ["", "GPU-a"]
