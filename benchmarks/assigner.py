@@ -17,6 +17,7 @@ from scl.engine import artifacts, precision
 from scl.engine.assign import outputs
 from scl.engine.io import Damaged, sha256
 from scl.engine.prepared import describe
+from scl.engine.weights import read_weights
 from scl.images import Images
 from scl.method import Problem
 from scl.util.classes import find_class
@@ -69,7 +70,7 @@ class Assigner:
         method_class = find_class(run.method)
         options = config.options_of(method_class, run.options, f"{run.stage}.options")
         method = method_class(options, problem, run.network)
-        content, _ = artifacts.read_weights(directory)
+        content, _ = read_weights(directory)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone
         return method.to(self.device, memory_format=torch.channels_last)

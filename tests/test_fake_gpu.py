@@ -135,7 +135,7 @@ def test_a_stopped_run_resumes_on_either_device(stage, before, after, tiny_study
 
 @pytest.mark.parametrize("method", ["simclr", "scl"])
 def test_a_folder_is_clustered(method, tmp_path, monkeypatch, capsys):
-    """After an estimate of the time, by steps of its own."""
+    """The time is estimated first, which also takes steps on the GPU."""
     monkeypatch.chdir(tmp_path)
     tiny_settings(tmp_path / "tiny.yaml", precision="auto")
     digits(tmp_path / "photos", 24)

@@ -27,10 +27,23 @@ from PIL import Image
 pytestmark = pytest.mark.workflow
 
 
-def test_damaged_weights_of_the_stage_before_are_never_used(tmp_path, undisturbed):
+def test_damaged_weights_of_the_stage_before_are_restored_from_its_checkpoint(tmp_path, undisturbed):
     folder = copy_of(undisturbed, tmp_path)
     flip_a_bit(run_of(folder) / "weights.pt")
     shutil.rmtree(run_of(folder, "scan"))  # so that they are loaded
+    status, output = snakemake(folder, STUDY)
+    assert status == 0 and "train simclr" not in output, output
+    log = (folder / "results" / "logs" / "tiny" / "joint" / "scan" / "seed0.log").read_text()
+    assert "weights.pt: damaged (its checksum is not the recorded one); restoring it from the checkpoint" in log
+    assert ended(folder) == ended(undisturbed)
+
+
+def test_damaged_weights_that_cannot_be_restored_are_never_used(tmp_path, undisturbed):
+    folder = copy_of(undisturbed, tmp_path)
+    flip_a_bit(run_of(folder) / "weights.pt")
+    for path in (run_of(folder) / "checkpoint.pt", *run_of(folder).glob("checkpoint.prev.pt")):
+        path.unlink()
+    shutil.rmtree(run_of(folder, "scan"))
     status, output = snakemake(folder, STUDY)
     assert status != 0 and "weights.pt: damaged" in output and "set aside as weights.pt.damaged" in output
     assert_the_same_command_finishes(folder, undisturbed)

@@ -1,6 +1,5 @@
 """Read the files of a run: typed, checked, and with damaged files told apart from missing ones."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -181,22 +180,6 @@ def read_record(directory: Path) -> Record:
     if record is None:
         raise Damaged(f"{path}: missing; train this run first")
     return record
-
-
-def read_weights(directory: Path) -> tuple[bytes, str]:
-    """The verified bytes of a trained run's weights, and their SHA-256.
-
-    Raises Damaged if the run is not trained or, with the file set aside, if they are not what it wrote.
-    """
-    path, record = directory / WEIGHTS, read_record(directory)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise Damaged(f"{path}: missing; train this run again") from None
-    checksum = hashlib.sha256(content).hexdigest()
-    if checksum != record.files[WEIGHTS]:
-        raise set_aside(path, CHECKSUM_DIFFERS)
-    return content, checksum
 
 
 def assignments_of(directory: Path, record: Record) -> Path:

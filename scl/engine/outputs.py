@@ -16,6 +16,7 @@ from scl.engine.clustering import write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import now, provenance
+from scl.engine.weights import write_weights
 
 if TYPE_CHECKING:
     from scl.engine.trainer import Trainer
@@ -39,7 +40,7 @@ def finish(trainer: "Trainer") -> Path:
             curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
         write_assignments(directory, rows, final, confidence, curve, method.arrays(trainer.images))
-    _write_weights(directory / artifacts.WEIGHTS, method.state_dict())
+    write_weights(directory, method.state_dict())
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
@@ -61,12 +62,6 @@ def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
         "seed": trainer.seeds("kmeans"),
         "files": files,
     }
-
-
-def _write_weights(path: Path, state: dict[str, Any]) -> None:
-    """The tensors of a method's state."""
-    with atomic(path) as temporary:
-        torch.save({name: value.cpu() for name, value in state.items() if torch.is_tensor(value)}, temporary)
 
 
 def _write_sample(trainer: "Trainer") -> None:

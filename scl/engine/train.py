@@ -26,6 +26,7 @@ from scl.engine.locks import locked
 from scl.engine.outputs import finish
 from scl.engine.prepared import describe
 from scl.engine.trainer import Trainer
+from scl.engine.weights import read_weights
 from scl.util.text import Report, say
 
 
@@ -105,7 +106,7 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     except Damaged as error:
         report(f"warning: {error}")
         return False
-    if record.fingerprint != fingerprint(planned_identity(run)):
+    if record.fingerprint != fingerprint(planned_identity(run, report=report)):
         return False
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
@@ -113,10 +114,10 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     return not damaged and not features.lost(directory, record.unclustered)
 
 
-def planned_identity(run: RunSettings) -> dict:
-    """The run's identity: images by their recorded checksum, weights of the upstream run verified.
+def planned_identity(run: RunSettings, *, report: Report = say) -> dict:
+    """The run's identity: images by their recorded checksum, weights of the upstream run verified (scl.engine.weights).
 
     Raises Damaged if the images or the upstream run are missing.
     """
-    weights = artifacts.read_weights(Path(run.after))[1] if run.after else None
+    weights = read_weights(Path(run.after), report=report)[1] if run.after else None
     return identity_of(run, describe(run.data), weights)

@@ -29,6 +29,7 @@ from scl.engine.prepared import describe
 from scl.engine.progress import Progress
 from scl.engine.provenance import now, provenance
 from scl.engine.seeding import Seeds, seed_default_generators
+from scl.engine.weights import read_weights
 from scl.method import Method, Problem, check_terms
 from scl.util.classes import find_class
 from scl.util.text import Report, duration, say
@@ -68,7 +69,7 @@ class Trainer:
         uses = self.facts["protocols"][run.protocol]
         same = uses["assign"] == uses["fit"] and len(self.images) == self.images.fit
         self.evaluated = self.images if same else self._load_images("assign")
-        weights, checksum = artifacts.read_weights(Path(run.after)) if run.after else (None, None)
+        weights, checksum = read_weights(Path(run.after), report=report) if run.after else (None, None)
         self.identity = identity_of(run, self.facts, checksum)
         self.method = self._build(method_class, weights)
         self.augment = {name: augment.build(spec, self.images.size) for name, spec in run.augment.items()}
