@@ -208,11 +208,12 @@ def checkout(tmp_path):
         ({"Snakefile": ""}, True),
     ],
 )
-def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, change, dirty):
+def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, change, dirty, monkeypatch):
     for name, text in change.items():
         path = checkout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")  # as inside a hook of another repository
     found = provenance.provenance(checkout.root, device="cpu")
     assert (found["commit"], found["dirty"]) == (checkout.head, dirty)
 
