@@ -113,6 +113,22 @@ def test_archives_are_refused(data, tmp_path):
     assert tarfile.open(downloads / "cifar-10-python.tar.gz").getnames() == []
 
 
+def test_links_in_the_archives_are_refused(data, tmp_path):
+    """A data set of 150 GB is kept on another disk, under whatever name."""
+    other = tmp_path / "other disk"
+    (other / "ilsvrc").mkdir(parents=True)
+    for name in ("store", "ilsvrc/index"):
+        (other / name).write_bytes(b"x")
+    (data / "archives" / "file").symlink_to(other / "store")
+    shutil.rmtree(data / "archives" / "ilsvrc")
+    (data / "archives" / "ilsvrc").symlink_to(other / "ilsvrc")
+    (tmp_path / "data again").symlink_to(data)
+    with forbid_label_access(data / "one"):
+        for folder in (data, tmp_path / "data again"):
+            refused((folder / "archives" / "file").read_bytes, (folder / "archives" / "ilsvrc" / "index").read_bytes)
+    assert (data / "archives" / "file").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("name", ["metrics.json", "clusters.json"])
 def test_scores_of_runs_are_refused(data, tmp_path, name):
     (path,) = (tmp_path / "results").rglob(name)
