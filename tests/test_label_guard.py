@@ -138,6 +138,18 @@ def test_scores_of_runs_are_refused(data, tmp_path, name):
     assert path.read_text() == "{}"
 
 
+def test_a_package_installed_as_a_zip_is_imported(data, tmp_path, monkeypatch):
+    """What is imported only when it is needed would end the training with it."""
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as package:
+        package.writestr("from_a_zip.py", "x = 3")
+    monkeypatch.syspath_prepend(str(tmp_path / "package.zip"))
+    with forbid_label_access(data / "one"):
+        import from_a_zip
+
+        refused(lambda: zipfile.ZipFile(data / "archives" / "tiny-imagenet-200.zip"))
+    assert from_a_zip.x == 3
+
+
 def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = next((tmp_path / "results").rglob("record.json")).parent

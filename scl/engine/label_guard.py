@@ -61,5 +61,7 @@ def _forbidden(path: Any) -> bool:
         real = os.path.realpath(path)
     except (ValueError, TypeError):  # not a path: open() itself fails
         return False
+    if path in sys.path or real in sys.path:  # a package installed as a zip
+        return False
     named_so = any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real))
     return named_so or any(os.path.join(real, "").startswith(places) for places in tuple(_archives))
