@@ -18,7 +18,8 @@ MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, r
 class Encoder(nn.Module):
     """f: B x 3 x H x W images in [0, 1] -> B x D features; the network normalizes its input.
 
-    mean, std: per channel, of the training images. channels: of the result of `preprocess`.
+    mean, std: per channel, of the training images. channels: of the result of `preprocess`. Raises ValueError
+    for a network that is not for images of this size.
     """
 
     mean: Tensor
@@ -28,6 +29,7 @@ class Encoder(nn.Module):
         self, network: Network, size: int, *, mean: Sequence[float], std: Sequence[float], channels: int = 3
     ) -> None:
         super().__init__()
+        check(network, size)  # that of a stage without epochs, which may have none, is not checked with the study
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.backbone = backbone(network, size, channels)

@@ -89,7 +89,9 @@ def states():
         yield file, f"{key} is text", with_key(key, "x")
         yield file, f"without {key}", without_key(key)
     yield "record.json", "epochs is true", with_key("epochs", True)
+    yield "record.json", "files is empty", with_key("files", {})
     yield "benchmark.json", "protocols is of texts", with_key("protocols", {"joint": "train"})
+    yield "benchmark.json", "splits is empty", with_key("splits", {})
 
 
 STATES = list(states())

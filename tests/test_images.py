@@ -63,6 +63,24 @@ DAMAGE = [  # (what is done, words of the message, whether the file is set aside
 ]
 
 
+def test_a_protocol_of_splits_that_do_not_exist_is_damage(tmp_path):
+    """A single flipped bit makes another name of one, and benchmark.json stays valid JSON."""
+    text = json.dumps(
+        {
+            "images_sha256": "0",
+            "clusters": 2,
+            "size": [8, 8],
+            "splits": {"train": [0, 9]},
+            "protocols": {"joint": {"fit": ["train"], "represent": [], "assign": ["train"]}},
+        }
+    )
+    (tmp_path / "benchmark.json").write_text(text)
+    assert describe(tmp_path)["clusters"] == 2
+    (tmp_path / "benchmark.json").write_text(text.replace('{"train"', '{"tsain"'))
+    with pytest.raises(Damaged, match="benchmark.json: damaged .*protocols.joint: names a split that does not exist"):
+        describe(tmp_path)
+
+
 @pytest.mark.parametrize("damage, message, aside", DAMAGE)
 def test_damaged_data_is_named_and_never_trained_on(damage, message, aside, folder, tiny_study, capsys):
     study = tiny_study(

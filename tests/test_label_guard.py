@@ -113,6 +113,22 @@ def test_archives_are_refused(data, tmp_path):
     assert tarfile.open(downloads / "cifar-10-python.tar.gz").getnames() == []
 
 
+def test_links_in_the_archives_are_refused(data, tmp_path):
+    """A data set of 150 GB is kept on another disk, under whatever name."""
+    other = tmp_path / "other disk"
+    (other / "ilsvrc").mkdir(parents=True)
+    for name in ("store", "ilsvrc/index"):
+        (other / name).write_bytes(b"x")
+    (data / "archives" / "file").symlink_to(other / "store")
+    shutil.rmtree(data / "archives" / "ilsvrc")
+    (data / "archives" / "ilsvrc").symlink_to(other / "ilsvrc")
+    (tmp_path / "data again").symlink_to(data)
+    with forbid_label_access(data / "one"):
+        for folder in (data, tmp_path / "data again"):
+            refused((folder / "archives" / "file").read_bytes, (folder / "archives" / "ilsvrc" / "index").read_bytes)
+    assert (data / "archives" / "file").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("name", ["metrics.json", "clusters.json"])
 def test_scores_of_runs_are_refused(data, tmp_path, name):
     (path,) = (tmp_path / "results").rglob(name)
@@ -120,6 +136,18 @@ def test_scores_of_runs_are_refused(data, tmp_path, name):
     with forbid_label_access(data / "one"):
         refused(path.read_text, (tmp_path / "m").read_text)
     assert path.read_text() == "{}"
+
+
+def test_a_package_installed_as_a_zip_is_imported(data, tmp_path, monkeypatch):
+    """What is imported only when it is needed would end the training with it."""
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as package:
+        package.writestr("from_a_zip.py", "x = 3")
+    monkeypatch.syspath_prepend(str(tmp_path / "package.zip"))
+    with forbid_label_access(data / "one"):
+        import from_a_zip
+
+        refused(lambda: zipfile.ZipFile(data / "archives" / "tiny-imagenet-200.zip"))
+    assert from_a_zip.x == 3
 
 
 def test_ordinary_files_are_opened(data, tmp_path, monkeypatch):

@@ -128,9 +128,10 @@ def test_arrays_of_a_method_are_kept_beside_those_of_the_harness(tiny_study, tra
     (run,) = train_all(tiny_study("kmeans", results="other"))
     kept = np.load(run.directory / "assignments.npz")
     assert kept["mine"].tolist() == list(range(0, 400, 2)) and len(kept["assignments"]) == 200
-    monkeypatch.setattr(Pixels, "arrays", lambda self, images: {"rows": images.rows})
-    with pytest.raises(TypeError, match="multiple values for keyword argument 'rows'"):
-        train_all(tiny_study("kmeans", results="refused"))
+    for taken in ("rows", "assignments"):  # the second one is of what `scl kmeans` writes later
+        monkeypatch.setattr(Pixels, "arrays", lambda self, images, taken=taken: {taken: images.rows})
+        with pytest.raises(ValueError, match=f"baselines.controls.Pixels.arrays: {taken} is an array of the harness"):
+            train_all(tiny_study("kmeans", results=f"refused {taken}"))
 
 
 # --- self-labeling ---------------------------------------------------------------------------------------------

@@ -258,3 +258,25 @@ def test_the_max_pool_of_the_stem_is_padded_as_asked(padding, side):
     with torch.no_grad():
         features = made.backbone.forward_features(torch.zeros(1, 3, 96, 96))
     assert features.shape == (1, 64, side, side)
+
+
+@pytest.mark.parametrize(
+    "network, size, message",
+    [
+        (Network(backbone="resnet19"), 32, "'resnet19' is not a ResNet of timm"),
+        (Network(backbone="resnetv2_50"), 32, "'resnetv2_50' cannot be used for images of 32 px"),
+        (Network(width=32), 128, "width, layers, pool and pool_padding apply to images up to 96 px"),
+    ],
+)
+def test_an_encoder_is_not_built_from_settings_that_do_not_apply(network, size, message):
+    """The network of a stage without epochs, which may have none, is not checked before."""
+    with pytest.raises(ValueError, match=f"network.*{message}"):
+        Encoder(network, size, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_checking_an_unusual_network_draws_no_random_number():
+    torch.manual_seed(0)
+    networks.check(Network(backbone="resnet26"), 32)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert drawn == torch.rand(1)

@@ -91,6 +91,14 @@ def test_a_run_that_resumes_continues_its_lines_and_drops_those_after_its_checkp
 LINE = {"epoch": 1, "epochs": 3, "images": 192, "loss": 1.5, "seconds": 2.0}
 
 
+@pytest.mark.parametrize(
+    "text", ["\xff", "[1]", '{"epoch": 1}', json.dumps(LINE).replace("seconds", "secojds"), "[" * 9999]
+)
+def test_lines_that_a_disk_has_spoiled_are_skipped(text, tmp_path):
+    (tmp_path / progress.NAME).write_bytes(text.encode("latin-1") + b"\n" + json.dumps(LINE).encode() + b"\n")
+    assert read_progress(tmp_path) == [LINE]
+
+
 def test_incomplete_lines_are_skipped(tmp_path):
     whole = json.dumps(LINE)
     (tmp_path / progress.NAME).write_text(f"{whole[:20]}{whole}\n\n{whole}\n\0\n{whole[:-1]}")

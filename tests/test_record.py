@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from scl.engine import io, provenance
+from scl.engine import artifacts, io, provenance
 
 ROOT = Path(__file__).parent.parent
 ERRORS = [RuntimeError("mistake"), KeyboardInterrupt(), FileNotFoundError(2, "gone", "another file")]
@@ -160,6 +160,17 @@ def test_yaml_is_rewritten_only_if_its_content_changes(tmp_path):
     assert path.stat().st_mtime > 1 and path.read_text().startswith("b: 2\n")
 
 
+@pytest.mark.parametrize("name", ["weights.pt", "history.csv", "assignments.npz"])
+def test_a_record_without_the_checksum_of_a_file_is_damaged(name, tmp_path):
+    """A single flipped bit makes another name of it, and the record stays valid JSON."""
+    made = next((ROOT / "results" / "reference").rglob("scl/seed0/record.json")).read_bytes()
+    (tmp_path / "record.json").write_bytes(made)
+    assert artifacts.load(tmp_path).files.keys() >= {name}
+    (tmp_path / "record.json").write_bytes(made.replace(f'"{name}"'.encode(), f'"_{name}"'.encode()))
+    with pytest.raises(io.Damaged, match=f"files: must hold the checksums of .*{name}"):
+        artifacts.load(tmp_path)
+
+
 def test_sha256_of_more_than_one_piece(tmp_path):
     data = os.urandom(2**20 + 17)
     (tmp_path / "a").write_bytes(data)
@@ -197,11 +208,12 @@ def checkout(tmp_path):
         ({"Snakefile": ""}, True),
     ],
 )
-def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, change, dirty):
+def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, change, dirty, monkeypatch):
     for name, text in change.items():
         path = checkout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")  # as inside a hook of another repository
     found = provenance.provenance(checkout.root, device="cpu")
     assert (found["commit"], found["dirty"]) == (checkout.head, dirty)
 

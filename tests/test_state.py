@@ -14,6 +14,7 @@ from benchmarks.state import Survey
 from benchmarks.study import load_study, write_plan
 from scl.engine.artifacts import Record, read
 from scl.engine.io import sha256
+from scl.engine.train import train
 
 BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
 
@@ -97,6 +98,18 @@ def test_weights_trained_again_to_something_else_outdate_what_builds_on_them(stu
     files = record.files | {"weights.pt": "other"}
     (simclr.directory / "record.json").write_text(json.dumps(record.model_dump() | {"files": files}))
     assert reasons(study())["scan"] == "made from other weights of the stage on which it builds: train again"
+
+
+def test_a_damaged_identity_is_made_again(study):
+    """By `scl run`, too, which does not delete the record before, as Snakemake does."""
+    simclr, _ = study().runs()
+    path = simclr.directory / "record.json"
+    record = json.loads(path.read_text())
+    record["identity"]["engine"] ^= 1
+    path.write_text(json.dumps(record))
+    assert Survey(study()).state(simclr).status != "done"
+    train(simclr.directory, gpus=0, report=lambda line: None)
+    assert Survey(study()).state(simclr).status == "done"
 
 
 def test_results_may_be_moved(study, tiny_study, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from scl.config import in_one_line
 from scl.engine.io import Damaged, set_aside, sha256
@@ -94,6 +94,13 @@ class Record(Strict):
         """The features that `scl kmeans` has yet to cluster: {name: SHA-256}. Requires a record from `load`, which adds
         what clustering.json says."""
         return self.kmeans.files if self.kmeans and ASSIGNMENTS not in self.files else {}
+
+    @model_validator(mode="after")
+    def _has_the_checksums(self) -> "Record":
+        needed = set(WRITTEN[1:] if self.kmeans else WRITTEN)
+        if self.files.keys() - {SAMPLE} != needed:
+            raise ValueError(f"files: must hold the checksums of {', '.join(sorted(needed))}")
+        return self
 
 
 class Clustering(Strict):

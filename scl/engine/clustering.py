@@ -94,6 +94,9 @@ def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, re
     )
 
 
+HARNESS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # arrays of assignments.npz
+
+
 def write_assignments(
     directory: Path,
     rows: np.ndarray,

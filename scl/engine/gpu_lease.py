@@ -148,6 +148,9 @@ def _lock_paths(tokens: list[str]) -> dict[str, Path]:
     """The lock file of each token, in a temporary folder of the user (mode 0700)."""
     uuids = _uuids() if "CUDA_VISIBLE_DEVICES" in os.environ else tokens
     path = Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    path.chmod(0o700)  # PermissionError if it belongs to somebody else
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)  # PermissionError if it belongs to somebody else
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; remove it, or set TMPDIR to a local folder of yours") from None
     return {token: path / _lock_key(token, uuids) for token in tokens}

@@ -22,7 +22,7 @@ NAMES = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-_archives: list[str] = []  # the archives folder of each guard that is on
+_archives: list[tuple[str, ...]] = []  # of each guard that is on: the archives folder, and what links in it lead to
 
 
 @contextlib.contextmanager
@@ -33,12 +33,14 @@ def forbid_label_access(benchmark: str | Path) -> Iterator[None]:
     benchmark: folder of a prepared benchmark; what is in `archives` beside it is refused whatever its name.
     """
     _install()
-    folder = os.path.join(os.path.realpath(Path(benchmark).parent / "archives"), "")
-    _archives.append(folder)
+    folder = Path(benchmark).parent / "archives"
+    links = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_symlink()]
+    places = tuple(os.path.join(os.path.realpath(path), "") for path in (folder, *links))
+    _archives.append(places)
     try:
         yield
     finally:
-        _archives.remove(folder)  # not the last one: another thread may have begun or ended meanwhile
+        _archives.remove(places)  # not the last one: another thread may have begun or ended meanwhile
 
 
 @functools.cache
@@ -59,5 +61,7 @@ def _forbidden(path: Any) -> bool:
         real = os.path.realpath(path)
     except (ValueError, TypeError):  # not a path: open() itself fails
         return False
+    if path in sys.path or real in sys.path:  # a package installed as a zip
+        return False
     named_so = any(NAMES.fullmatch(os.path.basename(name)) for name in (path, real))
-    return named_so or real.startswith(tuple(_archives))
+    return named_so or any(os.path.join(real, "").startswith(places) for places in tuple(_archives))

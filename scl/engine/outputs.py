@@ -12,7 +12,7 @@ import torch
 from scl import config
 from scl.engine import artifacts, features, progress
 from scl.engine.assign import sample
-from scl.engine.clustering import write_assignments
+from scl.engine.clustering import HARNESS, write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import now, provenance
@@ -39,7 +39,7 @@ def finish(trainer: "Trainer") -> Path:
         if curve:  # a checkpoint of the last epoch may be from a device that rounds otherwise
             curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
-        write_assignments(directory, rows, final, confidence, curve, method.arrays(trainer.images))
+        write_assignments(directory, rows, final, confidence, curve, _further(trainer))
     write_weights(directory, method.state_dict())
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
@@ -50,11 +50,19 @@ def finish(trainer: "Trainer") -> Path:
     return directory / "record.json"
 
 
+def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
+    """The method's own arrays for assignments.npz."""
+    further = trainer.method.arrays(trainer.images)
+    if taken := sorted(further.keys() & {*HARNESS}):
+        raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
+    return further
+
+
 def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
     """What the record says to `scl kmeans` (scl.engine.artifacts.KMeans)."""
     files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
     method = trainer.method
-    further = dict(rows=trainer.evaluated.rows, **method.arrays(trainer.images))
+    further = {"rows": trainer.evaluated.rows, **_further(trainer)}
     files[features.FURTHER] = features.keep(trainer.directory, features.FURTHER, further)
     return {
         "clusters": method.problem.clusters,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from scl.engine.artifacts import Strict, read
 from scl.engine.io import Damaged
@@ -37,6 +37,13 @@ class Prepared(Strict):
     larger: Larger | None = None
     splits: dict[str, Rows]
     protocols: dict[str, Roles]
+
+    @model_validator(mode="after")
+    def _splits_exist(self) -> "Prepared":
+        for protocol, roles in self.protocols.items():
+            if not {*roles.fit, *roles.represent, *roles.assign} <= self.splits.keys():
+                raise ValueError(f"protocols.{protocol}: names a split that does not exist")
+        return self
 
 
 def describe(folder: str | Path) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "progress.jsonl"
+KEYS = ("epoch", "epochs", "images", "loss", "seconds")  # of every line
 NOT_CURVES = ("epoch", "epochs", "steps", "images")
 
 
@@ -54,12 +55,15 @@ class Progress:
 
 
 def read_progress(directory: Path) -> list[dict[str, Any]]:
-    """The epochs of a run that is not finished, oldest first; [] if there are none. Incomplete lines are skipped."""
+    """The epochs of a run that is not finished, oldest first; [] if there are none. Incomplete and damaged lines
+    are skipped."""
     epochs = []
-    with contextlib.suppress(OSError), open(directory / NAME, encoding="utf-8") as file:
+    with contextlib.suppress(OSError), open(directory / NAME, encoding="utf-8", errors="replace") as file:
         for line in file:
-            with contextlib.suppress(ValueError):
-                epochs.append(json.loads(line))
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                epoch = json.loads(line)
+                if all(type(epoch[key]) in (int, float) for key in KEYS):
+                    epochs.append(epoch)
     return epochs
 
 

@@ -44,7 +44,9 @@ def now() -> str:
 
 @functools.cache
 def _commit(root: str) -> tuple[str, bool | None]:
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # runs start in parallel: none may lock the index
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside the git hooks of another repository
+    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # runs start in parallel: none may lock the index
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -106,7 +106,8 @@ def finished(directory: Path, run: RunSettings, *, report: Report = say) -> bool
     except Damaged as error:
         report(f"warning: {error}")
         return False
-    if record.fingerprint != fingerprint(planned_identity(run, report=report)):
+    wanted = fingerprint(planned_identity(run, report=report))
+    if not record.fingerprint == fingerprint(record.identity.model_dump()) == wanted:
         return False
     damaged = artifacts.damage(directory, record)
     for name, problem in damaged.items():
