@@ -106,16 +106,14 @@ def _prepared(study: Study, report: Report) -> dict:
 
 def _announce_replacement(study: Study, run: Run, report: Report) -> None:
     """Say which clusters of an earlier command will be lost. Those of another seed are not: their run stays."""
-    path = study.results / "summary.json"
-    if not path.exists():
+    try:
+        found = json.loads((study.results / "summary.json").read_bytes())
+        what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
+        same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
         return
-    found = json.loads(path.read_bytes())
-    same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
     if not same or found["seed"] == run.seed:
-        report(
-            f"{study.results}: its {found['clusters']} clusters ({found['title']}, seed {found['seed']}) will be "
-            "replaced; to keep them, stop and name another folder by --out"
-        )
+        report(f"{study.results}: {what} will be replaced; to keep them, stop and name another folder by --out")
 
 
 def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:

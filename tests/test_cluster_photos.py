@@ -80,6 +80,10 @@ def test_results_that_will_be_replaced_are_named_before_the_estimate(here, capsy
     again = told("--clusters", 4)
     assert 0 < again.index(replaced) < again.index("this will take about")
     assert "will be replaced" not in told("--clusters", 4, "--seed", 1)  # is compared with seed 0, which stays
+    for damaged in ("damaged", "[]", "{}"):
+        (here / "photos-clusters" / "summary.json").write_text(damaged)
+        assert "will be replaced" not in told("--clusters", 3, "--seed", len(damaged))
+        assert summary()["clusters"] == 3  # written again
 
 
 def test_seconds_are_of_all_that_was_trained_whenever_it_was(here, monkeypatch, capsys):
