@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from planning import GPU_PLACE, PLACE, study_of, work
+from planning import GPU_PLACE, PLACE, rate, study_of, work
 
 from benchmarks.plan import calibrate, measure
 from benchmarks.plan.rates import Measurements
@@ -39,10 +39,10 @@ def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, mon
 @pytest.mark.parametrize("place, at_once", [(PLACE, 2), (GPU_PLACE, 1)])
 def test_runs_are_measured_one_by_one_on_a_gpu(here, monkeypatch, place, at_once):
     """Those that share it would not train at the same time; what sharing costs is assumed (cost.py)."""
-    seen = []
+    seen, mine = [], work(study_of(), "simclr")
     monkeypatch.setattr(gpu_lease, "lease", lambda gpus, report: contextlib.nullcontext(""))
     monkeypatch.setattr(gpu_lease, "torch_device", lambda leased, report: "cpu")
     monkeypatch.setattr(calibrate, "write_json", lambda path, content: seen.append(content["runs_at_once"]))
-    monkeypatch.setattr(calibrate, "_measured", lambda *arguments: seen.append(arguments[3]) or (1.0, []))
-    calibrate.calibrate([work(study_of(), "simclr")], place, here, report=lambda line: None)
+    monkeypatch.setattr(calibrate, "_measured", lambda *arguments: seen.append(arguments[3]) or (1.0, [rate(mine)]))
+    calibrate.calibrate([mine], place, here, report=lambda line: None)
     assert seen == [at_once] * 2
