@@ -61,7 +61,8 @@ def cluster_folder(request: Request, *, threads: int | None = None, report: Repo
     check_methods(study)
     out = request.results
     out.mkdir(parents=True, exist_ok=True)
-    write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
+    if not (out / "study.yaml").exists():  # else it may be that of a command that is at work
+        write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
     with locked(out / ".lock", out, report=report):  # against another command with the same --out
         facts = _prepared(study, report)
         if request.strict and facts["unreadable"]:
