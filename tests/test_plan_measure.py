@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from planning import GPU_PLACE, PLACE, rate, study_of, work
 
+from baselines.scan import SCAN
 from benchmarks.plan import calibrate, measure
 from benchmarks.plan.rates import Measurements
 from scl.config import complete
@@ -34,6 +35,20 @@ def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, mon
     found = measure.measure(settings, "cpu", images=5_000)
     assert rows and all(len(norms) == 5_000 and norms.min() > 0.99 for norms in rows)
     assert found.image_bytes == 128 * 4 + 8 and found.images == 200
+
+
+@pytest.mark.parametrize("seconds, prepared", [(1.0, 1), (0.1, 0)])
+def test_neighbors_are_not_mined_where_that_would_take_longer_than_all_that_is_timed(
+    tiny_study, monkeypatch, seconds, prepared
+):
+    """On a CPU, a pass over five thousand images takes minutes, and a step takes as long without it."""
+    study, calls = tiny_study("simclr", "scan"), []
+    monkeypatch.setattr(SCAN, "prepare", lambda *_: calls.append("prepare"))
+    monkeypatch.setattr(measure, "PREPARATION", seconds)
+    monkeypatch.setattr(measure, "seconds_per_step", lambda work, *_: [work(), 0.1][1])
+    settings = complete(study.settings(study.run("tiny-digits", "joint", "scan", 0)))
+    assert measure.measure(settings, "cpu").step_seconds > 0
+    assert len(calls) == prepared
 
 
 @pytest.mark.parametrize("place, at_once", [(PLACE, 2), (GPU_PLACE, 1)])
