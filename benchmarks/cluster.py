@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks.assigner import Assigner, assign_images, run_of
 from benchmarks.check import check_methods
-from benchmarks.datasets.prepare import describe_unreadable, prepare_for, read_names
+from benchmarks.datasets.prepare import NAMES, describe_unreadable, prepare_for, read_names
 from benchmarks.evaluation.evaluate import read_assignments
 from benchmarks.folder_page import advice, agreement_with_other_seeds, describe_clusters, write_page
 from benchmarks.folder_study import BENCHMARK, Request, folder_study, images_in, survey
@@ -24,7 +24,7 @@ from benchmarks.study import Run, Study
 from scl import images
 from scl.engine import gpu_lease
 from scl.engine.artifacts import read, read_record
-from scl.engine.io import atomic, write_json, write_yaml_if_changed
+from scl.engine.io import Damaged, atomic, sha256, write_json, write_yaml_if_changed
 from scl.engine.locks import locked
 from scl.engine.prepared import describe
 from scl.engine.provenance import cores
@@ -61,7 +61,8 @@ def cluster_folder(request: Request, *, threads: int | None = None, report: Repo
     check_methods(study)
     out = request.results
     out.mkdir(parents=True, exist_ok=True)
-    write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
+    if not (out / "study.yaml").exists():  # else it may be that of a command that is at work
+        write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
     with locked(out / ".lock", out, report=report):  # against another command with the same --out
         facts = _prepared(study, report)
         if request.strict and facts["unreadable"]:
@@ -94,6 +95,8 @@ def _run(study: Study, run: Run, request: Request, threads: int, report: Report)
 def _prepared(study: Study, report: Report) -> dict:
     """benchmark.json of the folder as it is now."""
     facts, problem = Survey(study).prepared(BENCHMARK)
+    if facts and not problem:
+        problem = _lost(study.data / BENCHMARK, facts)
     if facts is None or problem:
         if problem:
             report(f"{study.benchmarks[BENCHMARK].path}: prepared again ({problem})")
@@ -104,18 +107,28 @@ def _prepared(study: Study, report: Report) -> dict:
     return facts
 
 
+def _lost(folder: Path, facts: dict) -> str:
+    """Which of the files that are read beside the images is missing or damaged, or ""; images are verified later."""
+    labels, listed = folder / "labels.npy", facts.get("labels_sha256")
+    if listed and not (labels.exists() and sha256(labels) == listed):
+        return f"{labels.name} is missing or damaged"
+    try:
+        read_names(folder)
+    except Damaged:
+        return f"{NAMES} is missing or damaged"
+    return ""
+
+
 def _announce_replacement(study: Study, run: Run, report: Report) -> None:
     """Say which clusters of an earlier command will be lost. Those of another seed are not: their run stays."""
-    path = study.results / "summary.json"
-    if not path.exists():
+    try:
+        found = json.loads((study.results / "summary.json").read_bytes())
+        what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
+        same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
         return
-    found = json.loads(path.read_bytes())
-    same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
     if not same or found["seed"] == run.seed:
-        report(
-            f"{study.results}: its {found['clusters']} clusters ({found['title']}, seed {found['seed']}) will be "
-            "replaced; to keep them, stop and name another folder by --out"
-        )
+        report(f"{study.results}: {what} will be replaced; to keep them, stop and name another folder by --out")
 
 
 def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:

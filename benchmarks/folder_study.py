@@ -145,7 +145,10 @@ def _settings_of_device(request: Request) -> Path:
     import torch  # only its version is asked for: CUDA is not to be touched before the lease
 
     gpu = request.gpus and torch.version.cuda and gpu_lease.visible()
-    return ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
+    path = ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
+    if not path.exists():  # not a part of the package
+        raise ValueError(f"{path}: no such file; run scl from a checkout, or give --config FILE")
+    return path
 
 
 def _sizes(mapping: dict) -> dict[str, int]:

@@ -8,6 +8,7 @@ publishes them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,7 +140,9 @@ class Survey:
         folder = self.study.data / benchmark
         if self.committed or (folder / "benchmark.json").exists():
             return ""
-        return _failure(folder / failures.NAME, self.study.benchmarks[benchmark])
+        with suppress(Damaged):  # it says nothing, and the next attempt deletes it
+            return _failure(folder / failures.NAME, self.study.benchmarks[benchmark])
+        return ""
 
     def _state(self, run) -> State:
         if run.benchmark in self.study.skipped:
@@ -150,7 +153,10 @@ class Survey:
             state = self._evaluated(run, state.record)
         if state.status == "done":
             return state
-        failure = _failure(run.directory / failures.NAME, planned)
+        try:
+            failure = _failure(run.directory / failures.NAME, planned)
+        except Damaged as error:
+            return State("damaged", f"{failures.NAME} is {error}", state.record)
         return State("failed", failure, state.record) if failure else state
 
     def _trained(self, run, planned) -> State:
@@ -232,11 +238,8 @@ def _as_recorded(study, benchmark: str, record: Record) -> dict:
 
 
 def _failure(path: Path, planned) -> str:
-    """Why the last attempt with the planned settings failed, in one line, or ""."""
-    try:
-        failure = read(path, failures.Failure)
-    except Damaged as error:
-        return f"{path.name} is {error}"
+    """Why the last attempt with the planned settings failed, in one line, or "". Raises Damaged."""
+    failure = read(path, failures.Failure)
     if failure is None or failure.config_sha256 != config.digest(planned):
         return ""
     place = {name: getattr(failure, name) for name in ("epoch", "step", "term")}

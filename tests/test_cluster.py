@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import long_study
 import numpy as np
@@ -17,8 +18,9 @@ import benchmarks.cluster
 from benchmarks.cli import main
 from benchmarks.datasets.prepare import read_names
 from benchmarks.folder_page import advice, describe_clusters
+from benchmarks.folder_study import Request
 from scl.engine import gpu_lease
-from scl.engine.locks import is_locked
+from scl.engine.locks import is_locked, locked
 from scl.engine.train import train
 
 
@@ -151,6 +153,22 @@ def test_another_command_in_the_same_results_waits(here, step, monkeypatch):
     monkeypatch.setattr(benchmarks.cluster, step, look)
     assert cluster("photos", "--method", "kmeans", "--out", "out", "--clusters", 3) == 0
     assert seen == [True] and not is_locked("out/.lock")
+
+
+def test_a_command_that_is_interrupted_while_it_waits_changes_nothing(here):
+    """study.yaml stays that of the command that is at work."""
+    digits(here / "photos", 30, classes=False)
+    assert cluster("photos", "--method", "kmeans", "--out", "out", "--clusters", 3) == 0
+    before = (here / "out" / "study.yaml").read_bytes()
+
+    def interrupted(line):
+        assert line.startswith("waiting for out: another process")
+        raise KeyboardInterrupt
+
+    other = Request(here / "photos", clusters=4, method="kmeans", out=Path("out"), config=here / "tiny.yaml")
+    with locked("out/.lock", "out"), pytest.raises(KeyboardInterrupt):
+        benchmarks.cluster.cluster_folder(other, report=interrupted)
+    assert (here / "out" / "study.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("method", ["scl", "kmeans"])

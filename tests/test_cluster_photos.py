@@ -80,6 +80,10 @@ def test_results_that_will_be_replaced_are_named_before_the_estimate(here, capsy
     again = told("--clusters", 4)
     assert 0 < again.index(replaced) < again.index("this will take about")
     assert "will be replaced" not in told("--clusters", 4, "--seed", 1)  # is compared with seed 0, which stays
+    for damaged in ("damaged", "[]", "{}"):
+        (here / "photos-clusters" / "summary.json").write_text(damaged)
+        assert "will be replaced" not in told("--clusters", 3, "--seed", len(damaged))
+        assert summary()["clusters"] == 3  # written again
 
 
 def test_seconds_are_of_all_that_was_trained_whenever_it_was(here, monkeypatch, capsys):
@@ -221,3 +225,21 @@ def test_the_encoder_is_loaded_as_the_documentation_says(here):
         features = names["encoder"](images)
         theirs = Assigner(Path("photos-clusters/runs/images/joint/scl/seed0")).method.encoder.eval()(images)
     assert torch.equal(features, theirs) and features.std(0).max() > 0
+
+
+# damaged
+
+
+@pytest.mark.parametrize("name", ["image_names.json", "labels.npy", "images.npy"])
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"damaged")])
+def test_a_prepared_file_that_is_missing_or_damaged_is_made_again(here, name, spoil, capsys):
+    digits(here / "photos", 30)
+    command = ("photos", "--clusters", 3, "--method", "kmeans")
+    assert cluster(*command) == 0
+    before = Path("photos-clusters/clusters.csv").read_bytes()
+    spoil(here / "photos-clusters" / "data" / "images" / name)
+    status = cluster(*command)
+    if name == "images.npy":  # which are only verified where they are loaded, and then set aside
+        status = cluster(*command)
+    assert status == 0 and Path("photos-clusters/clusters.csv").read_bytes() == before
+    assert f"photos: prepared again ({name} is missing or damaged)" in capsys.readouterr().err or name == "images.npy"

@@ -17,6 +17,7 @@ from benchmarks.report.run_page import read_clusters
 from benchmarks.report.styles import COLORS as METHOD_COLORS
 from benchmarks.state import Metrics
 from scl.engine.artifacts import SAMPLE, read
+from scl.engine.io import Damaged
 
 ROWS = 12
 
@@ -190,6 +191,28 @@ def test_clusters_of_a_run_are_those_of_its_metrics(run, data):
     (run.directory / FILE).unlink()
     with pytest.raises(ValueError, match="clusters.json is missing"):
         read_clusters(run.directory, metrics)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sizes": [6, 6]},
+        {"match": [1, -1, 2]},
+        {"confusion": [[1], [2], [3]]},
+        {"shown": []},
+        {"map": {"x": [1], "y": [1, 2], "clusters": [0], "labels": []}},
+        {"map": {"x": [1], "y": [1], "clusters": [3], "labels": []}},
+        {"map": {"x": [1], "y": [1], "clusters": [0], "labels": [2]}},
+    ],
+)
+def test_a_file_that_contradicts_itself_is_damaged(tmp_path, changed):
+    """A report of it would end with an IndexError."""
+    whole = data_of().model_dump()
+    (tmp_path / FILE).write_text(json.dumps(whole))
+    assert read(tmp_path / FILE, Clusters) == data_of()
+    (tmp_path / FILE).write_text(json.dumps(whole | changed))
+    with pytest.raises(Damaged):
+        read(tmp_path / FILE, Clusters)
 
 
 # ---- colors ----------------------------------------------------------------------------------------------

@@ -55,6 +55,17 @@ def make(tmp_path, url, images_per_class, **source):
 # what is kept
 
 
+def test_a_damaged_index_is_read_again(server, tmp_path):
+    sound = members(server.url("small.tar"), tmp_path, timeout=1)
+    index = tmp_path / "index.json"
+    kept = json.loads(index.read_text())
+    broken = [[], {"n.tar": [1]}, {"n.tar": 3}, {"n.tar": ["a", "b"]}]
+    texts = ["", "[]", "3", "{", '{"url": 3}', "\xff"]
+    for text in [*texts, *(json.dumps(kept | {"members": found}) for found in broken)]:
+        index.write_text(text, encoding="latin-1")
+        assert members(server.url("small.tar"), tmp_path, timeout=1) == sound, text
+
+
 def test_the_synsets_of_another_url_are_not_used(server, tmp_path):
     small, large = make(tmp_path, server.url("small.tar"), 2), make(tmp_path, server.url("train.tar"), 6)
     assert (small["count"], large["count"]) == (20, 60)

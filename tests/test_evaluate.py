@@ -189,13 +189,19 @@ def test_a_damaged_file_of_the_run_is_set_aside_by_name(tmp_path, name, spoil):
     assert {path.name for path in run.iterdir()} == {"assignments.npz", "record.json"} - {name} | {f"{name}.damaged"}
 
 
-@pytest.mark.parametrize("spoil", [lambda path: np.save(path, LABELS[::-1]), lambda path: path.unlink()])
-def test_changed_or_lost_labels_are_refused(tmp_path, spoil):
+@pytest.mark.parametrize(
+    "there, words",
+    [(True, "labels.npy: damaged .*; set aside as labels.npy.damaged"), (False, "labels.npy is missing")],
+)
+def test_changed_or_lost_labels_are_refused(tmp_path, there, words):
     run, data = trained(tmp_path / "run"), prepared(tmp_path / "data")
-    spoil(data / "labels.npy")
-    with pytest.raises(Damaged, match="labels.npy: missing, or not as benchmark.json lists it"):
+    np.save(data / "labels.npy", LABELS[::-1])
+    if not there:
+        (data / "labels.npy").unlink()
+    with pytest.raises(Damaged, match=words):
         evaluate_run(run, data)
     assert not (data / "benchmark.json").exists()  # so it is prepared again
+    assert {path.name for path in data.glob("labels*")} == ({"labels.npy.damaged"} if there else set())
 
 
 @pytest.mark.parametrize("file", ["labels.npy", "assignments.npz"])

@@ -125,3 +125,10 @@ def test_settings_count_wherever_the_file_gives_them(here, place, monkeypatch):
         training = schedule(here, images, config=own, **changes)[0]["scl"].training
         assert (training.epochs, training.batch_size) == (epochs, 50)
         assert training.learning_rate == pytest.approx(rate)
+
+
+def test_an_installation_without_the_settings_says_what_to_do(tmp_path, monkeypatch):
+    """They are part of a checkout, not of the package."""
+    monkeypatch.setattr("benchmarks.folder_study.ROOT", tmp_path)
+    with pytest.raises(ValueError, match="folder-cpu.yaml: no such file; run scl from a checkout, or give --config"):
+        folder_study(Request(tmp_path, gpus=0), images=100, clusters=2)

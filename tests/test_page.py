@@ -243,8 +243,8 @@ def test_a_method_looks_the_same_in_every_study():
 
 
 @pytest.fixture
-def unlabeled(tiny_study, train_all, digits, tmp_path):
-    """The folder of the report of a study on digits whose labels are gone."""
+def unlabeled_study(tiny_study, train_all, digits, tmp_path):
+    """A finished study on digits whose labels are gone."""
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     (data / "tiny-digits" / "labels.npy").unlink()
@@ -253,9 +253,15 @@ def unlabeled(tiny_study, train_all, digits, tmp_path):
     study = tiny_study("kmeans", "scl", seeds=(0, 1), data=data, benchmarks={"tiny-digits": TINY_DIGITS})
     for run in train_all(study):
         evaluate_run(run.directory, data / run.benchmark)
-    collect(study, study.results)
-    write_report(study, study.results)
-    return study.results / "report"
+    return study
+
+
+@pytest.fixture
+def unlabeled(unlabeled_study):
+    """The folder of its report."""
+    collect(unlabeled_study, unlabeled_study.results)
+    write_report(unlabeled_study, unlabeled_study.results)
+    return unlabeled_study.results / "report"
 
 
 def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all, monkeypatch):
@@ -290,6 +296,18 @@ def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabel
     assert "clusters found" in text and "agreement of seeds" in text
     page = (unlabeled / "runs" / "tiny-digits-joint-scl-seed0.html").read_text()
     assert "Misassigned" not in page and "Confusion" not in page and "data:image/png" in page
+
+
+def test_a_damaged_file_of_a_run_without_labels_does_not_end_the_report(unlabeled_study):
+    """Its row has dashes; that of the other method has numbers. Its page says what to do."""
+    study, folder = unlabeled_study, unlabeled_study.results
+    (study.run("tiny-digits", "joint", "kmeans", 1).directory / "clusters.json").write_bytes(b"damaged")
+    collect(study, folder)
+    write_report(study, folder)
+    found = (folder / "report" / "index.html").read_text().partition("clusters found")[2].partition("</figure>")[0]
+    assert [row.count("–") for row in found.partition("<tbody>")[2].split("<tr")[1:]] == [6, 0]
+    page = (folder / "report" / "runs" / "tiny-digits-joint-kmeans-seed1.html").read_text()
+    assert "clusters.json is missing, damaged" in page and "evaluate this run again (scl evaluate)" in page
 
 
 def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_of_its_own(tmp_path):

@@ -13,7 +13,7 @@ from conftest import TINY_METHODS
 from planning import STUDY, measurements, rate, run_seconds, study_of, work
 
 from benchmarks.cli import main
-from benchmarks.plan import machine, measure, sources
+from benchmarks.plan import calibrate, machine, measure, sources
 from benchmarks.plan.rates import Measurements
 from benchmarks.plan.table import describe_cost
 from scl.engine import gpu_lease
@@ -201,6 +201,19 @@ class Killed(SCL):
 
     def step(self, views, index):
         os._exit(1)
+
+
+def killed_at_once(*arguments):
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_calibration_that_measures_nothing_is_not_kept(tiny_study, here, capsys, monkeypatch):
+    """Its start of zero seconds would count from then on."""
+    monkeypatch.setattr(calibrate, "_start", killed_at_once)
+    status, out, error = plan(capsys, tiny_study("random").results / "study.yaml", "--calibrate")
+    assert status == 0 and "a process was killed" in error and "nothing was measured" in error
+    assert not list(sources.CALIBRATIONS.glob("*"))
 
 
 def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, capsys, monkeypatch):

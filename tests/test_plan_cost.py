@@ -40,6 +40,16 @@ def test_more_threads_take_less_time_in_the_committed_table(here):
     assert row["hours"] == pytest.approx(2 * row["seconds_per_run"] * 2 / 3600)
 
 
+def test_a_table_of_many_benchmarks_is_split(here):
+    names = [f"digits-with-another-size-{size}" for size in range(8, 17)]
+    study = study_of(benchmarks={name: {"dataset": "digits", "size": int(name.split("-")[-1])} for name in names})
+    lines = describe_cost(cost_at(PLACE, study), "study.yaml").splitlines()
+    assert max(map(len, lines)) <= 100
+    heads = [line.split() for line in lines if line.split()[0] in names]
+    assert [name for head in heads for name in head] == names and len(heads) > 1
+    assert sum(line.startswith("  kmeans ") for line in lines) == len(heads)
+
+
 def run_of(stage, after=None):
     return Run("digits", "joint", stage, 0, stage, Path(stage), after)
 

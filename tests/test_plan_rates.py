@@ -57,6 +57,25 @@ def test_records_of_another_device_or_kind_or_of_unclustered_runs_do_not_count(t
         assert find(work(other, "simclr", "tiny-digits"), study, place=Place(cpu, "", 0, 2, 2, threads, 1)) is None
 
 
+@pytest.mark.slow
+def test_records_count_without_a_plan_but_not_with_a_damaged_history(tiny_study, here):
+    """As `scl run` leaves them, or a copy of results/runs: there is no study.yaml yet."""
+    study = tiny_study("simclr")
+    (run,) = study.runs()
+    train(run.directory, gpus=0, report=lambda line: None)
+    cluster_run(run.directory)
+    (study.results / "study.yaml").unlink()
+    threads, mine = read_record(run.directory).threads, work(study, "simclr", "tiny-digits")
+    place = Place(processor(), "", 0, threads, 1, threads, 1)
+    found = find(mine, study, place=place)
+    assert found and found.mark == "r"
+    history = run.directory / "history.csv"
+    header, *lines = history.read_text().splitlines(keepends=True)
+    for damaged in ("", header, header + lines[0] + "2", header + "\0"):
+        history.write_text(damaged)
+        assert find(mine, study, place=place) is None, damaged
+
+
 def test_a_calibration_counts_on_its_device_with_its_versions(here):
     mine = work(study_of(), "simclr")
     good = measurements(rate(mine))

@@ -92,3 +92,14 @@ def test_looking_changes_no_file(verb, tiny_study, tmp_path, capsys):
     assert cli.main([verb, str(path)]) == 0
     assert "1 runs, 0 of them trained" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_damaged_failure_is_not_one(tiny_study, tmp_path):
+    """Else `--watch` would end at once where the study is yet to begin."""
+    study = tiny_study("random", data=tmp_path / "own")
+    (run,) = study.runs()
+    for folder, status in ((study.data / run.benchmark, "missing"), (run.directory, "damaged")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "failure.json").write_text("damaged")
+        overview = Overview(study)
+        assert [now.status for now in overview.runs] == [status] and not overview.is_over

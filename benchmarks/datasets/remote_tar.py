@@ -3,6 +3,7 @@
 All functions that use the network raise TransferError.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -41,12 +42,14 @@ def members(url: str, cache: Path, *, timeout: float, header: str | None = None)
     """{member: (offset, size)} of the tar at `url`, kept in `cache` (1,000 requests take minutes). Raises ValueError if
     it is not a tar of tars."""
     index = cache / "index.json"
-    if not index.exists():
-        _, total = read_range(url, 0, 1, timeout=timeout, header=header)
-        say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
-        found = _read_index(_Remote(url, total, timeout, header))
-        write_json(index, {"url": plain(url), "bytes": total, "members": found})
-    return json.loads(index.read_text("utf-8"))["members"]
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # or damaged
+        kept = json.loads(index.read_bytes())["members"]
+        return {name: (int(offset), int(size)) for name, (offset, size) in kept.items()}
+    _, total = read_range(url, 0, 1, timeout=timeout, header=header)
+    say(f"{plain(url)}: reading the index of {total / 1e9:,.1f} GB by range requests")
+    found = _read_index(_Remote(url, total, timeout, header))
+    write_json(index, {"url": plain(url), "bytes": total, "members": found})
+    return found
 
 
 def download_member(url: str, target: Path, place: tuple[int, int], *, timeout: float, header: str | None) -> None:

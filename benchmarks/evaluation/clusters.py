@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from pydantic import model_validator
 
 from benchmarks.evaluation.metrics import matching
 from scl.engine.artifacts import SAMPLE, Record, Strict, damage
@@ -49,6 +50,20 @@ class Clusters(Strict):
     shown: list[list[Line]]
     map: Map | None = None
     of: dict[str, str | int | None] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Clusters:
+        count, classes = len(self.sizes), len(self.classes)
+        shapes = {len(row) for row in self.confusion} <= {classes} and len(self.confusion) in (0, count)
+        if not (shapes and len(self.match) == len(self.shown) == count and sum(self.sizes) > 0):
+            raise ValueError("clusters and classes differ in number")
+        drawn = [self.map.x, self.map.y, self.map.clusters, self.map.labels or self.map.x] if self.map else [[]]
+        if len({len(values) for values in drawn}) > 1:
+            raise ValueError("map: arrays differ in length")
+        labels = [*self.match, *(self.map.labels if self.map else [])]
+        if max(labels, default=-1) >= classes or (self.map and not set(self.map.clusters) <= set(range(count))):
+            raise ValueError("names a class or a cluster that does not exist")
+        return self
 
     @property
     def used(self) -> int:

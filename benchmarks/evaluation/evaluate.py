@@ -85,13 +85,16 @@ def _names(data_folder: Path) -> list[str] | None:
 
 def _labels(data_folder: Path, benchmark: dict, rows: np.ndarray) -> np.ndarray | None:
     """The labels as prepared, None if none of the images in `rows` has one. Raises Damaged if they are missing or
-    changed, with benchmark.json set aside, so that the benchmark is prepared again."""
+    changed, with them and benchmark.json set aside, so that the benchmark is prepared again."""
     path, listed = data_folder / "labels.npy", benchmark.get("labels_sha256")
     if not listed:
         return None
-    if not path.exists() or sha256(path) != listed:
-        set_aside(data_folder / "benchmark.json", "its labels are missing or damaged")
-        raise Damaged(f"{path}: missing, or not as benchmark.json lists it; the same command prepares it again")
+    if not path.exists():
+        set_aside(data_folder / "benchmark.json", "its labels are missing")
+        raise Damaged(f"{path} is missing, though benchmark.json lists it; the same command prepares it again")
+    if sha256(path) != listed:
+        set_aside(data_folder / "benchmark.json", "its labels are damaged")
+        raise set_aside(path, "damaged (its checksum is not the one in benchmark.json)")
     labels = np.load(path, allow_pickle=False)
     return labels if (labels[rows] >= 0).any() else None
 

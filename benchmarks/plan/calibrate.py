@@ -48,6 +48,9 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
         device = gpu_lease.torch_device(leased, report=report)
         start, rates = _measured([*kinds.values()], device, place.threads, at_once, report)
         made_by = provenance(device=device)
+    if not rates:  # nor was the start of a process
+        report("nothing was measured, so nothing is written")
+        return
     measured = Measurements(
         **{name: made_by[name] for name in ("device", "versions", "commit", "dirty")},
         runs_at_once=at_once,

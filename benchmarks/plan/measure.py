@@ -30,8 +30,8 @@ from scl.method import Method
 from scl.util.text import duration
 
 SECONDS = 2.0  # of steps that are timed
+PREPARATION = 4.0  # seconds that `prepare` may take, if it is a pass over the images; else steps go without
 SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no longer than SECONDS; and before that
-PREPARED = 5_000  # images on which `prepare` is called; with more it would take longer than all that is timed
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
         trainer = Trainer(alone, Path(folder), device=device, report=lambda line: None)
         method, fit = trainer.method, trainer.images.fit
         weights, each = _sizes(method)
+        forward = _forward_seconds(trainer)
         if training.epochs:
-            _prepare(trainer, images)
+            _prepare(trainer, images, forward)
         return Rate(
             kind=kind_of(settings.method, trainer.facts["size"][0], settings.network, training),
             options=settings.options,
@@ -90,7 +91,7 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
             clusters=method.problem.clusters,
             threads=torch.get_num_threads(),
             batch_size=min(training.batch_size, method.pool(0)),
-            assign_seconds=_assignment_seconds(trainer) * fit / len(trainer.evaluated),
+            assign_seconds=_assignment_seconds(trainer, forward) * fit / len(trainer.evaluated),
             step_seconds=_step_seconds(trainer) if training.epochs else 0.0,
             kmeans=method.clusters_by_kmeans,
             unlabeled=_unlabeled_share(method),
@@ -100,10 +101,17 @@ def measure(settings: RunSettings, device: str, *, images: int = 0) -> Rate:
         )
 
 
-def _prepare(trainer: Trainer, images: int) -> None:
+def _forward_seconds(trainer: Trainer) -> float:
+    """Seconds to compute the outputs of one image, measured on a few."""
+    first = min(FIRST, len(trainer.images))
+    _outputs(trainer, first)  # allocates memory
+    return seconds_per_step(lambda: _outputs(trainer, first), 0, trainer.device) / first
+
+
+def _prepare(trainer: Trainer, images: int, forward: float) -> None:
     """Bring the method into the state of a usual step of its last epoch, in a run of at least so many images."""
     method = trainer.method
-    if len(trainer.images) <= PREPARED:
+    if forward * len(trainer.images) <= PREPARATION:
         with trainer.autocast():
             method.prepare(trainer.images, trainer.seeds.generator("prepare", device=trainer.device))
     memory = getattr(method, "memory", None)
@@ -127,13 +135,10 @@ def _step_seconds(trainer: Trainer) -> float:
     return seconds_per_step(step, SECONDS, trainer.device)
 
 
-def _assignment_seconds(trainer: Trainer) -> float:
+def _assignment_seconds(trainer: Trainer, forward: float) -> float:
     """Seconds of one assignment of all images, extrapolated from a sample."""
     images, method, device = trainer.evaluated, trainer.method, trainer.device
-    first = min(FIRST, len(trainer.images))
-    _outputs(trainer, first)  # allocates memory
-    each = seconds_per_step(lambda: _outputs(trainer, first), 0, device) / first
-    count = min(len(images), max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / each))))
+    count = min(len(images), max(FIRST, 10 * method.problem.clusters, min(SAMPLE, int(SECONDS / forward))))
     sample = Images(images.pixels[:count], images.rows[:count], count)
 
     def assign() -> None:

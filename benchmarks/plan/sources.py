@@ -70,7 +70,7 @@ class Sources:
     def records(self) -> list[tuple[str, Rate]]:
         """(device, rate) of each finished run of this study and of others in the working directory."""
         plans = [self.study.results / "study.yaml", Path("results/study.yaml"), *Path("results").glob("*/study.yaml")]
-        return [one for plan in sorted({path.absolute() for path in plans}) for one in recorded_rates(plan)]
+        return [one for plan in sorted({path.absolute() for path in plans}) for one in recorded_rates(plan, self.study)]
 
     @cached_property
     def calibrated(self) -> list[Measurements]:
@@ -122,10 +122,11 @@ def _benched(folder: Path, study: Study) -> Iterator[tuple[str, list[Rate]]]:
 # --- finished runs -------------------------------------------------------------------------------------------------
 
 
-def recorded_rates(plan: Path) -> Iterator[tuple[str, Rate]]:
-    """(device, rate) of the finished runs beside the study.yaml of a study; none if it does not exist."""
+def recorded_rates(plan: Path, study: Study) -> Iterator[tuple[str, Rate]]:
+    """(device, rate) of the finished runs beside the study.yaml of a study. study: theirs if it does not exist yet, as
+    after `scl run`."""
     try:
-        study = load_study(plan)
+        study = load_study(plan) if plan.exists() else study
     except (ValueError, OSError):  # of another version
         return
     for path in sorted((plan.parent / "runs").glob("*/*/*/*/record.json")):
@@ -133,7 +134,7 @@ def recorded_rates(plan: Path) -> Iterator[tuple[str, Rate]]:
             record = load(path.parent)
             if record and ASSIGNMENTS in record.files:
                 yield record.device, _rate_of(record, path.parent, study)
-        except (Damaged, OSError, ValueError, KeyError):  # of another version, or no longer in the study
+        except (Damaged, OSError, ValueError, KeyError, TypeError):  # damaged, of another version, not in the study
             continue
 
 
@@ -150,6 +151,8 @@ def _rate_of(record: Record, directory: Path, study: Study) -> Rate:
     work = work_of(study, run, lengths(record.identity.images.splits), settings)
     with open(directory / "history.csv", newline="") as file:
         steps = sum(int(row["steps"]) for row in csv.DictReader(file))
+    if work.trains and not steps:
+        raise ValueError(f"{directory}: its history has no steps")
     unlabeled = None
     batch = min(settings.training.batch_size, work.fit + work.unlabeled)
     if steps and work.unlabeled:

@@ -42,20 +42,26 @@ def _disk(cost: dict[str, Any]) -> Iterator[str]:
 
 
 def _hours(cost: dict[str, Any]) -> Iterator[str]:
-    """A table of methods by benchmarks."""
+    """A table of methods by benchmarks, split if it would be too wide."""
     unit = "GPU" if cost["device"]["gpus"] else "core"
     known = [row["hours"] for row in cost["rows"] if row["hours"] is not None]
     span, scale = ("minutes", 60) if known and sum(known) < 2 else ("hours", 1)
     yield f"{unit}-{span} of all runs, by benchmark and method:"
     methods = list(dict.fromkeys(row["method"] for row in cost["rows"]))
-    columns = [["", *methods, "runs"]]
+    labels = ["", *methods, "runs"]
+    first = max(map(len, labels))
+    columns: list[list[str]] = []
     for benchmark in dict.fromkeys(row["benchmark"] for row in cost["rows"]):
         rows = [row for row in cost["rows"] if row["benchmark"] == benchmark]  # of all methods, in their order
-        columns.append([benchmark, *(_cell(row, scale, unit) for row in rows), f"{sum(row['runs'] for row in rows)}  "])
-    widths = [max(map(len, column)) for column in columns]
-    for label, *cells in zip(*columns):
-        numbers = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:]))
-        yield f"  {label:{widths[0]}}  {'  '.join(numbers)}".rstrip()
+        texts = [benchmark, *(_cell(row, scale, unit) for row in rows), f"{sum(row['runs'] for row in rows)}  "]
+        width = max(map(len, texts))
+        columns.append([f"{text:>{width}}" for text in texts])
+    while columns:
+        part = [columns.pop(0)]
+        while columns and 2 + first + sum(2 + len(column[0]) for column in [*part, columns[0]]) <= WIDTH:
+            part.append(columns.pop(0))
+        for label, *cells in zip(labels, *part):
+            yield f"  {label:{first}}  {'  '.join(cells)}".rstrip()
     yield from _totals(cost, scale, span)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,6 +19,7 @@ from benchmarks.report.runs import STATUSES
 from benchmarks.report.styles import marker_svg, styles_of
 from benchmarks.report.tables import Cell, Table
 from scl.engine.artifacts import ASSIGNMENTS, read
+from scl.engine.io import Damaged
 
 ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
 CAPTIONS = {
@@ -88,8 +90,11 @@ def _unlabeled(study, groups: pd.DataFrame, protocol: str) -> list[Table]:
 
 
 def _without_labels(folders: list[Path]) -> list[str]:
-    """Cells on the runs of a group: clusters in use, shares, confidence, agreement; dashes if a file is missing."""
-    data = [found for folder in folders if (found := read(folder / FILE, Clusters))]
+    """Cells on the runs of a group: clusters in use, shares, confidence, agreement; dashes if a file is missing or
+    damaged."""
+    data = []
+    with suppress(Damaged):  # the page of that run says so
+        data = [found for folder in folders if (found := read(folder / FILE, Clusters))]
     if len(data) < len(folders) or not all((folder / ASSIGNMENTS).exists() for folder in folders):
         return ["–"] * 6
     shares = [(one.used, one.share(max(one.sizes)), one.share(min(one.sizes)), one.mean_confidence) for one in data]

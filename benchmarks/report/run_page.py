@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks.report.charts import line_chart, scatter
 from benchmarks.report.gallery import gallery
 from benchmarks.state import Metrics
 from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, load, read
-from scl.engine.io import atomic
+from scl.engine.io import Damaged, atomic
 from scl.engine.prepared import describe
 
 ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
@@ -126,9 +127,13 @@ def _confusion(data: Clusters) -> dict:
 
 def read_clusters(directory: Path, metrics: Metrics) -> Clusters:
     """clusters.json of a finished run. Raises ValueError if it is damaged or was not written with its metrics."""
-    found = read(directory / FILE, Clusters)
+    found = None
+    with suppress(Damaged):
+        found = read(directory / FILE, Clusters)
     if found is None or found.of != metrics.of.model_dump():
-        raise ValueError(f"{FILE} is missing or of another evaluation; evaluate this run again (scl evaluate)")
+        raise ValueError(
+            f"{FILE} is missing, damaged, or of another evaluation; evaluate this run again (scl evaluate)"
+        )
     return found
 
 
