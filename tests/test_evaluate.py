@@ -128,6 +128,23 @@ def test_purity_is_recorded_when_the_run_kept_its_neighbors(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "neighbors, rows, words",
+    [
+        ([[0, 1], [8, 0]], [0, 3], "8 is no row of the 8 images"),
+        ([[0, 1], [-1, 0]], [0, 3], "-1 is no row of the 8 images"),  # as of a library that found no neighbor
+        ([[0, 1], [3, 0]], [0, 8], "8 is no row of the 8 images"),
+        ([[0, 1]], [0, 3], r"of the shapes \(1, 2\) and \(2,\)"),  # numpy would take it for both images
+        ([0, 1], [0, 3], r"of the shapes \(2,\) and \(2,\)"),
+        ([[0, 1], [3, 0]], None, "`neighbor_rows` is missing"),
+    ],
+)
+def test_neighbors_of_a_method_that_are_no_rows_of_the_data_set_are_refused(tmp_path, neighbors, rows, words):
+    kept = {"neighbors": np.array(neighbors)} | ({} if rows is None else {"neighbor_rows": np.array(rows)})
+    with pytest.raises(ValueError, match=f"arrays of the method: neighbors: .*{words}"):
+        evaluate_run(trained(tmp_path / "run", **kept), prepared(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
     "changed, words",
     [
         ({"clusters": 5}, "found 3 clusters, not the 5 of"),

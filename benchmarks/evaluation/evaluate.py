@@ -113,6 +113,8 @@ def _scores(labels: np.ndarray | None, arrays: dict, clusters: int) -> dict:
         curve.append({"epoch": int(epoch)} | {name: scores[name] for name in ("acc", "nmi", "ari")})
     best = max(curve, key=lambda point: point["acc"], default=None)
     mined = arrays.get("neighbors", np.empty(0)).size
+    if mined and "neighbor_rows" not in arrays:
+        raise ValueError("arrays of the method: neighbors: `neighbor_rows` is missing, the rows of their images")
     return {
         "scores": clustering_scores(truth, arrays["assignments"][labeled], confidence=confidence, clusters=clusters),
         "per_epoch": curve,

@@ -61,7 +61,15 @@ def neighbor_purity(labels: np.ndarray, neighbors: np.ndarray, rows: np.ndarray)
 
     `labels` (N) of the whole data set, `rows` (m) the images whose neighbors were mined and `neighbors` (m x k), both
     as rows of the data set. An image listed as its own neighbor does not count, nor does an unlabeled (-1) image.
+    Raises ValueError for other arrays, which a custom method may have kept.
     """
+    if neighbors.ndim != 2 or rows.shape != (len(neighbors),):
+        found = f"of the shapes {neighbors.shape} and {rows.shape}"
+        raise ValueError(f"arrays of the method: neighbors: m x k with `neighbor_rows` of m expected, not {found}")
+    for index in (rows, neighbors):
+        if outside := [row for row in (index.min(initial=0), index.max(initial=0)) if not 0 <= row < len(labels)]:
+            problem = f"{outside[0]} is no row of the {len(labels)} images"
+            raise ValueError(f"arrays of the method: neighbors: {problem} of the data set (`images.rows`)")
     own, other = labels[rows][:, None], labels[neighbors]  # m x 1, m x k
     counted = (neighbors != rows[:, None]) & (own >= 0) & (other >= 0)
     return float((own == other)[counted].mean()) if counted.any() else None
