@@ -338,11 +338,17 @@ def test_the_folder_of_the_locks_is_private(locks, monkeypatch):
         assert stat.S_IMODE(locks.stat().st_mode) == 0o700 and [p.name for p in locks.iterdir()] == ["x.0"]
 
 
-def test_a_folder_of_the_locks_that_cannot_be_used_is_named(locks, monkeypatch):
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_of_the_locks_that_cannot_be_used_is_named(kind, locks, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
-    locks.write_text("")
+    if kind == "file":
+        locks.write_text("")
+    else:
+        (tmp_path / "mine").mkdir(mode=0o755)
+        locks.symlink_to(tmp_path / "mine")
     with pytest.raises(ValueError, match=rf"{locks}: .*; remove it, or set TMPDIR to a local folder"):
         gpu_lease.lease(1).__enter__()
+    assert kind == "file" or stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o755
 
 
 def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(locks, monkeypatch):

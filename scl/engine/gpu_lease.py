@@ -150,6 +150,8 @@ def _lock_paths(tokens: list[str]) -> dict[str, Path]:
     path = Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink():  # perhaps somebody else's, to a folder of this user: chmod would go there
+            raise OSError(0, "is a symbolic link")
         path.chmod(0o700)  # PermissionError if it belongs to somebody else
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; remove it, or set TMPDIR to a local folder of yours") from None
