@@ -89,19 +89,9 @@ RUN = (
 
 
 def main() -> None:
-    for name, text in pages().items():
-        (DOCS / name).write_text(text)
+    for name, text in PAGES.items():
+        (DOCS / name).write_text(text())
     write_landscape(DOCS / "published.svg")
-
-
-def pages() -> dict[str, str]:
-    """The content of each generated page."""
-    return {
-        "commands.md": commands(),
-        "configuration.md": configuration(),
-        "augmentations.md": augmentations(),
-        "published.md": published(),
-    }
 
 
 def commands() -> str:
@@ -262,6 +252,13 @@ def number(value) -> str:
         return "2^63"
     return f"{int(value):,}" if value == int(value) and value < 1e10 else f"{value:g}"
 
+
+PAGES = {
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "augmentations.md": augmentations,
+    "published.md": published,
+}
 
 if __name__ == "__main__":
     main()
