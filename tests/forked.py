@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -34,6 +35,7 @@ FORK.set_forkserver_preload(
         "scl.engine.train",
         "scl.scl",
         "baselines.scan",
+        "baselines.simclr",
         "baselines.pica",
         "baselines.controls",
         "benchmarks.check",
@@ -105,7 +107,12 @@ def _run(command, arguments, folder, out, err):
     sys.argv = [str(Path(sys.prefix) / "bin" / "snakemake"), *arguments]
     from snakemake.cli import main
 
-    sys.exit(main(arguments))
+    try:
+        sys.exit(main(arguments))
+    finally:
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):  # Snakemake's limit of jobs per second: exit would wait for it
+                thread.cancel()
 
 
 def _become(folder, environment):
