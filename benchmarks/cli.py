@@ -25,10 +25,10 @@ from scl.util.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
-    options = vars(parser().parse_args(arguments))
-    subcommand = options.pop("subcommand")
-    sys.path.insert(0, "")  # custom methods may be in the working directory
     try:
+        options = vars(parser().parse_args(arguments))
+        subcommand = options.pop("subcommand")
+        sys.path.insert(0, "")  # custom methods may be in the working directory
         subcommand(**options)
         sys.stdout.flush()
     except BrokenPipeError:  # `scl status | head`
