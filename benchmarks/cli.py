@@ -25,6 +25,8 @@ from scl.util.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
+    if sys.stdout is None:  # closed, as by `scl ... >&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         options = vars(parser().parse_args(arguments))
         subcommand = options.pop("subcommand")
