@@ -25,10 +25,12 @@ from scl.util.text import did_you_mean, printable
 
 
 def main(arguments=None) -> int:
-    options = vars(parser().parse_args(arguments))
-    subcommand = options.pop("subcommand")
-    sys.path.insert(0, "")  # custom methods may be in the working directory
+    if sys.stdout is None:  # closed, as by `scl ... >&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
+        options = vars(parser().parse_args(arguments))
+        subcommand = options.pop("subcommand")
+        sys.path.insert(0, "")  # custom methods may be in the working directory
         subcommand(**options)
         sys.stdout.flush()
     except BrokenPipeError:  # `scl status | head`

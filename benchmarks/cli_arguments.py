@@ -1,8 +1,10 @@
 """Arguments of the `scl` command (the parser, types of numbers and files, `--version`), and what it prints."""
 
 import argparse
+import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from scl.engine.provenance import provenance
 from scl.util.text import expanded, printable
@@ -13,6 +15,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # of --help and --version: an error here is one of the command
+        super().exit(status, message)
 
 
 def within(least, most, metavar: str = "N") -> dict:

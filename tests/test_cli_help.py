@@ -98,6 +98,31 @@ def test_output_that_cannot_be_written_is_an_error_of_the_command(monkeypatch):
             assert cli.main([]) == status
 
 
+@pytest.mark.parametrize("options, status", [(["--version"], 0), (["bogus"], 2), (["doctor", "--help"], 0)])
+def test_a_closed_output_is_none_to_write_to(options, status, monkeypatch, capsys):
+    """`scl ... >&-`, as some daemons start their programs; Python then has no sys.stdout."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(options)
+    assert ended.value.code == status and len(capsys.readouterr().err.splitlines()) == (status == 2)
+    parse = SimpleNamespace(parse_args=lambda _: Namespace(subcommand=lambda: print("text")))
+    monkeypatch.setattr(cli, "parser", lambda: parse)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main([]) == 0
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_that_cannot_be_written_is_an_error_too(option, monkeypatch, capsys):
+    """`scl --help | head -1`; on a full disk, one line says so."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for place, status in (("/dev/full", 2), (writer, 141)):
+        with open(place, "w") as stdout, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            assert cli.main([option]) == status
+        assert len(capsys.readouterr().err.splitlines()) == (status == 2)
+
+
 def test_every_exit_status_is_documented():
     page = (Path(__file__).resolve().parent.parent / "docs" / "running.md").read_text()
     rows = re.findall(r"^\| ([\d, ]+) \|", page.partition("### Exit status")[2], re.M)

@@ -164,6 +164,13 @@ def test_a_url_that_is_none_does_not_stop_the_next_mirror(server, tmp_path, caps
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_that_is_none_is_refused_as_a_tar(tmp_path, url):
+    with pytest.raises(ValueError, match="Check downloads.imagenet") as caught:
+        prepare_imagenet(tmp_path, with_secrets(url))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_damaged_note_of_the_source_does_not_stop_a_download(server, tmp_path):
     (tmp_path / "archives").mkdir()
     for note in (b"", b"\xff\xfe\n\xff\n", f"{server.url(FILE)}\n\x00tag\r\x85x\n".encode()):

@@ -2,6 +2,7 @@
 failure.json says why, and a retry that would fail again ends at once."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -122,6 +123,17 @@ def test_wrong_terms_of_a_step_are_named(attempt, monkeypatch, made, problem):
 def test_a_single_term_may_be_called_loss(attempt, monkeypatch):
     monkeypatch.setattr(Wrong, "made", {"loss": ONE})
     assert attempt("test_failures.Wrong")[0] == 0
+
+
+def test_a_name_in_an_error_that_is_not_utf8_does_not_replace_the_error(attempt, monkeypatch):
+    """Python has such names of files as lone surrogates."""
+
+    def fail(*_):
+        raise ValueError("cannot read " + os.fsdecode(b"caf\xe9"))
+
+    monkeypatch.setattr(SCL, "step", fail)
+    status, told, failure, _ = attempt()
+    assert (status, failure["error"]) == (2, "cannot read caf\\udce9") and "cannot read caf" in told
 
 
 def test_settings_that_changed_are_no_failure(attempt):

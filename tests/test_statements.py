@@ -117,6 +117,13 @@ def test_the_reason_for_no_gains_is_that_of_the_study(study, pairs, changed, rea
     assert gains(replace(study, **changed), pairs) == ([], reason)
 
 
+def test_more_complete_rows_of_one_benchmark_would_have_no_gains_either(study, pairs):
+    """As in a partial report of a study of one benchmark."""
+    pairs = pairs[pairs.benchmark == "stl10"].assign(absence="missing")
+    found = gains(replace(study, benchmarks={"stl10": benchmark()}), pairs)
+    assert found == ([], "no two benchmarks that differ in them")
+
+
 def test_gains_count_the_images_that_are_trained_on(tmp_path):
     study = decisive(tmp_path, protocols=("heldout",), benchmarks={n: benchmark() for n in ("cifar10", "stl10")})
     assert "(10 clusters, 5,000 images), cifar10 † " in gains(study, pairs_of(study))[0][0]

@@ -35,7 +35,7 @@ def cached_folders(url: str, archives: Path) -> list[Path]:
 
 
 def _prefix(url: str) -> str:
-    return f"ilsvrc-{hashlib.sha256(plain(url).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}-"
+    return f"ilsvrc-{hashlib.sha256(plain(url).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}-"
 
 
 def members(url: str, cache: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:

@@ -89,7 +89,9 @@ def gains(study, pairs: pd.DataFrame) -> tuple[list[str], str]:
             lines.append(f"over {rows.title.iloc[0]} ({protocol}): {', '.join(texts)}")
     if lines or not stages:
         return lines, "" if lines else "no row of this study"
-    return [], "no two benchmarks that differ in them" if len(complete) == len(compared) else "too few complete rows"
+    by_protocol = cast(Any, compared.groupby("protocol"))
+    differ = any(len({_size(study, name, protocol) for name in rows.benchmark}) > 1 for protocol, rows in by_protocol)
+    return [], "too few complete rows" if differ else "no two benchmarks that differ in them"
 
 
 def _size(study, benchmark: str, protocol: str) -> tuple[int, int]:

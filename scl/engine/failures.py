@@ -59,7 +59,7 @@ def _write(directory: Path, run: Settings, error: Exception) -> None:
     write_json(
         directory / NAME,
         {
-            "error": str(error) or type(error).__name__,
+            "error": (str(error) or type(error).__name__).encode("utf-8", "backslashreplace").decode(),
             "kind": type(error).__name__,
             "permanent": not isinstance(error, PASSING),
             "config_sha256": config.digest(run),
