@@ -234,7 +234,7 @@ def test_a_damaged_failure_of_a_kmeans_does_not_cost_the_training(unclustered):
     (simclr.directory / "failure.json").write_text("{")
     state = Survey(unclustered).state(simclr)
     assert state.record and "failure.json is damaged" in state.reason
-    assert describe_run(Overview(unclustered).runs[0]) == f"failed: {state.reason}"
+    assert describe_run(Overview(unclustered).runs[0]) == state.reason
 
 
 # --- evaluation and images -----------------------------------------------------------------------------------------

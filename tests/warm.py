@@ -10,6 +10,7 @@ from snakemake.cli import get_argument_parser
 
 from benchmarks.evaluation.clusters import map_of
 from benchmarks.evaluation.metrics import clustering_scores
+from benchmarks.plan import measure
 from benchmarks.report.render import template
 from scl.augment.build import OPERATIONS, parameters_of
 
@@ -29,3 +30,4 @@ for name in ("tables.md", "tables.tex", "claims.md", "index.html", "run.html"):
 four = np.arange(4)
 clustering_scores(four, four, clusters=4)  # scikit-learn's first ones look for plugins
 map_of(four, np.eye(4), {"rows": four, "assignments": four}, None)
+measure.SECONDS = 0.0  # of steps that are timed, as in conftest.py
