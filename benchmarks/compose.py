@@ -3,6 +3,7 @@
 `extends: FILE` is relative to the file that contains it, else to the working directory.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from scl.util.text import did_you_mean, shown
@@ -14,15 +15,18 @@ WORDS = ("title", "origin", "note")  # of a method block: for readers of the tab
 def resolve(source) -> dict:
     """Merge `source` over the files it extends, drop methods and benchmarks set to null, and expand every `like`.
 
+    What methods say of a benchmark that is dropped goes with it.
+
     source: a file, or a mapping. Raises ValueError for an `extends` or a `like` that cannot be resolved.
     """
     mapping: dict = {}
     for _, override in files_of(source):
         mapping = merge(_without_stale_words(mapping, override), override)
+    left_out = {name for name, block in _entries(mapping, "benchmarks") if block is None}
     for part in ("methods", "benchmarks"):
         if isinstance(mapping.get(part), dict):
             mapping[part] = {name: block for name, block in mapping[part].items() if block is not None}
-    blocks = _blocks(mapping)
+    blocks = {stage: _without(left_out, block) for stage, block in _blocks(mapping).items()}
     links = {stage: block.get("like") for stage, block in blocks.items()}
     for stage in blocks:
         merged: dict = {}
@@ -96,9 +100,19 @@ def _without_stale_words(base: dict, override: dict) -> dict:
 
 def _blocks(mapping: dict) -> dict:
     """{stage: block} of the methods; what is not a block is left to the check of types."""
-    methods = mapping.get("methods")
-    blocks = methods.items() if isinstance(methods, dict) else ()
-    return {stage: block for stage, block in blocks if isinstance(block, dict)}
+    return {stage: block for stage, block in _entries(mapping, "methods") if isinstance(block, dict)}
+
+
+def _entries(mapping: dict, key: str) -> Iterable:
+    return mapping[key].items() if isinstance(mapping.get(key), dict) else ()
+
+
+def _without(benchmarks: set, block: dict) -> dict:
+    """A method block without what differs on these benchmarks."""
+    parts = block.get("per_benchmark")
+    if not isinstance(parts, dict):
+        return block
+    return {**block, "per_benchmark": {name: part for name, part in parts.items() if name not in benchmarks}}
 
 
 def _bare(block: dict, words=WORDS) -> dict:

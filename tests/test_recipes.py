@@ -290,6 +290,16 @@ def test_the_benchmark_wins_over_the_block():
     assert (study.note("scl", "digits"), study.note("scl", "cifar10")) == ("", "two")
 
 
+def test_a_benchmark_that_is_left_out_needs_no_settings_of_methods(tmp_path):
+    """Those of the file that is extended: nobody could take them out of it."""
+    base = small(per_benchmark={"mine": {"training": {"epochs": 2}}, "digits": {"training": {"epochs": 3}}})
+    base["benchmarks"] |= {"mine": {"dataset": "digits"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "less.yaml").write_text("extends: base.yaml\nbenchmarks: {mine: null}\n")
+    study = load_study(tmp_path / "less.yaml")
+    assert "mine" not in study.benchmarks and facts(resolved(study, "scl", "digits"), "epochs") == (3,)
+
+
 def test_what_is_null_wins_too():
     study = load_study({**small(network={"layers": None}), "network": {"layers": [1, 1, 1], "pool": True}})
     network = resolved(study, "scl", "digits").network
