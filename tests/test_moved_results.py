@@ -67,14 +67,20 @@ def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed
     assert_the_same_command_finishes(folder, undisturbed)  # and back again
 
 
+def times_of(folder):
+    """{path: time of its last change} without the records of Snakemake and Python's bytecode."""
+    others = {".snakemake", "__pycache__"}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if others.isdisjoint(path.parts)}
+
+
 def test_a_dry_run_of_another_plan_changes_nothing(tmp_path, undisturbed):
     folder = copy_of(undisturbed, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    before = times_of(folder)
     other = STUDY | {"training": STUDY["training"] | {"batch_size": 16}, "seeds": 2}
     status, output = snakemake(folder, other, "--dry-run")
     assert status == 0 and "train simclr on tiny (joint), seed 1" in output and "2 out of date" not in output
     (folder / "study.yaml").write_bytes((undisturbed / "study.yaml").read_bytes())
-    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    after = times_of(folder)
     assert before.keys() == after.keys()
     assert {path.name for path in after if after[path] != before[path]} <= {"study.yaml", "gated.py"}  # ours
     assert snakemake(folder, STUDY)[1].count("Nothing to be done") == 1
