@@ -15,7 +15,7 @@ WORDS = ("title", "origin", "note")  # of a method block: for readers of the tab
 def resolve(source) -> dict:
     """Merge `source` over the files it extends, drop methods and benchmarks set to null, and expand every `like`.
 
-    What methods say of a benchmark that is dropped goes with it.
+    The `per_benchmark` settings for a dropped benchmark are dropped with it.
 
     source: a file, or a mapping. Raises ValueError for an `extends` or a `like` that cannot be resolved.
     """
@@ -108,7 +108,7 @@ def _entries(mapping: dict, key: str) -> Iterable:
 
 
 def _without(benchmarks: set, block: dict) -> dict:
-    """A method block without what differs on these benchmarks."""
+    """A method block without its `per_benchmark` settings for these benchmarks."""
     parts = block.get("per_benchmark")
     if not isinstance(parts, dict):
         return block

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.compose import chain
-from benchmarks.datasets.catalog import CATALOG
 from scl.util.text import did_you_mean, shown
 
 
@@ -48,7 +47,7 @@ def check(study) -> None:
         raise ValueError(f"protocols: no benchmark of this study has {wanted}, so there is nothing to run")
     for stage, block in study.methods.items():
         for benchmark in block.per_benchmark:
-            if benchmark not in study.benchmarks and benchmark not in CATALOG:
+            if benchmark not in study.benchmarks:
                 key = f"methods.{stage}.per_benchmark.{benchmark}"
                 raise ValueError(f"{key}: no such benchmark{did_you_mean(benchmark, study.benchmarks)}")
         chain({name: other.after for name, other in study.methods.items()}, stage, "after")

@@ -1,9 +1,10 @@
 """Snakemake and `scl` in processes of their own, without their start: forked where everything is imported already.
 
 Starting Snakemake costs two seconds, starting a job one to two, nearly all of it imports; the tests do so hundreds of
-times. A forked process differs from a started one in nothing else that a user could see, except that it does not wait
-until the disk has written (only a power cut would show that): it has its process group, its jobs are processes of that
-group, signals reach them in the same way, and they end with the same status.
+times. A forked process has its process group, its jobs are processes of that group, signals reach them in the same way,
+and they end with the same status. It differs from a started one in that it does not wait until the disk has written
+(only a power cut would show that), that Snakemake does not wait up to a second before it exits, and that estimates time
+no steps (warm.py).
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
                                                     \\-> server of jobs -> keeper -> job

@@ -318,6 +318,7 @@ def test_what_is_null_wins_too():
             r"cifar10\.training\.epochs: must be greater than or equal to 0, got -1",
         ),
         ({"per_benchmark": {"digit": {}}}, r"methods\.scl\.per_benchmark\.digit: no such benchmark"),
+        ({"per_benchmark": {"stl10": {}}}, r"methods\.scl\.per_benchmark\.stl10: no such benchmark"),
         ({"recipes": {"official": {}}}, r"methods\.scl\.recipes: unknown key"),
     ],
 )

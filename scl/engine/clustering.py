@@ -21,6 +21,8 @@ from scl.engine.provenance import provenance
 from scl.util.imports import gc_paused
 from scl.util.text import Report, duration, say
 
+ARRAYS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # of assignments.npz, beside those of the method
+
 
 def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts: int, seed: int) -> np.ndarray:
     """Clusters (M, int64) of `evaluated` (M x D) by scikit-learn's k-means++ on `fitted`, best of `restarts`."""
@@ -92,9 +94,6 @@ def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, re
             "threads": threads,
         },
     )
-
-
-HARNESS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # arrays of assignments.npz
 
 
 def write_assignments(

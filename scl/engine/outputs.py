@@ -12,7 +12,7 @@ import torch
 from scl import config
 from scl.engine import artifacts, features, progress
 from scl.engine.assign import sample
-from scl.engine.clustering import HARNESS, write_assignments
+from scl.engine.clustering import ARRAYS, write_assignments
 from scl.engine.identity import fingerprint
 from scl.engine.io import atomic, sha256, write_json
 from scl.engine.provenance import now, provenance
@@ -53,7 +53,7 @@ def finish(trainer: "Trainer") -> Path:
 def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
     """The method's own arrays for assignments.npz."""
     further = trainer.method.arrays(trainer.images)
-    if taken := sorted(further.keys() & {*HARNESS}):
+    if taken := sorted(further.keys() & {*ARRAYS}):
         raise ValueError(f"{trainer.run.method}.arrays: {taken[0]} is an array of the harness; choose another name")
     return further
 
