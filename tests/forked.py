@@ -7,13 +7,14 @@ and they end with the same status. It differs from a started one in that it does
 no steps (warm.py).
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
-                                                    \\-> server of jobs -> keeper -> job
+                                                    \\-> server of jobs -> job
 """
 
 import atexit
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import select
 import shlex
@@ -24,11 +25,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = Path(__file__).with_name("job_client.py")
 CPU_ONLY = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-os.environ["OMP_NUM_THREADS"] = "1"  # of the server: a library that starts threads must not be forked
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     [
@@ -56,6 +57,15 @@ FORK.set_forkserver_preload(
         "warm",
     ]
 )
+if "warm" not in sys.modules:  # not in what is forked from it
+    at_start = {
+        "PYTHONPATH": str(CLIENT.parent),  # of `warm`: the server leaves out silently what it does not find
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # a fork copies the tables of all pages: of few, large ones where
+        "PYTHONMALLOC": "malloc",  # the machine has them
+        "OMP_NUM_THREADS": "1",  # a library that starts threads must not be forked
+    }
+    with mock.patch.dict(os.environ, at_start):
+        multiprocessing.forkserver.ensure_running()
 
 
 class Process:
@@ -117,7 +127,6 @@ def _run(command, arguments, folder, out, err):
 
 
 def _become(folder, environment):
-    os.fsync = lambda descriptor: None
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -155,39 +164,42 @@ def _start_job_server(folder):
 
 
 def _serve_jobs(listener, ended):
-    """Fork a keeper for every job, until Snakemake has ended; jobs outlive that, as they do otherwise."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    """Fork every job that a client asks for and tell it how that ended; jobs outlive Snakemake, as they do otherwise."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while True:
-        ready = select.select([listener, ended], [], [])[0]
-        if ended in ready:
-            os._exit(0)
-        connection = listener.accept()[0]
-        if os.fork() == 0:
-            os.close(ended)
-            listener.close()
-            _keep_job(connection)
-        connection.close()
-
-
-def _keep_job(connection):
-    """Fork the job that is asked for, wait for its end and tell the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, files, _, _ = socket.recv_fds(connection, 2**20, 3)
-    asked = json.loads(message)
+    waiting, jobs = [listener, ended], {}
+    while waiting or jobs:
+        for ready in select.select([*waiting, *jobs], [], [])[0]:
+            if ready == ended:
+                waiting = []
+            elif ready == listener:
+                client = listener.accept()[0]
+                job = _fork_job(client, [listener.fileno(), ended, *jobs])
+                jobs[os.pidfd_open(job)] = job, client
+            else:
+                job, client = jobs.pop(ready)
+                os.close(ready)
+                status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
+                with contextlib.suppress(OSError), client:  # which was killed
+                    client.send(str(status).encode())
+    os._exit(0)
+
+
+def _fork_job(client, of_server):
+    """Fork the job that is asked for; returns its process id."""
+    message, files, _, _ = socket.recv_fds(client, 2**20, 3)
     job = os.fork()
     if job == 0:
-        connection.close()
         for target, file in enumerate(files):
             os.dup2(file, target)
-            os.close(file)
+        for descriptor in (client.fileno(), *files, *of_server):
+            os.close(descriptor)
+        asked = json.loads(message)
         _exit_with(lambda: _become_job(asked["arguments"], asked["folder"], asked["environment"]))
     for file in files:
         os.close(file)
-    status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
-    with contextlib.suppress(OSError):  # the client was killed
-        connection.send(str(status).encode())
-    os._exit(0)
+    return job
 
 
 def _exit_with(function):

@@ -53,14 +53,15 @@ def test_pica_evaluates_the_central_window(stored, resized, size, first):
 
 @pytest.mark.parametrize("stored", [40, 32])
 def test_pica_sees_every_window_of_the_resized_image(stored):
-    """The original view in the configuration: resize, then random_crop; exact pixels, all 81 places."""
+    """The original view in the configuration: resize, then random_crop; its pixels, in all 81 places. (One image is
+    interpolated by another kernel than a thousand: 1.2e-6 apart was seen, and windows are 0.7 apart or more.)"""
     spec = [{"resize": {"size": 40}}, {"random_crop": {"size": 32}}]
     images = torch.rand(1, 3, stored, stored)
     whole = images if stored == 40 else torch.nn.functional.interpolate(images, size=40, mode="bilinear")
     views = augment.build(spec, stored)(images.expand(1000, -1, -1, -1), torch.Generator().manual_seed(0))
     windows = whole[0].unfold(1, 32, 1).unfold(2, 32, 1).flatten(1, 2).transpose(0, 1)  # 81 x 3 x 32 x 32
     distances = torch.stack([(windows - view).abs().amax((1, 2, 3)) for view in views]).min(1)
-    assert (distances.values < 1e-6).all() and len(distances.indices.unique()) == len(windows) == 81
+    assert (distances.values < 1e-5).all() and len(distances.indices.unique()) == len(windows) == 81
 
 
 def test_pica_official_network():

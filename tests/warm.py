@@ -1,6 +1,8 @@
 """What every Snakemake and every report does first, done once where processes are forked from (forked.py)."""
 
+import gc
 import io
+import os
 
 import docutils.core  # noqa: F401
 import numpy as np
@@ -13,6 +15,7 @@ from benchmarks.evaluation.metrics import clustering_scores
 from benchmarks.plan import measure
 from benchmarks.report.render import template
 from scl.augment.build import OPERATIONS, parameters_of
+from scl.engine.provenance import versions
 
 for operation in OPERATIONS.values():
     parameters_of(operation)  # pydantic looks for docstrings in all modules
@@ -22,6 +25,7 @@ figure.suptitle("The first figure of a process takes long.")
 figure.legend()
 for format in ("png", "svg"):
     figure.savefig(io.BytesIO(), format=format)
+versions()
 get_argument_parser()  # finds and imports the plugins
 for name in ("tables.md", "tables.tex", "claims.md", "index.html", "run.html"):
     environment = template(name).environment
@@ -30,4 +34,7 @@ for name in ("tables.md", "tables.tex", "claims.md", "index.html", "run.html"):
 four = np.arange(4)
 clustering_scores(four, four, clusters=4)  # scikit-learn's first ones look for plugins
 map_of(four, np.eye(4), {"rows": four, "assignments": four}, None)
+os.fsync = lambda descriptor: None  # only a power cut would show it
 measure.SECONDS = 0.0  # of steps that are timed, as in conftest.py
+gc.collect()
+gc.freeze()  # collections of forked processes would copy all of this

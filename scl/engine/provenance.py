@@ -67,6 +67,7 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version()} | {package: version_of(package) for package in PACKAGES}
 
 
+@functools.cache
 def version_of(package: str) -> str | None:
     """The installed version, or None."""
     try:
