@@ -197,8 +197,8 @@ def test_a_killed_run_is_tried_again_and_past_its_retries_by_the_same_command(re
     assert_nothing_is_left_to_do(tmp_path)
 
 
-SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 60}}
-CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 8, "curve_points": 8}}}}
+SLOW_KMEANS = TINY_METHODS["simclr"] | {"options": {"kmeans_restarts": 40}}
+CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 4, "curve_points": 4}}}}
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def clustered(tmp_path_factory):
 def test_interrupted_clustering_is_made_up_for_without_training(number, target, tmp_path, clustered):
     process = flow.start(tmp_path, CLUSTERED, "--retries", "0")
     log = tmp_path / "results" / "logs" / "tiny" / "joint" / "simclr" / "seed0.kmeans.log"
-    wait_for(process, log, "k-means 1/8")
+    wait_for(process, log, "k-means 1/4")
     pids = pids_of(tmp_path, "kmeans")
     for pid in {"job": pids, "snakemake": [process.pid]}.get(target, []):
         os.kill(pid, number)
