@@ -248,6 +248,7 @@ JPEG = fake_archives.encoded(fake_archives.picture(0, 0, 64))
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known"),
         (b"\0" * (65 << 20), "decompression bomb: it unpacks to"),
     ],
+    ids=["9500 pixels", "60000 pixels", "cut", "empty", "text", "PostScript", "65 MiB"],  # not 272 MB of "\\x00"
 )
 def test_bad_image_is_refused_by_archive_and_member(tmp_path, data, words):
     path = tiny_with(tmp_path, data)
