@@ -9,7 +9,7 @@ from scl.method import Method, Problem
 
 
 class Random(Method):
-    """Random assignments, evenly: ACC, NMI and ARI by chance."""
+    """Uniformly random assignments: chance levels of ACC, NMI and ARI."""
 
     def __init__(self, options: MethodOptions, problem: Problem, network: Network):
         super().__init__(options, problem, network)
@@ -24,7 +24,7 @@ class PixelOptions(MethodOptions):
     """The default is ours: the published rows do not state it."""
 
     kmeans_restarts: int = Field(10, ge=1, le=1000)
-    """Starts of k-means, the best by inertia counts; ours."""
+    """Restarts of k-means; the one with the lowest inertia is kept; ours."""
 
 
 class Pixels(Method):

@@ -18,7 +18,7 @@ from scl.networks import Encoder
 
 
 class Options(MethodOptions):
-    """Defaults of the official code, but for `resize` and `sobel`, which it always sets."""
+    """Defaults of the official code, except for `resize` and `sobel`, which it always sets."""
 
     balance_weight: float = Field(2.0, ge=0, le=1e6)
     """Weight lambda of the balance term; official."""
@@ -27,9 +27,9 @@ class Options(MethodOptions):
     overclusters: int = Field(70, ge=2, le=100_000)
     """Clusters of the over-clustering head; official (the paper has 700 on Tiny-ImageNet)."""
     resize: int | None = Field(None, ge=8, le=2048)
-    """Pixels a side of the resized images of which windows are seen; official: 40 (32 px), 112 (96 px); null: none."""
+    """Pixels per side of the images from which windows are cropped; official: 40 (32 px), 112 (96 px); null: none."""
     sobel: bool = False
-    """Whether the network sees Sobel responses of the gray image; official: true; false: the input of all methods."""
+    """Whether the network sees Sobel responses of the gray image; official: true; false: its colors."""
 
 
 class PICA(Method):
@@ -43,7 +43,7 @@ class PICA(Method):
     augmentations = ("original", "perturbed")
     uses_unlabeled = True
     keeps_last_batch = True
-    zero_idle_gradients = True  # official code, torch 1.0.1: momentum moves the head that is not trained
+    zero_idle_gradients = True  # official code, torch 1.0.1: momentum moves the head that is not being trained
 
     def __init__(self, options: Any, problem: Problem, network: Network):
         super().__init__(options, problem, network)
@@ -96,11 +96,11 @@ def partition_uncertainty(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def center(images: Tensor, resized: int, size: int) -> Tensor:
-    """The central square of `size` pixels a side, of images resized to `resized` (which may be less): B x 3 x S x S."""
+    """The center square, `size` pixels per side, of images resized to `resized` (may be smaller): B x 3 x S x S."""
     if images.shape[-1] != resized:
         images = F.interpolate(images, size=resized, mode="bilinear", antialias=True)
     size = min(size, resized)
-    first = round((resized - size) / 2)  # as torchvision's CenterCrop
+    first = round((resized - size) / 2)  # as in torchvision's CenterCrop
     return images[:, :, first : first + size, first : first + size]
 
 

@@ -1,6 +1,6 @@
-"""A pretrained ResNet of timm: k-means on its features without training, and the start of other stages (`after`).
+"""A pretrained ResNet from timm: k-means on its features without training, and a start for other stages (`after`).
 
-Never part of the comparison of the six benchmarks, where every method starts from random weights.
+Never part of the comparison on the six benchmarks, where every method starts from random weights.
 """
 
 import logging
@@ -26,25 +26,25 @@ import timm  # isort: skip
 FILES = (".safetensors", ".pth", ".pt", ".bin")
 PLAIN = tuple(f"resnet{depth}{stem}" for depth in (18, 34, 50, 26, 101, 152) for stem in ("", "d"))
 HEAD = ("fc.weight", "fc.bias")
-WITH_LABELS = re.compile(r"in(1|12|21|22)k|ig1b")  # ImageNet's classes, hashtags of Instagram
-SMALLEST = 97  # pixels a side: smaller images get another stem
+WITH_LABELS = re.compile(r"in(1|12|21|22)k|ig1b")  # ImageNet classes, Instagram hashtags
+SMALLEST = 97  # pixels per side: smaller images get another stem
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone's weights. labels: whether they were made with labels, in words."""
+    """A backbone's weights. labels: a phrase that says whether they were trained with labels."""
 
     name: str
     backbone: str
     state: dict[str, Tensor]
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's, as of most weights of timm and torchvision
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's, as for most weights of timm and torchvision
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     labels: str = "the file does not say whether labels were used"
 
 
 def read_weights(weights: str) -> Weights:
-    """The weights of a name of timm, such as resnet50.a1_in1k, which timm downloads, or of a local file (.safetensors,
-    or .pth as torch.load reads with weights_only). Raises ValueError of one line."""
+    """Weights by timm name, such as resnet50.a1_in1k, which timm downloads, or from a local file (.safetensors, or .pth
+    that torch.load can read with weights_only). Raises a one-line ValueError."""
     if Path(weights).suffix in FILES or Path(weights).is_file():
         return _from_file(Path(weights))
     return _by_name(weights)
@@ -56,7 +56,7 @@ def _from_file(path: Path) -> Weights:
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         state = {key: value for key, value in state.items() if torch.is_tensor(value) and key not in HEAD}
-    except Exception as error:  # of a file that is something else: whatever its bytes make the reader do
+    except Exception as error:  # any type: the file may be something else entirely
         reason = printable((str(error) or type(error).__name__).splitlines()[0])[:200]
         raise ValueError(
             f"weights: {path}: not readable as weights (.safetensors, or .pth with weights_only): {reason}"
@@ -80,10 +80,10 @@ def _by_name(name: str) -> Weights:
         raise ValueError(f"weights: timm has no pretrained weights {name!r}{known}")
     full_name = f"{config.architecture}.{config.tag}"
     say(f"weights: {full_name}, from timm's cache or the network")
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries, a line each
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs a line for each retry
     try:
         state = timm.create_model(full_name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # of the network, the hub or the disk: whatever the library in use raises
+    except Exception as error:  # network, hub or disk: the type depends on the library in use
         raise ValueError(
             f"weights: {full_name} cannot be fetched ({type(error).__name__}): is there a network? Else download its "
             "file on another machine and give that file"
@@ -99,17 +99,17 @@ def _on_meta(backbone: str) -> torch.nn.Module:
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """Counters of batches, which old files lack, do not matter."""
+    """Shapes by name, without the batch counters, which old files lack."""
     return {key: value.shape for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 class Options(MethodOptions):
     weights: str
-    """A name of timm, such as `resnet50.a1_in1k`, or a file (.safetensors or .pth)."""
+    """A timm model name, such as `resnet50.a1_in1k`, or a file (.safetensors or .pth)."""
     sha256: str | None = None
     """SHA-256 of the file; another file is refused. By default it is not checked."""
     kmeans_restarts: int = Field(10, ge=1, le=1000)
-    """Number of k-means runs, of which the best by inertia counts."""
+    """Restarts of k-means; the one with the lowest inertia is kept."""
 
 
 class Pretrained(Method):
@@ -131,7 +131,7 @@ class Pretrained(Method):
         weights = read_weights(path)
         if weights.backbone != self.backbone:
             raise ValueError(f"weights: {weights.name} is a {weights.backbone}; network.backbone: {self.backbone}")
-        self.encoder.backbone.load_state_dict(weights.state, strict=False)  # names and shapes were compared
+        self.encoder.backbone.load_state_dict(weights.state, strict=False)  # names and shapes have been compared
         self.encoder.mean.copy_(torch.tensor(weights.mean).view(1, 3, 1, 1))
         self.encoder.std.copy_(torch.tensor(weights.std).view(1, 3, 1, 1))
 

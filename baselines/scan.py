@@ -64,7 +64,7 @@ class SCAN(Method):
         self.neighbors.copy_(nearest(torch.cat(z), self.options.neighbors))
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The images and one neighbor of each, uniformly one of 21."""
+        """The images and, for each, one of its 21 neighbors drawn uniformly."""
         column = torch.randint(self.neighbors.shape[1], index.shape, generator=generator, device=index.device)
         neighbor = self.neighbors[index, column]
         return augmented(augment["strong"], (images.batch(index), images.batch(neighbor)), generator)
@@ -78,7 +78,7 @@ class SCAN(Method):
         return self.head(self.encoder(images)).float().softmax(1)
 
     def arrays(self, images: Images) -> dict[str, np.ndarray]:
-        """The mined neighbors, of which evaluation reports the purity."""
+        """The mined neighbors, whose purity evaluation reports."""
         neighbors = self.neighbors.cpu().numpy()
         return {"neighbors": images.rows[neighbors].astype(np.int32), "neighbor_rows": images.rows[: len(neighbors)]}
 
@@ -96,14 +96,14 @@ def scan_loss(anchor_logits: Tensor, neighbor_logits: Tensor) -> tuple[Tensor, T
 def nearest(z: Tensor, count: int, *, chunk: int = 1024) -> Tensor:
     """Positions of each row itself, then of its `count` nearest rows by inner product: N x (count + 1).
 
-    z: N x d unit rows. Never builds more than chunk x N. In float32 also under autocast: inner products of close
-    neighbors differ by less than the precision of bfloat16.
+    z: N x d unit rows. Never allocates more than chunk x N. Computed in float32 even under autocast: inner products of
+    close neighbors differ by less than the precision of bfloat16.
     """
     rows, z = [], z.float()
     for own in torch.arange(len(z), device=z.device).split(chunk):
         with torch.autocast(z.device.type, enabled=False):
             similarity = z[own] @ z.T  # chunk x N
-        similarity[own - own[0], own] = float("inf")  # itself first, also among duplicates
+        similarity[own - own[0], own] = float("inf")  # itself first, even among duplicates
         rows.append(similarity.topk(count + 1, dim=1).indices)
     return torch.cat(rows)
 
@@ -112,9 +112,9 @@ class SelfLabelOptions(MethodOptions):
     """Defaults of the official CIFAR-10 configuration."""
 
     threshold: float = Field(0.99, ge=0, lt=1)
-    """Confidence above which a prediction is a label; official."""
+    """Confidence above which a prediction becomes a label; official."""
     balanced: bool = True
-    """Whether classes weigh by their inverse frequency among the labels of a batch; official."""
+    """Whether classes are weighted by their inverse frequency among the labels of a batch; official."""
 
 
 class SelfLabel(Method):
@@ -147,8 +147,8 @@ class SelfLabel(Method):
 def self_label_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float, balanced: bool) -> Tensor | None:
     """Cross-entropy of the strong view against the hard label of the weak view where its confidence > threshold.
 
-    Logits: B x K. balanced: classes weigh by the inverse of their frequency among the chosen images, normalized by the
-    sum of the weights (official code). None if no image is confident (the official code crashes there).
+    Logits: B x K. balanced: classes are weighted by the inverse of their frequency among the chosen images, normalized
+    by the sum of the weights (official code). None if no image is confident (the official code crashes there).
     """
     confidence, label = weak_logits.detach().float().softmax(1).max(1)  # B
     chosen = confidence > threshold

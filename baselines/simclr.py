@@ -17,7 +17,7 @@ from scl.networks import projection_head
 
 
 class Options(MethodOptions):
-    """Defaults of SCAN's official pretext task, but for kmeans_restarts (ours)."""
+    """Defaults of SCAN's official pretext task, except for kmeans_restarts (ours)."""
 
     temperature: float = Field(0.1, ge=0.001, le=1000)
     """Temperature tau of NT-Xent (equation 1); official."""
@@ -28,9 +28,9 @@ class Options(MethodOptions):
     projection: int = Field(128, ge=1, le=65_536)
     """Outputs of the projection head; official."""
     layer: Literal["projection", "encoder"] = "projection"
-    """Features that k-means sees: 128-d outputs (SCAN's authors on CIFAR-10) or those of the encoder (on ImageNet)."""
+    """Input of k-means: the 128-d projection (SCAN's authors on CIFAR-10) or encoder features (on ImageNet)."""
     kmeans_restarts: int = Field(10, ge=1, le=1000)
-    """Starts of k-means, the best by inertia counts; ours."""
+    """Restarts of k-means; the one with the lowest inertia is kept; ours."""
 
 
 class SimCLR(Method):

@@ -27,7 +27,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
     sub-folders either; y is ignored.
 
     Parameters: n_clusters (default: the number of class sub-folders), method ("scl", "scan", "selflabel", "simclr",
-    "pica", "kmeans"), size (pixels a side), epochs (of each stage), random_state (the seed, an integer), weights (a
+    "pica", "kmeans"), size (pixels per side), epochs (of each stage), random_state (the seed, an integer), weights (a
     pretrained ResNet: its name in timm, or a file), out (folder of the results, where an interrupted fit resumes;
     default: a temporary one), config (a file of settings), gpus (0: the CPU), threads (default: all cores), verbose
     (progress on stderr).

@@ -30,7 +30,7 @@ REFERENCE = 10_000  # images for which the epochs of config/folder.yaml are mean
 EPOCHS = (5, 1_000)  # of a stage, whatever the number of images
 NEIGHBORS_PER_CLUSTER = 0.5  # SCAN's neighbors, as a fraction of a cluster of average size
 FINE_TUNING = 0.1  # of the learning rate of a first stage that starts from pretrained weights
-PLAIN_STEM = 97  # pixels a side: from here on networks have timm's own stem, which pretrained weights need
+PLAIN_STEM = 97  # pixels per side: from here on networks have timm's own stem, which pretrained weights need
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _settings_of_device(request: Request) -> Path:
 
 
 def _sizes(mapping: dict) -> dict[str, int]:
-    """{benchmark of the settings: its pixels a side}; the folder takes the place of the first."""
+    """{benchmark of the settings: its pixels per side}; the folder takes the place of the first."""
     try:
         blocks = TypeAdapter(dict[str, Benchmark]).validate_python(mapping.get("benchmarks", {}))
     except ValidationError as error:

@@ -14,7 +14,7 @@ from scl.util.classes import FAILURES, describe_error, find_class, source_of, wa
 from scl.util.text import did_you_mean, shown
 from scl.util.yaml_file import load_yaml
 
-# pydantic's words -> YAML's words
+# pydantic's terms -> YAML's terms
 PLAIN = {
     "a valid dictionary.*": "keys and values",
     "a valid (number|string|list)": r"a \1",
@@ -35,7 +35,7 @@ class Settings(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         protected_namespaces=(),
-        use_attribute_docstrings=True,  # the string below a field is its entry in the page of configuration keys
+        use_attribute_docstrings=True,  # the string below a field is its entry on the page of configuration keys
     )
 
     @model_validator(mode="before")
@@ -57,14 +57,14 @@ class Network(Settings):
 
     backbone: str = "resnet18"
     """Name of a ResNet in timm."""
-    width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # other values have crashed convolutions of torch
+    width: int = Field(default=64, ge=8, le=1024, multiple_of=8)  # other values have crashed torch's convolutions
     """Channels of the stem; 64 is the standard network."""
     layers: list[Annotated[int, Field(ge=1, le=100)]] | None = None
     """Residual blocks in each of layer1 to layer3 or layer4; null keeps those of the backbone."""
     pool: bool | None = None
-    """Whether the stem has a 2x2 max-pool; null decides by image size: from 33 px on."""
+    """Whether the stem has a 2x2 max-pool; null: for images of 33 px or more."""
     pool_padding: int = Field(default=0, ge=0, le=1)
-    """Padding of that max-pool in pixels; 1 in the official codes of SCAN and PICA."""
+    """Padding of that max-pool in pixels; 1 in the official code of SCAN and of PICA."""
     initialization: Literal["timm", "torch"] = "timm"
     """Initial weights of convolutions: timm's N(0, sqrt(2 / fan out)), or torch's as in PICA's official code."""
 
@@ -77,14 +77,14 @@ class Network(Settings):
 
 
 class Training(Settings):
-    """Optimization. The learning rate changes once per epoch, as in the official codes."""
+    """Optimization. The learning rate changes once per epoch, as in the official code."""
 
     epochs: int = Field(default=0, ge=0, le=1_000_000)
     """Passes over the training images; 0 for methods that do not train."""
     batch_size: int = Field(default=256, ge=2, le=1_000_000)
     """Images per step."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Optimizer, with torch's defaults for what has no key here."""
+    """Optimizer, with torch's defaults for everything that has no key here."""
     learning_rate: float = Field(default=0.1, ge=0, le=1e30)  # more overflows float32
     """Learning rate of the first epoch."""
     final_learning_rate: float = Field(default=0.0, ge=0, le=1e30)
@@ -131,7 +131,7 @@ class RunSettings(Settings):
     version: int | None = None
     """Version of the method, raised when its mathematics changes; null before the settings are completed."""
     image_size: int | None = None
-    """Pixels a side that the method asks for, if the benchmark is stored at this size too; null for the usual size."""
+    """Pixels per side that the method asks for, if the benchmark is also stored at this size; null: the usual size."""
     method_source: str | None = None
     """SHA-256 of the file of a custom method; null for a built-in one, which the commit identifies."""
 
@@ -147,8 +147,8 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def read(model: type[Model], mapping: Any, where: str = "") -> Model:
-    """Validate `mapping` as the model. Raises ValueError of one line that begins with `where`, also for a custom class
-    that fails in any way."""
+    """Validate `mapping` as the model. Raises a one-line ValueError that begins with `where`, however a custom class
+    fails."""
     try:
         return model.model_validate(mapping)
     except ValidationError as error:
@@ -203,7 +203,7 @@ def options_of(method: type[Any], given: dict, where: str) -> MethodOptions:
 
 def complete(run: RunSettings) -> RunSettings:
     """Settings with every option of the method, its version and its image size filled in, so that a changed default or
-    a raised version makes another run. Imports the method. Raises ValueError for unknown options."""
+    a raised version makes it a different run. Imports the method. Raises ValueError for unknown options."""
     method = find_class(run.method)
     if type(method.version) is not int:
         raise ValueError(f"{run.method}.version: must be an integer, got {shown(method.version)}")

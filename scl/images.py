@@ -57,11 +57,11 @@ def load(
     facts: dict | None = None,
     device: str = "cpu",
 ) -> Images:
-    """The images that `protocol` gives to `use`: "fit", "represent" (fit first, then the others) or "assign".
+    """The images that `protocol` assigns to `use`: "fit", "represent" (fit first, then the others) or "assign".
 
-    size: pixels a side, where the benchmark is stored at this size too (default: its usual one). facts: contents of
+    size: pixels per side, if the benchmark is also stored at this size (default: its usual size). facts: contents of
     benchmark.json (default: read now), against whose checksum the bytes are verified. Raises ValueError for an unknown
-    protocol, Damaged for images that are missing or not those that were prepared.
+    protocol, Damaged for images that are missing or differ from those that were prepared.
     """
     folder = Path(folder)
     facts = facts or describe(folder)
@@ -75,7 +75,7 @@ def load(
     try:
         pixels = _verified(folder / name, ranges, checksum, device)
     except FileNotFoundError:
-        set_aside(folder / "benchmark.json", "its images are missing")  # the completion marker: now prepared again
+        set_aside(folder / "benchmark.json", "its images are missing")  # the completion marker: forces preparation
         raise Damaged(f"{folder / name}: missing; the same command prepares it again") from None
     except _Wrong as error:
         if describe(folder) != facts:
@@ -91,7 +91,7 @@ class _Wrong(Exception):
 
 
 def _verified(path: Path, ranges: Sequence[Sequence[int]], checksum: str, device: str) -> Tensor:
-    """The images in `ranges` (start, stop), one after the other, in one pass over the file that verifies it whole."""
+    """The images in `ranges` (start, stop), concatenated; one pass over the file reads them and verifies all of it."""
     try:
         stored = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY = 1e-12  # keeps log() finite where a probability underflows; far below any that is learned from
+TINY = 1e-12  # keeps log() finite where a probability underflows; far below any that affects learning
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float, *, anchors: str = "both") -> Tensor:
     """[6] Normalized temperature-scaled cross-entropy of SimCLR (Chen et al., ICML 2020, equation 1).
 
     z1, z2: B x d, two views of the same images. The positive of an anchor is the other view of its image, its negatives
-    are the other 2B - 2 views. anchors: "both" views (paper) or the "first" only (SCAN's official code). In float32
-    also under autocast.
+    are the other 2B - 2 views. anchors: "both" views (paper) or the "first" only (SCAN's official code). Computed in
+    float32 even under autocast.
     """
     batch = len(z1)
     views = torch.cat([z1, z2])  # 2B x d
@@ -35,7 +35,7 @@ def semantic_contrast(p1: Tensor, p2: Tensor, pseudo_classes: Tensor) -> Tensor:
     """[4] - mean over images and views of log p_y: the pseudo class against all other instances.
 
     p1, p2: B x K instance similarities of the two views (see `scl.memory`); pseudo_classes: B integers in 0..K-1.
-    An image alone in its pseudo class (p_y = 0) has no positives and adds nothing.
+    An image alone in its pseudo class (p_y = 0) has no positives and contributes nothing.
     """
     index = pseudo_classes[:, None]
     own = torch.cat([p1.gather(1, index), p2.gather(1, index)]).float()  # 2B x 1
@@ -51,7 +51,7 @@ def clustering_consistency(p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor) -> Te
 
 
 def agreement(p: Tensor, q: Tensor) -> Tensor:
-    """- mean log sum_k p_k q_k, p and q B x K; with q of both views the consistency of the warm-up [10]."""
+    """- mean log sum_k p_k q_k; p, q: B x K. With q of both views, it is the consistency of the warm-up [10]."""
     return -(p.float() * q.float()).sum(1).clamp_min(TINY).log().mean()
 
 

@@ -13,7 +13,7 @@ from scl.engine.class_sums import ClassSums
 class InstanceMemory(nn.Module):
     """rows: N x d unit rows; pseudo_classes: N integers in 0..K-1, or K for an image that has not been seen yet.
 
-    Buffers, so that a resumed run has them.
+    They are buffers, so that checkpoints include them.
     """
 
     rows: Tensor
@@ -34,9 +34,9 @@ class InstanceMemory(nn.Module):
     def similarity(self, z: Tensor, index: Tensor) -> Tensor:
         """[2] p_k(x_i) = sum_{j != i, a_j = k} exp(z_i . m_j / tau) / sum_{j != i} exp(z_i . m_j / tau).
 
-        z: M x d unit rows; index: their M positions in memory. Both views in one call are cheaper than two calls.
-        Returns M x K in float32 (float64 for such z) also under autocast, since exponentials of logits in bfloat16 are
-        off by percents. Images not seen yet are left out. Nothing larger than N x M is built.
+        z: M x d unit rows; index: their M positions in memory. One call for both views is cheaper than two calls.
+        Returns M x K in float32 (float64 for float64 z) even under autocast, since exponentials of bfloat16 logits are
+        off by several percent. Images not seen yet are excluded. No array is larger than N x M.
         """
         compute = torch.promote_types(z.dtype, torch.float32)
         with torch.autocast(z.device.type, enabled=False):
@@ -54,7 +54,8 @@ class InstanceMemory(nn.Module):
     def others(self, index: Tensor) -> Tensor:
         """How many other images each pseudo class has, |{j != i, a_j = k}|: M x K in float32.
 
-        index: M positions in memory. Nothing waits for a GPU, as torch.bincount would; N additions may be atomic there.
+        index: M positions in memory. Does not wait for the GPU, unlike torch.bincount; atomic additions are acceptable
+        for N values.
         """
         counts = self.rows.new_zeros(self.clusters + 1)
         counts.index_add_(0, self.pseudo_classes, self.rows.new_ones(len(self.rows)))

@@ -18,17 +18,17 @@ from scl.images import Images
 from scl.networks import Encoder
 from scl.util.text import shown
 
-COLUMNS = {"epoch", "epochs", "steps", "images", "loss", "learning_rate", "seconds"}  # of each epoch, beside the terms
+COLUMNS = {"epoch", "epochs", "steps", "images", "loss", "learning_rate", "seconds"}  # of history.csv, plus the terms
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method may know of its task."""
+    """What a method may know about its task."""
 
-    images: int  # to cluster while training; they come first
-    unlabeled: int  # further images, allowed for representation learning only (STL-10)
+    images: int  # clustered during training; they come first
+    unlabeled: int  # additional images, allowed for representation learning only (STL-10)
     clusters: int
-    size: int  # pixels a side
+    size: int  # pixels per side
     epochs: int
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
@@ -40,14 +40,14 @@ class Method(nn.Module):
     Required: `assign` and, if the method trains, `step`. All other hooks and the class attributes have defaults. The
     training loop (scl/engine/trainer.py) calls the hooks in this order: `start_from`, `prepare`; `pool` in every epoch;
     `draw`, `step`, `after_step` for every batch; `assign` at the epochs of the curve and at the end; `arrays`.
-    Shapes: B images of a batch, N images in all, K clusters, D features; images are B x 3 x H x W in [0, 1].
+    Shapes: B images per batch, N images in total, K clusters, D features; images are B x 3 x H x W in [0, 1].
     """
 
     version: ClassVar[int] = 1  # raise when the mathematics changes: finished runs are then trained again
     Options: ClassVar[type[MethodOptions]] = MethodOptions  # hyper-parameters; `self.options` is an instance
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations that a configuration must define
     follows: ClassVar[tuple[str, ...]] = ()  # sub-modules whose weights come from the run named by `after`
-    uses_unlabeled: ClassVar[bool] = False  # train on images allowed for representation learning only, too
+    uses_unlabeled: ClassVar[bool] = False  # also train on images allowed for representation learning only
     keeps_last_batch: ClassVar[bool] = False  # train on the last batch of an epoch even if it is not full
     zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.optimization.fill_idle_gradients
 
@@ -61,14 +61,14 @@ class Method(nn.Module):
     # --- required ------------------------------------------------------------------------------------------------
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss by name, scalars, whose sum is minimized; called under autocast.
+        """Return the weighted loss terms by name: scalars whose sum is minimized; called under autocast.
 
         views: results of `draw`, B x 3 x H x W each; index: the B positions of their images.
         """
         raise TypeError(f"{type(self).__name__} does not train: its runs have epochs: 0")
 
     def assign(self, images: Tensor) -> Tensor:
-        """B x K probabilities or, if `clusters_by_kmeans`, B x D features, of unaugmented images.
+        """Return B x K probabilities or, if `clusters_by_kmeans`, B x D features of unaugmented images.
 
         Called in evaluation mode, without gradients, under autocast.
         """
@@ -78,9 +78,9 @@ class Method(nn.Module):
 
     @staticmethod
     def image_size(options: Any) -> int | None:
-        """Pixels a side of the images for `draw` and `assign`; None: the usual ones, `problem.size`.
+        """Pixels per side of the images for `draw` and `assign`; None: the usual size, `problem.size`.
 
-        Called when a run is planned; has an effect on benchmarks stored at this size too (their `larger_size`).
+        Called when a run is planned; affects only benchmarks that are also stored at this size (their `larger_size`).
         """
         return None
 
@@ -132,12 +132,12 @@ class Method(nn.Module):
     def clusters_by_kmeans(self) -> bool:
         """Whether `assign` returns features, for k-means fitted on the training images (option `kmeans_restarts`).
 
-        May depend on `self.options` alone: `clustered_by_kmeans` asks before a method is built.
+        May depend only on `self.options`: `clustered_by_kmeans` reads it before a method is built.
         """
         return False
 
     def arrays(self, images: Images) -> dict[str, np.ndarray]:
-        """Further arrays to keep in assignments.npz, by name; called once, after training.
+        """Additional arrays to keep in assignments.npz, by name; called once, after training.
 
         images: all N for training, whose `rows` are positions in the data set. Evaluation reports the purity of
         `neighbors` (n x k rows) of the images `neighbor_rows` (n rows).
@@ -153,7 +153,7 @@ class Method(nn.Module):
     def count(self, event: str) -> None:
         """Count an event worth reporting; counts are kept in checkpoints and shown in the record.
 
-        Of "steps ...", tables also say how many steps there were. "steps with no ..." are those that change no weight.
+        For "steps ...", tables also give the total number of steps. "steps with no ..." are steps without an update.
         """
         self.counts[event] = self.counts.get(event, 0) + 1
 
@@ -172,9 +172,9 @@ def clustered_by_kmeans(method_class: type[Method], options: Any) -> bool:
 
 
 def check_terms(terms: Any, where: str, before: list[str]) -> None:
-    """Raise ValueError if what a step has returned are not the terms of a loss.
+    """Raise ValueError if what a step has returned is not a dict of scalar loss terms.
 
-    before: names of the terms of the preceding step of this epoch, if there is one.
+    before: names of the terms of the previous step of this epoch, if there is one.
     """
     if not (isinstance(terms, dict) and terms and all(map(torch.is_tensor, terms.values()))):
         raise ValueError(f"{where}: expected {{name: scalar}}, got {shown(terms)}")
@@ -192,8 +192,8 @@ def augmented(
 ) -> tuple[Tensor, ...]:
     """Augment each batch (B x 3 x H x W), every image with its own parameters.
 
-    On a GPU in one call, since launches of small kernels take longer than their work; on a CPU one after the other, so
-    that a batch stays in cache.
+    On a GPU in one call, since launching small kernels takes longer than running them; on a CPU one batch at a time, so
+    that it stays in cache.
     """
     if generator.device.type == "cpu":
         return tuple(augment(batch, generator) for batch in batches)

@@ -18,8 +18,8 @@ MOST_PARAMETERS = 1_000_000_000  # the largest ResNet of timm has 936 million, r
 class Encoder(nn.Module):
     """f: B x 3 x H x W images in [0, 1] -> B x D features; the network normalizes its input.
 
-    mean, std: per channel, of the training images. channels: of the result of `preprocess`. Raises ValueError
-    for a network that is not for images of this size.
+    mean, std: per channel, of the training images. channels: number of channels that `preprocess` returns. Raises
+    ValueError for a network that does not support images of this size.
     """
 
     mean: Tensor
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         self, network: Network, size: int, *, mean: Sequence[float], std: Sequence[float], channels: int = 3
     ) -> None:
         super().__init__()
-        check(network, size)  # that of a stage without epochs, which may have none, is not checked with the study
+        check(network, size)  # check_study skips the networks of stages without epochs, which may have no encoder
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.backbone = backbone(network, size, channels)
@@ -46,9 +46,9 @@ class Encoder(nn.Module):
 
 
 def check(network: Network, size: int) -> None:
-    """Raise ValueError for a network that cannot be built for images of `size` pixels a side.
+    """Raise ValueError for a network that cannot be built for images of `size` pixels per side.
 
-    Unusual ones are built and run on torch's meta device, which takes the time to import timm.
+    Networks other than the usual ones are built and run on torch's meta device, which requires importing timm.
     """
     name = network.backbone
     if name not in USUAL and not (name.startswith("resnet") and _timm().is_model(name)):
@@ -65,7 +65,7 @@ def check(network: Network, size: int) -> None:
         with torch.device("meta"):
             net = backbone(network, size)
             features = net(torch.zeros(2, 3, size, size))
-    except (TypeError, ValueError, RuntimeError) as error:  # another family of timm, with another stem or input
+    except (TypeError, ValueError, RuntimeError) as error:  # another timm family, with a different stem or input
         raise ValueError(f"{problem}: {error}") from None
     if features.shape != (2, net.num_features):
         raise ValueError(f"{problem}: it does not return {net.num_features} features")
@@ -75,10 +75,10 @@ def check(network: Network, size: int) -> None:
 
 
 def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
-    """A timm ResNet without classifier for images of `size` pixels a side.
+    """A timm ResNet without a classifier for images of `size` pixels per side.
 
-    Its stem: up to 32 px a 3x3 convolution of stride 1 without pooling, up to 96 px the same with a 2x2 max-pool,
-    above that the usual one of ImageNet.
+    Stem: up to 32 px, a 3x3 convolution with stride 1 and no pooling; up to 96 px, the same with a 2x2 max-pool; above
+    that, the standard ImageNet stem.
     """
     small, width, stages = size <= 96, network.width, len(network.layers or "four")
     stem: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
         stem = {"stem_type": "deep", "stem_width": width // 2, "channels": tuple(width * 2**i for i in range(stages))}
         if network.layers:
             stem["layers"] = tuple(network.layers)
-    # zero_init_last: blocks start open, as in the official codes
+    # zero_init_last=False: residual branches are not zero at the start, as in the official code
     net = _timm().create_model(network.backbone, num_classes=0, in_chans=channels, zero_init_last=False, **stem)
     if small:
         net.conv1 = nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False)
@@ -100,7 +100,7 @@ def backbone(network: Network, size: int, channels: int = 3) -> nn.Module:
 
 
 def _timm() -> Any:
-    """timm, imported only where a network is built: it takes two seconds."""
+    """Import timm only when a network is built: it takes two seconds."""
     with gc_paused():
         from scl.util.shim import torchvision  # noqa: F401  before timm, which imports it
 

@@ -1,7 +1,7 @@
 """Deep Clustering by Semantic Contrastive Learning (Huang & Gong, BMVC 2022), to be read beside docs/methods.md.
 
-Paper: https://arxiv.org/abs/2103.02662. There is no official code: the abstract fixes the semantic contrast, the
-clustering consistency between instance similarities and decision boundaries, and that classes are inferred on the fly
+Paper: https://arxiv.org/abs/2103.02662. There is no official code: the abstract specifies the semantic contrast, the
+clustering consistency between instance similarities and decision boundaries, and the inference of classes on the fly
 from their consensus. Everything else is a reconstruction; numbers in brackets are its equations in docs/methods.md.
 """
 
@@ -44,11 +44,11 @@ class Options(MethodOptions):
     balance_weight: Weight = 2.0
     """Weight w_b of L_bal [7]; ours."""
     consistency: Literal["joint", "view"] = "joint"
-    """Which decisions agree: similarities and boundaries [5], or boundaries of the two views (ablation); ours."""
+    """What has to agree: similarities and boundaries [5], or boundaries of the two views (ablation); ours."""
     consensus: Literal["both", "boundaries", "similarities"] = "both"
     """What pseudo classes are inferred from [3]: q and s, q alone or s alone (ablations); ours."""
     mean_similarities: bool = True
-    """Whether [3] uses means s over the images of a class, not sums p [2], which favor large ones (ablation); ours."""
+    """Whether [3] uses class means s instead of sums p [2], which favor large classes (ablation); ours."""
     warm_up: float = Field(0.025, ge=0, le=1)
     """Fraction of the epochs, at least one epoch, before the memory is used [10]; ours."""
     prototypes: Literal["kmeans", "random"] = "kmeans"
@@ -62,7 +62,7 @@ class Options(MethodOptions):
     projection_norm: bool = True
     """Whether g has batch norms, without which a small network may start collapsed; ours."""
     kmeans_restarts: int = Field(10, ge=1, le=1000)
-    """Starts of each k-means, the best by inertia counts; ours."""
+    """Restarts of each k-means; the one with the lowest inertia is kept; ours."""
 
 
 class SCL(Method):
@@ -73,7 +73,7 @@ class SCL(Method):
 
     version = 3
     Options = Options
-    augmentations = ("view", "strong")  # of v1, as SimCLR's, and of v2, as SCAN's: clusters are to be invariant to both
+    augmentations = ("view", "strong")  # v1 as in SimCLR, v2 as in SCAN: clusters should be invariant to both
     follows = ("encoder",)
 
     def __init__(self, options: Any, problem: Problem, network: Network):
@@ -87,7 +87,7 @@ class SCL(Method):
         self.memory = InstanceMemory(
             problem.images, d, K, momentum=options.memory_momentum, temperature=options.temperature
         )  # m_1..m_N and a_1..a_N
-        # whether prototypes are initialized; if all is warm-up they never are, so they are learned from a random start
+        # whether prototypes are initialized; if all epochs are warm-up they never are, and are learned from random ones
         self.placed = options.prototypes == "random" or self.warm_up_epochs >= problem.epochs
 
     @property
@@ -103,16 +103,16 @@ class SCL(Method):
         return F.normalize(self.projection(self.encoder(images)).float(), dim=1)
 
     def decide(self, z: Tensor) -> Tensor:
-        """[1] q_k = softmax_k(z . c_k / tau_c): B x K, in float32 also under autocast."""
+        """[1] q_k = softmax_k(z . c_k / tau_c): B x K, in float32 even under autocast."""
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
     @torch.no_grad()
     def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor, index: Tensor) -> Tensor:
-        """[3] Hypotheses r of the images' classes, by consensus of similarities and boundaries: B x K.
+        """[3] Hypotheses r about the classes of the images, by consensus of similarities and boundaries: B x K.
 
-        s is a mean over the images of a class. With the sums p, large classes win images for their size alone, and
-        clusters can become empty (docs/lab-notes.md). For a class without another image q_k decides; ruled out, it
+        s is a mean over the images of a class. With the sums p, large classes win images by size alone, and clusters
+        can become empty (docs/lab-notes.md). For a class without other images, q_k replaces s_k; otherwise the class
         could never gain an image again.
         """
         if self.options.consensus == "boundaries":
@@ -127,7 +127,7 @@ class SCL(Method):
         return losses.consensus(s1, s2, q1, q2)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """[8] L = w_i L_ins + w_s L_sem + w_c L_con + w_b L_bal; during the warm-up without the memory [10]."""
+        """[8] L = w_i L_ins + w_s L_sem + w_c L_con + w_b L_bal; the warm-up does not use the memory [10]."""
         o = self.options
         if not self.warming_up and not self.placed:
             self.place_prototypes()
@@ -161,7 +161,7 @@ class SCL(Method):
         """[10] Set the prototypes to the k-means centers of the memory, and its pseudo classes to the clusters."""
         from sklearn.cluster import KMeans
 
-        filled = self.memory.filled  # a warm-up of one epoch may have dropped a last partial batch
+        filled = self.memory.filled  # a one-epoch warm-up may have dropped the last partial batch
         rows = self.memory.rows[filled]
         if len(rows) < self.problem.clusters:
             raise ValueError(

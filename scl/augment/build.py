@@ -4,7 +4,7 @@
     views = augment(images, generator)
 
 images: B x 3 x H x W in [0, 1], float32 or bfloat16; generator: on their device; each image gets its own parameters
-from it. Why this is not a library's code: docs/decisions/augmentation.md.
+from it. Why no library is used: docs/decisions/augmentation.md.
 """
 
 import functools
@@ -42,8 +42,9 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 def build(spec: Any, size: int | None = None) -> Callable[[Tensor, torch.Generator], Tensor]:
     """A list of {operation: {parameter: value}} -> a callable (images, generator) -> images that applies them in order.
 
-    size: pixels a side of the images; if given, the operations are tried on a black image, so that a plan fails before
-    its first run. Raises ValueError for unknown operations and parameters and for values of a wrong type or range.
+    size: pixels per side of the images; if given, the operations are tried on a black image, so that a plan fails
+    before its first run. Raises ValueError for unknown operations and parameters and for values of a wrong type or
+    range.
     """
     if not isinstance(spec, list):
         raise ValueError(f"must be a list of operations, got {shown(spec)}")
@@ -52,7 +53,7 @@ def build(spec: Any, size: int | None = None) -> Callable[[Tensor, torch.Generat
     @torch.no_grad()
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            result = images.float().contiguous()  # color needs planes, and bfloat16 is too coarse for hue
+            result = images.float().contiguous()  # color needs contiguous planes, and bfloat16 is too coarse for hue
             for function, parameters in steps:
                 try:
                     result = function(result, generator, **parameters)

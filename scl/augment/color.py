@@ -1,6 +1,6 @@
-"""Color of a batch in [0, 1]: deterministic, out of place; parameters are tensors with one row per image.
+"""Color operations on a batch in [0, 1]: deterministic, out of place; parameters are tensors with one row per image.
 
-Parameters mean what they mean in torchvision's transforms.v2.functional, with which the tests compare.
+Parameters have the same meaning as in torchvision's transforms.v2.functional, against which they are tested.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,14 +48,14 @@ def where(
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
+    """Shift the hue of image b by shift[b] of a full circle, in [-0.5, 0.5].
 
     In HSV each channel is minimum + chroma * tent(hue); saturation and value are never computed.
     """
     red, green, blue = images.unbind(1)  # B x H x W each
     low, high = images.amin(1), images.amax(1)
     chroma = high - low
-    is_red, is_green = (high.clone().eq_(red), high.eq_(green))  # 0 or 1: on a CPU torch.where costs five times lerp
+    is_red, is_green = (high.clone().eq_(red), high.eq_(green))  # 0 or 1: on a CPU, torch.where costs five times lerp
     # hue in sixths of the circle, times chroma; gray pixels have chroma 0 and no hue
     hue = torch.lerp((red - green).add_(chroma, alpha=4), (blue - red).add_(chroma, alpha=2), is_green)
     hue = hue.lerp_(green - blue, is_red).div_(chroma.clamp(min=1e-8)).add_(shift[:, None, None] * 6)
@@ -97,7 +97,7 @@ def jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     sort = can_sync(images)
     if sort:  # by that slot, so that the images to blend are one slice, and no others are computed
         turn, rows = turn.sort()
-        images = images.index_select(0, rows)  # a fifth of the time of images[rows]
+        images = images.index_select(0, rows)  # five times faster than images[rows]
         shift, by_slot, order = shift[rows], by_slot[rows], order[rows]
         ends = [0, *torch.bincount(turn, minlength=4).cumsum(0).tolist()]  # rows with turn < j end at ends[j]
     else:

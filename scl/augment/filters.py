@@ -1,4 +1,4 @@
-"""Blur and sharpness of a batch: deterministic, out of place; parameters are tensors with one row per image."""
+"""Blur and sharpen a batch: deterministic, out of place; parameters are tensors with one row per image."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, *, kernel: int) -> Tensor:
-    """torchvision's gaussian_blur: sigma[b] pixels, cut to kernel x kernel (odd), mirrored at the border.
+    """torchvision's gaussian_blur: sigma[b] pixels, truncated to kernel x kernel (odd), reflected at the border.
 
     images: B x 3 x H x W. The kernel differs between images, so each axis is a matrix product with a band matrix.
     """
@@ -28,7 +28,7 @@ def _bands(sigma: Tensor, *, length: int, reach: int) -> Tensor:
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Sharpen image b by factor[b]: 0 smooths, 1 changes nothing, above 1 sharpens; the border stays, as in PIL."""
+    """Sharpen image b by factor[b]: 0 smooths, 1 changes nothing, above 1 sharpens; as in PIL, the border is kept."""
     inner = images[:, :, 1:-1, 1:-1]
     smooth = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     smooth = smooth[..., :-2] + smooth[..., 1:-1] + smooth[..., 2:]

@@ -1,4 +1,4 @@
-"""Geometry of a batch: deterministic, out of place; parameters are tensors with one row per image."""
+"""Geometric operations on a batch: deterministic, out of place; parameters are tensors with one row per image."""
 
 import math
 
@@ -12,7 +12,7 @@ def crop_resize(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
 
     images: B x 3 x H x W; boxes: B x 4 (top, left, height, width) in pixels. Equal to torchvision's resized_crop with
     antialias on, which only matters where the crop is larger than `size`. Each axis is one small matrix product with a
-    tent filter per row, so antialiasing costs nothing more.
+    tent filter per row, so antialiasing costs nothing extra.
     """
     batch, channels, height, width = images.shape
     boxes = boxes.to(images.dtype)

@@ -58,7 +58,7 @@ def random_resized_crop(
 
     scale: range of the area of the box, as a fraction of the image
     ratio: range of the width of the box divided by its height
-    size: pixels a side of the result; null: the height of the image
+    size: pixels per side of the result; null: the height of the image
     """
     boxes = crop_boxes(generator, images.shape, scale=scale, ratio=ratio)
     size = images.shape[2] if size is None else size
@@ -68,7 +68,7 @@ def random_resized_crop(
 def crop_boxes(
     generator: torch.Generator, shape: Sequence[int], *, scale: Pair, ratio: Pair, tries: int = 10
 ) -> Tensor:
-    """B x 4 whole numbers (top, left, height, width), with the distribution of torchvision's RandomResizedCrop.
+    """B x 4 integers (top, left, height, width), with the distribution of torchvision's RandomResizedCrop.
 
     Area uniform in `scale`, ratio log-uniform; the first of `tries` that fits, else the largest centered box of an
     allowed ratio.
@@ -100,8 +100,8 @@ def random_crop(
 ) -> Tensor:
     """Crop a random square window.
 
-    padding: black pixels added on each side before
-    size: pixels a side of the window; null: the height of the image
+    padding: black pixels added on each side before cropping
+    size: pixels per side of the window; null: the height of the image
     """
     batch, _, height, width = images.shape
     size = height if size is None else size
@@ -109,7 +109,7 @@ def random_crop(
     if spare < 0:
         raise ValueError(f"size: a window of {size} does not fit into {height} x {width} padded by {padding}")
     if size == height + 2 * padding == width + 2 * padding:
-        return images  # the only window
+        return images  # there is only one window
     places = [length + 2 * padding - size + 1 for length in (height, width)]
     top, left = (torch.randint(n, (batch,), generator=generator, device=images.device) for n in places)
     side = torch.full_like(top, size)
@@ -120,7 +120,7 @@ def random_crop(
 def resize(images: Tensor, generator: torch.Generator, *, size: Side | None = None) -> Tensor:
     """Resize to a square, bilinear and antialiased.
 
-    size: pixels a side; null: the height of the image
+    size: pixels per side; null: the height of the image
     """
     size = images.shape[2] if size is None else size
     if images.shape[2] == images.shape[3] == size:
@@ -190,7 +190,7 @@ def color_jitter(
 
 
 def grayscale(images: Tensor, generator: torch.Generator, *, probability: Chance = 0.2) -> Tensor:
-    """Replace colors by their gray.
+    """Convert images to gray.
 
     probability: chance that an image is changed
     """
@@ -214,10 +214,10 @@ def blur(
     kernel: int = 3,
     probability: Chance = 0.5,
 ) -> Tensor:
-    """Blur by a Gaussian of random width.
+    """Blur with a Gaussian of random width.
 
     sigma: range of the width, in pixels
-    kernel: pixels a side to which the Gaussian is cut, an odd number; SimCLR: a tenth of the image's side
+    kernel: pixels per side to which the Gaussian is truncated, an odd number; SimCLR: a tenth of the image's side
     probability: chance that an image is blurred
     """
     smallest = min(images.shape[2:])
@@ -232,7 +232,7 @@ def blur(
 def scan_strong(
     images: Tensor, generator: torch.Generator, *, operations: Annotated[int, Field(ge=0, le=100)] = 4
 ) -> Tensor:
-    """SCAN's strong augmentation: random operations out of fourteen, with replacement, of random strength.
+    """SCAN's strong augmentation: operations drawn from fourteen with replacement, each of random strength.
 
     operations: number of operations per image
     """

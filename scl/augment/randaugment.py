@@ -1,6 +1,6 @@
 """SCAN's fourteen operations on a batch, deterministic: each image under its own operation and strength.
 
-They are four families, and within a family the operation is only a parameter, so that little is computed in vain:
+They form four families; within a family, the operation is only a parameter, so that little computation is wasted:
 geometry is one affine resampling (nearest, as PIL's default, black outside), color is one blend, sharpness one filter,
 and the rest are tables of 256 entries per channel, on 8-bit values as in PIL. Names, order and ranges are those of
 data/augment.py in SCAN's official code (van Gansbeke et al., ECCV 2020).

@@ -1,4 +1,4 @@
-"""Read the files of a run: typed, checked, and with damaged files told apart from missing ones."""
+"""Read the files of a run: typed, checked, and with damaged files distinguished from missing ones."""
 
 import json
 from collections.abc import Iterable
@@ -60,9 +60,9 @@ class KMeans(Strict):
 
 
 class Record(Strict):
-    """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: only if the
-    assignments are made by `scl kmeans`, from features that training keeps; in the file, seconds are then those of
-    training alone. size: pixels per side of the images; None in records of earlier versions."""
+    """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: set only if
+    `scl kmeans` makes the assignments from features that training keeps; `seconds` in the file then excludes k-means.
+    size: pixels per side of the images; None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -104,7 +104,7 @@ class Record(Strict):
 
 
 class Clustering(Strict):
-    """clustering.json: what `scl kmeans` made from which features of which run, with what, and its cost (seconds)."""
+    """clustering.json: what `scl kmeans` made from which features of which run, by what code, at what cost (s)."""
 
     fingerprint: str
     features: dict[str, str]
@@ -147,7 +147,7 @@ def load(directory: Path) -> Record | None:
 
 
 def clustering(directory: Path, fingerprint: str) -> Clustering | None:
-    """clustering.json if it is of this run, else None."""
+    """clustering.json if it belongs to this run, else None."""
     try:
         made = read(directory / CLUSTERING, Clustering)
     except Damaged:
@@ -192,7 +192,7 @@ def read_record(directory: Path) -> Record:
 def assignments_of(directory: Path, record: Record) -> Path:
     """The path of a trained run's verified assignments.
 
-    Raises Damaged if it is not clustered or, with the file set aside, if they are not what it wrote.
+    Raises Damaged if the run is not clustered or, with the file set aside, if the file is not what the run wrote.
     """
     path = directory / ASSIGNMENTS
     if path.name not in record.files:

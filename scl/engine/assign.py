@@ -55,8 +55,8 @@ def assignments(method: Method, evaluated: Images, *, autocast: Autocast) -> tup
 
 
 def features(method: Method, fit: Images, evaluated: Images, *, autocast: Autocast) -> dict[str, np.ndarray]:
-    """Features for k-means, M x D in float32: of the `evaluated` images and, where these are others, of the training
-    images, on which it is `fitted`. Raises RunFailed if one is not finite."""
+    """Features for k-means, M x D in float32: of the `evaluated` images and, if those differ, of the training images,
+    to which it is `fitted`. Raises RunFailed if one is not finite."""
     found = {"evaluated": _finite(outputs(method, evaluated, autocast=autocast))}
     if evaluated is not fit:  # the unlabeled images come after the first fit.fit
         found["fitted"] = _finite(outputs(method, fit, autocast=autocast, index=torch.arange(fit.fit)))
@@ -72,8 +72,8 @@ def _finite(result: np.ndarray) -> np.ndarray:
 def sample(method: Method, evaluated: Images, *, autocast: Autocast) -> dict[str, np.ndarray]:
     """sample_rows [s] and sample_features [s, D] (float16) of at most SAMPLE evaluated images, evenly spaced.
 
-    They are the features that k-means sees or, for a method that predicts probabilities, those of its encoder; {} for a
-    method without an encoder.
+    They are the features that k-means clusters or, for a method that predicts probabilities, those of its encoder; {}
+    for a method without an encoder.
     """
     encoder = getattr(method, "encoder", None)
     if not isinstance(encoder, Encoder):

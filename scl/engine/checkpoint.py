@@ -27,7 +27,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
     state: a dict of tensors, numbers, strings, None, and lists, tuples and dicts of them (all that weights_only
     loads; TypeError for others). state["fingerprint"], a string, identifies the run that the state belongs to.
-    Needs the space of three checkpoints on the disk and of one in memory. OSError if the disk is full.
+    Needs disk space for three checkpoints and memory for one. OSError if the disk is full.
     """
     path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise Damaged("its checksum differs")
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # such as a file of another version of torch
+    except Exception as error:  # such as a file from another version of torch
         raise Damaged(f"torch.load: {error}") from error
 
 

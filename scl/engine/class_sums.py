@@ -1,4 +1,4 @@
-"""Sums of exponential similarities by pseudo class, with their gradient; the cost of SCL's memory is here.
+"""Sums of exponential similarities by pseudo class, with their gradient: the expensive part of SCL's memory.
 
 Costs and alternatives: docs/decisions/engine.md.
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 class ClassSums(torch.autograd.Function):
     """S_km = sum_{j != i_m, a_j = k} w_jm with w_jm = exp((z_m . m_j - 1) / tau), which cannot overflow.
 
-    dS_km / dz_m is the sum over a_j = k of w_jm m_j / tau: backward weighs w by the gradient of each row's class (a
-    gather) and multiplies once. That makes two products and two passes over N x M in all; autograd's own graph takes
+    dS_km / dz_m is the sum over a_j = k of w_jm m_j / tau: backward scales w by the gradient of each row's class (a
+    gather), then multiplies once. In total, that is two products and two passes over N x M; autograd's own graph takes
     six passes and holds four such arrays.
     """
 
@@ -29,7 +29,7 @@ class ClassSums(torch.autograd.Function):
         temperature: float,
         spare: list[Tensor],
     ) -> Tensor:
-        """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K count nowhere.
+        """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K are ignored.
 
         spare: N x M arrays that may be overwritten; backward puts its own there.
         """
@@ -60,7 +60,7 @@ class ClassSums(torch.autograd.Function):
 
 
 def _taken(spare: list[Tensor], like: Tensor, shape: tuple[int, int]) -> Tensor:
-    """An array of `shape` with any content: the one in `spare`, which is then empty, or a new one."""
+    """An uninitialized array of `shape`: the one in `spare`, which is then empty, or a new one."""
     while spare:
         array = spare.pop()
         if (array.shape, array.dtype, array.device) == (shape, like.dtype, like.device):
@@ -69,7 +69,7 @@ def _taken(spare: list[Tensor], like: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _parts(rows: Tensor) -> list[slice]:
-    """The rows in parts whose similarities fit in a CPU's cache (2 MB for 512 columns); on a GPU all at once."""
+    """Slices of the rows whose similarities fit in a CPU's cache (2 MB for 512 columns); on a GPU, a single slice."""
     length = 1024 if rows.device.type == "cpu" else len(rows)
     return [slice(start, min(start + length, len(rows))) for start in range(0, len(rows), length)]
 
@@ -77,7 +77,7 @@ def _parts(rows: Tensor) -> list[slice]:
 def add_by_class(sums: Tensor, classes: Tensor, weights: Tensor) -> None:
     """sums[k] += the sum of the rows of `weights` (n x M) of class k.
 
-    On a GPU by a product with one-hot classes, since atomic additions to few addresses would queue.
+    On a GPU, by a product with one-hot classes, since atomic additions to a few addresses would be serialized.
     """
     if weights.device.type == "cpu":
         sums.index_add_(0, classes, weights)

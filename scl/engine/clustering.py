@@ -1,7 +1,7 @@
 """k-means on the features that a run has kept: `scl kmeans`, on the CPU while the GPU trains the next run.
 
 It writes assignments.npz, then clustering.json, which completes the record of the run (scl.engine.artifacts.load), and
-deletes the features last, so that the same command completes it after any interruption. Imports no torch.
+deletes the features last, so that the same command resumes after any interruption. Imports no torch.
 """
 
 import time
@@ -21,7 +21,7 @@ from scl.engine.provenance import provenance
 from scl.util.imports import gc_paused
 from scl.util.text import Report, duration, say
 
-ARRAYS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # of assignments.npz, beside those of the method
+ARRAYS = ("rows", "assignments", "confidence", "epochs", "per_epoch")  # of assignments.npz, besides those of the method
 
 
 def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts: int, seed: int) -> np.ndarray:
@@ -40,10 +40,10 @@ def kmeans(fitted: np.ndarray, evaluated: np.ndarray, clusters: int, *, restarts
 def cluster_run(directory: str | Path, *, threads: int = 1, attempt: int = 1, report: Report = say) -> Path:
     """Cluster the features of a trained run, write its assignments, and delete the features; returns the path of
     assignments.npz. If the assignments exist, only deletes the features. threads: CPU threads. attempt: 2 and more are
-    retries, which end at once if the failure, which failure.json records, was permanent.
+    retries, which end at once if failure.json records a permanent failure.
 
-    Raises Damaged if the run is not trained or if its features are missing or, with the file set aside, damaged: then
-    it is trained again (scl.engine.train.finished).
+    Raises Damaged if the run is not trained or if its features are missing or, with the file set aside, damaged; the
+    run is then trained again (scl.engine.train.finished).
     """
     directory = Path(directory)
     run = config.load_run(directory)
@@ -66,7 +66,7 @@ def cluster_run(directory: str | Path, *, threads: int = 1, attempt: int = 1, re
 
 def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, report: Report) -> None:
     with gc_paused():
-        import sklearn.cluster  # noqa: F401 its OpenMP, which is limited below, has to be loaded before
+        import sklearn.cluster  # noqa: F401 loads the OpenMP that is limited below
     from threadpoolctl import threadpool_limits
 
     began, curve = time.perf_counter(), list[np.ndarray]()
@@ -104,8 +104,8 @@ def write_assignments(
     curve: list[tuple[int, np.ndarray]],
     further: dict[str, Any],
 ) -> None:
-    """Write assignments.npz. curve: (epoch, clusters of the n evaluated images); further: arrays of the method, under
-    other names."""
+    """Write assignments.npz. curve: (epoch, clusters of the n evaluated images); further: additional arrays of the
+    method, under other names."""
     with atomic(directory / artifacts.ASSIGNMENTS) as path, open(path, "wb") as file:
         np.savez_compressed(
             file,

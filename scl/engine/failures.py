@@ -33,8 +33,8 @@ class Failure(Strict):
 def recorded(directory: Path, run: Settings, *, attempt: int = 1) -> Iterator[None]:
     """Delete the failure.json of an earlier attempt; write a new one if the block fails.
 
-    run: its settings, or those of a benchmark. attempt: 2 and more are retries. Raises RunFailed for a retry of what
-    failed permanently. Damaged files are not recorded: the same command recreates them.
+    run: its settings, or those of a benchmark. attempt: 2 and more are retries. Raises RunFailed for a retry after a
+    permanent failure. Damaged files are not recorded: the same command recreates them.
     """
     _refuse_retry(directory, run, attempt)
     (directory / NAME).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def keep(directory: Path, name: str, arrays: dict[str, np.ndarray]) -> str:
     path = directory / FOLDER / name
     path.parent.mkdir(exist_ok=True)
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # **: taken for allow_pickle
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes ** for allow_pickle
     return sha256(path)
 
 
@@ -35,7 +35,7 @@ def load(directory: Path, name: str, checksum: str) -> dict[str, np.ndarray]:
     path = directory / FOLDER / name
     if not path.exists():
         raise Damaged(f"{path}: missing; train this run again")
-    if sha256(path) != checksum:  # set aside, not the record: Snakemake cannot try a job again whose input is gone
+    if sha256(path) != checksum:  # the record is kept: Snakemake cannot retry a job whose input is gone
         raise set_aside(path, "damaged")
     with np.load(path, allow_pickle=False) as file:
         return dict(file)

@@ -1,7 +1,7 @@
 """GPU leases: lock files that the kernel releases when the process dies, however it dies.
 
 Snakemake counts GPUs but does not name them; a scheduler names them in CUDA_VISIBLE_DEVICES. A run leases
-among those it may see, before anything touches CUDA. Standard library only: no torch, no CUDA context.
+from those it may see, before anything touches CUDA. Standard library only: no torch, no CUDA context.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def _lock_key(token: str, uuids: list[str]) -> str:
                 f"(0 to {len(uuids) - 1}); name those or unset it"
             )
         return uuids[int(token)]
-    matches = [uuid for uuid in uuids if uuid.startswith(token)]  # CUDA accepts the beginning of a UUID
+    matches = [uuid for uuid in uuids if uuid.startswith(token)]  # CUDA accepts a prefix of a UUID
     key = matches[0] if len(matches) == 1 else token
     if token.isdigit():
         key = "-".join([token, *(os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_STEP_ID") if name in os.environ)])
@@ -86,7 +86,7 @@ def lease(count: int, *, required: bool = False, runs_per_gpu: int = 1, report: 
 
 def torch_device(leased: str, *, required: bool = False, report: Report = say) -> str:
     """The torch device of a lease: "cuda", or "cpu" without a GPU that torch can use (ValueError if required)."""
-    import torch  # not before the lease: it may look for GPUs
+    import torch  # not before the lease: it may query GPUs
 
     if not leased or torch.cuda.is_available():
         return "cuda" if leased else "cpu"
@@ -139,7 +139,7 @@ def _try_acquire(
                 descriptor = try_lock(f"{path}.{slot}")
                 if descriptor is not None:
                     locks.callback(os.close, descriptor)
-                    os.utime(descriptor)  # cleaners of /tmp go by age
+                    os.utime(descriptor)  # /tmp cleaners delete files by age
                     chosen.append(token)
         return (chosen, locks.pop_all()) if len(chosen) == count else None
 
@@ -150,9 +150,9 @@ def _lock_paths(tokens: list[str]) -> dict[str, Path]:
     path = Path(tempfile.gettempdir()) / f"gpu-locks-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        if path.is_symlink():  # perhaps somebody else's, to a folder of this user: chmod would go there
+        if path.is_symlink():  # perhaps another user's: chmod would follow it into a folder of this user
             raise OSError(0, "is a symbolic link")
-        path.chmod(0o700)  # PermissionError if it belongs to somebody else
+        path.chmod(0o700)  # PermissionError if it belongs to another user
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; remove it, or set TMPDIR to a local folder of yours") from None
     return {token: path / _lock_key(token, uuids) for token in tokens}

@@ -1,7 +1,7 @@
 """Identity of a run: the settings, code version, images and weights that its results belong to.
 
-Whatever asks whether a result counts uses it: training, evaluation, tables, status, plan and the Snakefile. Planning
-computes it from recorded checksums, training from what it has loaded, and that is what it records.
+Everything that decides whether a result counts uses it: training, evaluation, tables, status, plan and the Snakefile.
+Planning computes it from recorded checksums; training computes it from what it has loaded, and records that.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def identity_of(run: RunSettings, images: dict, weights: str | None) -> dict:
 
 
 def stored_at(facts: dict, size: int | None) -> tuple[str, str]:
-    """Name and SHA-256 of the file with the images of `size` pixels a side, else of the usual size.
+    """Name and SHA-256 of the file with the images of `size` pixels per side, else of the usual size.
 
     facts: the contents of benchmark.json.
     """

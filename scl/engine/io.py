@@ -1,7 +1,7 @@
 """Atomic files, and the errors of a run.
 
-Every file of the harness goes through `atomic`: a name that exists holds a complete file, whatever killed the process
-or filled the disk; only progress.jsonl is appended to. Standard library and PyYAML only: the Snakefile imports this.
+Every file of the harness is written through `atomic`: a file that exists is complete, even if the process was killed or
+the disk is full; only progress.jsonl is appended to. Standard library and PyYAML only: the Snakefile imports this.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what the block writes there replaces `path`, or nothing does.
+    """Yield a temporary path beside `path`; if the block succeeds, what it wrote there replaces `path`.
 
     The temporary name keeps the suffix (numpy and matplotlib choose the format by it) and is always the same, so that
-    the next writer overwrites the remains of a killed process; a second writer waits for the first. The content is
+    the next writer overwrites what a killed process left; a second writer waits for the first. The content is
     synced to the disk before the rename. On any error the temporary file is removed and `path` is unchanged; a disk
     error becomes an OSError that names `path` and a fix.
     """
@@ -46,7 +46,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(tmp, path)
         except BaseException as error:
             problem = _disk_problem(error, tmp)
-            os.ftruncate(lock, 0)  # a writer that the error keeps open would still occupy the space
+            os.ftruncate(lock, 0)  # the error may keep the file open, and it would still occupy the space
             tmp.unlink(missing_ok=True)
             if problem:
                 raise _cannot_write(path, error, problem) from error
@@ -56,7 +56,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def _disk_problem(error: BaseException, tmp: Path) -> str | None:
     """The reason if `error` comes from the disk or from permissions, else None.
 
-    On a full disk numpy raises OSError without errno and torch RuntimeError: hence the look at the free space.
+    On a full disk, numpy raises OSError without errno, and torch RuntimeError, so the free space is checked.
     """
     if isinstance(error, OSError) and (error.errno in _DISK or str(error.filename) == str(tmp)):
         return error.strerror
@@ -108,7 +108,7 @@ def _plain(obj: Any) -> Any:
 
 
 def write_yaml_if_changed(path: str | Path, obj: Any) -> None:
-    """Write `obj` as YAML unless `path` holds it already."""
+    """Write `obj` as YAML unless `path` already contains it."""
     path, text = Path(path), yaml_text(obj).encode()
     if not path.exists() or path.read_bytes() != text:
         with atomic(path) as tmp:

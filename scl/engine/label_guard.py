@@ -2,7 +2,7 @@
 
 It stops accidents, not intent: it sees what Python opens by a path (`open`, numpy, zipfile, ...), not what a
 subprocess or a C library opens, nor a copy or hard link under another name. The guarantee is that methods are given no
-labels, and a test that permuted labels change nothing; this is a safety net below it.
+labels, with a test that permuting the labels changes nothing; this is only a safety net.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ NAMES = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-_archives: list[tuple[str, ...]] = []  # of each guard that is on: the archives folder, and what links in it lead to
+_archives: list[tuple[str, ...]] = []  # per active guard: the archives folder, and the targets of links in it
 
 
 @contextlib.contextmanager
 def forbid_label_access(benchmark: str | Path) -> Iterator[None]:
-    """Raise PermissionError inside the block for opening labels, archives, metrics.json and clusters.json, or symbolic
+    """Raise PermissionError inside the block on opening labels, archives, metrics.json and clusters.json, or symbolic
     links to them.
 
-    benchmark: folder of a prepared benchmark; what is in `archives` beside it is refused whatever its name.
+    benchmark: folder of a prepared benchmark; any file in `archives` beside it is refused, whatever its name.
     """
     _install()
     folder = Path(benchmark).parent / "archives"
@@ -40,7 +40,7 @@ def forbid_label_access(benchmark: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _archives.remove(places)  # not the last one: another thread may have begun or ended meanwhile
+        _archives.remove(places)  # not pop(): another thread may have begun or ended meanwhile
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import TypeVar
 from scl.util.text import Report, duration, say
 
 Result = TypeVar("Result")
-_POLL = random.Random()  # polling must not use the generators of the run
+_POLL = random.Random()  # polling must not draw from the run's generators
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -22,7 +22,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Iterator[int]:
     """Hold a lock on the file `path`, created if missing, for the block; yield its descriptor.
 
-    Waits while another process holds it, with a line on `what`. On a file system without locks, only warns.
+    Waits while another process holds it, reporting one line about `what`. On a file system without locks, only warns.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -19,7 +19,7 @@ def optimizer_of(module: torch.nn.Module, training: Training, device: str) -> to
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer's state from a checkpoint; whether it is fused remains that of this device."""
+    """Load the optimizer's state from a checkpoint; whether it is fused still depends on this device."""
     for group, saved in zip(optimizer.param_groups, state["param_groups"]):
         saved["fused"] = group["fused"]
     optimizer.load_state_dict(state)
@@ -34,10 +34,10 @@ def learning_rate(training: Training, epoch: int) -> float:
 
 
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Start the momentum of parameters that get their first gradient later than others, such as SCL's prototypes.
+    """Initialize the momentum of parameters that get their first gradient later than others, like SCL's prototypes.
 
     torch's fused SGD fails on them (TypeError, torch 2.11 and 2.13). From zero, the first momentum is the gradient, as
-    torch has it.
+    in torch.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["fused"] and group.get("momentum") else ():
@@ -46,7 +46,7 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Set zero gradients for parameters that the loss does not reach but that have been trained, as torch before 2.0.
+    """Set zero gradients for parameters that the loss does not reach but that were trained, as torch did before 2.0.
 
     Adam then still moves such a parameter by its momentum and decays its second moment; without a gradient it would
     not change. The optimizer's state tells which parameters have been trained, also after a resume.

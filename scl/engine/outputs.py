@@ -30,13 +30,13 @@ def finish(trainer: "Trainer") -> Path:
     if method.clusters_by_kmeans:
         if not trainer.run.training.epochs:
             trainer.curve = [(0, trainer.keep_features())]
-        trainer.save(optimizer=False)  # kept, so that deleted files can be written again without training
+        trainer.save(optimizer=False)  # kept, so that deleted files can be restored without training
         kmeans = _for_kmeans(trainer)
     else:
         final, confidence = trainer.last_assignment or trainer.assign()
         trainer.save(optimizer=False)
         curve = [(epoch, clusters.numpy()) for epoch, clusters in trainer.curve if torch.is_tensor(clusters)]
-        if curve:  # a checkpoint of the last epoch may be from a device that rounds otherwise
+        if curve:  # a checkpoint of the last epoch may be from a device that rounds differently
             curve[-1] = (trainer.epoch, final)
         rows = trainer.evaluated.rows[: len(final)]
         write_assignments(directory, rows, final, confidence, curve, _further(trainer))
@@ -45,7 +45,7 @@ def finish(trainer: "Trainer") -> Path:
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
     if not kmeans or artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
-        features.remove(directory)  # of an earlier training: of another method, or the same and clustered
+        features.remove(directory)  # from an earlier training: of another method, or of the same one and clustered
     (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
 
@@ -59,7 +59,7 @@ def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
 
 
 def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
-    """What the record says to `scl kmeans` (scl.engine.artifacts.KMeans)."""
+    """What the record tells `scl kmeans` (scl.engine.artifacts.KMeans)."""
     files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
     method = trainer.method
     further = {"rows": trainer.evaluated.rows, **_further(trainer)}
@@ -75,10 +75,10 @@ def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
 def _write_sample(trainer: "Trainer") -> None:
     arrays = sample(trainer.method, trainer.evaluated, autocast=trainer.autocast)
     if not arrays:
-        (trainer.directory / artifacts.SAMPLE).unlink(missing_ok=True)  # of other code
+        (trainer.directory / artifacts.SAMPLE).unlink(missing_ok=True)  # written by other code
         return
     with atomic(trainer.directory / artifacts.SAMPLE) as path, open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # **: taken for allow_pickle
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes ** for allow_pickle
 
 
 def _write_history(path: Path, history: list[dict]) -> None:

@@ -26,8 +26,8 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def compute_in(dtype: torch.dtype) -> None:
-    """Turn off TF32, which torch allows for convolutions on GPUs from Ampere on, if `dtype` is float32. Matrix products
-    in float32 (neighbors, cluster probabilities) never use it."""
+    """Turn off TF32, which torch allows for convolutions on Ampere and newer GPUs, if `dtype` is float32. Matrix
+    products in float32 (neighbors, cluster probabilities) never use it."""
     torch.backends.cudnn.allow_tf32 = dtype != torch.float32
     torch.backends.cuda.matmul.allow_tf32 = False
 

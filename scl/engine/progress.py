@@ -1,7 +1,7 @@
-"""progress.jsonl: one line per epoch while a run trains, so that its curve can be read before its end or if it fails.
+"""progress.jsonl: one line per epoch while a run trains, so that its curve can be read before it ends or if it fails.
 
 history.csv is the final form; this file is removed once the record is written. It is the only file that is appended to:
-incomplete lines are skipped when reading, and a run that resumes writes the file again from its history.
+incomplete lines are skipped when reading, and a run that resumes rewrites the file from its history.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, directory: Path, epochs: Iterable[dict[str, Any]], *, tensorboard: bool = False):
         """epochs: those of the checkpoint, if training resumes; they replace what the file holds.
 
-        Raises ValueError if TensorBoard is asked for and not installed.
+        Raises ValueError if TensorBoard is requested but not installed.
         """
         self.path, done = directory / NAME, list(epochs)
         self._write("w", done)

@@ -77,7 +77,7 @@ def version_of(package: str) -> str | None:
 
 
 def processor() -> str:
-    """Name of the CPU and, if torch is loaded, its instruction set, by which CPUs of one name can differ in results."""
+    """Name of the CPU and, if torch is loaded, its instruction set, which affects results and may differ by machine."""
     facts = ""
     with contextlib.suppress(OSError):
         facts = Path("/proc/cpuinfo").read_text()

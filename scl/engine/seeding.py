@@ -29,9 +29,9 @@ class Seeds:
 
 
 def seed_default_generators(seed: int, device: str) -> None:
-    """Seed what torch draws from where no generator is given, on the CPU and on `device`.
+    """Seed the generators that torch uses if none is given, on the CPU and on `device`.
 
-    As `torch.manual_seed`, which takes 0.4 ms to visit every backend; this takes a microsecond.
+    Like `torch.manual_seed`, which takes 0.4 ms to visit every backend; this takes a microsecond.
     """
     torch.default_generator.manual_seed(seed)
     if device == "cuda":

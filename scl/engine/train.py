@@ -52,10 +52,10 @@ def train(
 
     The same call resumes. attempt: 2 and more are retries, which end at once if the failure was permanent.
     leased: CUDA_VISIBLE_DEVICES of a lease that the caller holds, "" for the CPU; by default the run leases for itself.
-    exit_if_stopped: also raise SystemExit if the signal came too late to stop the training, for callers that would go
-    on with the next stage. By default the path is returned then, because Snakemake deletes the output of a failed job.
+    exit_if_stopped: also raise SystemExit if the signal came too late to stop the training, for callers that would
+    continue with the next stage. By default, the path is returned, because Snakemake deletes the output of failed jobs.
     Raises ValueError for bad input, NonFinite for a diverged loss (the last good checkpoint and failure.json stay),
-    OutOfMemory, Damaged for files to be made again, and, once saved, SystemExit (SIGTERM: 143, Ctrl-C: 130).
+    OutOfMemory, Damaged for files that must be recreated, and, once saved, SystemExit (SIGTERM: 143, Ctrl-C: 130).
     """
     directory = Path(directory)
     run = config.load_run(directory)

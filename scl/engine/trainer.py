@@ -1,7 +1,7 @@
 """The training loop of every stage of every method.
 
 Random streams are derived from (run, purpose, step), so a checkpoint holds no generator: on the CPU, with the same
-number of threads, a resumed run is bit-equal to an uninterrupted one.
+number of threads, a resumed run is bit-identical to an uninterrupted one.
 """
 
 import contextlib
@@ -250,7 +250,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------------------
 
     def save(self, *, optimizer: bool = True) -> None:
-        """Save a checkpoint; raises NonFinite instead if a loss is not finite. optimizer: not needed after training."""
+        """Save a checkpoint; raises NonFinite instead if a loss is not finite. optimizer: include its state."""
         self._check_losses()
         self.seconds = time.perf_counter() - self.clock
         self.attempts[-1]["peak_memory_bytes"] = peak_memory(self.device)

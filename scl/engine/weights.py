@@ -24,8 +24,8 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def read_weights(directory: Path, *, report: Report = say) -> tuple[bytes, str]:
-    """The verified bytes of a trained run's weights, and their SHA-256. Damaged ones are restored from the checkpoint
-    after the last epoch, here: Snakemake cannot train this run again while the job of another one needs its weights.
+    """The verified bytes of a trained run's weights, and their SHA-256. Damaged weights are restored here, from the
+    checkpoint after the last epoch: Snakemake cannot retrain this run while the job of another one needs them.
 
     Raises Damaged if the run is not trained or, with the file set aside, if the weights cannot be restored.
     """
@@ -48,12 +48,12 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 
 class _Different(Exception):
-    """The checkpoint has other weights than the recorded ones."""
+    """The weights in the checkpoint are not the recorded ones."""
 
 
 def _restore(path: Path, record: artifacts.Record, report: Report) -> None:
     """Write the recorded weights again if the checkpoint has them, else leave the file as it is."""
-    last, quiet = path.with_name("checkpoint.pt"), lambda line: None  # it would speak of training
+    last, quiet = path.with_name("checkpoint.pt"), lambda line: None  # its message would be about training
     state = checkpoint.load(last, fingerprint=record.fingerprint, report=quiet)
     if not state:
         return

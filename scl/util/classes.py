@@ -1,4 +1,4 @@
-"""Find classes by dotted path, also in custom files; whatever such a file does, the error is one line."""
+"""Find classes by dotted path, including in custom files; whatever such a file does, the error is one line."""
 
 import importlib
 import importlib.util

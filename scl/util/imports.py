@@ -9,8 +9,8 @@ from collections.abc import Iterator
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection during imports, then freeze the new objects.
 
-    torch, timm and scikit-learn create a million objects that stay; scanning them again and again is a fifth of the
-    start of a run.
+    torch, timm and scikit-learn create a million permanent objects; scanning them repeatedly takes a fifth of the
+    start-up time of a run.
     """
     enabled = gc.isenabled()
     gc.disable()

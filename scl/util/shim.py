@@ -1,6 +1,6 @@
-"""Import torchvision beside any build of torch: `from scl.util.shim import torchvision`, also before timm.
+"""Import torchvision with any build of torch: `from scl.util.shim import torchvision`, also before timm.
 
-PyPI's torchvision is built for CUDA; beside a CPU build of torch its import fails because the operators
+PyPI's torchvision is built for CUDA; with a CPU build of torch, its import fails because the operators
 `torchvision::nms` and `torchvision::qnms` are not defined. Nothing here uses them, so their schemas are enough.
 """
 

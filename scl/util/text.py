@@ -1,4 +1,4 @@
-"""Text of files, servers and users: as messages, as paths; durations, suggestions."""
+"""Text from files, servers and users as messages and paths; durations and suggestions."""
 
 import difflib
 import os
@@ -18,7 +18,7 @@ def printable(text: object, *, keep: str = "") -> str:
     Otherwise a terminal would execute an escape sequence in a record or an error message.
     """
     text = str(text)
-    if text.isprintable():  # nearly every text; sprites in base64 have a hundred thousand characters
+    if text.isprintable():  # the usual case, made fast: base64 sprites have a hundred thousand characters
         return text
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
@@ -57,5 +57,5 @@ def shown(value: object) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with ~ expanded; that of an unknown user, which pathlib refuses, stays as it is."""
+    """The path with ~ expanded; unchanged for an unknown user, which pathlib refuses."""
     return Path(os.path.expanduser(path))
