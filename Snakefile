@@ -1,4 +1,4 @@
-# From the download to the tables. Every rule calls the `scl` command, so that each step can be run by hand.
+# From downloads to tables. Every rule calls the `scl` command, so each step can also be run by hand.
 #
 #   download   archives of the data sets            -> data/archives/
 #   prepare    one benchmark                        -> data/<benchmark>/
@@ -11,8 +11,8 @@
 #   snakemake --cores all --resources gpu=4                          # config/paper.yaml: six benchmarks, 5 seeds
 #   snakemake --cores all --configfile config/smoke.yaml             # digits, minutes on a laptop
 #
-# A result counts if its record matches the run as planned (scl/engine/identity.py); results that do not count are made
-# again, whatever the times of the files. Setup and input functions are in benchmarks/workflow.py.
+# A result counts if its record matches the run as planned (scl/engine/identity.py); results that do not count are
+# recreated, whatever the times of the files. Setup and input functions are in benchmarks/workflow.py.
 import sys
 
 sys.path[:0] = [workflow.basedir, ""]  # "": custom methods may be in the working directory
@@ -47,11 +47,11 @@ onstart:
     WORK.start()  # writes the plan
 
 
-onerror:  # report what is done; to results/partial, since a target would count as finished
+onerror:  # report the finished runs, in results/partial, since a target file would count as finished
     shell('scl report "$plan" --partial')
 
 
-# The default target. Scores are listed too: Snakemake would not miss one as long as the tables exist.
+# The default target. Scores are listed too: otherwise Snakemake would not notice a missing one if the tables exist.
 rule all:
     default_target: True
     input:
@@ -90,7 +90,7 @@ rule prepare:
         f"{RESULTS}/logs/prepare/{{benchmark}}.log",
     priority: WORK.priority
     retries: 0  # would fail again
-    # The threads that it uses are not reserved: it would wait until all of them are free at once.
+    # Does not reserve the threads that it uses: it would have to wait until all of them are free at once.
     conda:
         "environment.yaml"
     message:
@@ -138,7 +138,7 @@ rule kmeans:
         "environment.yaml"
     threads: WORK.threads
     resources:
-        gpu=0,  # without it, SLURM would be asked for one where the profile sets `gpu_model`
+        gpu=0,  # otherwise a profile with `gpu_model` would request one from SLURM
         attempt=lambda w, attempt: attempt,
     params:
         run=RUN,
@@ -183,7 +183,7 @@ rule collect:
         'scl report "$plan" --part collect &> {log:q}'
 
 
-# Everything to read, from runs.csv and the files of the runs.
+# Tables, figures, claims and page, from runs.csv and the files of the runs.
 rule report:
     input:
         f"{RESULTS}/runs.csv",

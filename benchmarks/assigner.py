@@ -1,4 +1,4 @@
-"""A finished run and new images: the cluster of each image, and how sure that is."""
+"""Assign new images to the clusters of a finished run, each with a confidence."""
 
 import io
 import json
@@ -26,14 +26,14 @@ MEASURES = {False: "probability of the cluster", True: "simplified silhouette"}
 
 
 class Assigner:
-    """The network of a finished run, its weights loaded, and the centers of its clusters where k-means made them."""
+    """The network of a finished run with its weights, and its cluster centers if they come from k-means."""
 
     def __init__(self, directory: Path, data: Path | None = None, *, device: str = "cpu"):
         """directory: of the run. data: its prepared benchmark (default: where the run found it). Raises ValueError or
-        Damaged if either is not whole."""
+        Damaged if either is incomplete."""
         self.device, self.record = device, artifacts.read_record(directory)
         planned = config.load_run(directory)
-        # of the weights: run.yaml and the data may already be those of another command that has not trained yet
+        # of the weights: run.yaml and the data may already belong to another command that has not trained yet
         made = self.record.identity
         run = config.read(RunSettings, {**made.settings, "data": planned.data}, str(directory / "record.json"))
         config.check_planned(run)
@@ -64,7 +64,7 @@ class Assigner:
             clusters=self.clusters,
             size=self.size,
             epochs=run.training.epochs,
-            mean=(0.0,) * 3,  # the weights hold those of the training images
+            mean=(0.0,) * 3,  # the weights contain those of the training images
             std=(1.0,) * 3,
         )
         method_class = find_class(run.method)
@@ -72,7 +72,7 @@ class Assigner:
         method = method_class(options, problem, run.network)
         content, _ = read_weights(directory)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        method.load_state_dict(weights, strict=False)  # weights.pt holds the tensors of the state alone
+        method.load_state_dict(weights, strict=False)  # weights.pt contains only the tensors of the state
         return method.to(self.device, memory_format=torch.channels_last)
 
     def _centers(self, directory: Path, data: Path, run) -> np.ndarray:
@@ -89,7 +89,7 @@ class Assigner:
         return centers
 
     def __call__(self, found: Images, assigned: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(cluster, confidence in [0, 1]) of every image, N each. assigned: the clusters that they are in already.
+        """(cluster, confidence in [0, 1]) of every image, N each. assigned: their clusters, if known.
 
         Confidence is the probability of the cluster or, for k-means, the simplified silhouette 1 - a / b: a is the
         distance to the center of the cluster, b that to the nearest other one (Hruschka et al. 2004).
@@ -134,7 +134,7 @@ def assign_images(assigner: Assigner, folder: Path, temporary: Path) -> tuple[li
 
 
 def run_of(place: Path) -> tuple[Path, Path | None]:
-    """(run, its data or None for where the run says) of a folder that `scl cluster` made, or of a run."""
+    """(run, its data or None for the path in run.yaml) of a folder that `scl cluster` made, or of a run."""
     if (place / "summary.json").is_file():
         try:
             run = place / json.loads((place / "summary.json").read_bytes())["run"]
@@ -152,8 +152,7 @@ def run_of(place: Path) -> tuple[Path, Path | None]:
 
 
 def _half_replaced(place: Path, run: Path, data: Path) -> bool:
-    """Whether the prepared images, or the weights or clusters of the run, are no longer those of the results in
-    `place`."""
+    """Whether the prepared images, the weights or the clusters of the run no longer match the results in `place`."""
     record, weights = artifacts.read_record(run), place / artifacts.WEIGHTS
     try:
         facts = describe(data)

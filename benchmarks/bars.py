@@ -1,4 +1,4 @@
-"""Progress of a long task on stderr: a bar on a terminal, a plain line every 15 seconds and at the end elsewhere."""
+"""Progress of a long task on stderr: a bar on a terminal, elsewhere a plain line every 15 seconds and at the end."""
 
 import sys
 import time
@@ -24,8 +24,8 @@ class ProgressBar:
     """A progress bar with `update(amount)` and `close()`; also a context manager."""
 
     def __init__(self, label: str, total: int | None, *, unit: str, start: int = 0):
-        """total: None if unknown. unit: "B" for bytes, or the plural of what is counted. start: the amount done before
-        (of a resumed file), which the rate does not include."""
+        """total: None if unknown. unit: "B" for bytes, or a plural noun for what is counted. start: the amount done
+        earlier (of a resumed file), which the rate does not include."""
         self.label, self.total, self.unit, self.start, self.done = printable(label), total, unit, start, start
         self._began = self._shown = time.monotonic()
         self._bar: Any = None

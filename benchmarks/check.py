@@ -1,6 +1,6 @@
-"""Checks of a study before its first run, with the classes of its methods.
+"""Checks of a study before its first run that need the classes of its methods.
 
-Those of its images are in benchmarks/check_images.py, those that need neither in benchmarks/rules.py. Every error is a
+Checks of its images are in benchmarks/check_images.py, those that need neither in benchmarks/rules.py. Every error is a
 ValueError that names the key.
 """
 
@@ -47,7 +47,7 @@ def _load_class(dotted: str, where: str) -> type[Method]:
     method = find_class(dotted, where)
     if not issubclass(method, Method):
         raise ValueError(f"{where}: '{dotted}' is not a scl.method.Method")
-    if method.__module__ != dotted.rpartition(".")[0]:  # edits of the defining file would go unnoticed
+    if method.__module__ != dotted.rpartition(".")[0]:  # else edits of the defining file would go unnoticed
         defined = f"{method.__module__}.{method.__qualname__}"
         raise ValueError(f"{where}: '{dotted}' is defined elsewhere; write '{defined}'")
     for name in ("augmentations", "follows"):
@@ -90,7 +90,7 @@ def _check_epochs(method: type[Method], epochs: int, where: str) -> None:
 
 
 def _check_augmentations(method: type[Method], augmentations: dict, where: str, size: int, tried: set) -> None:
-    for name in augmentations:  # first: a misspelled one is missing, too
+    for name in augmentations:  # first, since a misspelled one is also missing
         if name not in method.augmentations:
             raise ValueError(f"{where}.{name}: unknown{did_you_mean(name, method.augmentations)}")
     for name in method.augmentations:

@@ -34,14 +34,14 @@ def existing(folder: Path) -> Path:
 
 
 def unprepared(study: Study) -> list[str]:
-    """Benchmarks that are available but not prepared yet, except those whose runs are all scored: their results may
-    have been copied from a machine that has the images."""
+    """Available benchmarks that are not prepared yet, except those whose runs are all scored: their results may have
+    been copied from a machine that has the images."""
     left = {run.benchmark for run in study.available_runs() if not (run.directory / "metrics.json").exists()}
     return [name for name in study.available if name in left and not (study.data / name / "benchmark.json").exists()]
 
 
 def archive_folders(study: Study) -> list[Path]:
-    """Where an archive is looked for before it is downloaded."""
+    """Where archives are searched before they are downloaded."""
     folder = study.downloads.archives
     return [study.data / "archives", *([expanded(folder)] if folder else [])]
 
@@ -90,7 +90,7 @@ def _check_counts(study: Study, name: str) -> None:
     block, dataset = study.benchmarks[name], study.dataset(name)
     counts = published_counts(study, name)
     if counts is None:
-        return  # those of another source
+        return  # the counts of another source
     for protocol in study.protocols_of(name):
         images = sum(counts[split] for split in dataset.protocols[protocol]["fit"])
         if (block.clusters or dataset.clusters) > images:

@@ -50,7 +50,7 @@ def main(arguments=None) -> int:
 
 
 def discard_unwritten() -> None:
-    """Drop output that cannot be written: Python would try again when it ends, and change the exit status."""
+    """Drop output that cannot be written: Python would retry at exit, and change the exit status."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -58,7 +58,7 @@ def discard_unwritten() -> None:
 
 
 def in_one_line(error: Exception) -> str:
-    """The message of an error, without passwords of URLs, escape sequences and the number of our own OSErrors."""
+    """The message of an error, without URL passwords, escape sequences, and the errno of our own OSErrors."""
     own = error.strerror if isinstance(error, OSError) and not error.filename else None
     return printable(plain_text(own or str(error)))
 
@@ -161,7 +161,7 @@ def report(study, part, partial, gallery):
         try:
             print(collect(study, folder))
         except Unfinished:
-            if part:  # the workflow: a partial report must not be taken for its targets
+            if part:  # the workflow: a partial report must not be mistaken for its targets
                 raise
             folder = study.results / "partial"
             print(collect(study, folder))

@@ -11,13 +11,13 @@ from scl.util.text import expanded, printable
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command in one line, like all invalid input."""
+    """Reports an invalid command in one line, like all invalid input."""
 
     def error(self, message):
         self.exit(2, f"scl: error: {printable(message)} (see {self.prog} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        sys.stdout.flush()  # of --help and --version: an error here is one of the command
+        sys.stdout.flush()  # of --help and --version: an error here is an error of the command
         super().exit(status, message)
 
 
@@ -34,7 +34,7 @@ def within(least, most, metavar: str = "N") -> dict:
 
 
 def new_file(text: str) -> Path:
-    """Type of an argument: a file to write, checked before the work that it is the result of."""
+    """Type of an argument: a file to write, checked before the work whose result it will hold."""
     file = expanded(text)
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(

@@ -45,7 +45,7 @@ class Clustering:
     paths: tuple[Path, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """file, cluster, confidence, rank: by cluster, the most confident image first (rank 1), equals by name."""
+        """file, cluster, confidence, rank: by cluster, the most confident image first (rank 1), ties by name."""
         images = pd.DataFrame({"file": self.files, "cluster": self.clusters, "confidence": self.confidence})
         images = images.sort_values(["cluster", "confidence", "file"], ascending=[True, False, True])
         return images.assign(rank=images.groupby("cluster").cumcount() + 1)
@@ -61,7 +61,7 @@ def cluster_folder(request: Request, *, threads: int | None = None, report: Repo
     check_methods(study)
     out = request.results
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "study.yaml").exists():  # else it may be that of a command that is at work
+    if not (out / "study.yaml").exists():  # else it may belong to a command that is running
         write_yaml_if_changed(out / "study.yaml", mapping)  # from now on the folder is ours
     with locked(out / ".lock", out, report=report):  # against another command with the same --out
         facts = _prepared(study, report)
@@ -77,7 +77,7 @@ def cluster_folder(request: Request, *, threads: int | None = None, report: Repo
 
 
 def _run(study: Study, run: Run, request: Request, threads: int, report: Report) -> Clustering:
-    """Do what is left of a run whose images are prepared, all of it on one device, and write the results."""
+    """Do the remaining steps of a run whose images are prepared, all on one device, and write the results."""
     torch.set_num_threads(threads)
     untrained, machine, estimated = untrained_runs(Survey(study), run), study.machine, None
     if untrained:
@@ -108,7 +108,7 @@ def _prepared(study: Study, report: Report) -> dict:
 
 
 def _lost(folder: Path, facts: dict) -> str:
-    """Which of the files that are read beside the images is missing or damaged, or ""; images are verified later."""
+    """Which of the files besides the images is missing or damaged, or ""; images are verified later."""
     labels, listed = folder / "labels.npy", facts.get("labels_sha256")
     if listed and not (labels.exists() and sha256(labels) == listed):
         return f"{labels.name} is missing or damaged"
@@ -120,7 +120,7 @@ def _lost(folder: Path, facts: dict) -> str:
 
 
 def _announce_replacement(study: Study, run: Run, report: Report) -> None:
-    """Say which clusters of an earlier command will be lost. Those of another seed are not: their run stays."""
+    """Report which clusters of an earlier command will be lost. Those of another seed are not: their run is kept."""
     try:
         found = json.loads((study.results / "summary.json").read_bytes())
         what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
@@ -132,7 +132,7 @@ def _announce_replacement(study: Study, run: Run, report: Report) -> None:
 
 
 def _announce(study: Study, untrained: list[Run], device: str, threads: int, report: Report) -> float | None:
-    """Say how long it will take; returns the seconds, None where that cannot be told or a part was trained before."""
+    """Report how long it will take; returns the seconds, None if unknown or if a part is already trained."""
     where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU ({threads} threads)"
     try:
         parts = [estimate(study, run, device) for run in untrained]
@@ -149,7 +149,7 @@ def _collect(study: Study, run: Run, metrics: Path, device: str, estimated: floa
     """The finished run as files, clusters and a summary."""
     data = study.data / run.benchmark
     assigner = Assigner(run.directory, data, device=device)
-    facts = assigner.facts  # of the images of the training, which may have come after those of the estimate
+    facts = assigner.facts  # of the images trained on, which may be newer than those of the estimate
     arrays = read_assignments(run.directory / "assignments.npz")
     rows, assigned, confidence = arrays["rows"], arrays["assignments"], arrays["confidence"]
     if not confidence.size:
@@ -167,7 +167,7 @@ def _collect(study: Study, run: Run, metrics: Path, device: str, estimated: floa
         "epochs": assigner.record.epochs,
         "agreement": agreement_with_other_seeds(study, run),
         "estimated_seconds": estimated,
-        # of all stages, whichever command trained them
+        # over all stages, whichever command trained them
         "seconds": sum(read_record(step.directory).seconds for step in chain_of(run)),
     }
     summary["advice"] = advice(summary)
@@ -186,7 +186,7 @@ def _summary(assigner: Assigner, title: str, assigned: np.ndarray, confidence: n
 
 
 def _write(study: Study, run: Run, request: Request, found: Clustering, report: Report) -> tuple[Path, ...]:
-    """Write clusters.csv, weights.pt, summary.json, index.html and, if asked for or to renew earlier links,
+    """Write clusters.csv, weights.pt, summary.json, index.html and, if requested or to renew earlier links,
     sorted/<cluster>/; returns their paths, the page last. Raises ValueError if only sorted/ cannot be made."""
     out = request.results
     paths = [write_csv(found, out / "clusters.csv"), out / "weights.pt"]
@@ -204,7 +204,7 @@ def _write(study: Study, run: Run, request: Request, found: Clustering, report: 
 
 def write_csv(found: Clustering, path: Path) -> Path:
     """The table of `found` as CSV; returns `path`."""
-    carriage_return = any("\r" in name for name in found.files)  # not every Python quotes it by itself
+    carriage_return = any("\r" in name for name in found.files)  # some versions of Python do not quote it
     options: dict = {"quoting": csv.QUOTE_ALL} if carriage_return else {}
     with atomic(path) as temporary:
         found.table().to_csv(
@@ -217,7 +217,7 @@ LONGEST = 255  # bytes of a file name
 
 
 def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) -> Path:
-    """One folder a cluster, of links to the images or of copies, named by rank. Replaces an earlier one of links."""
+    """One folder per cluster, with links to the images or copies, named by rank. Replaces earlier links."""
     check_sortable(folder, target)
     fresh = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -245,7 +245,7 @@ def sort_images(found: Clustering, folder: Path, target: Path, *, copies: bool) 
 
 
 def check_sortable(folder: Path, target: Path) -> None:
-    """Raises ValueError where `target` would have to be overwritten with files in it that are not links."""
+    """Raise ValueError if `target` contains files that are not links and would have to be overwritten."""
     if not folder.is_dir():
         raise ValueError(f"--sort: {folder} is not a folder of images")
     if holds_copies(target):
@@ -253,7 +253,7 @@ def check_sortable(folder: Path, target: Path) -> None:
 
 
 def holds_copies(target: Path) -> bool:
-    """Whether `target`, which may not exist, contains files that are not links. Hidden ones are of a file manager."""
+    """Whether `target`, which may not exist, contains files that are not links. Hidden ones are the file manager's."""
     return any(path.is_file() and not path.is_symlink() for path in target.rglob("[!.]*"))
 
 
@@ -264,7 +264,7 @@ def assign_folder(
     place: Path, folder: Path, *, gpus: int = 1, threads: int | None = None, report: Report = say
 ) -> Clustering:
     """The images in `folder` in the clusters of a finished run. place: the folder of the run, or one that `scl cluster`
-    made. Raises ValueError if either is not usable; unreadable images are listed and left out."""
+    made. Raises ValueError if either is unusable; unreadable images are listed and left out."""
     directory, data = run_of(place)
     images_in(folder)  # before the run is loaded
     torch.set_num_threads(threads or cores())

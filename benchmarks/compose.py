@@ -9,7 +9,7 @@ from pathlib import Path
 from scl.util.text import did_you_mean, shown
 from scl.util.yaml_file import load_yaml
 
-WORDS = ("title", "origin", "note")  # of a method block: for readers of the tables, not part of a run
+WORDS = ("title", "origin", "note")  # of a method block: for readers of the tables; not part of a run
 
 
 def resolve(source) -> dict:
@@ -116,7 +116,7 @@ def _without(benchmarks: set, block: dict) -> dict:
 
 
 def _bare(block: dict, words=WORDS) -> dict:
-    """A method block without its words, those in `per_benchmark` included."""
+    """A method block without its WORDS, those in `per_benchmark` included."""
     bare = {key: value for key, value in block.items() if key not in words}
     if isinstance(bare.get("per_benchmark"), dict):
         parts = bare["per_benchmark"].items()

@@ -1,4 +1,4 @@
-"""`scl cluster` in scikit-learn's manner: `from benchmarks import ImageClustering`."""
+"""`scl cluster` as a scikit-learn estimator: `from benchmarks import ImageClustering`."""
 
 import contextlib
 import io
@@ -23,8 +23,8 @@ from scl.util.text import expanded
 class ImageClustering(ClusterMixin, BaseEstimator):
     """Clusters of images by one of the methods of this project. Does what `scl cluster` does, with its defaults.
 
-    X is a uint8 array, N x H x W x 3, or a folder of images (str or Path). Labels are never used, not those of class
-    sub-folders either; y is ignored.
+    X is a uint8 array, N x H x W x 3, or a folder of images (str or Path). Labels are never used, including those of
+    class sub-folders; y is ignored.
 
     Parameters: n_clusters (default: the number of class sub-folders), method ("scl", "scan", "selflabel", "simclr",
     "pica", "kmeans"), size (pixels per side), epochs (of each stage), random_state (the seed, an integer), weights (a
@@ -72,15 +72,15 @@ class ImageClustering(ClusterMixin, BaseEstimator):
             try:
                 with self._quiet():
                     found = cluster_folder(request, threads=self.threads)
-            except SystemExit:  # the state is saved, but a session is not to end with it
+            except SystemExit:  # the state is saved, but a session must not end with it
                 raise KeyboardInterrupt("stopped; with `out`, the same fit resumes") from None
         if found.summary["unreadable"]:
             warnings.warn(f"{found.summary['unreadable']} unreadable image(s) of {X} were left out")
         return self._keep(found, by_name=folder.is_dir())
 
     def predict(self, X: Any) -> np.ndarray:
-        """The clusters (N) of images in the form that `fit` takes; of a folder in the order of sorted names, without
-        images that cannot be read. Raises NotFittedError before `fit`."""
+        """The clusters (N) of images given as to `fit`; for a folder, in the order of sorted names, without images that
+        cannot be read. Raises NotFittedError before `fit`."""
         check_is_fitted(self)
         torch.set_num_threads(self.threads or cores())
         with tempfile.TemporaryDirectory(prefix="scl-predict-") as temporary:

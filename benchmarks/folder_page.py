@@ -1,4 +1,4 @@
-"""What `scl cluster` says of its clusters: summary, advice, and index.html, the page of its run."""
+"""What `scl cluster` says about its clusters: summary, advice, and index.html, the page of its run."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -63,7 +63,7 @@ TINY = 0.1  # of the size of an average cluster
 
 
 def describe_clusters(assigned: np.ndarray, confidence: np.ndarray, clusters: int) -> dict:
-    """What can be said without labels. Shares are of the images, over all K clusters."""
+    """What can be said without labels. Shares are fractions of the images, over all K clusters."""
     sizes = np.bincount(assigned, minlength=clusters)
     return {
         "images": len(assigned),
@@ -111,7 +111,7 @@ def advice(summary: dict) -> str:
     hints = ["more images"]
     if summary["clusters"] > 2:
         hints.insert(0, "fewer clusters")
-    if not summary["weights"] and summary["method"] != "pica":  # which starts from random weights
+    if not summary["weights"] and summary["method"] != "pica":  # pica starts from random weights
         hints.insert(0, "a pretrained network (--weights resnet18.a1_in1k; with --method kmeans it takes minutes)")
     why = ", which is common after training on few images" if summary["epochs"] else ""
     found = f"Of {summary['clusters']} clusters, {' and '.join(parts)}{why}."

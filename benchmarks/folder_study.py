@@ -1,6 +1,6 @@
 """The study behind `scl cluster`: one folder of images, one method and its stages, a schedule by the number of images.
 
-What is written here into the settings of config/folder.yaml are facts of the folder and of the device, never labels.
+The only changes to the settings of config/folder.yaml depend on the folder and the device, never on labels.
 """
 
 import os
@@ -26,16 +26,16 @@ from scl.util.yaml_file import load_yaml
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("scl", "scan", "selflabel", "simclr", "pica", "kmeans")
 BENCHMARK = "images"
-REFERENCE = 10_000  # images for which the epochs of config/folder.yaml are meant
+REFERENCE = 10_000  # images that the epochs of config/folder.yaml are meant for
 EPOCHS = (5, 1_000)  # of a stage, whatever the number of images
 NEIGHBORS_PER_CLUSTER = 0.5  # SCAN's neighbors, as a fraction of a cluster of average size
-FINE_TUNING = 0.1  # of the learning rate of a first stage that starts from pretrained weights
-PLAIN_STEM = 97  # pixels per side: from here on networks have timm's own stem, which pretrained weights need
+FINE_TUNING = 0.1  # factor of the learning rate of a first stage that starts from pretrained weights
+PLAIN_STEM = 97  # pixels per side from which networks have timm's own stem, which pretrained weights need
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `scl cluster` is asked for. Numbers that are None follow from the folder and the device."""
+    """The options of `scl cluster`. Numbers that are None are derived from the folder and the device."""
 
     folder: Path
     clusters: int | None = None
@@ -48,7 +48,7 @@ class Request:
     config: Path | None = None
     gpus: int = 1
     strict: bool = False  # ValueError, before training, if an image cannot be read
-    sort: str | None = None  # "links" or "copies": make sorted/ too
+    sort: str | None = None  # "links" or "copies": also make sorted/
 
     @property
     def results(self) -> Path:
@@ -108,8 +108,8 @@ def _refuse_results_of_others(out: Path, root: Path) -> None:
 
 
 def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study, dict, str]:
-    """(the study, its mapping, its last stage) for a folder of so many images, in the place of the first benchmark of
-    the settings."""
+    """(the study, its mapping, its last stage) for a folder with this many images, which replaces the first benchmark
+    of the settings."""
     folder = {"dataset": "folder", "path": str(request.folder.absolute()), "clusters": clusters}
     mapping = resolve(request.config or _settings_of_device(request)) | {
         "title": f"{request.folder.resolve().name}, {clusters} clusters",
@@ -142,7 +142,7 @@ def folder_study(request: Request, *, images: int, clusters: int) -> tuple[Study
 
 
 def _settings_of_device(request: Request) -> Path:
-    import torch  # only its version is asked for: CUDA is not to be touched before the lease
+    import torch  # only for its version: CUDA must not be touched before the lease
 
     gpu = request.gpus and torch.version.cuda and gpu_lease.visible()
     path = ROOT / "config" / ("folder.yaml" if gpu else "folder-cpu.yaml")
@@ -152,7 +152,7 @@ def _settings_of_device(request: Request) -> Path:
 
 
 def _sizes(mapping: dict) -> dict[str, int]:
-    """{benchmark of the settings: its pixels per side}; the folder takes the place of the first."""
+    """{benchmark of the settings: its pixels per side}; the folder replaces the first."""
     try:
         blocks = TypeAdapter(dict[str, Benchmark]).validate_python(mapping.get("benchmarks", {}))
     except ValidationError as error:
@@ -161,7 +161,7 @@ def _sizes(mapping: dict) -> dict[str, int]:
 
 
 def _stages(given: Study, request: Request) -> list[str]:
-    """The requested method and all before it, the first first."""
+    """The requested method and all stages before it, upstream first."""
     if request.method not in given.methods:
         raise ValueError(
             f"--config: {request.config}: no method {request.method!r}{did_you_mean(request.method, given.methods)}"
@@ -170,7 +170,7 @@ def _stages(given: Study, request: Request) -> list[str]:
 
 
 def _size(usual: int, request: Request) -> int:
-    """Pixels a side: as asked for, else as in the settings, and larger where weights need it."""
+    """Pixels per side: as requested, else as in the settings, but larger where weights need it."""
     size = request.size
     if size is None:
         size = max(usual, 224 if request.method == "kmeans" else 128) if request.weights else usual
@@ -180,8 +180,8 @@ def _size(usual: int, request: Request) -> int:
 
 
 def _start_from_weights(methods: dict[str, dict], rate: float, request: Request) -> tuple[dict, dict[str, dict]]:
-    """(network, methods) with a stage `pretrained` in front, or in the place of k-means on pixels. rate: the learning
-    rate of the first stage without weights."""
+    """(network, methods) with a stage `pretrained` first, or instead of k-means on pixels. rate: the learning rate of
+    the first stage without weights."""
     from baselines.pretrained import read_weights
 
     if request.method == "pica":
@@ -205,8 +205,8 @@ def _start_from_weights(methods: dict[str, dict], rate: float, request: Request)
 
 
 def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | None) -> dict:
-    """What changes in the settings of a stage: its epochs, for about the same number of steps with so many images, and
-    no more neighbors than a cluster has."""
+    """The changed settings of a stage: its epochs, for about the same number of steps with this many images, and no
+    more neighbors than a cluster has."""
     changes: dict[str, dict] = {}
     training = settings.training
     if training.epochs:

@@ -18,8 +18,8 @@ RECENT = 10  # epochs over which the speed is measured
 class RunNow:
     """The current state of a planned run.
 
-    status: that of its State (benchmarks.state), "running" (it trains), or "clustering". reason: why it failed or does
-    not count. seconds: of training and k-means so far, None if it has to be trained. log: Snakemake's log of the
+    status: that of its State (benchmarks.state), "running" (in training), or "clustering". reason: why it failed or
+    does not count. seconds: of training and k-means so far, None if it must be trained. log: Snakemake's log of the
     training, or of k-means or evaluation if that failed; None if there is none. epochs: lines of progress.jsonl.
     """
 
@@ -89,7 +89,7 @@ def describe_result(directory: Path) -> str:
 
 
 class Overview:
-    """The current state of those runs of a study that are not skipped."""
+    """The current state of all runs of a study that are not skipped."""
 
     def __init__(self, study, survey: Survey | None = None):
         self.study, self.survey = study, survey or Survey(study)
@@ -115,7 +115,7 @@ class Overview:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Numbers of runs. Those that are neither trained, running, nor failed are left."""
+        """Numbers of runs. Runs that are neither trained, running, nor failed count as left."""
         counts = {
             "trained": self.count("unclustered", "clustering", "trained", "done"),
             "running": self.count("running"),
@@ -147,7 +147,7 @@ class Overview:
 
 
 class Watcher:
-    """Looks at a study repeatedly, but determines the states of its runs again only after a change in a folder."""
+    """Observes a study repeatedly, but re-determines the states of its runs only after a change in a folder."""
 
     def __init__(self, study):
         self.study, self.survey = study, Survey(study)
@@ -159,6 +159,6 @@ class Watcher:
         return Overview(self.study, self.survey)
 
     def _marks(self) -> list[int]:
-        """Times of the last change: files are written under another name, then renamed, which changes their folder."""
+        """Modification times of the runs' folders, which change with every file, since files are renamed into place."""
         folders = [run.directory for run in self.study.runs()]
         return [folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders]

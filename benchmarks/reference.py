@@ -23,7 +23,7 @@ from scl.engine.artifacts import CLUSTERING
 from scl.engine.io import write_yaml_if_changed
 
 FOLDER = Path("results/reference")
-KEPT = ("record.json", "metrics.json", CLUSTERING)  # of every run; the last where `scl kmeans` made the assignments
+KEPT = ("record.json", "metrics.json", CLUSTERING)  # of every run; the last only if `scl kmeans` made the assignments
 KEPT_OF_FEW = ("history.csv", "run.yaml", FILE)  # as well, in studies of at most FEW runs, which get a page
 FEW = 100
 
@@ -54,9 +54,9 @@ def remake(folder: Path) -> list[Path]:
 
 
 def add(source: Path, folder: Path = FOLDER) -> Path:
-    """Copy the finished study of a configuration to `folder`, in place of an earlier copy; return the new folder.
+    """Copy the finished study of a configuration to `folder`, replacing an earlier copy; return the new folder.
 
-    Runs that the results have no record of are taken from the earlier copy, so that a study can grow by seeds or
+    Runs without a record in the results are taken from the earlier copy, so that a study can grow by seeds or
     benchmarks. Raises Unfinished, a ValueError, if a run is not done.
     """
     study = load_study(source)
@@ -76,7 +76,7 @@ def add(source: Path, folder: Path = FOLDER) -> Path:
             to.mkdir(parents=True)
             wanted = KEPT + (KEPT_OF_FEW if len(runs) <= FEW else ())
             if json.loads((origin / "record.json").read_bytes())["counts"]:
-                wanted += ("history.csv",)  # tables say of how many steps
+                wanted += ("history.csv",)  # tables give the number of steps
             for name in wanted:
                 if (origin / name).exists():
                     shutil.copyfile(origin / name, to / name)

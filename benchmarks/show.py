@@ -1,4 +1,4 @@
-"""`scl plan --show`: the settings of a run as YAML, with the place that sets each value."""
+"""`scl plan --show`: the settings of a run as YAML, with the place where each value is set."""
 
 import operator
 from functools import reduce

@@ -19,12 +19,12 @@ from scl.util.text import say
 def run_single(
     study: Study, run: Run, *, gpus: int = 1, threads: int | None = None, leased: str | None = None, report=say
 ) -> Path:
-    """Do the missing steps of `run` one after the other and return the path of its metrics.json.
+    """Do the missing steps of `run` in order and return the path of its metrics.json.
 
     The same call resumes after an interruption, and Snakemake accepts the results. threads: by default
     `machine.threads` of the study, else all cores. leased: the CUDA_VISIBLE_DEVICES of a lease that the caller holds
-    for all steps, "" for the CPU; by default one is taken for those that train. Raises ValueError for a skipped
-    benchmark, and what `train` raises.
+    for all steps, "" for the CPU; by default, the steps that train take one. Raises ValueError for a skipped benchmark,
+    and what `train` raises.
     """
     if run.benchmark in study.skipped:
         raise ValueError(f"{run.benchmark}: {study.skipped[run.benchmark]}")
@@ -33,7 +33,7 @@ def run_single(
         return run.directory / "metrics.json"
     facts, problem = survey.prepared(run.benchmark)
     if facts is None or problem:
-        prepare_for(study, run.benchmark, again=False)  # another process may just have done it
+        prepare_for(study, run.benchmark, again=False)  # another process may have just done it
     untrained, given = untrained_runs(Survey(study), run), leased is not None
     on_gpu = {step for step in untrained if study.settings(step).training.epochs}  # as in Snakemake
     lease = gpu_lease.lease(
@@ -55,7 +55,7 @@ def run_single(
                 exit_if_stopped=True,
                 report=report,
             )
-            allocator.return_freed_memory()  # this process may go on to something else, as in a notebook
+            allocator.return_freed_memory()  # this process may continue with something else, as in a notebook
     for step in chain_of(run):  # without the lease: on the CPU
         if not (step.directory / features.FOLDER).exists():
             continue

@@ -9,7 +9,7 @@ from scl.util.text import say
 
 
 def check(workflow, study, report=say) -> None:
-    """Raise ValueError for what would fail or never end; without the slurm executor do nothing.
+    """Raise ValueError for anything that would fail or never end; without the slurm executor, do nothing.
 
     `report` gets a line about wasted resources: jobs of an earlier start, a setting without effect.
     """

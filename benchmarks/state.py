@@ -1,7 +1,7 @@
 """The status of every planned run: the only place that decides whether a result counts.
 
 A result counts if its record matches the run as planned (scl.engine.identity: settings, versions, images, initial
-weights) and its files match the checksums of the record; all others are made again. Nothing is written, and nothing
+weights) and its files match the checksums of the record; all others are recreated. Nothing is written, and nothing
 large is read: images and weights are hashed when a run loads them. Reasons name files, not folders, since runs.csv
 publishes them.
 """
@@ -98,8 +98,8 @@ class State:
 class Survey:
     """States of the runs of a study, each determined once.
 
-    committed: the runs are copies without assignments and perhaps histories (benchmarks/reference.py). What a copy has
-    is checked as always; the images are those of the record, whatever this machine has prepared.
+    committed: the runs are copies without assignments and perhaps histories (benchmarks/reference.py). The files of a
+    copy are checked as usual; the images are those of the record, whatever this machine has prepared.
     """
 
     def __init__(self, study, *, committed: bool = False):
@@ -112,7 +112,7 @@ class Survey:
         return {run: self.state(run) for run in self.study.runs()}
 
     def outdated(self) -> list[Path]:
-        """Existing files that do not count, which Snakemake must make again."""
+        """Existing files that do not count, which Snakemake must recreate."""
         files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
         for run, state in self.states().items():
             if not state.record and state.status in ("damaged", "outdated", "waiting", "failed"):
@@ -140,7 +140,7 @@ class Survey:
         folder = self.study.data / benchmark
         if self.committed or (folder / "benchmark.json").exists():
             return ""
-        with suppress(Damaged):  # it says nothing, and the next attempt deletes it
+        with suppress(Damaged):  # a damaged file says nothing, and the next attempt deletes it
             return _failure(folder / failures.NAME, self.study.benchmarks[benchmark])
         return ""
 
@@ -223,8 +223,8 @@ def untrained_runs(survey: Survey, run, *, needs_weights: bool = False) -> list:
 
 
 def _as_recorded(study, benchmark: str, record: Record) -> dict:
-    """Facts on images that no longer exist: from the record, with the clusters of the configuration, and without splits
-    if their size or number is not that of the configuration."""
+    """Facts about images that no longer exist: from the record, with the clusters of the configuration, and without
+    splits if their size or number differs from the configuration."""
     recorded, block, dataset = record.identity.images, study.benchmarks[benchmark], study.dataset(benchmark)
     published = dataset.clusters if is_published(dataset, study.downloads) else None
     count = sum(stop - start for start, stop in recorded.splits.values())

@@ -53,7 +53,7 @@ def describe_run(now: RunNow) -> str:
 
 
 def describe_progress(now: RunNow) -> list[str]:
-    """Epoch and loss of a run that is not finished, speed if it runs; [] before the end of its first epoch."""
+    """Epoch and loss of an unfinished run, speed if it is running; [] before the end of its first epoch."""
     if now.speed is None:
         return []
     rate, left = now.speed

@@ -40,7 +40,7 @@ class Benchmark(Settings):
     """One column of the tables. Its key in the configuration is its name."""
 
     dataset: str | None = None
-    """Data set of the catalog; by default the name of the benchmark."""
+    """Data set in the catalog; by default the name of the benchmark."""
     size: int | None = Field(None, ge=8, le=1024)
     """Side of the images in pixels; by default the usual size of the data set."""
     larger_size: int | None = Field(None, ge=8, le=1024)
@@ -54,23 +54,23 @@ class Benchmark(Settings):
     protocols: Protocols | None = None
     """Protocols to run on this benchmark; by default those of the study that the data set supports."""
     tuned: bool | None = None
-    """Whether hyper-parameters were chosen on it by its labels: it then gets a † and counts for no verdict; by default
-    true for digits and CIFAR-10, on which those of this project were chosen."""
+    """Whether hyper-parameters were chosen on it with its labels: it is then marked † and excluded from verdicts; by
+    default true for digits and CIFAR-10, on which those of this project were chosen."""
 
 
 class Differences(Settings):
-    """Settings of a method, in its block or in its `per_benchmark`; what is left out is inherited."""
+    """Settings of a method, in its block or in its `per_benchmark`; omitted keys are inherited."""
 
     note: str = ""
     """Footnote below the table of each benchmark (in `per_benchmark`: of that one); by default none."""
     network: Network = Network()
-    """Encoder; keys left out are those of the study's `network`."""
+    """Encoder; omitted keys come from the study's `network`."""
     training: Training = Training()
-    """Schedule and optimizer; keys left out are those of the study's `training`."""
+    """Schedule and optimizer; omitted keys come from the study's `training`."""
     augment: dict[str, list] = {}
     """Augmentations by the names that the method declares, each a list of operations; `[]` changes nothing."""
     options: dict[str, Any] = {}
-    """Hyperparameters of the method's class; those left out have its defaults."""
+    """Hyperparameters of the method's class; omitted ones have its defaults."""
 
 
 class MethodBlock(Differences):
@@ -92,7 +92,7 @@ class Machine(Settings):
     """How runs share a machine. None of this is part of a run, although `threads` changes the last digits on a CPU."""
 
     threads: int | None = Field(None, ge=1, le=1024)
-    """Threads of a run without a GPU, or of any run on a cluster; by default the cores, shared out (cluster: 8)."""
+    """Threads of a run without a GPU, or of any run on a cluster; by default the cores, divided up (cluster: 8)."""
     runs_per_gpu: int = Field(1, ge=1, le=100)
     """Number of runs that share a GPU."""
     checkpoint_seconds: float = Field(300.0, ge=0, le=10**6)
@@ -100,7 +100,7 @@ class Machine(Settings):
     require_gpu: bool = False
     """Fail, rather than warn, where no GPU is visible."""
     tensorboard: bool = False
-    """Write the curves of each run for TensorBoard too, into its folder; needs `pip install -e ".[tensorboard]"`."""
+    """Also write the curves of each run for TensorBoard, into its folder; needs `pip install -e ".[tensorboard]"`."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class Study(Settings):
     results: Folder
     """Folder of all outputs except the data."""
     benchmarks: dict[Name, Benchmark] = Field(min_length=1)
-    """Benchmarks by name; null drops one of an extended file."""
+    """Benchmarks by name; null drops one from an extended file."""
     methods: dict[Name, MethodBlock] = Field(min_length=1)
-    """Methods, or stages of them, by name; null drops one of an extended file."""
+    """Methods, or stages of them, by name; null drops one from an extended file."""
     title: str = ""
     """Heading of the report; by default none."""
     data: Folder = Path("data")
@@ -151,7 +151,7 @@ class Study(Settings):
 
     @cached_property
     def skipped(self) -> dict[str, str]:
-        """{benchmark: reason} of those that this configuration has no source for."""
+        """{benchmark: reason} for benchmarks without a source in this configuration."""
         reasons = {name: missing_source(self.dataset(name), self.downloads) for name in self.benchmarks}
         return {
             name: reason + ", although there are results" * any((self.results / "runs" / name).rglob("metrics.json"))
@@ -183,7 +183,7 @@ class Study(Settings):
         ]
 
     def available_runs(self) -> list[Run]:
-        """Every planned run but those of skipped benchmarks."""
+        """Every planned run except those of skipped benchmarks."""
         return [run for run in self.runs() if run.benchmark not in self.skipped]
 
     def run(self, benchmark: str, protocol: str, stage: str, seed: int) -> Run:
@@ -247,7 +247,7 @@ def load_study(source) -> Study:
 
 
 def find_run(study: Study, name: str, form: str = "BENCHMARK/PROTOCOL/STAGE/SEED") -> Run:
-    """The planned run called `name`; without SEED in `form`, the one of the first seed. Raises ValueError."""
+    """The planned run called `name`; without SEED in `form`, that of the first seed. Raises ValueError."""
     keys = form.lower().split("/")
     planned = {"/".join(str(getattr(run, key)) for key in keys): run for run in reversed(study.runs())}
     if name not in planned:
@@ -271,7 +271,7 @@ def write_run(study: Study, run: Run) -> None:
     write_yaml_if_changed(run.directory / "run.yaml", config.complete(study.settings(run)).model_dump())
 
 
-REPORTED = ".reported.yaml"  # beside tables that are complete: of which study they are
+REPORTED = ".reported.yaml"  # beside complete tables: identifies their study
 
 
 def report_mark(resolved: dict) -> dict[str, str]:
@@ -280,6 +280,6 @@ def report_mark(resolved: dict) -> dict[str, str]:
 
 
 def is_reported(study: Study, resolved: dict) -> bool:
-    """Whether the tables in the results are of this study."""
+    """Whether the tables in the results belong to this study."""
     path = study.results / REPORTED
     return path.exists() and path.read_bytes() == yaml_text(report_mark(resolved)).encode()

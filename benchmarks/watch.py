@@ -18,7 +18,7 @@ PATIENCE = 30.0  # seconds after the last run until a study with failures counts
 
 
 def watch_study(study, console: Console | None = None) -> None:
-    """Show the study until every run is done, until only failed runs have been left for PATIENCE seconds, or until
+    """Show the study until every run is done, until only failed runs have remained for PATIENCE seconds, or until
     Ctrl-C."""
     watcher, idle = Watcher(study), 0.0  # seconds
     try:

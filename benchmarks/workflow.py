@@ -37,7 +37,7 @@ class Workflow:
     """A study as Snakemake runs it. Before any job, the main process determines which existing results count."""
 
     def __init__(self, workflow, config: dict):
-        """Load and check the study that Snakemake is given, or config/paper.yaml; exit in one line if it is invalid."""
+        """Load and check the study given to Snakemake, or config/paper.yaml; exit with one line if it is invalid."""
         self.workflow, self.survey = workflow, None
         try:
             self.resolved = resolve(_source(config, workflow.configfiles) or "config/paper.yaml")
@@ -60,7 +60,7 @@ class Workflow:
                 say(LOCKED)
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
-        """Filter of messages: hides choice and end of jobs, and the jobs of a long dry run (-p shows them). Keeps the
+        """Filter messages: hide the selection and end of jobs, and the jobs of a long dry run (-p shows them). Keep the
         start of jobs, failures with their logs, and counts."""
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and self.workflow.dryrun and not self.workflow.output_settings.printshellcmds:
@@ -79,7 +79,7 @@ class Workflow:
 
     @cached_property
     def outdated(self) -> list[str]:
-        """Existing files to make again: results that do not count, tables of another plan or of other results."""
+        """Existing files to recreate: results that do not count, tables of another plan or of other results."""
         if self.survey is None:
             return []
         files, table = self.survey.outdated(), self.study.results / "runs.csv"
@@ -88,14 +88,14 @@ class Workflow:
         return [str(file) for file in files]
 
     def _is_collected(self, table: Path) -> bool:
-        """Whether the table has the results that are there now: copied ones may be older than it."""
+        """Whether the table contains the current results: copied results may be older than the table."""
         from benchmarks.report.runs import csv_of, runs_of  # imports pandas
 
         return table.read_bytes() == csv_of(runs_of(self.study, self.survey))
 
     def force(self) -> None:
-        """Have Snakemake make the outdated files again, like `--forcerun FILE ...`. Called by input functions, which
-        Snakemake evaluates before it decides what to run, also in a dry run."""
+        """Have Snakemake recreate the outdated files, like `--forcerun FILE ...`. Called by input functions, which
+        Snakemake evaluates before it decides what to run, even in a dry run."""
         self.workflow.dag.forcefiles.update(self.outdated)
 
     def run(self, wildcards) -> Run:
@@ -114,7 +114,7 @@ class Workflow:
         return clustered_by_kmeans(method, options_of(method, settings.options, f"{run.stage}.options"))
 
     def priority(self, wildcards) -> int:
-        """What all runs of a benchmark need first, then one seed of everything before a second of anything."""
+        """First what all runs of a benchmark need, then one seed of everything before a second seed of anything."""
         seeds = self.study.seeds
         return 3 * (len(seeds) - (seeds.index(int(wildcards.seed)) if hasattr(wildcards, "seed") else -1))
 
@@ -123,7 +123,7 @@ class Workflow:
         return self.priority(wildcards) - 1
 
     def train_priority(self, wildcards) -> int:
-        """Runs without a GPU come after k-means, or all of them would keep their features at the same time."""
+        """Runs without a GPU come after k-means; otherwise all of them would keep their features at the same time."""
         return self.priority(wildcards) - (0 if self.gpus(wildcards) else 2)
 
     def metrics(self) -> list[str]:
@@ -147,7 +147,7 @@ class Workflow:
 
     @cached_property
     def untrained(self) -> set[Run]:
-        """The runs to train: those without a result that counts, and those whose weights are missing for them."""
+        """The runs to train: those without a result that counts, and those whose missing weights they need."""
         assert self.survey
         return {step for run in self.study.runs() for step in untrained_runs(self.survey, run)}
 
@@ -173,9 +173,9 @@ class Workflow:
         return self.metrics()
 
     def shell_prefix(self) -> str:
-        """Prefix of every shell command: bash's strict mode (which Snakemake's own prefix would have set), `scl` run by
-        the interpreter of Snakemake (so that the environment need not be activated), and the variables $machine (how a
-        run uses this machine) and $plan (the file of the study). As params, these would make runs out of date."""
+        """Prefix of every shell command: bash's strict mode (as in Snakemake's own prefix), `scl` run by Snakemake's
+        interpreter (so that the environment need not be activated), and the variables $machine (how a run uses this
+        machine) and $plan (the file of the study). As params, these would make runs out of date."""
         machine = self.study.machine
         flags = f"--checkpoint-seconds {machine.checkpoint_seconds} --runs-per-gpu {machine.runs_per_gpu}"
         flags += " --require-gpu" * machine.require_gpu + " --tensorboard" * machine.tensorboard
@@ -210,20 +210,20 @@ def handle_sigterm_in_a_thread() -> None:
 
 
 def _kept(counts, inputs: dict) -> dict:
-    """The inputs of a job. If its result counts, Snakemake must not make it again: neither because a file is newer nor
-    because one is missing, which another job may make. Otherwise Snakemake must know what comes first."""
+    """The inputs of a job. If its result counts, only those that exist, as ancient: Snakemake must not recreate it
+    because an input is newer, or missing (another job may make it). Otherwise Snakemake must know what comes first."""
     return {name: ancient(path) for name, path in inputs.items() if Path(path).exists()} if counts else inputs
 
 
 def _source(config: dict, files):
-    """The file that `config` was read from if it is a single one, else `config`. Every file is read again, since
+    """The file that `config` was read from if there is only one, else `config`. Every file is read again, since
     Snakemake ignores duplicate keys."""
     here = Path.cwd()
     files = [file.relative_to(here) if file.is_relative_to(here) else file for file in map(Path, files)]
     read = [load_yaml(file) for file in files]
     if read == [config]:
         return files[0]
-    for file, one in zip(files, read):  # several files, or --config as well
+    for file, one in zip(files, read):  # several files, or also --config
         if "extends" in one and one["extends"] == config.get("extends"):
             config = config | {"extends": find_base(one["extends"], file.parent)}
     return config if files or not config else {"extends": "config/paper.yaml"} | config

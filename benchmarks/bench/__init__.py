@@ -1,7 +1,7 @@
-"""`scl bench`: how fast the engine is, what limits it, and how others compare on the same work."""
+"""`scl bench`: how fast the engine is, what limits it, and how other libraries compare on the same work."""
 
-# Peaks by the vendors' data sheets: dense TFLOP/s by precision, memory in TB/s. `scl bench --help` lists the names, so
-# this file imports no torch.
+# Peaks from the vendors' data sheets: dense TFLOP/s by precision, memory in TB/s. `scl bench --help` lists the names,
+# so this file imports no torch.
 DEVICES = {
     "A100": {"bf16": 312, "fp32": 19.5, "memory": 2.04},  # SXM, 80 GB
     "H100": {"bf16": 989, "fp32": 67, "memory": 3.35},  # SXM

@@ -1,4 +1,4 @@
-"""The command `scl bench`: what its options ask for, measured on a leased device."""
+"""The command `scl bench`: measure what its options request on a leased device."""
 
 import dataclasses
 import tempfile
@@ -15,7 +15,7 @@ from benchmarks.study import Study
 from scl.engine import gpu_lease
 from scl.engine.provenance import cores
 
-IMAGES = 50_000  # --count profiles a step on as many as the training set of CIFAR-10 has
+IMAGES = 50_000  # for a step profiled by --count: the size of CIFAR-10's training set
 
 
 def run_bench(study: Study, *, count: str | None, gpus: int, threads: int | None, **options) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def plan_of(*, gpus: int, quick: bool, method: str, rounds=None, workers=None, *
 def worker_counts(available: int, quick: bool) -> tuple[int, ...]:
     """Numbers of loader processes to try: 0 (in the main process), powers of two up to the cores, and the cores.
 
-    quick: the cores only.
+    quick: only the number of cores.
     """
     powers = (2**i for i in range(available.bit_length()))
     return (available,) if quick else tuple(sorted({0, available, *powers}))

@@ -1,4 +1,4 @@
-"""`scl bench --count`: the work of one step, the bound that follows for a device, where its time and its memory go."""
+"""`scl bench --count`: the work of one step, the resulting bound on a device, and where its time and memory go."""
 
 import contextlib
 import re
@@ -43,7 +43,7 @@ def count_step(subject: Subject, device: str) -> dict[str, Any]:
     def step() -> None:
         trainer.learn(trainer.draw(index), index)
 
-    step()  # the optimizer makes its state
+    step()  # the optimizer creates its state
     memory = memory_of(trainer, step, before)
     events, seconds = _profile(trainer, step)
     counted = count_work(step, events, gpu=gpu)
@@ -84,9 +84,9 @@ class _Traffic(TorchDispatchMode):
 
 
 def count_work(work: Callable[[], Any], events: list[Any], *, gpu: bool) -> dict[str, Any]:
-    """Operators, bytes and FLOPs of `work`; on a GPU its kernels and launches, too, by its events.
+    """Operators, bytes and FLOPs of `work`; on a GPU also its kernels and launches, from its events.
 
-    bytes: if nothing stays in a cache and nothing is fused. kernels: without copies and annotations.
+    bytes: assuming that nothing is cached or fused. kernels: without copies and annotations.
     """
     with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         work()
@@ -102,7 +102,7 @@ def count_work(work: Callable[[], Any], events: list[Any], *, gpu: bool) -> dict
 
 
 def bound(counted: dict[str, Any], precision: str, peaks: dict[str, float]) -> dict[str, Any]:
-    """Least seconds of a step by arithmetic, by memory and by launches, and the limit: the largest of them."""
+    """Minimum seconds per step by arithmetic, memory and launches, and the limit: the largest of them."""
     launches = counted["operators"] if counted["launches"] is None else counted["launches"]
     seconds = {
         "arithmetic": counted["flops"] / peaks[precision] / 1e12,
@@ -135,7 +135,7 @@ def _named_scopes(trainer: engine.Trainer) -> Iterator[None]:
     method: Any = trainer.method
     parts: list[tuple[Any, str, str]] = [
         (trainer, "draw", "augmentation"),
-        (method, "step", "losses"),  # what is neither network nor memory
+        (method, "step", "losses"),  # everything besides network and memory
         (method, "after_step", "memory"),
         (trainer.seeds, "generator", "seeding"),
         (engine, "seed_default_generators", "seeding"),
@@ -162,7 +162,7 @@ def _scope_of(event: Any) -> str:
 
 
 def times(events: list[Any], *, gpu: bool) -> dict[str, Any]:
-    """Seconds by scope, with the part of products, and the other operators that take longest.
+    """Seconds by scope, with the share of products, and the other operators that take longest.
 
     On a CPU, the time of operators and of Python between them; on a GPU, that of the kernels that an operator launches.
     """
@@ -211,7 +211,7 @@ def _status(key: str) -> int:
 def memory_of(trainer: engine.Trainer, step: Callable[[], Any], before: int) -> dict[str, int]:
     """Peak memory of a step in bytes, by content. "peak" is measured; all other items sum to it.
 
-    trainer: after its first step; step: does another; before: bytes in use before the trainer was built.
+    trainer: after its first step; step: performs another; before: bytes in use before the trainer was built.
     """
     method: Any = trainer.method
     assert trainer.optimizer is not None

@@ -30,8 +30,8 @@ EPOCHS = 3  # the first is SCL's warm-up, without its memory; the last is timed
 def compare(study: Study, stage: str, *, gpus: int) -> dict[str, Any]:
     """Train `stage` from random weights on the first benchmark of the study, and time its last epoch and assignment.
 
-    As in the estimate, the method is in the state of a usual step: self-labeling would find no confident image, and
-    leave its steps out.
+    As in the estimate, the method is in the state of a typical step: otherwise self-labeling would find no confident
+    image and skip its steps.
     """
     benchmark = study.available[0]
     facts, problem = Survey(study).prepared(benchmark)
@@ -48,7 +48,7 @@ def compare(study: Study, stage: str, *, gpus: int) -> dict[str, Any]:
         trainer = Trainer(settings, Path(folder), device=device)
         pretend_trained(trainer.method)
         trainer.fit(stop, checkpoint_seconds=float("inf"))
-        total = time.perf_counter() - trainer.clock  # which starts after git was asked for the commit
+        total = time.perf_counter() - trainer.clock  # the clock starts after git has returned the commit
         *_, before, end = (row["seconds"] for row in trainer.history)
         return {
             "method": stage,

@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in calls of any length that resume: `make gpu-check` (docs/running.md).
 
-The GPU may be there for minutes only, so what tells most per second comes first (see `stages`). Each stage is a process
-of its own and is skipped if its result exists. At the time limit, the current one receives SIGINT: a run saves its
-checkpoint, everything else starts again in the next call. Needs no Snakemake.
+The GPU may be available for only a few minutes, so the most informative stages per second come first (see `stages`).
+Each stage is a separate process and is skipped if its result exists. At the time limit, the current one receives
+SIGINT: a run saves its checkpoint, everything else starts over in the next call. Does not need Snakemake.
 """
 
 import argparse
@@ -36,7 +36,7 @@ DATA_SHEET = "H200"  # for the bound of `scl bench --count`
 
 
 class Stage(NamedTuple):
-    """result: the file that `command` writes, or else that keeps its output; None for a run of the study.
+    """result: the file that `command` writes, or else the file for its output; None for a run of the study.
 
     images: a file that exists once the images that the stage needs are prepared; None if it needs none.
     """
@@ -52,8 +52,8 @@ def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[in
 
     The GPU tests; `scl bench` of the reference at the first size, and where its time goes; what the study will cost;
     `scl bench` of the other trained methods; one seed of every method on the first benchmark; `scl bench` at the other
-    sizes; epochs beside their estimates; the other runs. `scl bench` has the settings of the study or, at a size that
-    only config/paper.yaml has, of that.
+    sizes; epochs compared with their estimates; the other runs. `scl bench` uses the settings of the study or, at sizes
+    that only config/paper.yaml has, of that file.
     """
     python, machine, full = [sys.executable, "-m"], ["--gpus", str(gpus)], load_study(FULL)
 
@@ -95,15 +95,15 @@ def stages(study: Study, source: str, folder: Path, *, gpus: int, sizes: list[in
 
 
 def alike(study: Study, other: Study, stage: str) -> bool:
-    """Whether a stage is of the same method in two studies of the same network."""
+    """Whether a stage has the same method in both studies, and these have the same network."""
     mine, theirs = study.methods.get(stage), other.methods.get(stage)
     return study.network == other.network and bool(mine and theirs and mine.method == theirs.method)
 
 
 def in_order(study: Study) -> list[Run]:
-    """All runs: the first seed of every method on one benchmark after the other, then the second seed, and so on.
+    """All runs: the first seed of every method, benchmark by benchmark, then the second seed, and so on.
 
-    Of the methods, the reference comes first and what needs no GPU last.
+    Among methods, the reference comes first, and those that need no GPU come last.
     """
     runs = study.runs()
     groups = list(dict.fromkeys((run.benchmark, run.protocol) for run in runs))
@@ -117,7 +117,7 @@ def in_order(study: Study) -> list[Run]:
 
 def check(todo: Iterable[Stage], folder: Path, only: list[str], seconds: float) -> int:
     """Perform the stages that match `only` and have no result; returns the exit status: 0, 1 if one failed, 124 at the
-    limit of `seconds`. What failed in an earlier call comes last."""
+    limit of `seconds`. Stages that failed in an earlier call come last."""
     ends, failed = time.monotonic() + seconds, 0
     again: list[Stage] = []
     missing: set[Path] = set()  # images that could not be prepared
@@ -175,7 +175,7 @@ def perform(stage: Stage, folder: Path, seconds: float) -> str:
             child.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 child.wait(timeout=PATIENCE)
-            with contextlib.suppress(ProcessLookupError):  # with the processes that it has started
+            with contextlib.suppress(ProcessLookupError):  # including the processes that it has started
                 os.killpg(child.pid, signal.SIGKILL)
             return "late" if isinstance(error, subprocess.TimeoutExpired) else "stopped"
     if status == 0 and stage.result and not stage.result.exists():
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96], help="pixels (default: 32 64 96)")
     parser.add_argument("--quick", action="store_true", help="call scl bench with --quick (default: no)")
     given = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # even if a shell started this with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
         if given.gpus:

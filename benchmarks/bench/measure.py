@@ -6,7 +6,7 @@
   (d) standard  the standard pipeline: loader processes, PIL, torchvision, fp32, NCHW; same network, loss and views
   (e) tuned     the same with our precision and memory format (benchmarks/bench/rivals.py)
 
-Ratios are taken within each round: c / b is the goodput, c / d and c / e the gains. Images are random, without labels.
+Ratios are taken within each round: c / b is the goodput, c / d and c / e are the gains. Images are random, unlabeled.
 """
 
 import dataclasses
@@ -52,11 +52,11 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 class Measurement:
-    """`run` times everything in turns, `result` summarizes it.
+    """`run` times everything, alternating between parts; `result` summarizes it.
 
     works: functions that do one step, by name; variants of the training loop are named by their positions in the plan.
     rivals: the pipelines that start loader processes first, by name. times: seconds per step, by name and round. first:
-    seconds of the first usual step.
+    seconds of the first typical step.
     """
 
     def __init__(self, subject: Subject):
@@ -68,7 +68,7 @@ class Measurement:
         self.once, self.first, self.peak_memory = self._once(loop)
         views = trainer.draw(index)
         plain = subject.trainer(precision="fp32", compile=False)
-        with FlopCounterMode(display=False) as flops:  # which does not see into a compiled network
+        with FlopCounterMode(display=False) as flops:  # it cannot see inside a compiled network
             plain.learn(views, index)
         self.flops = flops.get_total_flops()
         self.rivals = {
@@ -94,7 +94,7 @@ class Measurement:
         self.times: dict[Any, list[float]] = {name: [] for name in self.works}
 
     def _once(self, loop: Iterator[None]) -> tuple[dict[str, float], float, int]:
-        """Seconds of what happens once a run, outside the timed steps; seconds and peak memory in bytes of a step."""
+        """Seconds of what happens once per run, outside the timed steps; seconds and peak memory in bytes of a step."""
         method: Any = self.trainer.method
         once = {}
         if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
@@ -111,14 +111,14 @@ class Measurement:
         def work() -> None:
             for _ in range(PRODUCTS):
                 torch.mm(a, b)
-            wait_for(self.device)  # else a thousand of these long kernels would be launched before the clock is read
+            wait_for(self.device)  # else a thousand of these long kernels would be queued before the clock is read
 
         return work
 
     def expected_seconds(self) -> float:
-        """Time that `run` will take if every part and every rival takes as long as a step of ours.
+        """Time that `run` will take if every part and every rival is as fast as our own step.
 
-        Before the rounds, each part does a step; every session of a rival begins with one.
+        Before the rounds, each part does one step; every session of a rival begins with one.
         """
         rounds, timed = self.plan.rounds, max(self.plan.seconds, self.first)
         sessions = 2 * len(self.plan.workers) + len(self.rivals) * rounds
@@ -136,7 +136,7 @@ class Measurement:
         plan, names = self.plan, list(self.times)
         for turn in range(plan.rounds):
             print(f"round {turn + 1} of {plan.rounds}")
-            for name in names[:: -1 if turn % 2 else 1]:  # to and fro, so that a drift of the load cancels
+            for name in names[:: -1 if turn % 2 else 1]:  # back and forth, so that a drift of the load cancels
                 self.times[name].append(self.time(name))
 
     def time(self, name: Any) -> float:
@@ -148,7 +148,7 @@ class Measurement:
 
     def choose_workers(self) -> dict[int, float]:
         """Give both rivals the number of loader processes that is best for the tuned one, by the faster of two timings
-        each; images/s by number."""
+        each; return images/s by number."""
         speeds = {}
         for workers in self.plan.workers:
             print(f"tuned pipeline with {workers} loader processes")
@@ -193,7 +193,7 @@ class Measurement:
         return {"images_per_second": batch_size / seconds, "seconds_per_step": seconds, "all": self.times[name]}
 
     def _row(self, name: str, *, counted: bool) -> dict[str, Any]:
-        """counted: whether its work is that of the FLOP counter."""
+        """counted: whether its FLOPs are those of the FLOP counter."""
         row = self._speed(name, self.plan.batch_size)
         rate = self.flops / row["seconds_per_step"] / 1e12 if counted else None
         return {**row, "tflops_per_second": rate, "share_of_peak": rate and rate / self.peak}
@@ -220,7 +220,7 @@ def names_drawn(trainer: Trainer, index: Tensor) -> list[str]:
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
-    """Median of the ratios by round, with its 95 % interval by order statistics.
+    """Median of the ratios over the rounds, with its 95% interval from order statistics.
 
     With fewer than six rounds there is no such interval.
     """

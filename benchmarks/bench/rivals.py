@@ -1,9 +1,9 @@
-"""What the engine is compared with; no result of a study comes from it.
+"""What the engine is compared with; not used for the results of studies.
 
-The standard pipeline: PIL, torchvision transforms, loader processes. Two rows: fp32 and NCHW, as most codes have it;
-and tuned, with the precision and the memory format of the engine. In both, memory is pinned on a GPU, and an epoch
-never ends, so that no loader process starts again.
-Peers: other libraries on the work of parts (a) and (b), where they are installed.
+The standard pipeline: PIL, torchvision transforms, loader processes. Two rows: fp32 and NCHW, as in most code; and
+tuned, with the precision and memory format of the engine. In both, memory is pinned on a GPU, and an epoch never ends,
+so that loader processes are not restarted.
+Peers: other libraries doing the work of parts (a) and (b), if they are installed.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from scl.util.shim import torchvision  # before lightly and kornia, which import
 
 Work = Callable[[], Any]
 WARM_UP = 3  # batches per loader process
-ENDLESS = 2**40  # images in an epoch of a loader, one permutation after the other
-OF_TENSORS = ("noise", "cutout")  # applied to the tensor that is made of an image
+ENDLESS = 2**40  # images in an epoch of a loader, one permutation after another
+OF_TENSORS = ("noise", "cutout")  # applied after conversion to a tensor
 TORCHVISION: dict[str, Callable[..., Any]] = {  # operation of scl.augment: torchvision's, from all of its parameters
     "random_resized_crop": lambda T, side, size, **box: T.RandomResizedCrop(size or side, **box),
     "random_crop": lambda T, side, size, padding: T.RandomCrop(size or side, padding),
@@ -65,7 +65,7 @@ def _affine(degrees: float, translate: float, scale: tuple[float, float], shear:
 
 
 def _areas(largest: float, side: int) -> tuple[float, float]:
-    """Areas of holes as fractions of the image: one pixel, and a square whose side is `largest` of the image's."""
+    """Range of the areas of holes, as fractions of the image: one pixel to a square of `largest` times its side."""
     return 1 / side**2, min(1.0, largest**2)
 
 
@@ -119,7 +119,7 @@ class StandardPipeline:
         return DataLoader(
             self.views,
             batch_size=self.trainer.run.training.batch_size,
-            sampler=RandomSampler(self.views, num_samples=ENDLESS),  # at an end, the queue would run empty
+            sampler=RandomSampler(self.views, num_samples=ENDLESS),  # at the end of an epoch, the queue would run empty
             num_workers=self.workers,
             pin_memory=self.device == "cuda",
         )
@@ -128,8 +128,8 @@ class StandardPipeline:
     def session(self) -> Iterator[Work]:
         """A function that trains one step, for a `with` block; the loader processes end with it.
 
-        They are started anew, as idle ones would prefetch while other parts are timed, and warmed up untimed. A step on
-        a CPU takes seconds, so there only the last batch of the warm-up is trained on; meanwhile the queue fills.
+        They are restarted each time, since idle ones would prefetch while other parts are timed, and warmed up untimed.
+        A step on a CPU takes seconds, so there only the last warm-up batch is trained on; meanwhile the queue fills.
         """
         with contextlib.closing(self._batches()) as batches:
             for left in reversed(range(WARM_UP * max(1, self.workers))):
@@ -163,7 +163,7 @@ def peer_works(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) ->
 
 
 def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, tuned: bool) -> Work | str:
-    """A step as in lightly's example of SimCLR, on existing views, with our encoder and optimizer settings."""
+    """A step as in lightly's SimCLR example, on existing views, with our encoder and optimizer settings."""
     method, training = trainer.method, trainer.run.training
     if not isinstance(method, SimCLR):
         return "only compared with SimCLR"
@@ -191,8 +191,8 @@ def _lightly(trainer: Trainer, names: list[str], views: tuple[Tensor, ...], *, t
 
 
 def _torchvision_v2(trainer: Trainer, names: list[str], views: tuple[Tensor, ...]) -> Work | str:
-    """Views of a batch of uint8 tensors on the CPU, in this process. v2 draws parameters once a call, so images are
-    augmented one by one."""
+    """Views of a batch of uint8 tensors on the CPU, in this process. v2 samples parameters once per call, so
+    images are augmented one by one."""
     if trainer.device == "cuda":
         return "only compared on a CPU"
     v2 = importlib.import_module("torchvision.transforms.v2")  # after the shim

@@ -16,7 +16,7 @@ from scl import config
 from scl.engine.io import sha256, write_json
 from scl.engine.trainer import Trainer
 
-RANDOM_IMAGES = 10_000  # further images are black: they cost the same and take no disk space
+RANDOM_IMAGES = 10_000  # additional images are black: they cost the same and take no disk space
 CONFIDENT = 1000.0  # times the weights of a random head
 
 
@@ -32,7 +32,7 @@ class Plan:
     images: tuple[int, ...] = (10_000, 100_000)  # the first for all parts; all of them for the growth
     clusters: tuple[int, ...] = (10, 200)
     batch_factors: tuple[float, ...] = (0.25, 0.5, 2.0)
-    workers: tuple[int, ...] = (0,)  # numbers of loader processes of the standard pipeline, of which the best is taken
+    workers: tuple[int, ...] = (0,)  # candidate numbers of loader processes of the standard pipeline; the best is used
     precision: str = "auto"
     compile: bool = False
     matrix: int = 2048  # side of the matrix product that gives the peak of the device
@@ -59,7 +59,7 @@ class Plan:
 class Subject:
     """Makes trainers of one method on random images, with the settings of the study's first benchmark of their size.
 
-    Without one of this size, the settings are those of its first benchmark; about: which it is, and its size.
+    If none has this size, the settings are those of its first benchmark; about: which one it is, and its size.
     """
 
     def __init__(self, study: Study, plan: Plan, folder: Path, device: str):
@@ -114,11 +114,11 @@ def write_facts(
 
 
 def pretend_trained(method) -> None:
-    """Bring a method with random weights into the state of a usual step after some epochs.
+    """Bring a method with random weights into the state of a typical step after some epochs.
 
-    The memory is full: unit rows and even classes, where a fresh one is all zero. Prototypes count as placed, at their
-    random start: k-means happens once a run, so it is timed apart from the steps. A self-labeling head is confident of
-    every image, where a random one is of none, so that there would be nothing to learn.
+    The memory is full: unit rows and balanced classes, whereas a new one is all zero. Prototypes count as placed, at
+    their random start: k-means runs once per run, so it is timed separately. A self-labeling head is confident about
+    every image; a random one is confident about none and would have nothing to learn.
     """
     memory = getattr(method, "memory", None)
     if memory is not None:
@@ -133,7 +133,7 @@ def pretend_trained(method) -> None:
 
 
 def endless(trainer: Trainer) -> Iterator[None]:
-    """Steps of the training loop with its checks of the losses, without what else it does at the end of an epoch."""
+    """Steps of the training loop with its checks of the losses, but without its other work at the end of an epoch."""
     while True:
         yield from trainer.steps_of_epoch()
         trainer._check_losses()
@@ -141,10 +141,10 @@ def endless(trainer: Trainer) -> Iterator[None]:
 
 
 def seconds_per_step(work: Callable[[], Any], least: float, device: str, *, turn: int = 1) -> float:
-    """Seconds per step, wall-clock, over `least` seconds of steps, at least one; waits for the device.
+    """Wall-clock seconds per step, over `least` seconds of steps but at least one step; waits for the device.
 
-    turn: a multiple of this number of steps is timed, unless one takes as long: loader processes that were started
-    together finish together, so their batches come in bursts.
+    turn: a multiple of this number of steps is timed, unless one step takes `least` seconds: loader processes that
+    started together finish together, so their batches come in bursts.
     """
     wait_for(device)
     start, steps = time.perf_counter(), 0

@@ -1,7 +1,7 @@
-"""The data sets as data (catalog.yaml), and the settings of where to download them.
+"""The data sets in catalog.yaml, and the settings of their downloads.
 
-Nothing here reads an archive or the network, and nothing imports torch: the Snakefile reads this module before any job
-starts. Only catalog.yaml and the readers that it names know a data set by name.
+Nothing here reads an archive, uses the network, or imports torch: the Snakefile imports this module before any job
+starts. Only catalog.yaml and the readers that it names refer to data sets by name.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Dataset:
     any). protocols: {protocol: {role: splits}}; clustering is fitted on `fit`, representation learning may also use
     `represent`, and `assign` is evaluated. options: passed to the reader. imagenet: needs a source of ILSVRC-2012.
     user_path: needs `path` in the configuration. tuned: hyper-parameters of this project were chosen on it with its
-    labels, so that it counts for no verdict of a study.
+    labels, so that it is excluded from the verdicts of a study.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Downloads(Settings):
     mirrors: dict[KnownFile, Mirrors] = {}
     """{file: URLs}, tried in turn instead of the built-in ones."""
     checksums: dict[KnownFile, Checksums] = {}
-    """{file: checksums} for another file than the published one, whose counts may then differ."""
+    """{file: checksums} for a file that is not the published one; its counts may then differ."""
     timeout: float = Field(30.0, ge=0.1, le=86_400)
     """Seconds to wait for a server that sends nothing."""
     imagenet: ImageNetSource = ImageNetSource()
@@ -152,7 +152,7 @@ def dataset_named(name: str) -> Dataset:
 def archives_of(dataset: Dataset, downloads: Downloads) -> list[Archive]:
     """The archives of `dataset`, with the mirrors and checksums of the configuration instead of the published ones.
 
-    Empty for digits, folder, and the subsets of ImageNet, whose synsets are read out of the big tar.
+    Empty for digits, folder, and the subsets of ImageNet, whose synsets are read from the big tar.
     """
     return [_configured(archive, downloads) for archive in dataset.archives]
 
@@ -173,7 +173,7 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
 
 
 def count_of(dataset: Dataset, downloads: Downloads) -> int | None:
-    """Number of images of `dataset` with this configuration; None if it is known from the archives only."""
+    """Number of images of `dataset` with this configuration; None if only the archives tell."""
     if not is_published(dataset, downloads):
         return None
     count = sum(dataset.counts.values())

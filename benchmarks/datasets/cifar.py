@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (the python version): a .tar.gz of pickles, read without running what is in them."""
+"""CIFAR-10 and CIFAR-100 (the python version): a .tar.gz of pickles, read without executing them."""
 
 import io
 import math
@@ -81,7 +81,7 @@ def _batch(path: Path, name: str, batch: dict, key: str, classes: int) -> tuple[
 
 
 def _names(member: str, filenames: object, count: int) -> list[str]:
-    """The file names that the pickle gives, or member[i] if it gives none."""
+    """The file names in the pickle, or member[i] if it has none."""
     if _are_names(filenames) and len(filenames) == count:
         return filenames
     return [f"{member}[{i}]" for i in range(count)]
@@ -124,7 +124,7 @@ _ALLOWED = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds dicts, lists, numbers, text and arrays of bytes; whatever else a pickle names is refused."""
+    """Builds dicts, lists, numbers, text and arrays of bytes; anything else that a pickle names is refused."""
 
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED:
@@ -136,7 +136,7 @@ def load_pickle(data: bytes, name: str) -> dict:
     """The dict in a CIFAR pickle, its arrays as objects with `pixels`. Raises ValueError naming the member if it is
     something else."""
     try:
-        # latin1: the official files are Python 2's, whose byte strings carry the pixels
+        # latin1: the official files are from Python 2 and store pixels as byte strings
         loaded = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a pickle can fail in any way
         raise ValueError(f"{name}: refused: not a pickle as CIFAR's are ({error})") from error

@@ -1,4 +1,4 @@
-"""One HTTP request: what may be shown of its URL, which hosts may be asked, and how long it may take."""
+"""One HTTP request: what may be shown of its URL, which hosts may be contacted, and how long it may take."""
 
 import base64
 import functools
@@ -26,7 +26,7 @@ class TransferError(Exception):
 
 def plain(url: str) -> str:
     """`url` without user, password, query and fragment, any of which may be a secret: the only form of a URL in
-    messages and records. Never fails: a malformed URL has secrets, too."""
+    messages and records. Never fails, since a malformed URL may contain secrets, too."""
     scheme, separator, rest = str(url).partition("://")
     if not separator:
         scheme, rest = "", scheme
@@ -49,9 +49,9 @@ def host(url: str) -> str:
 
 
 class Pace:
-    """Gives up a source that delivers less than `rate` bytes per second over `window` seconds of waiting for it.
+    """Gives up on a source that delivers less than `rate` bytes per second over `window` seconds of waiting for it.
 
-    timeout: counted for one wait at most, so that time in which the process was suspended does not count.
+    timeout: the most that one wait can count, so that time while the process was suspended is ignored.
     """
 
     def __init__(self, rate: float, window: float, timeout: float) -> None:
@@ -69,10 +69,10 @@ class Pace:
 
 @contextmanager
 def request(url: str, pace: Pace, *, headers: dict[str, str], secret: str | None = None) -> Iterator:
-    """The open response to a GET of `url`, with a status of 2xx. Raises TransferError for whatever fails until then.
+    """The open response to a GET of `url`, with a 2xx status. Raises TransferError for any failure until then.
 
-    secret: a further header "Name: value", ${VARIABLES} expanded. It is sent to this host alone, as are user and
-    password of the URL, not to where a redirection leads. Redirections to other schemes than http(s) are not followed.
+    secret: an additional header "Name: value", ${VARIABLES} expanded. Like the user and password of the URL, it is sent
+    only to this host, not to redirect targets. Redirects to schemes other than http(s) are not followed.
     """
     secrets = _expanded(secret)
     with network_errors():
@@ -97,8 +97,8 @@ def request(url: str, pace: Pace, *, headers: dict[str, str], secret: str | None
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Errors of URL, network and response as TransferError, whose messages quote neither. Only for reads from the
-    network: a full disk is not one of them."""
+    """Turn errors of URL, network and response into TransferErrors, whose messages quote neither URL nor response. Only
+    for reads from the network, not for writes to disk."""
     try:
         yield
     except TransferError:
@@ -113,7 +113,7 @@ def network_errors() -> Iterator[None]:
     except OSError as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise TransferError(" ".join(str(reason).split()), retry=True) from error
-    except Exception as error:  # ValueError, UnicodeError, OverflowError, HTTPException and more, by what is sent
+    except Exception as error:  # ValueError, UnicodeError, OverflowError, HTTPException and others, by response
         malformed = isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.InvalidURL)
         what = "its response is not valid HTTP" if malformed else "the URL, or one that it redirects to, is not valid"
         raise TransferError(f"{what} ({type(error).__name__})", retry=malformed) from error
@@ -164,7 +164,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """http and https, with the time spent waiting for each byte of the responses, headers included, on `pace`."""
+    """http and https, where `pace` measures the time spent waiting for the responses, headers included."""
 
     def __init__(self, pace: Pace) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Timed(io.RawIOBase):
-    """The bytes of a socket. A time-out bounds each wait for some, `pace` all of them together."""
+    """The bytes of a socket. A time-out bounds each wait, `pace` all of them together."""
 
     def __init__(self, raw, pace: Pace) -> None:
         self.raw, self.pace = raw, pace

@@ -28,7 +28,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set as found.
+    """A data set before preparation.
 
     splits: images per split, in row order. labels: int64 N (-1 = none), or None if there are no classes. images:
     called with the wanted rows (sorted int64), yields them in any order. names: of the images in the archive or folder,
@@ -60,7 +60,7 @@ def hash_order(names: Sequence[str]) -> list[str]:
 
 
 def refuse_duplicates(where: Path | str, names: Iterable[str]) -> None:
-    """ValueError if a name occurs twice in the archive or folder `where`: which of the two is meant?"""
+    """Raise ValueError if a name occurs twice in the archive or folder `where`, since it would be ambiguous."""
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"{where}: holds {printable(name)} twice")
@@ -75,8 +75,8 @@ def labels_by_folder(names: Sequence[str], folders: Iterable[str]) -> np.ndarray
 def subset_rows(splits: dict[str, int], count: int) -> dict[str, np.ndarray]:
     """{split: sorted int64 rows} of `count` images, chosen without labels and the same on any machine.
 
-    Each split gives its share (largest remainder, at least one image): the rows with the smallest hashes, so that a
-    smaller subset is, up to rounding, contained in a larger one.
+    Each split contributes its share (largest remainder, at least one image): the rows with the smallest hashes, so that
+    a smaller subset is, up to rounding, contained in a larger one.
     """
     total = sum(splits.values())
     if not len(splits) <= count <= total:

@@ -1,4 +1,4 @@
-"""Archives, from mirrors tried in turn or from a folder of the user, and never used without verification."""
+"""Get archives from mirrors, tried in turn, or from a user's folder, and verify them before use."""
 
 import errno
 import hashlib
@@ -14,7 +14,7 @@ from scl.util.text import expanded, say
 
 
 def fetch(archive: Archive, folder: Path, *, downloads: Downloads) -> Path:
-    """Return `folder`/<file>, present and verified (size and checksum). Raises ValueError saying what to do otherwise.
+    """Return `folder`/<file>, present and verified (size and checksum). Otherwise raises ValueError with a fix.
 
     Searched in this order: `folder`, the configuration's `archives` folder (a link is made to it), the sources in
     turn. A killed download resumes from its `.part`; a file that fails its check is renamed to `.corrupt`.
@@ -55,7 +55,7 @@ def part_of(target: Path) -> Path:
 
 
 def source_of(path: Path) -> str | None:
-    """The URL, as `plain` has it, that a downloaded file came from; None if it was placed by hand."""
+    """The URL, as returned by `plain`, that a downloaded file came from; None if it was placed by hand."""
     lines = read_note(note_of(path))
     return plain(lines[0]) if lines and is_url(lines[0]) else None
 

@@ -1,5 +1,5 @@
-"""A user's own images: a folder of class sub-folders, or one without classes, of mixed sizes, modes and formats; or one
-.npy file of an array."""
+"""A user's own images of mixed sizes, modes and formats: a folder with or without class sub-folders; or an array in a
+.npy file."""
 
 import hashlib
 import os
@@ -24,12 +24,12 @@ NO_PERMISSION = "no permission to read it"
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image is directly in the folder, its sub-folders are the classes (images may be deeper in them); else, or if
+    If no image is directly in the folder, its sub-folders are the classes (images may be nested deeper); else, or if
     all images are in one of them, there are no classes, and a note says so. Hidden files and other file types are
-    skipped, links are followed. Raises ValueError for whatever makes the classes ambiguous or images unreadable: one
-    folder under two names (including circular links), broken links, pipes and devices, folders that may not be read,
-    names that are not UTF-8. Files that are too large, that may not be read, or whose format is not read are left out
-    (`RawDataset.unreadable`).
+    skipped, links are followed. Raises ValueError for anything that makes the classes ambiguous or images unreadable:
+    one folder under two names (including circular links), broken links, pipes and devices, folders without read
+    permission, names that are not UTF-8. Files that are too large, without read permission, or in an unsupported format
+    are left out (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
@@ -81,8 +81,8 @@ def fingerprint(root: Path) -> str:
 
 
 def readable_now(root: Path, unreadable: dict[str, str]) -> bool:
-    """Whether a file that was left out can be read now, since a library was installed, permission was given, or the
-    disk works again: that does not change the fingerprint."""
+    """Whether a file that was left out can be read now, because a library was installed, permission was granted, or the
+    disk works again: the fingerprint does not show that."""
     for name, why in unreadable.items():
         path = root / name
         if why in (NO_HEIF, NO_PERMISSION) and not _problem(FileSlice(name, path, 0, 0)):

@@ -1,8 +1,8 @@
 """ImageNet-10 and ImageNet-Dogs: a few synsets of ILSVRC-2012's training images, from a tar, a URL or a folder.
 
 ILSVRC2012_img_train.tar (138 GB) is an uncompressed tar of 1,000 such tars, so a synset is a byte range of it. A local
-file is read by seeking, a URL by range requests (about 140 MB per synset, kept in a folder of <archives>/ for both
-subsets).
+file is read by seeking, a URL by range requests (about 140 MB per synset, kept in a folder in <archives>/ shared by
+both subsets).
 """
 
 import re

@@ -17,12 +17,12 @@ from PIL.Image import Transpose
 from benchmarks.bars import ProgressBar
 from scl.engine.provenance import cores
 
-MAX_PIXELS = 89_000_000  # decoded; Pillow warns beyond. Cameras of phones have 50 or 64 million
+MAX_PIXELS = 89_000_000  # decoded; Pillow warns above this. Phone cameras have 50 or 64 million
 MAX_BYTES = 64 << 20  # encoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # these decode pixels and do nothing else
 HEIF = (".heic", ".heif", ".hif")  # read if pillow-heif is installed (`reads_heif`)
 RESIZE = "the center square, resized by Pillow's bicubic filter with antialiasing"
-BATCH = 1 << 16  # bytes handed to a thread at a time: one by one, handing over costs as much as decoding 64 px
+BATCH = 1 << 16  # bytes per task of a thread: with one image per task, scheduling costs as much as decoding 64 px
 AHEAD = 2  # batches per thread that are read before they are needed
 TURNS = dict(enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
                         Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90), 2))  # fmt: skip
@@ -43,18 +43,18 @@ def write_images(
     """Fill `path` with a .npy of uint8 count x size x size x 3.
 
     images: (row, name, encoded bytes or uint8 H x W x 3, or why it cannot be read), each row once, in any order;
-    resized if needed, by threads (Pillow releases the GIL). label: of the progress bar. Raises ValueError naming the
-    image that cannot be read; with a dictionary `unreadable`, adds {row: message} to it and leaves the row black.
+    resized if needed, by threads (Pillow releases the GIL). label: of the progress bar. Raises ValueError naming an
+    unreadable image; with a dictionary `unreadable`, adds {row: message} to it instead and leaves the row black.
 
-    Rows are written with pwrite rather than through a memory map: a full disk is then an error with a message instead
-    of a SIGBUS, and the written pages do not count as memory of the process.
+    Rows are written with pwrite rather than through a memory map: a full disk then raises an error instead of SIGBUS,
+    and the written pages do not count as memory of the process.
     """
     workers = min(8, cores())
     seen = np.zeros(count, dtype=bool)
     offset = np.lib.format.open_memmap(path, "w+", np.uint8, shape=(count, size, size, 3)).offset
     with (
         open(path, "r+b") as file,
-        warnings.catch_warnings(action="ignore"),  # broken EXIF, palette transparency; bombs are judged in from_bytes
+        warnings.catch_warnings(action="ignore"),  # broken EXIF, palette transparency; bombs: see from_bytes
         ThreadPoolExecutor(workers) as pool,
         ProgressBar(label, count, unit="images") as bar,
     ):
@@ -83,7 +83,7 @@ def write_images(
 
 
 def _in_threads(pool: ThreadPoolExecutor, function, items: Iterable[tuple], *, ahead: int) -> Iterator:
-    """function(*item) of each item, in order; at most `ahead` batches of them are under way."""
+    """function(*item) of each item, in order; at most `ahead` batches are in progress."""
     running = deque[Future]()
     for batch in _batches(items):
         if len(running) >= ahead:
@@ -107,7 +107,7 @@ def _batches(items: Iterable[tuple]) -> Iterator[list[tuple]]:
 
 def _pwrite(descriptor: int, pixels: np.ndarray, offset: int) -> None:
     left = np.ascontiguousarray(pixels).data.cast("B")
-    while left.nbytes:  # a write may be short on the last free blocks of a disk
+    while left.nbytes:  # a write may be short if the disk is almost full
         written = os.pwrite(descriptor, left, offset)
         left, offset = left[written:], offset + written
 
@@ -124,7 +124,7 @@ def to_square(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
     if (width, height) != (size, size):
         left, top = (width - side) / 2, (height - side) / 2
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)  # in less time than np.asarray
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)  # faster than np.asarray
 
 
 def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> np.ndarray:
@@ -140,7 +140,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            # pillow-heif has turned its images already, and says 1
+            # pillow-heif has already rotated its images, and reports 1
             turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
             rgb = _rgb(image)
             # ImageOps.exif_transpose would also write all tags again, and fail on odd ones
@@ -150,7 +150,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             f"{name}: refused as a decompression bomb: it decodes to more than {MAX_PIXELS // 10**6} million pixels"
         ) from error
     except _BROKEN as error:
-        # Pillow's message on unknown formats has the address of a buffer, which differs from run to run
+        # Pillow's message on unknown formats contains the address of a buffer, which differs from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
 
@@ -166,8 +166,8 @@ def reads_heif() -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparent parts become white; of 12- and 16-bit gray the upper byte is taken, where Pillow
-    clips. Raises ValueError for pixels whose range is not known."""
+    """Convert to RGB: transparent parts become white; 12- and 16-bit gray is reduced to its upper byte, where Pillow
+    would clip. Raises ValueError for pixels whose range is not known."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise ValueError("32-bit, signed, or floating-point pixels have no agreed range; convert the image to 8 bits")
     if image.mode.startswith("I"):

@@ -1,5 +1,5 @@
 """From archives to data/<benchmark>/: images.npy, labels.npy, image_names.json (a list, one name per image), and
-benchmark.json, which marks that all is there."""
+benchmark.json, the completion marker."""
 
 import importlib
 import json
@@ -49,9 +49,9 @@ def prepare(
     """Prepare the benchmark `name` in `folder` and return its benchmark.json, which is written last.
 
     dataset: its name in the catalog. archives: where downloads are kept. size: pixels per side (default: the data
-    set's). larger_size: store the images at this size too, for methods that ask for it. subset: the number of images,
+    set's). larger_size: also store the images at this size, for methods that ask for it. subset: the number of images,
     chosen without labels. clusters: default the number of classes. path: the user's folder, for the data set `folder`.
-    Raises ValueError or OSError saying what to do; no incomplete file has a final name.
+    Raises ValueError or OSError with a fix; no incomplete file has a final name.
     """
     info, downloads = dataset_named(dataset), downloads or Downloads()
     wanted = archives_of(info, downloads)
@@ -86,7 +86,7 @@ def prepare(
 
 def prepare_for(study, name: str, *, again: bool = True) -> Path:
     """Prepare the benchmark `name` of a study, one process at a time; returns its benchmark.json. Raises as `prepare`
-    does. again: also if it is prepared as the configuration asks for."""
+    does. again: even if it is already prepared as configured."""
     block, dataset, folder = study.benchmarks[name], study.dataset(name), study.data / name
     with locked(folder / ".lock", folder):
         with suppress(Damaged):  # or missing
@@ -104,7 +104,7 @@ def prepare_for(study, name: str, *, again: bool = True) -> Path:
 
 
 def fetch_for(study, file: str) -> Path:
-    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError if it has none such."""
+    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError if it is not there."""
     needed = {name: archives_of(study.dataset(name), study.downloads) for name in study.benchmarks}
     archives = {archive.file: archive for found in needed.values() for archive in found}
     if file not in archives:
@@ -117,7 +117,7 @@ def fetch_for(study, file: str) -> Path:
 
 
 def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
-    """How a prepared benchmark differs from what the configuration asks for; "" if it does not.
+    """How a prepared benchmark differs from the configuration; "" if it does not.
 
     facts: its benchmark.json. block: its block in the configuration.
     """
@@ -234,7 +234,7 @@ def _write(folder: Path, raw: RawDataset, rows: np.ndarray, record: dict, larger
             )
 
     failed: dict[int, str] = {}
-    write(record["size"][0], "images.npy", failed if record["path"] else None)  # only the user's may be left out
+    write(record["size"][0], "images.npy", failed if record["path"] else None)  # only a user's images may be left out
     if failed:
         rows = _leave_out(folder / "images.npy", raw.names, rows, failed, record)
     if record["unreadable"]:

@@ -1,4 +1,4 @@
-"""A big uncompressed tar behind a URL: its index by reading headers, one member of it by a range request.
+"""A big uncompressed tar at a URL: its index by reading headers, one member by a range request.
 
 All functions that use the network raise TransferError.
 """
@@ -39,8 +39,8 @@ def _prefix(url: str) -> str:
 
 
 def members(url: str, cache: Path, *, timeout: float, header: str | None = None) -> dict[str, tuple[int, int]]:
-    """{member: (offset, size)} of the tar at `url`, kept in `cache` (1,000 requests take minutes). Raises ValueError if
-    it is not a tar of tars."""
+    """{member: (offset, size)} of the tar at `url`, cached in `cache` (1,000 requests take minutes). Raises ValueError
+    if it is not a tar of tars."""
     index = cache / "index.json"
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # or damaged
         kept = json.loads(index.read_bytes())["members"]
@@ -85,7 +85,7 @@ def no_synsets(where: Path | str, name: str) -> str:
 
 
 class _Remote(io.RawIOBase):
-    """A file behind a URL, read by range requests."""
+    """A file at a URL, read by range requests."""
 
     def __init__(self, url: str, total: int, timeout: float, header: str | None) -> None:
         self.url, self.total, self.timeout, self.header, self.position = url, total, timeout, header, 0

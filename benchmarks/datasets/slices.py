@@ -41,7 +41,7 @@ def whole_file(name: str, file: Path) -> FileSlice:
 
 def tar_members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     """(base name, offset, size) of the regular members of the uncompressed tar that starts at the position of `file`;
-    links and folders are skipped. Raises tarfile.TarError and more if it is not one."""
+    links and folders are skipped. Raises tarfile.TarError and others if it is not a tar."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for entry in tar:
             if entry.isreg():
@@ -71,8 +71,8 @@ def in_hash_order(slices: list[FileSlice]) -> list[FileSlice]:
 
 
 def slice_images(slices: list[FileSlice], rows: np.ndarray) -> Iterator[Image]:
-    """(row, name, bytes) of `slices[row]`, file by file in the order of the disk. In the place of bytes that cannot be
-    read, the ValueError that says why: a user's folder goes on without that image."""
+    """(row, name, bytes) of `slices[row]`, file by file in disk order. Bytes that cannot be read are replaced by the
+    ValueError that says why, so that a user's folder can be prepared without that image."""
     by_file = itertools.groupby(sorted(map(int, rows), key=lambda row: slices[row][1:]), lambda row: slices[row].file)
     for path, rows_of_file in by_file:
         with ExitStack() as held:

@@ -1,4 +1,4 @@
-"""STL-10: 113,000 images of 96 x 96 as raw bytes in a .tar.gz, streamed, never in memory as a whole."""
+"""STL-10: 113,000 images of 96 x 96 as raw bytes in a .tar.gz, streamed, never entirely in memory."""
 
 import tarfile
 import zlib

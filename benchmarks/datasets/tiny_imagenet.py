@@ -17,11 +17,11 @@ WORDS = "tiny-imagenet-200/words.txt"
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The zip's train/WNID/images/*.JPEG, in the order of the hashes of their names.
 
-    Classes are the synsets in alphabetical order, by their words if words.txt is there. Other members are ignored.
+    Classes are the synsets in alphabetical order, named by words.txt if it exists. Other members are ignored.
     """
     (path,) = sources.files
     try:
-        archive = zipfile.ZipFile(path)  # stays open: reading its list of 120,000 members again takes a second
+        archive = zipfile.ZipFile(path)  # stays open: rereading its list of 120,000 members takes a second
         matches = [(match[1], info) for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))]
         words = _words(archive)
     except (*BROKEN, OSError, UnicodeDecodeError) as error:
@@ -42,7 +42,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
 
 
 def _images(path: Path, archive: zipfile.ZipFile, wanted: list[tuple[int, zipfile.ZipInfo]]):
-    """In the order of the archive, which is the order of the disk."""
+    """Images in the order of the archive, which is disk order."""
     for row, info in sorted(wanted, key=lambda pair: pair[1].header_offset):
         name = f"{path.name}: {info.filename}"
         if info.file_size > MAX_BYTES:

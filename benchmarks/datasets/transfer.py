@@ -1,7 +1,7 @@
 """Download one URL to one file with resume, time-out and retries; download.py verifies checksums.
 
-pooch and torchvision's utilities start again from byte 0 when a connection is cut, and torchvision waits forever for a
-silent server; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither will do.
+pooch and torchvision's utilities restart from byte 0 when a connection is cut, and torchvision waits forever for a
+silent server; at 50 kB/s for 170 MB, or for STL-10's 2.6 GB, neither is acceptable.
 """
 
 import errno
@@ -25,7 +25,7 @@ def transfer(
     url: str, part: Path, *, size: int | None, timeout: float, start: int | None = None, header: str | None = None
 ) -> None:
     """Download `url` to `part`, resuming from what `part` holds. Raises TransferError if that fails, and OSError with
-    what to do if the disk is full.
+    a fix if the disk is full.
 
     size: the expected number of bytes, None if unknown. start: for a byte range of a large file, its first byte (None =
     the whole file). A server without range requests sends the whole file again.
@@ -36,7 +36,7 @@ def transfer(
         try:
             _stream(url, part, size, pace, start, header)
         except TransferError as error:
-            if error.status != 416:  # `part` is longer than the file of this source, which is another file
+            if error.status != 416:  # `part` is longer than this source's file, which is a different one
                 raise
             if size is None or start is not None:
                 part.unlink(missing_ok=True)
@@ -70,8 +70,8 @@ def read_range(url: str, start: int, count: int, *, timeout: float, header: str 
 
 
 def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = None):
-    """The result of `attempt()`. Raises TransferError if trying again cannot help, or after ATTEMPTS in a row without a
-    new byte. position: the number of bytes so far."""
+    """The result of `attempt()`. Raises TransferError if a retry cannot help, or after ATTEMPTS in a row without a new
+    byte. position: the number of bytes so far."""
     longest, failures = position(), 0
     while True:
         try:
@@ -89,7 +89,7 @@ def _with_retries(url: str, attempt, position=lambda: 0, pace: Pace | None = Non
 
 
 def _stream(url, part, size, pace, start, header, *, resume=True) -> None:
-    """One request. Whatever it refuses before the first byte leaves `part`, unless its bytes cannot be used."""
+    """One request. If it fails before the first byte, `part` is kept, unless its bytes cannot be used."""
     have = size_of(part) if resume else 0
     if size is not None and have > size:
         part.unlink()
@@ -142,7 +142,7 @@ def _receive(response, part, have, expected, bar, pace) -> None:
 
 
 def _refuse_unexpected(response, statuses: tuple[int, ...]) -> None:
-    """Raises TransferError for the page of a captive portal or of a login, and for other statuses than `statuses`."""
+    """Raise TransferError for a captive portal or login page, and for any status not in `statuses`."""
     if response.status == 200 and response.headers.get_content_type() == "text/html":
         raise TransferError("answers with a web page (a login page?)", retry=False)
     if response.status not in statuses:
@@ -173,7 +173,7 @@ def _whole_length(response, size) -> int | None:
 
 
 def note_of(path: Path) -> Path:
-    """The file that says which source `path` is from, and that source's version of it."""
+    """The file that records which source `path` is from, and which version of it."""
     return path.with_name(path.name + ".url")
 
 

@@ -22,7 +22,7 @@ GRID = 1_000  # coordinates are integers below this
 
 
 class Line(Strict):
-    """Images of a cluster: what they have in common, their rows in the data set, their names."""
+    """Images of a cluster: why they are shown, their rows in the data set, their names."""
 
     kind: str
     rows: list[int]
@@ -88,8 +88,8 @@ def clusters_of(
 ) -> Clusters:
     """Describe the assignments of a run (evaluate.read_assignments).
 
-    labels [N] and names [N] are those of the whole data set, by row; an image without a label has -1, but some of
-    those described must have one.
+    labels [N] and names [N] cover the whole data set, by row; an image without a label has -1, but some of the
+    described images must have one.
     """
     rows, assigned = arrays["rows"], arrays["assignments"].astype(int)
     confidence = arrays["confidence"] if arrays["confidence"].size else None
@@ -134,8 +134,8 @@ def _name(row: int, names: Sequence[str] | None, label: int, classes: list[str])
 
 
 def read_sample(directory: Path, record: Record) -> tuple[np.ndarray, np.ndarray] | None:
-    """(rows [s], features [s, D]) that training kept of a run; None for methods without an encoder, runs of earlier
-    versions, and if the file is missing or damaged, since nothing but a map is made from it."""
+    """(rows [s], features [s, D]) that training kept; None for methods without an encoder, runs of earlier versions,
+    and if the file is missing or damaged, since it is only used for the map."""
     if SAMPLE not in record.files or damage(directory, record, (SAMPLE,)):
         return None
     with np.load(directory / SAMPLE, allow_pickle=False) as file:
@@ -165,7 +165,7 @@ def _embedded(features: np.ndarray) -> np.ndarray:
     start = reduced[:, :2] if reduced.shape[1] > 1 else np.repeat(reduced, 2, axis=1)
     start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    with threadpool_limits(1):  # several runs are evaluated at once, and threads that wait for each other would spin
+    with threadpool_limits(1):  # several runs are evaluated at once, and competing threads would spin
         return TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=SEED).fit_transform(reduced)
 
 

@@ -1,6 +1,6 @@
 """Scores of a clustering against labels. The only place where an assignment meets a label.
 
-ACC is the share of images whose cluster is matched with their class by the best one-to-one matching of clusters and
+ACC is the fraction of images whose cluster is matched with their class by the best one-to-one matching of clusters and
 classes (Kuhn 1955; Yang et al., CVPR 2016 for its use in deep clustering). NMI and ARI are scikit-learn's.
 """
 
@@ -16,7 +16,7 @@ def clustering_scores(labels, assignments, *, clusters: int, confidence=None) ->
     unmatched cluster count as wrong. `confidence` (n values) is only averaged.
 
     Returns acc, nmi (arithmetic mean of the two entropies), nmi_geometric (scikit-learn's default before 0.22, with
-    which PICA's numbers were made), ari, clusters_used, largest_share, smallest_share (of the n images, over all K
+    which PICA's numbers were computed), ari, clusters_used, largest_share, smallest_share (of the n images, over all K
     clusters: an empty cluster has share 0), mean_confidence (or None).
 
     Raises ValueError for no images, an assignment outside 0..K-1, and a negative label: -1 marks an image without a
@@ -57,11 +57,11 @@ def matching(
 
 
 def neighbor_purity(labels: np.ndarray, neighbors: np.ndarray, rows: np.ndarray) -> float | None:
-    """Share of mined neighbors that have their image's label; None if no pair counts.
+    """Fraction of mined neighbors that have the label of their image; None if no pair counts.
 
     `labels` (N) of the whole data set, `rows` (m) the images whose neighbors were mined and `neighbors` (m x k), both
     as rows of the data set. An image listed as its own neighbor does not count, nor does an unlabeled (-1) image.
-    Raises ValueError for other arrays, which a custom method may have kept.
+    Raises ValueError for invalid arrays, which a custom method may have kept.
     """
     if neighbors.ndim != 2 or rows.shape != (len(neighbors),):
         found = f"of the shapes {neighbors.shape} and {rows.shape}"

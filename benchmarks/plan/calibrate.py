@@ -1,8 +1,8 @@
 """`scl plan --calibrate`: measure one run of every kind in a study on this device, with random images.
 
 On a CPU, as many processes measure at once as there will be runs, so that they slow each other down as the runs will.
-On a GPU, one measures after the other, since they would not train at the same time; cost.py assumes that runs which
-share a GPU take as long as one after the other.
+On a GPU, they measure one after another, since they would not train at the same time; cost.py assumes that runs that
+share a GPU take as long as if run in sequence.
 """
 
 import importlib
@@ -28,7 +28,7 @@ from scl.engine.provenance import now, provenance
 from scl.util.classes import FAILURES, describe_error
 from scl.util.text import Report, duration, printable, say
 
-IMPORTED = ["benchmarks.cli", "scl.engine.train", "scl.util.shim", "timm"]  # by a training
+IMPORTED = ["benchmarks.cli", "scl.engine.train", "scl.util.shim", "timm"]  # by a training process
 EVALUATION = 0.4  # time to start the process of an evaluation, as a fraction of that of a training
 
 
@@ -64,14 +64,14 @@ def calibrate(works: list[Work], place: Place, folder: Path, *, report: Report =
 
 
 def _measured(works: list[Work], device: str, threads: int, at_once: int, report: Report) -> tuple[float, list[Rate]]:
-    """(seconds that a process takes to start, the rates), measured in processes of their own."""
+    """(seconds that a process takes to start, the rates), measured in separate processes."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     began, start, rates = time.perf_counter(), 0.0, []
     with (
         tempfile.TemporaryDirectory(prefix="scl-calibrate-") as folder,
         ProcessPoolExecutor(at_once, context, _start, (device, threads, sys.path, folder)) as pool,
     ):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the processes: Ctrl-C is left to this one
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the workers: this process handles Ctrl-C
         starting = [pool.submit(int) for _ in range(at_once)]  # each starts a process
         measuring = [pool.submit(_measure, work, device) for work in works]
         try:
@@ -98,7 +98,7 @@ def _measured(works: list[Work], device: str, threads: int, at_once: int, report
 
 
 def _start(device: str, threads: int, path: list[str], folder: str) -> None:
-    """Do what the process of a training does before it trains, which is not part of a measurement."""
+    """Do what a training process does before it trains; this is not part of a measurement."""
     sys.path[:] = path  # custom methods may be in the working directory
     tempfile.tempdir = folder
     torch.set_num_threads(threads)
@@ -115,7 +115,7 @@ def _measure(work: Work, device: str) -> Rate | str:
         settings = settings.model_copy(update={"protocol": "joint", "data": folder})
         try:
             return measure(settings, device, images=work.fit)
-        except FAILURES as error:  # of a custom method, too
+        except FAILURES as error:  # including those of a custom method
             message = str(error) if isinstance(error, (RunFailed, ValueError)) else ""
             return printable((message or describe_error(error)).splitlines()[0])
 

@@ -17,7 +17,7 @@ from benchmarks.plan.sources import Measured, Sources, clustering_seconds
 from benchmarks.state import State, Survey
 from benchmarks.study import Run, Study
 
-START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # of snakemake before the first job; of tables, figures, and page (digits)
+START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # Snakemake before the first job; tables, figures, and page (on digits)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def depth(self) -> int:
-        """Number of jobs that must be done before."""
+        """Number of jobs that must be done before this one."""
         depth, run = int(self.kmeans), self.run
         while run.after:
             depth, run = depth + 1, run.after
@@ -99,11 +99,11 @@ def _works(study: Study, counts: dict[str, dict[str, int] | None]) -> dict[Run, 
 def _jobs(
     study: Study, run: Run, state: State, work: Work | None, found: Measured | None, measured: Sources
 ) -> Iterator[Job]:
-    """The jobs of one run; what is done costs what it took."""
+    """The jobs of one run; finished ones cost the time they took."""
     place = measured.place
     gpu = bool(place.gpus) and study.settings(run).training.epochs > 0
     train: float | None = None
-    kmeans: float | None = None  # not known, which is something else than 0
+    kmeans: float | None = None  # unknown, which differs from 0
     if work and found:
         on_cores = found.rate.threads / place.threads
         shared = 1 if found.mark == "r" else place.runs_per_gpu  # at most: as if one trained after the other
@@ -147,7 +147,7 @@ def _hours(jobs: list[Job], place: Place, *, gpu: bool) -> float | None:
 
 
 def _wall_seconds(jobs: list[Job], place: Place) -> float | None:
-    """Seconds until these jobs are done and all is reported; None if the time of one is unknown."""
+    """Seconds until these jobs are done and the report is written; None if the time of one is unknown."""
     if any(job.seconds is None for job in jobs):
         return None
     cpu_slots = place.cores // place.threads - (place.slots if place.gpus else 0)
@@ -155,7 +155,7 @@ def _wall_seconds(jobs: list[Job], place: Place) -> float | None:
 
 
 def makespan(jobs: list[Job], *, gpu_slots: int, cpu_slots: int) -> float:
-    """Seconds until all jobs are done, if each takes the slot that is free first and waits for the job before it."""
+    """Seconds until all jobs are done, if each takes the first free slot and waits for the job it depends on."""
     free = {True: [0.0] * gpu_slots, False: [0.0] * cpu_slots}  # when each slot becomes free
     ends: dict[tuple[Run | None, bool], float] = {}
     for job in sorted(jobs, key=lambda job: job.depth):

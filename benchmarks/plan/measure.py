@@ -1,4 +1,4 @@
-"""Measure how fast this device trains, by a few seconds of real steps, and estimate how long an untrained run takes."""
+"""Measure how fast this device trains, from a few seconds of real steps, and estimate the time of an untrained run."""
 
 import dataclasses
 import tempfile
@@ -29,14 +29,14 @@ from scl.memory import InstanceMemory
 from scl.method import Method
 from scl.util.text import duration
 
-SECONDS = 2.0  # of steps that are timed
-PREPARATION = 4.0  # seconds that `prepare` may take, if it is a pass over the images; else steps go without
-SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes no longer than SECONDS; and before that
+SECONDS = 2.0  # of timed steps
+PREPARATION = 4.0  # seconds that `prepare` may take if it passes over the images; otherwise it is skipped
+SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes at most SECONDS; images for a first timing
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate for one stage. seconds: in total; the other numbers are those that it is computed from."""
+    """The estimate for one stage. seconds: in total; it is computed from the other numbers."""
 
     stage: str
     epochs: float  # left
@@ -109,7 +109,7 @@ def _forward_seconds(trainer: Trainer) -> float:
 
 
 def _prepare(trainer: Trainer, images: int, forward: float) -> None:
-    """Bring the method into the state of a usual step of its last epoch, in a run of at least so many images."""
+    """Bring the method into the state of a typical step of its last epoch, in a run of at least this many images."""
     method = trainer.method
     if forward * len(trainer.images) <= PREPARATION:
         with trainer.autocast():
@@ -163,7 +163,7 @@ def _unlabeled_share(method: Method) -> float:
 
 
 def _sizes(method: Method) -> tuple[int, int]:
-    """(bytes of the weights of fixed size, bytes per image of those with a row per image)."""
+    """(bytes of the weights of fixed size, bytes per image of those with one row per image)."""
     fixed, each, images = 0, 0, method.problem.images
     for tensor in method.state_dict().values():
         if torch.is_tensor(tensor):
@@ -176,7 +176,7 @@ def _sizes(method: Method) -> tuple[int, int]:
 
 
 def _epochs_done(settings: RunSettings, directory: Path, steps: int) -> float:
-    """Of an interrupted training, by its checkpoint."""
+    """Epochs that an interrupted training has done, from its checkpoint."""
     path = directory / "checkpoint.pt"
     with suppress(Damaged):  # without the stage before there is no checkpoint of this run
         if path.exists():

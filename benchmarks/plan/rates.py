@@ -1,8 +1,8 @@
 """The work of runs, how fast a device does it, and the seconds and bytes that follow from both. Imports no torch.
 
 All rules are linear: the seconds of a step are proportional to the number of images, those of an assignment to the
-number of images and, with k-means, of clusters and of starts. For k-means that is rough (docs/running.md). What happens
-once per training (loading, neighbors, first prototypes) is left out.
+numbers of images and, with k-means, of clusters and restarts. For k-means that is rough (docs/running.md). One-time
+work of a training (loading, neighbors, first prototypes) is ignored.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Work:
 
     @property
     def points(self) -> int:
-        """Assignments of all evaluated images: at each point of the curve, or once without training."""
+        """Number of assignments of all evaluated images: one per point of the curve, or one without training."""
         return min(self.settings.training.curve_points, self.settings.training.epochs) or 1
 
 
@@ -84,7 +84,7 @@ def lengths(splits: dict[str, list[int]]) -> dict[str, int]:
 
 
 class Rate(Strict):
-    """A measurement, as it is kept in JSON. All seconds are those of one run, on a CPU while others run beside it."""
+    """A measurement, as stored in JSON. All seconds are those of one run; on a CPU, with other runs beside it."""
 
     kind: dict[str, Any]  # kind_of
     options: dict[str, Any]  # complete options of the method
@@ -123,7 +123,7 @@ def epoch_steps(work: Work, rate: Rate) -> int:
 
 
 def train_seconds(work: Work, rate: Rate) -> float:
-    """Seconds of the training of a run with the rate's number of threads.
+    """Seconds to train a run with the rate's number of threads.
 
     Includes its assignments unless k-means makes them, but not the start of its process.
     """
@@ -131,7 +131,7 @@ def train_seconds(work: Work, rate: Rate) -> float:
     if not rate.kmeans:
         seconds += work.points * rate.assign_seconds * work.evaluated / rate.images
     if work.trains:
-        batch = min(training.batch_size, work.fit + work.unlabeled)  # a step costs what its images cost
+        batch = min(training.batch_size, work.fit + work.unlabeled)  # the cost of a step is proportional to its images
         seconds += training.epochs * epoch_steps(work, rate) * rate.step_seconds * batch / rate.batch_size
     return seconds
 
@@ -139,7 +139,7 @@ def train_seconds(work: Work, rate: Rate) -> float:
 def kmeans_seconds(work: Work, rate: Rate) -> float:
     """Seconds of the k-means after the training of a run, 0 for a method that needs none.
 
-    Computing the features, which takes little time beside it, counts as a part of it.
+    Includes computing the features, which takes little time in comparison.
     """
     if not rate.kmeans:
         return 0.0
@@ -152,7 +152,7 @@ def run_bytes(work: Work, rate: Rate, *, checkpoint_seconds: float) -> tuple[int
     """(bytes of the folder of a finished run, additional bytes while it trains), None if unknown.
 
     A finished run has its weights, a checkpoint without the optimizer and, if its training takes longer than
-    `checkpoint_seconds`, one with the optimizer. Saving needs the space of another one (scl/engine/checkpoint.py).
+    `checkpoint_seconds`, one with the optimizer. Saving needs space for another one (scl/engine/checkpoint.py).
     """
     if rate.weight_bytes is None:
         return None

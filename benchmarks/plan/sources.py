@@ -18,7 +18,7 @@ from scl.engine.provenance import ROOT, versions
 
 CALIBRATIONS = Path("results/calibration")  # ignored by git, as all of results/
 COMMITTED = ROOT / "results" / "reference"
-JOBS = {"train": 1.57, "evaluate": 0.59}  # seconds to start, without a calibration: those of bench/plan.json
+JOBS = {"train": 1.57, "evaluate": 0.59}  # seconds to start without a calibration, from bench/plan.json
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,18 @@ def _benched(folder: Path, study: Study) -> Iterator[tuple[str, list[Rate]]]:
 
 
 def recorded_rates(plan: Path, study: Study) -> Iterator[tuple[str, Rate]]:
-    """(device, rate) of the finished runs beside the study.yaml of a study. study: theirs if it does not exist yet, as
-    after `scl run`."""
+    """(device, rate) of the finished runs beside the study.yaml of a study. study: used if that file does not exist
+    yet, as after `scl run`."""
     try:
         study = load_study(plan) if plan.exists() else study
-    except (ValueError, OSError):  # of another version
+    except (ValueError, OSError):  # from another version
         return
     for path in sorted((plan.parent / "runs").glob("*/*/*/*/record.json")):
         try:
             record = load(path.parent)
             if record and ASSIGNMENTS in record.files:
                 yield record.device, _rate_of(record, path.parent, study)
-        except (Damaged, OSError, ValueError, KeyError, TypeError):  # damaged, of another version, not in the study
+        except (Damaged, OSError, ValueError, KeyError, TypeError):  # damaged, from another version, not in the study
             continue
 
 
@@ -145,7 +145,7 @@ def clustering_seconds(record: Record, directory: Path) -> float:
 
 
 def _rate_of(record: Record, directory: Path, study: Study) -> Rate:
-    """All seconds of training count as those of its steps; without steps, all seconds as those of its assignment."""
+    """All seconds of training are attributed to its steps or, without steps, to its assignment."""
     settings = RunSettings.model_validate({"data": "", **record.identity.settings})
     run = study.run(record.benchmark, record.protocol, record.stage, record.seed)
     work = work_of(study, run, lengths(record.identity.images.splits), settings)

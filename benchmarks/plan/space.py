@@ -18,7 +18,7 @@ NAME_BYTES = 40  # of one image in labels.npy and image_names.json, approximatel
 
 
 def downloads(study: Study, survey: Survey) -> list[dict[str, Any]]:
-    """One entry per archive: file, bytes, urls, state ("there", "prepared" if it is no longer needed, "missing")."""
+    """One entry per archive: file, bytes, urls, state ("there", "prepared" if no longer needed, "missing")."""
     found: dict[str, dict[str, Any]] = {}
     for name in study.available:
         needed = "prepared" if _is_prepared(survey, name) else "missing"
@@ -50,7 +50,7 @@ def disk(
     *,
     at_once: int,
 ) -> dict[str, Any]:
-    """Bytes at the peak, by part, and those that are already on disk.
+    """Bytes at the peak, by part, and the bytes already on disk.
 
     counts: number of images in each split of each benchmark, None if unknown. runs: (folder, bytes when finished,
     additional bytes while it trains) of each run. Archives and arrays are written under temporary names and renamed, so

@@ -84,7 +84,7 @@ def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
     """The keys of FOOTNOTES that apply to the done runs of a group."""
     machines = done[["device", "precision", "torch"]].assign(
         sklearn=done.packages.str.extract(r"scikit-learn ([^,]+)", expand=False),  # k-means
-        threads=done.threads.where(on_cpu(done)),  # on a GPU they change no result
+        threads=done.threads.where(on_cpu(done)),  # on a GPU they do not affect results
     )
     applies = {
         "a": done.commit.nunique() > 1,

@@ -1,5 +1,5 @@
 """Figures for the pages as inline SVG: line charts, the map of a run's features (a dot per image, colored by cluster
-or, by a switch, by class), and matplotlib's figures made to follow the colors of the page."""
+or, with a switch, by class), and matplotlib figures recolored to match the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 58, 12, 20, 36
 MOST_POINTS = 120  # of a line: one every two or three pixels
 COLORS = 10  # --m0 to --m9 of page.css; further clusters and classes reuse them
 MARGIN = 15  # of a map
-MOST_TITLES = 300  # paths of a map up to which each has a tooltip with its cluster and class
+MOST_TITLES = 300  # maps with at most this many paths have a tooltip on each, with its cluster and class
 THEMED = {"#ffffff": "var(--paper)", "#666666": "var(--soft)", "#000000": "var(--ink)", "#e3e3e3": "var(--line)",
           "black": "var(--ink)", "white": "var(--paper)"}  # fmt: skip
 
@@ -57,7 +57,7 @@ def line_chart(label: str, series: dict[str, list]) -> Markup | None:
 
 
 def _thinned(points) -> np.ndarray:
-    """The finite ones [n, 2], at most about MOST_POINTS, the last one included."""
+    """The finite points [n, 2], at most about MOST_POINTS, including the last one."""
     values = np.asarray(points, float).reshape(-1, 2)
     values = values[np.isfinite(values).all(axis=1)]
     return values[:: -max(1, len(values) // MOST_POINTS)][::-1]
@@ -85,7 +85,7 @@ def scatter(data: Clusters) -> Markup | None:
 
 
 def inline_figure(path: Path) -> Markup:
-    """An SVG file of matplotlib for use within HTML: identifiers begin with its name, colors are those of the page."""
+    """A matplotlib SVG file for use within HTML: identifiers begin with its name, colors are those of the page."""
     svg, name = path.read_text(encoding="utf-8"), path.stem
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)

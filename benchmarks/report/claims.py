@@ -1,4 +1,4 @@
-"""The statements of SCL's abstract, answered by the verdicts of a study, and descriptions across its benchmarks."""
+"""The statements of SCL's abstract, answered by a study's verdicts, and descriptive statistics across benchmarks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from benchmarks.report.tables import Cell, Table
 from scl import config
 
 SCL = "scl.scl.SCL"
-COMPETITORS = {  # in the abstract, and the classes that implement them
+COMPETITORS = {  # named in the abstract: the classes that implement them
     "SimCLR + k-means": ("baselines.simclr.SimCLR",),
     "SCAN": ("baselines.scan.SCAN", "baselines.scan.SelfLabel"),
     "PICA": ("baselines.pica.PICA",),
 }
-PARTS: dict[str, tuple[str, tuple]] = {  # option of SCL: the statement, and the values that remove what it is about
+PARTS: dict[str, tuple[str, tuple]] = {  # option of SCL: the statement, and the values that remove the part it is about
     "semantic_weight": ("The semantic contrast contributes", (0,)),
     "consistency": ("The consistency condition contributes", ("view",)),
     "consensus": ("The consensus contributes", ("boundaries", "similarities")),
@@ -60,7 +60,7 @@ def _stages_of(study, classes: Iterable[str]) -> list[str]:
 
 
 def _removes(option: str, values: tuple, reference: list[dict], other: list[dict]) -> bool:
-    """Whether a stage differs from the reference only in `option`, and has one of `values` where that has another.
+    """Whether a stage differs from the reference only in `option`, with one of `values` where that has another.
 
     reference, other: the complete settings of one seed on every benchmark and protocol.
     """
@@ -95,7 +95,7 @@ def gains(study, pairs: pd.DataFrame) -> tuple[list[str], str]:
 
 
 def _size(study, benchmark: str, protocol: str) -> tuple[int, int]:
-    """The numbers of clusters and of training images of a benchmark, 0 where the catalog cannot know them."""
+    """The numbers of clusters and of training images of a benchmark, 0 if unknown to the catalog."""
     block, dataset = study.benchmarks[benchmark], study.dataset(benchmark)
     images = sum(dataset.counts.get(split, 0) for split in dataset.protocols[protocol]["fit"])
     return block.clusters or dataset.clusters or 0, block.subset or images
@@ -117,7 +117,7 @@ def across_benchmarks(study, groups: pd.DataFrame, pairs: pd.DataFrame) -> dict[
 
 
 def _description(study, caption: str, titles: dict[str, str], scores: dict[str, dict]) -> Table:
-    """A row per method: scores = {stage: {benchmark: ACC per seed}}, without the incomplete ones."""
+    """One row per method: scores = {stage: {benchmark: ACC per seed}}, without incomplete groups."""
     means = {stage: {name: values.mean() for name, values in of_stage.items()} for stage, of_stage in scores.items()}
     ranks = pd.DataFrame(means).rank(axis=1, ascending=False).mean()  # ties shared (Demšar 2006)
     chance = next((stage for stage in means if study.methods[stage].method == CHANCE), None)
@@ -147,6 +147,6 @@ def _description(study, caption: str, titles: dict[str, str], scores: dict[str, 
 
 
 def _cell(estimate) -> Cell:
-    """Without the interval where all resamples are alike: that says how few they are, not how sure the value is."""
+    """Without the interval if all resamples are equal: that shows how few they are, not how certain the value is."""
     between = "–" if estimate.low == estimate.high else interval(estimate.low, estimate.high, signed=False)
     return Cell(f"{number(estimate.value)} ({between})")

@@ -20,10 +20,10 @@ from benchmarks.report.styles import styles_of
 from scl.engine.io import atomic
 
 GRAY = "#666666"
-METADATA: dict[str, dict] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # kind: nothing to vary
+METADATA: dict[str, dict] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # kind: fixed values
 STYLE = Path(__file__).with_name("figures.mplstyle")
 COLUMNS = 3  # panels side by side
-MOST_BANDS = 5  # in a panel, as many as methods train in config/paper.yaml; more bands blend into brown
+MOST_BANDS = 5  # per panel: the number of trained methods in config/paper.yaml; more bands blend into brown
 
 
 def write_figures(study, groups: pd.DataFrame, folder: Path) -> list[Path]:
@@ -37,7 +37,7 @@ def write_figures(study, groups: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def save(paths: list[Path], draw: Callable[[], Figure]) -> None:
-    """Write what `draw` returns, drawn in the style of all figures, to files of the kinds of METADATA."""
+    """Write the figure that `draw` returns, in the common style, to files of the kinds in METADATA."""
     with matplotlib.style.context(STYLE):
         figure = draw()
         for path in paths:
@@ -86,9 +86,9 @@ def write(panel, text: str, x: float, y: float, **style) -> None:
 
 
 def off_axis(groups: pd.DataFrame) -> str | None:
-    """The stage so far below all others that showing it would take a third of the axis or more; None if there is none.
+    """The stage so far below all others that it would take up at least a third of the axis; None if there is none.
 
-    A stage with a published result stays on the axis, and so do all if fewer than three have a mean.
+    A stage with a published result stays on the axis, as do all stages if fewer than three have a mean.
     """
     drawn = groups[groups.acc.notna()].set_index("stage")
     if len(drawn) < 3:
@@ -119,7 +119,7 @@ def _draw_scores(panel, y: int, group, color: str, *, outlier: bool) -> None:
 
 
 def draw_curves(study, groups: pd.DataFrame) -> Figure:
-    """ACC over epochs: mean over seeds and, in panels of few curves, the range of the seeds."""
+    """ACC over epochs: mean over seeds and, in panels with few curves, the range of the seeds."""
     parts = _by_panel(study, groups)
     curves = [{group.stage: curve for group in rows_of(part) if (curve := curve_of(study, group)) is not None}
               for part in parts]  # fmt: skip
@@ -150,7 +150,7 @@ def draw_curves(study, groups: pd.DataFrame) -> Figure:
 
 
 def curve_of(study, group) -> pd.DataFrame | None:
-    """ACC in percent, a row per epoch that all seeds evaluated, a column per seed; None without two such epochs."""
+    """ACC in percent, one row per epoch that all seeds evaluated, one column per seed; None without two such epochs."""
     if group.absence:
         return None
     curves = []

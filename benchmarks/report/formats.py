@@ -1,7 +1,7 @@
 """Numbers as text, and text escaped for Markdown, LaTeX, and HTML.
 
-Names, devices and messages come from files that anybody may have made: the escape functions keep them from becoming
-markup or another line.
+Names, devices and messages come from untrusted files: the escape functions keep them from becoming markup or another
+line.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LATEX = str.maketrans({
 MARKDOWN = re.compile(
     r"<(?=[A-Za-z/!?]|$)|&(?=#?\w+;|$)"  # tags, entities
     r"|[\\`*~$|]"
-    r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it means nothing
+    r"|(?<![^\W_])_|_(?![^\W_])"  # it has no meaning within a word
     r"|\](?=[(\[:]|$)|\[(?=\^)|^\["  # links, their definitions, footnotes, boxes to tick
-    r"|:(?=//)|(?<=\bwww)\."  # which GitHub makes links of by itself
+    r"|:(?=//)|(?<=\bwww)\."  # GitHub turns these into links
     r"|^>|^#+(?=\s|$)|^[-+=](?=[\s=-]|$)|^\d+[.)](?=\s|$)"  # quotations, headings, lists, rules
 )
 
@@ -48,13 +48,13 @@ def interval(low: float, high: float, *, signed: bool = True) -> str:
 
 
 def _bound(value: float, signed: bool) -> str:
-    """With up to three decimals where one would show 0.0: a reader looks whether 0 is inside."""
+    """With up to three decimals where one would show 0.0: readers check whether 0 is inside the interval."""
     decimals = next((n for n in (1, 2, 3) if abs(100 * value) >= 0.5 * 0.1**n), 1)
     return format(100 * value, f"{'+' * signed}z.{decimals}f").replace("-", "−")
 
 
 def p_value(p: float) -> str:
-    """'p = 0.032', 'p < 0.001'; near the level of the tests with another digit."""
+    """'p = 0.032', 'p < 0.001'; with another digit near the significance level."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.4f}" if 0.0495 <= p < 0.0505 else f"p = {p:.3f}"
 
 
@@ -77,14 +77,14 @@ def escape_markdown(text) -> str:
 
 
 def code(text) -> str:
-    """Plain text as code in Markdown, between more backticks than it has in a row."""
+    """Plain text as code in Markdown, fenced by more backticks than it contains in a row."""
     text = one_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
 def escape_latex(text) -> str:
-    """Plain text for LaTeX. A [ or * at the start would belong to the end of the row before it."""
+    """Plain text for LaTeX. A [ or * at the start would be parsed as part of the preceding row end."""
     text = one_line(text)
     return ("{}" if text[:1] in ("[", "*") else "") + text.translate(LATEX)
 

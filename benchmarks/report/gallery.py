@@ -29,7 +29,7 @@ class Cluster(NamedTuple):
 
 
 def gallery(data: Clusters, images: np.ndarray, budget: int) -> tuple[list[Cluster], int]:
-    """The clusters of a run with as many and as large images as `budget` bytes allow, and the bytes.
+    """The clusters of a run with as many and as large images as `budget` bytes allow, and the number of bytes.
 
     images: of the whole data set [N, H, W, 3]. If not even the smallest sprites fit, the last clusters are left out.
     """

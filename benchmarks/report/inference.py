@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize, stats
 
 LEVEL = 0.05  # of the tests; intervals cover 1 - LEVEL
-POWER = 0.8  # at which the smallest detectable difference is given
+POWER = 0.8  # of the smallest detectable difference
 RESAMPLES = 10_000
 EXACT_UP_TO = 16  # values whose signs are all enumerated (65,536 sign vectors); beyond that they are sampled
 SAMPLED_SIGNS = 100_000
@@ -55,7 +55,7 @@ def welch_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def welch_interval(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Difference of two means and Welch's interval, for runs that share nothing (unpaired)."""
+    """Difference of two means and Welch's interval, for independent (unpaired) runs."""
     difference = float(np.mean(first) - np.mean(second))
     error, freedom = welch_error(first, second)
     half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
@@ -66,14 +66,14 @@ def sign_flip_p(*groups: np.ndarray) -> float:
     """Two-sided p of the sign-flip test (Fisher 1935): under the null every difference is symmetric around 0.
 
     groups: paired differences, one array per benchmark. The statistic is the mean over groups of the groups' means, so
-    each benchmark weighs the same. All sign vectors are enumerated up to 16 values; beyond that 100,000 are sampled and
+    benchmarks have equal weight. All sign vectors are enumerated up to 16 values; beyond that 100,000 are sampled and
     the observed one is counted, so that p is never 0 (Phipson & Smyth 2010).
     """
     weighted = np.concatenate([np.asarray(g, float) / (len(g) * len(groups)) for g in groups])
     scale = np.abs(weighted).max()
     if not scale:
         return 1.0
-    weighted = weighted / scale  # ties are told from rounding at 1e-9
+    weighted = weighted / scale  # so that values within 1e-9 count as ties
     observed, n = abs(weighted.sum()) - 1e-9, len(weighted)
     extreme = int((np.abs(_signs(n) @ weighted) >= observed).sum())
     return extreme / 2**n if n <= EXACT_UP_TO else (extreme + 1) / (SAMPLED_SIGNS + 1)
@@ -142,7 +142,7 @@ def probability_of_improvement(first: Scores, second: Scores, *, resamples: int 
 
 
 def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The share of pairs with x > y along the last axis, ties counting one half (Mann-Whitney U over n m)."""
+    """The fraction of pairs with x > y along the last axis, ties counting one half (Mann-Whitney U over n m)."""
     difference = x[..., :, None] - y[..., None, :]
     return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
 
@@ -157,7 +157,7 @@ def normalized_mean(scores: Scores, chance: Mapping[str, float], *, resamples: i
 
 
 def stratified_bootstrap(statistic: Callable, groups: list[np.ndarray], *, resamples: int = RESAMPLES) -> Estimate:
-    """`statistic(*groups)` and its percentile interval; each group is resampled by itself. The generator is private.
+    """`statistic(*groups)` and its percentile interval; each group is resampled separately. The generator is private.
 
     statistic: over the last axis of each group; an axis of resamples may precede it.
     """

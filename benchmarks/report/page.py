@@ -21,7 +21,7 @@ from benchmarks.report.tables import Cell, Table
 from scl.engine.artifacts import ASSIGNMENTS, read
 from scl.engine.io import Damaged
 
-ABSENT = ("", "–", "no labels")  # a column of nothing else is left out
+ABSENT = ("", "–", "no labels")  # a column with nothing else is omitted
 CAPTIONS = {
     "scores": "ACC of each method: individual seeds, their mean, and, with enough seeds, its t interval.",
     "curves": "ACC during training. Labels are used for this plot only.",
@@ -90,7 +90,7 @@ def _unlabeled(study, groups: pd.DataFrame, protocol: str) -> list[Table]:
 
 
 def _without_labels(folders: list[Path]) -> list[str]:
-    """Cells on the runs of a group: clusters in use, shares, confidence, agreement; dashes if a file is missing or
+    """Cells for the runs of a group: clusters in use, shares, confidence, agreement; dashes if a file is missing or
     damaged."""
     data = []
     with suppress(Damaged):  # the page of that run says so

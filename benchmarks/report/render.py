@@ -25,7 +25,7 @@ ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html"
 
 
 def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
-    """Write everything that is made from `folder`/runs.csv into `folder`, the page only if asked; return the paths."""
+    """Write everything made from `folder`/runs.csv into `folder`, the page only if requested; return the paths."""
     runs = read_runs(study, folder)
     groups = aggregate(study, runs)
     pairs = significance.comparisons(study, runs, groups)
@@ -62,10 +62,10 @@ def write_report(study, folder: Path, *, page: bool = True) -> list[Path]:
 
 
 def add_gallery(study, name: str, *, partial: bool = False) -> Path:
-    """Write the page of the run called `name` again, with its gallery, into the existing report; return its path.
+    """Rewrite the page of the run called `name`, with its gallery, in the existing report; return its path.
 
-    That is the partial report if a run of the study is not done, or if `partial`. Raises ValueError if there is no such
-    run, or no page of it because it is not done.
+    The report is the partial one if a run of the study is not done, or if `partial`. Raises ValueError if there is no
+    such run, or no page of it because it is not done.
     """
     run, runs = find_run(study, name), runs_of(study)
     folder = study.results / "partial" if partial or unfinished(runs) else study.results
@@ -80,7 +80,7 @@ def add_gallery(study, name: str, *, partial: bool = False) -> Path:
 
 @cache
 def template(name: str) -> jinja2.Template:
-    """The template of a file. What it prints is plain text and is escaped for its format, unless marked as safe."""
+    """The template of a file. Printed values are plain text and escaped for its format, unless marked as safe."""
     escape = ESCAPES[Path(name).suffix]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmarks.report"),

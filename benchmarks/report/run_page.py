@@ -21,9 +21,9 @@ from scl.engine.artifacts import ASSIGNMENTS, CLUSTERING, Record, load, read
 from scl.engine.io import Damaged, atomic
 from scl.engine.prepared import describe
 
-ALL_GALLERIES = 50  # runs up to which each gets a gallery; in larger studies one seed per cell does
+ALL_GALLERIES = 50  # up to this many runs, each gets a gallery; in larger studies, one seed per cell does
 ALL_BYTES, MOST_BYTES = 10_000_000, 1_500_000  # of the galleries of a study, of one
-MOST_CELLS = 900  # of a confusion matrix; larger ones are given by their largest errors
+MOST_CELLS = 900  # of a confusion matrix; of larger ones, only the largest errors are shown
 MOST_ERRORS = 30
 LINKED = ("run.yaml", "record.json", CLUSTERING, "metrics.json", FILE, "history.csv", ASSIGNMENTS, "failure.json")
 
@@ -139,7 +139,7 @@ def read_clusters(directory: Path, metrics: Metrics) -> Clusters:
 
 def read_images(record: Record, folder: Path) -> tuple[np.ndarray | None, str]:
     """(the images in the data folder [N, H, W, 3] or None, why there are none)"""
-    if not folder.exists():  # said without the path: a committed page is the same on every machine
+    if not folder.exists():  # without the path: a committed page must be the same on every machine
         return None, f"{folder.name} is not prepared on this machine (scl prepare {folder.name})"
     try:
         if describe(folder)["images_sha256"] != record.images_sha256:

@@ -33,7 +33,7 @@ COLUMNS = {
     # dirty: the code of the run, of an earlier attempt, or of an upstream stage had uncommitted changes
     "device": TEXT, "threads": COUNT, "precision": TEXT, "commit": TEXT, "dirty": FLAG, "config_sha256": TEXT,
     "settings": TEXT,  # hash of the settings of the run and its upstream stages without the seed
-    # of upstream stages (commits only) and earlier attempts, where they differ from those of the run
+    # of upstream stages (commits only) and earlier attempts, if they differ from those of the run
     "other_commits": TEXT, "other_devices": TEXT,
     "images_sha256": TEXT, "torch": TEXT, "packages": TEXT,  # versions of PyTorch, and of Python and other packages
     "counts": TEXT,  # events that the method counted, such as skipped steps
@@ -65,7 +65,7 @@ def collect(study, folder: Path, *, committed: bool = False) -> Path:
 
 
 def unfinished(runs: pd.DataFrame) -> str:
-    """How many of `runs` are neither done nor skipped, and which is the first; "" if none is."""
+    """How many of `runs` are neither done nor skipped, and which comes first; "" if there is none."""
     left = runs[~runs.status.isin(["done", "skipped"])]
     if left.empty:
         return ""
@@ -89,7 +89,7 @@ def read_runs(study, folder: Path) -> pd.DataFrame:
     empty = {name: [""] for name, kind in COLUMNS.items() if kind != TEXT}
     try:
         runs = pd.read_csv(path, usecols=[*COLUMNS], dtype=COLUMNS, keep_default_na=False, na_values=empty)
-    except ValueError as error:  # also if a column of this version is missing
+    except ValueError as error:  # including a missing column of this version
         raise ValueError(f"{path} cannot be read ({error}); collect the runs again") from None
     planned = [tuple(getattr(run, key) for key in RUN) for run in study.runs()]
     if list(runs[RUN].itertuples(index=False, name=None)) != planned:
@@ -139,7 +139,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
 
 
 def _counts(counts: dict[str, int], history: Path) -> str:
-    """The counted events of a run; of those called "steps ...", how many steps there were in all."""
+    """The counted events of a run; for those called "steps ...", also the total number of steps."""
     texts = []
     for name, count in counts.items():
         of_all = f" of {pd.read_csv(history).steps.sum()}" if name.startswith("steps ") else ""

@@ -24,7 +24,7 @@ from benchmarks.report.inference import (
     welch_interval,
 )
 
-CHANCE = "baselines.controls.Random"  # the class of the row that shows chance: no competitor
+CHANCE = "baselines.controls.Random"  # the class of the chance row, which is not a competitor
 MEASURED = ("n", "acc", "acc_sd", "low", "high", "nmi", "ari", "p", "detectable", "differences")
 SCORES = ["acc", "nmi", "ari"]
 
@@ -33,10 +33,10 @@ SCORES = ["acc", "nmi", "ari"]
 class Verdict:
     """The test of "the reference is better than `title`" over the benchmarks of a protocol.
 
-    n: differences in all. acc: mean over benchmarks of their mean differences. p: adjusted for all competitors.
-    answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "". reachable:
-    whether so many differences can reach the level at all. beside: the rows of `comparisons` on benchmarks that the
-    test leaves out because they were used for tuning.
+    n: total number of differences. acc: mean over benchmarks of their mean differences. p: adjusted for all
+    competitors. answer: supported, contradicted, not decided, or not run; reason says why there is no test, else "".
+    reachable: whether n differences can reach the level at all. beside: the rows of `comparisons` on benchmarks that
+    the test excludes because they were used for tuning.
     """
 
     protocol: str
@@ -58,8 +58,8 @@ def comparisons(study, runs: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame
     """One row per group (of `aggregate`) and the reference's on the same benchmark; none without a reference.
 
     reference and other are the groups, title is that of the other; absence says why they are not compared. tuned: see
-    `Study.tuned`. paired: whether the two share an encoder. MEASURED: see `difference`. Skipped benchmarks are left
-    out.
+    `Study.tuned`. paired: whether the two share an encoder. MEASURED: see `difference`. Skipped benchmarks are
+    excluded.
     """
     rows, scores = [], dict(iter(runs.set_index("seed").groupby(KEYS)))
     ran = groups[~groups.benchmark.isin(list(study.skipped))]
@@ -87,7 +87,7 @@ def share_encoder(study, first: str, second: str) -> bool:
 def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> dict:
     """MEASURED: first minus second over the seeds that both have, in fractions. Scores: SCORES, indexed by seed.
 
-    differences: of ACC, one per seed. low, high: t interval of their mean, and p of their signs; without pairs Welch's
+    differences: of ACC, one per seed. low, high: t interval of their mean; p: of the sign-flip test. Unpaired: Welch's
     interval and no p. detectable: the smallest difference that these seeds detect with the power of inference.POWER.
     """
     change = (first[SCORES] - second[SCORES]).dropna(subset="acc")
@@ -105,8 +105,8 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, *, paired: bool) -> di
 def verdicts(study, pairs: pd.DataFrame) -> list[Verdict]:
     """One per protocol and competitor, from `comparisons`: a stratified sign-flip test, Holm over the competitors.
 
-    Only benchmarks with labels, on which no hyper-parameter was chosen, are tested. A competitor whose runs are
-    incomplete is not tested but counts for the adjustment.
+    Only benchmarks with labels and without hyper-parameter tuning are tested. A competitor whose runs are incomplete is
+    not tested but counts in the adjustment.
     """
     chance = [stage for stage, block in study.methods.items() if block.method == CHANCE]
     found = []

@@ -1,4 +1,4 @@
-"""One color, dash and marker per method, by its name: the same in all figures and tables of all studies."""
+"""One color, dash and marker per method name: the same in all figures and tables of all studies."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-# After Okabe & Ito, distinct with every common color blindness; each has a contrast of 3 or more to the white and the
-# dark background of the page (WCAG 2.2, 1.4.11).
+# After Okabe & Ito, distinct under every common color blindness; each has a contrast of 3 or more with the white and
+# the dark background of the page (WCAG 2.2, 1.4.11).
 COLORS = ("#0072B2", "#B87A00", "#00916A", "#C0608F", "#8273D9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (4, 1.2)), (0, (1.5, 1.2)))

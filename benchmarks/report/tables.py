@@ -26,7 +26,7 @@ TUNED = "†: hyper-parameters were chosen on this data set, so it is not part o
 
 
 class Cell(NamedTuple):
-    """The text of a table cell, the letters of its footnotes, and the values of single seeds that it is the mean of."""
+    """The text of a table cell, the letters of its footnotes, and the values of single seeds that it averages."""
 
     text: str
     footnotes: str = ""
@@ -55,7 +55,7 @@ class Table:
 
 
 def header(study, runs: pd.DataFrame) -> list[str]:
-    """What all tables of a study have in common, one statement per line."""
+    """Facts shared by all tables of a study, one per line."""
     if runs.empty:
         return ["No runs are planned: the study has no benchmark, method, or seed."]
     counts = runs.status.value_counts()
@@ -84,7 +84,7 @@ def _counted(values: pd.Series) -> str:
 
 
 def origins(study) -> list[str]:
-    """Where the settings of each method come from, as the configuration states it."""
+    """Where the settings of each method come from, according to the configuration."""
     texts = [(block.title or stage, " ".join(block.origin.split())) for stage, block in study.methods.items()]
     return [f"{title}: {text}" for title, text in texts if text]
 
@@ -109,7 +109,7 @@ def tables_by_protocol(study, runs: pd.DataFrame, groups: pd.DataFrame, pairs: p
 
 
 def _by_benchmark(study, caption: str, items: pd.DataFrame, groups: pd.DataFrame, cell, *notes: str) -> Table:
-    """A row per stage of `items`, a column per benchmark of `groups`. cell: function from an item to a Cell."""
+    """One row per stage of `items`, one column per benchmark of `groups`. cell: function from an item to a Cell."""
     rows, stages, benchmarks = [], [], list(groups.benchmark.unique())
     for stage, of_stage in cast(Any, items.groupby("stage", sort=False)):
         stages.append(stage)
@@ -142,7 +142,7 @@ def _difference(pair) -> Cell:
 
 
 def _by_method(study, groups: pd.DataFrame, runs_by_group: dict) -> Table:
-    """All results on one benchmark under one protocol, a row per stage."""
+    """All results on one benchmark under one protocol, one row per stage."""
     protocol, benchmark = groups.protocol.iloc[0], groups.benchmark.iloc[0]
     images = study.images_note(benchmark)
     rows, notes = [], [f"Images: {images}."] * bool(images) + [TUNED] * study.tuned(benchmark)
