@@ -29,7 +29,7 @@ class Options(MethodOptions):
     resize: int | None = Field(None, ge=8, le=2048)
     """Pixels per side of the images from which windows are cropped; official: 40 (32 px), 112 (96 px); null: none."""
     sobel: bool = False
-    """Whether the network sees Sobel responses of the gray image; official: true; false: its colors."""
+    """Whether the network sees Sobel responses of the gray image (official) or RGB, as the other methods do."""
 
 
 class PICA(Method):

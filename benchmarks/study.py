@@ -92,7 +92,7 @@ class Machine(Settings):
     """How runs share a machine. None of this is part of a run, although `threads` changes the last digits on a CPU."""
 
     threads: int | None = Field(None, ge=1, le=1024)
-    """Threads of a run without a GPU, or of any run on a cluster; by default the cores, divided up (cluster: 8)."""
+    """Threads of a run without a GPU, or of any run on a cluster; default: cores, divided among runs (cluster: 8)."""
     runs_per_gpu: int = Field(1, ge=1, le=100)
     """Number of runs that share a GPU."""
     checkpoint_seconds: float = Field(300.0, ge=0, le=10**6)
