@@ -64,7 +64,7 @@ class SCAN(Method):
         self.neighbors.copy_(nearest(torch.cat(z), self.options.neighbors))
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The images and, for each, one of its 21 neighbors drawn uniformly."""
+        """The images and one neighbor of each, drawn uniformly from its row of 21."""
         column = torch.randint(self.neighbors.shape[1], index.shape, generator=generator, device=index.device)
         neighbor = self.neighbors[index, column]
         return augmented(augment["strong"], (images.batch(index), images.batch(neighbor)), generator)

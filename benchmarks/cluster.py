@@ -125,7 +125,7 @@ def _announce_replacement(study: Study, run: Run, report: Report) -> None:
         found = json.loads((study.results / "summary.json").read_bytes())
         what = f"its {found['clusters']} clusters ({found['title']}, seed {found['seed']})"
         same = (found["method"], found["clusters"]) == (run.stage, study.benchmarks[BENCHMARK].clusters)
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is rewritten
         return
     if not same or found["seed"] == run.seed:
         report(f"{study.results}: {what} will be replaced; to keep them, stop and name another folder by --out")

@@ -99,7 +99,7 @@ def _without_stale_words(base: dict, override: dict) -> dict:
 
 
 def _blocks(mapping: dict) -> dict:
-    """{stage: block} of the methods; what is not a block is left to the check of types."""
+    """{stage: block} of the methods; entries that are not blocks are left to the type check."""
     return {stage: block for stage, block in _entries(mapping, "methods") if isinstance(block, dict)}
 
 

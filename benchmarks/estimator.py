@@ -137,7 +137,7 @@ def _order(files: list[str], *, by_name: bool) -> np.ndarray:
 
 
 def _as_path(X: Any, temporary: Path) -> Path:
-    """The folder, or the array as a .npy file, which `scl cluster` takes too. Raises ValueError for anything but
+    """The folder, or the array as a .npy file, which `scl cluster` also accepts. Raises ValueError for anything but
     images."""
     if isinstance(X, str | Path):
         return expanded(X)

@@ -101,7 +101,7 @@ def _refuse_results_of_others(out: Path, root: Path) -> None:
         before = Path(load_yaml(out / "study.yaml")["benchmarks"][BENCHMARK]["path"])
     except (ValueError, KeyError, TypeError):
         before = Path()
-    if not before.is_absolute():  # which it is where `scl cluster` wrote it
+    if not before.is_absolute():  # `scl cluster` writes an absolute path
         raise ValueError(f"--out: {out} holds other files; name another folder")
     if before.exists() and not before.samefile(root):
         raise ValueError(f"--out: {out} holds the clusters of {before}; name another folder")

@@ -87,7 +87,7 @@ class SCL(Method):
         self.memory = InstanceMemory(
             problem.images, d, K, momentum=options.memory_momentum, temperature=options.temperature
         )  # m_1..m_N and a_1..a_N
-        # whether prototypes are initialized; if all epochs are warm-up they never are, and are learned from random ones
+        # whether prototypes are initialized; if all epochs are warm-up they never are, and learn from a random start
         self.placed = options.prototypes == "random" or self.warm_up_epochs >= problem.epochs
 
     @property
@@ -127,7 +127,7 @@ class SCL(Method):
         return losses.consensus(s1, s2, q1, q2)
 
     def step(self, views: tuple[Tensor, ...], index: Tensor) -> dict[str, Tensor]:
-        """[8] L = w_i L_ins + w_s L_sem + w_c L_con + w_b L_bal; the warm-up does not use the memory [10]."""
+        """[8] L = w_i L_ins + w_s L_sem + w_c L_con + w_b L_bal; without memory terms in the warm-up [10]."""
         o = self.options
         if not self.warming_up and not self.placed:
             self.place_prototypes()

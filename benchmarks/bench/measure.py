@@ -155,7 +155,7 @@ class Measurement:
             self.rivals["tuned"].workers = workers
             try:
                 speeds[workers] = self.plan.batch_size / min(self.time("tuned"), self.time("tuned"))
-            except RuntimeError as error:  # of torch, if shared memory is too small for the batches of so many
+            except RuntimeError as error:  # torch's, if shared memory is too small for the batches of so many
                 if not speeds:
                     raise
                 print(f"  left out: {str(error).splitlines()[0]}")

@@ -173,7 +173,7 @@ def _configured(archive: Archive, downloads: Downloads) -> Archive:
 
 
 def count_of(dataset: Dataset, downloads: Downloads) -> int | None:
-    """Number of images of `dataset` with this configuration; None if only the archives tell."""
+    """Number of images of `dataset` with this configuration; None if only the archives contain it."""
     if not is_published(dataset, downloads):
         return None
     count = sum(dataset.counts.values())

@@ -142,7 +142,7 @@ def _find(root: Path) -> tuple[list[FileSlice], set[str]]:
 
 
 def _fail(error: OSError) -> None:
-    """os.walk would skip a folder that it cannot read."""
+    """Raise the error: os.walk would silently skip a folder that it cannot read."""
     if isinstance(error, PermissionError):
         place = printable(error.filename)
         raise ValueError(f"{place}: no permission to read this folder; change that, or move it elsewhere") from error

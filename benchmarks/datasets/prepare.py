@@ -104,7 +104,7 @@ def prepare_for(study, name: str, *, again: bool = True) -> Path:
 
 
 def fetch_for(study, file: str) -> Path:
-    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError if it is not there."""
+    """Download an archive of a study; returns its path. Raises as `fetch` does, and ValueError for other files."""
     needed = {name: archives_of(study.dataset(name), study.downloads) for name in study.benchmarks}
     archives = {archive.file: archive for found in needed.values() for archive in found}
     if file not in archives:

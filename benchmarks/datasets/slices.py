@@ -25,7 +25,7 @@ class FileSlice(NamedTuple):
 
 
 def whole_file(name: str, file: Path) -> FileSlice:
-    """ValueError for a broken link, and for what is not a regular file: reading a pipe would wait forever."""
+    """Raises ValueError for broken links and anything but regular files: reading a pipe would wait forever."""
     try:
         found = file.stat()
     except OSError as error:

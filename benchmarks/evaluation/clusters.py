@@ -1,4 +1,4 @@
-"""clusters.json of a run: what its page shows of its clusters, small enough to be committed.
+"""clusters.json of a run: what its page shows about its clusters, small enough to be committed.
 
 Sizes, confusion matrix and matching, the images to show of each cluster, and a 2-D map of the features of a sample.
 """

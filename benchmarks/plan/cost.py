@@ -1,7 +1,7 @@
 """The cost of a study as one mapping, which `scl plan --json` prints and benchmarks/plan/table.py shows.
 
-It is made from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one, and the
-k-means after it, if its method needs one, on CPU cores while other runs train (rule `kmeans` of the Snakefile).
+It is computed from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one, and
+the k-means after it, if its method needs one, on CPU cores while other runs train (rule `kmeans` of the Snakefile).
 """
 
 from collections import defaultdict

@@ -153,7 +153,7 @@ def _assignment_seconds(trainer: Trainer, forward: float) -> float:
 
 
 def _unlabeled_share(method: Method) -> float:
-    """Fraction of the unlabeled images that an epoch visits, mean of two epochs."""
+    """Fraction of the unlabeled images that an epoch visits, averaged over two epochs."""
     problem = method.problem
     without = method.pool(0) + method.pool(1)
     method.problem = dataclasses.replace(problem, unlabeled=problem.unlabeled + problem.images)

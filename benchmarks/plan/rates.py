@@ -117,7 +117,7 @@ class Measurements(Strict):
 
 
 def epoch_steps(work: Work, rate: Rate) -> int:
-    """Number of steps of an epoch, without a last batch that is not full."""
+    """Number of steps per epoch, without a last partial batch."""
     pool = round(work.fit + work.unlabeled * (rate.unlabeled or 0.0))
     return max(1, pool // work.settings.training.batch_size)
 

@@ -31,7 +31,7 @@ class ClassSums(torch.autograd.Function):
     ) -> Tensor:
         """z: M x d, rows: N x d, classes: N in 0..K, index: M. Returns K x M; rows of class K are ignored.
 
-        spare: N x M arrays that may be overwritten; backward puts its own there.
+        spare: N x M arrays that may be overwritten; backward adds its own.
         """
         keys = (z / temperature).T.contiguous()  # d x M
         weights = _taken(spare, z, (len(rows), len(z)))  # N x M

@@ -49,7 +49,7 @@ def fill_idle_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Set zero gradients for parameters that the loss does not reach but that were trained, as torch did before 2.0.
 
     Adam then still moves such a parameter by its momentum and decays its second moment; without a gradient it would
-    not change. The optimizer's state tells which parameters have been trained, also after a resume.
+    not change. The optimizer's state tells which parameters have been trained, even after a resume.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

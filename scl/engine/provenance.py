@@ -77,7 +77,7 @@ def version_of(package: str) -> str | None:
 
 
 def processor() -> str:
-    """Name of the CPU and, if torch is loaded, its instruction set, which affects results and may differ by machine."""
+    """CPU name and, if torch is loaded, instruction set, by which CPUs of the same name can differ in results."""
     facts = ""
     with contextlib.suppress(OSError):
         facts = Path("/proc/cpuinfo").read_text()
