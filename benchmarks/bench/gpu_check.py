@@ -1,6 +1,6 @@
 """Everything that needs a GPU, in calls of any length that resume: `make gpu-check` (docs/running.md).
 
-The GPU may be available for only a few minutes, so the most informative stages per second come first (see `stages`).
+The GPU may be available for only a few minutes, so the stages that show most per second come first (see `stages`).
 Each stage is a separate process and is skipped if its result exists. At the time limit, the current one receives
 SIGINT: a run saves its checkpoint, everything else starts over in the next call. Does not need Snakemake.
 """
