@@ -1,4 +1,4 @@
-"""ILSVRC-2012's tar behind a URL: what is kept of which source, and what is said of a source that is not that tar."""
+"""ILSVRC-2012's tar behind a URL: what is kept for each source, and the messages for sources that are not that tar."""
 
 import json
 import tarfile
@@ -86,7 +86,7 @@ def test_what_is_kept_is_used_without_a_network(server, tmp_path, capsys, monkey
     monkeypatch.delenv("IMAGENET_TOKEN", raising=False)
     url = server.url("small.tar")
     first = make(tmp_path, url, 2)
-    assert make(tmp_path, url, 2, header="Cookie: ${IMAGENET_TOKEN}") == first  # nothing is left to ask for
+    assert make(tmp_path, url, 2, header="Cookie: ${IMAGENET_TOKEN}") == first  # nothing is left to request
     server.faults["a/small.tar"] = {"404"}
     assert make(tmp_path, url, 2) == first and "HTTP status 404" in capsys.readouterr().err
     (folder,) = cached_folders(url, tmp_path / "archives")
@@ -102,7 +102,7 @@ def test_a_wrong_count_names_the_folder_of_what_is_kept(server, tmp_path):
     assert str(folder) in str(caught.value)
 
 
-# what is said
+# messages
 
 
 def test_a_tar_of_images_is_refused_at_its_first_image(server, offered, tmp_path):
