@@ -232,7 +232,7 @@ def test_odd_exif_tags_do_not_cost_a_photograph(tmp_path):
     pixels[:12] = 255
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 3, "a maker of cameras"
-    for kind in (5, 10, 12):  # types of maker notes: rational, signed rational, double
+    for kind in (5, 10, 12):  # types of the Make tag: rational, signed rational, double
         odd = exif.tobytes()  # big-endian
         odd = odd.replace(struct.pack(">HHL", 0x010F, 2, 19), struct.pack(">HHL", 0x010F, kind, 1))
         Image.fromarray(pixels).save(tmp_path / "images" / f"{kind}.jpg", exif=odd, quality=95)
