@@ -88,7 +88,7 @@ def add(tar, name, data):
 
 
 def real(images, archive, limit, folders=None):
-    """Yield (parts of the name, bytes) from a tar of real images: `limit` per folder, from the first `folders` folders."""
+    """Yield (parts of the name, bytes) from a tar of real images: `limit` per folder, from the first `folders`."""
     seen = {}
     with tarfile.open(Path(images) / archive) as tar:
         for entry in tar:

@@ -39,7 +39,7 @@ def digits(root, count=60, *, classes=True):
 
 
 def mixed(root):
-    """Write twelve valid images of all formats and modes and three files that are not images; return the names of these."""
+    """Write twelve valid images of all formats and modes, and three broken files; return the names of the latter."""
     root.mkdir()
     rng = np.random.default_rng(0)
     color = [Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(12)]

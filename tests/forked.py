@@ -1,8 +1,8 @@
 """Snakemake and `scl` in separate processes without the startup time: forked from one that has imported everything.
 
 Starting Snakemake takes two seconds, starting a job one to two, nearly all of it for imports; the tests do so hundreds
-of times. A forked process leads its own process group, which its jobs belong to; signals reach them in the same way, and
-they end with the same status. Unlike a started process, it skips fsync (which only matters in a power failure),
+of times. A forked process leads its own process group, which its jobs belong to; signals reach them in the same way,
+and they end with the same status. Unlike a started process, it skips fsync (which only matters in a power failure),
 Snakemake does not wait up to a second before it exits, and estimates time no steps (warm.py).
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job

@@ -43,7 +43,7 @@ def mutants(path: str) -> dict[str, str]:
         for occurrence in range(sum(len(list(operator.mutation_positions(node))) for node in ast_nodes(tree))):
             mutated = mutate_code(source, operator, occurrence)
             name = f"{path}: {change(source, mutated)}"
-            if compiles(mutated) and ", /," not in name:  # cosmic-ray takes the * of keyword-only parameters for a product
+            if compiles(mutated) and ", /," not in name:  # it takes the * of keyword-only parameters for a product
                 found[name + " (again)" * sum(known.startswith(name) for known in found)] = mutated
     return found
 

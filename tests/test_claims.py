@@ -37,7 +37,7 @@ def study(decisive_study):
 
 @pytest.fixture(scope="module")
 def collected(decisive_study):
-    """Its runs and groups."""
+    """The runs and groups of this study."""
     return decisive_study.runs, decisive_study.groups
 
 

@@ -55,7 +55,7 @@ class Wrong(SCL):
 
 @pytest.fixture
 def attempt(tiny_study, capsys):
-    """A function that plans a variant of SCL and tries to train it: (status, output, failure.json, state of the run)."""
+    """A function that plans a variant of SCL and tries to train it: (status, output, failure.json, run state)."""
 
     def go(method="scl.scl.SCL", number=1, gpus=0, plan=True, flags=(), **block):
         block = {"method": method, "augment": {"view": [], "strong": []}, "training": {"epochs": 1}} | block

@@ -69,7 +69,7 @@ def test_a_step_of_the_paper_waits_for_nothing(stage, paper_trainer):
 
 
 def test_every_method_trains_and_only_where_it_has_to_waits(tiny_study, monkeypatch):
-    """SCL's prototypes are initialized once by k-means on the CPU; self-labeling checks whether any image is confident."""
+    """SCL's prototypes are initialized once by k-means on the CPU; self-labeling checks if any image is confident."""
     draw, learn, place_prototypes = Trainer.draw, Trainer.learn, SCL.place_prototypes
 
     def quiet_learn(trainer, *arguments):

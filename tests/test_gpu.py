@@ -67,7 +67,7 @@ def losses_and_gradients(method, views, index, device, dtype=torch.float32):
 
 
 def without_kinks(method):
-    """Replace every ReLU: for inputs near zero, rounding switches its gradient on or off, an error of several percent."""
+    """Replace every ReLU: for inputs near zero, rounding turns its gradient on or off, an error of several percent."""
     for module in list(method.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.ReLU):

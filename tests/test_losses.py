@@ -166,7 +166,7 @@ def test_self_label_loss(balanced):
 
 def test_self_label_loss_without_a_confident_image_is_none():
     assert self_label_loss(torch.zeros(4, 3), torch.zeros(4, 3), 0.99, True) is None
-    assert self_label_loss(torch.zeros(4, 2), torch.zeros(4, 2), 0.5, True) is None  # equal to the threshold is not above it
+    assert self_label_loss(torch.zeros(4, 2), torch.zeros(4, 2), 0.5, True) is None  # at the threshold is not above it
 
 
 @pytest.mark.parametrize("batch,clusters,_", SIZES)

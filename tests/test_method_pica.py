@@ -54,7 +54,7 @@ def test_pica_evaluates_the_central_window(stored, resized, size, first):
 @pytest.mark.parametrize("stored", [40, 32])
 def test_pica_sees_every_window_of_the_resized_image(stored):
     """The original view of the configuration: resize, then random_crop; its pixels, at all 81 positions. (Interpolation
-    uses other kernels for one image than for a thousand: they differed by 1.2e-6, and windows differ by 0.7 or more.)"""
+    uses other kernels for one image than for a thousand: they differed by 1.2e-6, windows by 0.7 or more.)"""
     spec = [{"resize": {"size": 40}}, {"random_crop": {"size": 32}}]
     images = torch.rand(1, 3, stored, stored)
     whole = images if stored == 40 else torch.nn.functional.interpolate(images, size=40, mode="bilinear")

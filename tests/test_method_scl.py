@@ -258,7 +258,7 @@ def test_a_large_pseudo_class_wins_no_image_for_its_size():
 
 
 def test_an_image_counts_neither_among_its_class_nor_its_similarities():
-    """[3] Two classes of two equal rows, one with the image itself: s is the same for both, and the boundary decides."""
+    """[3] Two classes of two equal rows, one with the image itself: s is equal for both, and the boundary decides."""
     method = build(images=4, clusters=2)
     method.memory.rows.copy_(torch.eye(8)[0])
     method.memory.pseudo_classes.copy_(torch.tensor([0, 0, 1, 1]))

@@ -284,7 +284,7 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
     with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
         add_gallery(study, "tiny-digits/joint/kmeans/1")
-    collect(study, study.results / "partial")  # now the complete report is older than these
+    collect(study, study.results / "partial")  # the complete report is now the older one
     write_report(study, study.results / "partial")
     assert add_gallery(study, "tiny-digits/joint/kmeans/0").is_relative_to(study.results / "partial")
 

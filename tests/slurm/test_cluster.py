@@ -321,7 +321,7 @@ def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, clust
     assert here.end()[0] == 1 and not (here.path / "results" / "tables.md").exists()
     assert here.end(*SQUEUE)[0] == 0
     assert_finished(here, undisturbed)
-    assert len(set(here.attempts(victim))) == len(here.attempts(victim)) == 3  # each began where the previous one stopped
+    assert len(set(here.attempts(victim))) == len(here.attempts(victim)) == 3  # each began where the last one stopped
 
 
 def test_a_killed_snakemake_and_its_jobs_train_nothing_twice(folder, cluster, undisturbed):
