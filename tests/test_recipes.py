@@ -178,8 +178,8 @@ def test_the_same_data_and_size_for_all(study, benchmark):
 
 
 def test_scl_is_the_same_on_all_benchmarks(study):
-    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it uses SimCLR's view and SCAN's, and starts from
-    SimCLR, as SCAN does."""
+    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it uses SimCLR's view and SCAN's, and starts
+    from SimCLR, as SCAN does."""
     seen = {repr((s.training, s.options)) for s in (resolved(study, "scl", benchmark) for benchmark in SIZES)}
     assert len(seen) == 1
     for benchmark in SIZES:
