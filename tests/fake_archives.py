@@ -127,7 +127,7 @@ def _opcodes(value):
 
 
 def planes(pixels):
-    """uint8 H x W x 3 -> the row of a CIFAR batch: red, green and blue plane, each row by row."""
+    """uint8 H x W x 3 -> the row of a CIFAR batch: red, green, and blue plane, each in row-major order."""
     return pixels.transpose(2, 0, 1).reshape(-1)
 
 

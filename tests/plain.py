@@ -9,7 +9,7 @@ from torch import nn
 
 
 def features(method, images):
-    """h of one pass of the encoder in float64 (B x D), in the method's own mode; the method stays as it is."""
+    """h of one pass of the encoder in float64 (B x D), in the method's current mode; the method is unchanged."""
     with torch.no_grad():
         return copy.deepcopy(method.encoder).double()(images.double()).numpy()
 

@@ -103,7 +103,7 @@ def test_difference_of_one_seed_has_no_interval():
 
 def test_stages_of_one_chain_share_an_encoder(study):
     shared = [stage for stage in study.methods if share_encoder(study, "scl", stage)]
-    assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels and random do not
+    assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels, and random do not
 
 
 def test_description_of_a_benchmark(study, claims):

@@ -26,7 +26,7 @@ from scl.engine.train import train
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 
@@ -70,7 +70,7 @@ def test_names_of_folders_and_files_with_spaces_and_other_letters(here):
     digits(here / "my photos é", 20, classes=False)
     (here / "my photos é" / "000.png").rename(here / "my photos é" / 'a "b",\nc.png')
     (here / "my photos é" / "001.png").rename(here / "my photos é" / "d\re.png")
-    (here / "my photos é" / "002.png").rename(here / "my photos é" / f"{'é' * 125}.png")  # of 254 bytes
+    (here / "my photos é" / "002.png").rename(here / "my photos é" / f"{'é' * 125}.png")  # a name of 254 bytes
     assert cluster("my photos é", "--clusters", 2, "--method", "kmeans", "--sort", "copies") == 0
     rows = table("my photos é-clusters/clusters.csv")
     assert {'a "b",\nc.png', "d\re.png"} < {row["file"] for row in rows} and len(rows) == 20

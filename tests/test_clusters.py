@@ -231,7 +231,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_colors_of_text_and_dots_have_the_contrast_of_wcag_aa(scheme):
-    """4.5 for text, also on shaded rows, and 3 for dots, lines and markers (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    """4.5 for text, also on shaded rows, and 3 for dots, lines, and markers (WCAG 2.2, 1.4.3 and 1.4.11)."""
     css = (Path(module.__file__).parents[1] / "report" / "templates" / "page.css").read_text()
     colors = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]))
     for name in ("ink", "soft", "link"):

@@ -128,7 +128,7 @@ def test_an_unset_variable_of_the_header_is_not_sent(server, tmp_path, monkeypat
 
 
 def test_a_dollar_sign_that_names_no_variable_is_sent(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGENET_TOKEN", "${x}")  # what a variable holds is not expanded again
+    monkeypatch.setenv("IMAGENET_TOKEN", "${x}")  # the value of a variable is not expanded again
     members(server.url("small.tar"), tmp_path, timeout=1, header="Cookie: $=1; id=${IMAGENET_TOKEN}")
     assert server.headers[0]["Cookie"] == "$=1; id=${x}"
 

@@ -35,7 +35,7 @@ with lease(1, required=True, runs_per_gpu=runs_per_gpu, report=lambda line: None
 
 
 class Waits(Exception):
-    """Raised in place of waiting."""
+    """Raised instead of waiting."""
 
 
 def refuse_to_wait(line):

@@ -1,4 +1,4 @@
-"""The documentation against the code: generated pages, links, names of files, and commands."""
+"""The documentation against the code: generated pages, links, file names, and commands."""
 
 import csv
 import importlib.util

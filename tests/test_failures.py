@@ -203,7 +203,7 @@ def test_a_failed_kmeans_says_why_keeps_its_training_and_can_be_mended(uncluster
         path.touch()
     survey = Survey(unclustered)
     assert survey.state(simclr).status == "failed" and survey.state(simclr).record  # it need not be trained again
-    assert survey.state(scan).status == "missing"  # it starts from weights, which are there
+    assert survey.state(scan).status == "missing"  # it starts from weights, which exist
     now, later = Overview(unclustered).runs
     assert describe_run(now) == f"failed: no clusters; log: {log}"
     assert describe_run(later) == "not started" and Overview(unclustered).totals["failed"] == 1

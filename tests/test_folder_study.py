@@ -11,7 +11,7 @@ from benchmarks.folder_study import Request, folder_study
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 

@@ -1,4 +1,4 @@
-"""`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes, repeats nothing, packs its results."""
+"""`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes without repeating, packs results."""
 
 import json
 import subprocess
@@ -149,7 +149,7 @@ SLEEP = ["sh", "-c", "trap 'echo saved; exit 130' INT; sleep 60 & wait"]
 
 
 def test_a_stage_that_hangs_leaves_time_for_the_others(tmp_path, monkeypatch, capsys):
-    """It gets half of the time, so that another still has the other half."""
+    """It gets half of the time, which leaves the other half for another stage."""
     now, given = [100.0], {}
 
     def perform(stage, folder, seconds):

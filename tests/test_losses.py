@@ -1,4 +1,4 @@
-"""Every loss against the double loop of its equation, in numpy's float64, over sizes and temperatures."""
+"""Every loss against a double loop over its equation, in NumPy float64, for several sizes and temperatures."""
 
 import math
 

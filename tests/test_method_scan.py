@@ -44,7 +44,7 @@ def test_scan_draws_uniformly_among_21_the_image_itself_included():
 
 def test_scan_augments_both_images_strongly_and_apart():
     scan = build(SCAN, neighbors=2)
-    scan.neighbors.copy_(torch.arange(12)[:, None].expand(-1, 3))  # the neighbor is the image itself
+    scan.neighbors.copy_(torch.arange(12)[:, None].expand(-1, 3))  # every image is its own neighbor
     calls = []
 
     def strong(images, generator):

@@ -1,4 +1,4 @@
-"""SCL's step against naive numpy loops over its equations (docs/methods.md, section 1), numbered as there."""
+"""SCL's step against naive NumPy loops over its equations, numbered as in docs/methods.md, section 1."""
 
 import math
 
@@ -286,7 +286,7 @@ def test_an_image_alone_in_its_pseudo_class_has_no_positives():
 
 @pytest.mark.parametrize("prototypes", ["kmeans", "random"])
 def test_a_state_knows_whether_the_prototypes_are_in_place(prototypes):
-    """A resumed run must not move them again."""
+    """A resumed run must not initialize them again."""
     method, resumed = build(prototypes=prototypes), build(prototypes=prototypes)
     assert method.placed == (prototypes == "random")
     method.step(views(), INDEX)

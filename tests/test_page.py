@@ -244,7 +244,7 @@ def test_a_method_looks_the_same_in_every_study():
 
 @pytest.fixture
 def unlabeled_study(tiny_study, train_all, digits, tmp_path):
-    """A finished study on digits whose labels are gone."""
+    """A finished study on digits whose labels were removed."""
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     (data / "tiny-digits" / "labels.npy").unlink()

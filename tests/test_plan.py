@@ -183,7 +183,7 @@ class Early(SCL):
 
 
 class Faulty(SCL):
-    """SCL with a mistake."""
+    """SCL with a bug."""
 
     def step(self, views, index):
         return views.loss

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Waits(Exception):
-    """Raised in place of waiting."""
+    """Raised instead of waiting."""
 
 
 def refuse_to_wait(line):

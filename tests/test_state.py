@@ -21,7 +21,7 @@ BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
 
 @pytest.fixture(scope="module")
 def done(train_all, digits, tmp_path_factory):
-    """The results of a study that is trained and evaluated."""
+    """The results of a trained and evaluated study."""
     methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}
     mapping = tiny_mapping(digits, tmp_path_factory.mktemp("done"), methods, benchmarks={"tiny-digits": BENCHMARK})
     study = load_study(mapping)

@@ -189,7 +189,7 @@ def test_pica_step_spreads_the_images():
 
 
 class TwoHeads(Method):
-    """Two scalars, trained in turns like PICA's heads: the loss of epoch e is (e + 1) times head e % 2."""
+    """Two scalars, trained alternately like PICA's heads: the loss of epoch e is (e + 1) times head e % 2."""
 
     zero_idle_gradients = True
 

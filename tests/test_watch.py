@@ -117,7 +117,7 @@ def test_a_study_is_over_if_only_failed_runs_are_left_and_what_builds_on_them(ti
     study = tiny_study("simclr", "scan", "selflabel", "kmeans")
     simclr, _, _, kmeans = study.runs()
     fail(study, simclr)
-    assert not Overview(study).is_over  # kmeans is left
+    assert not Overview(study).is_over  # kmeans is pending
     fail(study, kmeans)
     assert Overview(study).is_over
     with locked(kmeans.directory / ".lock", kmeans.directory):
