@@ -1,17 +1,17 @@
-"""A loopback HTTP server for archives that can misbehave, file by file.
+"""A loopback HTTP server for archives that can misbehave for selected files.
 
     with ArchiveServer(folder) as server:
         server.faults["a/stl10_binary.tar.gz"] = {"cut"}
         url = server.url("stl10_binary.tar.gz", mirror="a")
 
-A mirror is only a first part of the path: all serve the same folder. Faults (a set of them may be given):
-404; login (status 200 and a page); wrong (one byte differs); short (the file ends at its half, and says so);
-truncated (every answer ends at the file's half, whatever was announced); cut (the same, once); stall (silence
-at the half); 503 twice; no ranges (Range is ignored); changed (another ETag at each request); one byte (each answer
+A mirror is just the first component of the path: all serve the same folder. Faults, given as a set:
+404; login (status 200 and a page); wrong (one byte differs); short (half the file, with a matching Content-Length);
+truncated (every response ends halfway, whatever was announced); cut (the same, once); stall (silence
+halfway); 503 twice; no ranges (Range is ignored); changed (another ETag for each request); one byte (each response
 ends after one byte, whatever was announced).
 
 `server.raw["a/..."] = b"HTTP/1.1 ..."` is sent verbatim instead of a response, and the connection closed;
-`server.pace["a/..."] = (1, 0.05)` sends whatever is sent in pieces of one byte, 0.05 s apart.
+`server.pace["a/..."] = (1, 0.05)` sends the data in chunks of one byte, 0.05 s apart.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-CERTIFICATE = Path(__file__).with_name("loopback.pem")  # with its key, for 127.0.0.1, signed by itself
+CERTIFICATE = Path(__file__).with_name("loopback.pem")  # self-signed, for 127.0.0.1, with its key
 KNOWN = {"404", "login", "wrong", "short", "truncated", "cut", "stall", "503 twice", "no ranges", "changed", "one byte"}
 
 
 class ArchiveServer:
-    """`requests` lists what came: (path, Range header or None, status)."""
+    """`requests` lists the requests received: (path, Range header or None, status)."""
 
     def __init__(self, folder, *, tls=False):
         self.folder = Path(folder)
@@ -125,4 +125,4 @@ class _Handler(BaseHTTPRequestHandler):
                 if pause and self.owner.released.wait(pause):
                     return
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the client has had enough
+            pass  # the client closed the connection

@@ -1,6 +1,6 @@
-"""The table of bad files: YAML that is none, `extends` that leads nowhere, methods of the user's own, arguments.
+"""The table of bad files: invalid YAML, `extends` without a target, custom methods, and arguments.
 
-Only data, like bad_inputs.py: tests/test_bad_input_cli.py runs it.
+Data only, like bad_inputs.py: tests/test_bad_input_cli.py runs it.
 """
 
 from bad_inputs import GOOD, Case, case, dump, put
@@ -104,7 +104,7 @@ EXTENDS = {
     ),
 }
 
-# --- methods of the user's own -----------------------------------------------------------------------------------
+# --- custom methods ----------------------------------------------------------------------------------------------
 
 NAMED = (
     "my_file.py",
@@ -163,7 +163,7 @@ HEAD = (
 )
 CHECK = "a: int = 0\n    @model_validator(mode='after')\n    def check(self): raise "
 TAIL = "class Own(Method):\n    Options = Options\n    def assign(self, images): return images\n"
-IMPORTS = {  # what a file does when it is imported: (source, words)
+IMPORTS = {  # what a file does on import: (source, words)
     "syntax": ("x = (\n", "line 1"),
     "indentation": ("class Own:\nx = 1\n", "line 2"),
     "a null byte": ("x = 1\0\n",),
@@ -197,7 +197,7 @@ IMPORTS = {  # what a file does when it is imported: (source, words)
         "ZeroDivisionError",
     ),
 }
-CLASSES = {  # what stands in the body of the class
+CLASSES = {  # the body of the class
     "Options: no model": ("class Options: pass", "options"),
     "Options: a dataclass": (
         "from dataclasses import dataclass\n    @dataclass(frozen=True)\n    class Options: a: int = 1",
@@ -238,7 +238,7 @@ OPTIONS = {  # the body of its options: (source, options in the configuration, w
 
 
 def own(name, source, *words, **changes):
-    """A case of a method `own_file.Own`, whose file holds `source`."""
+    """A case with the method `own_file.Own`, whose file contains `source`."""
     block = {"method": "own_file.Own", **changes}
     return name, case({"methods.mine": block}, "methods.mine", *words, files={"own_file.py": source})
 
@@ -343,6 +343,6 @@ def of_arguments():
 
 
 def files():
-    """{name: Case} of everything that is not one key of one configuration."""
+    """{name: Case} for everything other than single keys of a configuration."""
     extends = {f"extends: {name}": one for name, one in EXTENDS.items()}
     return dict([*of_yaml(), *extends.items(), *of_methods(), *of_runs(), *of_arguments()])

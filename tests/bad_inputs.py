@@ -1,6 +1,6 @@
 """The table of bad configurations: {name: Case}, with the words that the one line must contain.
 
-Only data: tests/test_bad_input_cli.py runs it. The words are keys and file names, which outlive a change of wording.
+Data only: tests/test_bad_input_cli.py runs it. The words are keys and file names, so that messages can be reworded.
 """
 
 import copy
@@ -18,7 +18,7 @@ CIFAR10 = "cifar-10-python.tar.gz"
 
 @dataclass(frozen=True)
 class Case:
-    """files: {name: text, bytes, or None for a folder}; words: of the message; command: of `scl`."""
+    """files: {name: text, bytes, or None for a folder}; words: expected in the message; command: arguments of `scl`."""
 
     files: dict
     words: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Case:
 
 
 def put(mapping, path, value):
-    """A copy of `mapping` with `value` at the dotted path."""
+    """Return a copy of `mapping` with `value` at the dotted path."""
     mapping = inner = copy.deepcopy(mapping)
     *way, last = path.split(".")
     for key in way:
@@ -54,8 +54,8 @@ class _Plain(yaml.CSafeDumper):
 
 # --- types: every key with a value of another type ---------------------------------------------------------------
 
-# One model reads all keys (scl.config.Settings), so the whole list is tried on the first key of each type only, and the
-# others get its first value.
+# One model reads all keys (scl.config.Settings), so the first key of each type is tried with all values, the others
+# only with the first.
 OF_TYPE = {  # type: (values that are refused, dotted paths)
     "integer": (
         (True, 1.5, "3", [3], {"a": 1}, HUGE),
@@ -196,7 +196,7 @@ def of_ranges():
 
 
 def _told(path, value):
-    """What is named: the key, without the words that are of the value."""
+    """Words that the message must contain: the key, without anything that belongs to the value."""
     if path in ("benchmarks", "methods") and value:
         ((name, block),) = value.items()
         return (path,) if block is None else (f"{path}.{name}"[:30],)
@@ -207,7 +207,7 @@ def _told(path, value):
 
 # --- augmentations -----------------------------------------------------------------------------------------------
 
-AUGMENTATIONS = {  # operation: what is refused
+AUGMENTATIONS = {  # operation: arguments that are refused
     "flip": (*({"probability": value} for value in (1.5, -0.1, True)), {"probabilty": 1.0}, 5, 0, "", False, [0.5]),
     "random_resized_crop": (
         *({"scale": value} for value in ([0.2], [1.0, 0.2], [0.0, 1.0], [1.0, 1e300], 0.2, [[0.2], 1.0], [NAN, 1.0])),
@@ -331,7 +331,7 @@ TOGETHER = {
 }
 
 
-NEAREST = {  # dotted path: value, what is named, what was meant
+NEAREST = {  # dotted path: value, name in the message, name suggested
     "seed": (3, "seed:", "'seeds'"),
     "methods.scl.training.learning_rat": (0.1, "learning_rat:", "'learning_rate'"),
     "methods.scl.options.temperatur": (1.0, "methods.scl.options.temperatur:", "'temperature'"),
@@ -353,5 +353,5 @@ def of_spelling():
 
 
 def configurations():
-    """{name: Case} of everything that is said in one configuration."""
+    """{name: Case} for everything that a single configuration states."""
     return dict([*of_types(), *of_ranges(), *of_augmentations(), *of_spelling(), *TOGETHER.items()])

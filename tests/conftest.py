@@ -1,4 +1,4 @@
-"""Shared ground of the tests: digits prepared once, tiny runs, and a way to check a method of one's own."""
+"""Shared fixtures: digits prepared once, tiny runs, and an option that tests a custom method."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-# imports of ours and of torch are in the fixtures: the controller of pytest-xdist loads this file and uses none of them
+# fixtures import torch and our modules themselves: the controller of pytest-xdist loads this file but needs neither
 
 TINY_VIEW = [{"affine": {"degrees": 5, "translate": 0.05}}, {"noise": {"std": 0.05}}]
 TINY_METHODS = {
@@ -63,7 +63,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, so that all processes of pytest-xdist end together."""
+    """Run the longest tests first, so that all pytest-xdist workers finish at about the same time."""
     items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("workflow", "slow")])
 
 
@@ -76,7 +76,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():
-    """Of tests that draw some without a seed: what fails once fails again."""
+    """Seed torch, so that failures of tests that draw unseeded random numbers are reproducible."""
     import torch
 
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def same_random_numbers():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk():
-    """No test cuts the power of the machine, and a killed process loses nothing that it has written."""
+    """Skip fsync: no test simulates a power failure, and a killed process loses nothing that it has written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
@@ -92,7 +92,7 @@ def no_waiting_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def few_timed_steps():
-    """For estimates, whose seconds no test looks at."""
+    """Time as few steps as possible for estimates, as no test checks their seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.plan.measure.SECONDS", 0.0)
         yield
@@ -112,7 +112,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """The folder of long_study.STUDY that has run without an interruption."""
+    """The folder of long_study.STUDY after a run without interruptions."""
     from long_study import STUDY, snakemake
 
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -131,7 +131,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_disk(request, tmp_path):
-    """A file system of its own of the size that is given, say "4m", where this machine lets us mount one."""
+    """A separate file system of a given size, such as "4m", if this machine lets us mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", str(folder)]
@@ -144,7 +144,7 @@ def small_disk(request, tmp_path):
 
 
 def tiny_mapping(data, results, methods, **rest):
-    """The configuration of a study of tiny runs on the prepared digits."""
+    """The configuration of a study with tiny runs on the prepared digits."""
     return {
         "results": str(results),
         "data": str(data),

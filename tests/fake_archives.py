@@ -1,7 +1,7 @@
 """Small archives of the six data sets in the official layouts.
 
-    checksums = build(folder)                        # made-up pictures
-    checksums = build(folder, images="../shared/data")   # real ones, as far as they go
+    checksums = build(folder)                        # synthetic images
+    checksums = build(folder, images="../shared/data")   # real ones, as far as available
 
 `build` returns {file: {"md5": ...}}, ready for the configuration's `downloads.checksums`. The ILSVRC tar is
 not among them, as that one is never checked as a whole; its synsets have `ilsvrc_per_class` images each.
@@ -49,8 +49,7 @@ SYNSETS = sorted({**IMAGENET_10, **IMAGENET_DOGS})
 
 
 def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, unlabeled=40):
-    """All five downloads and the ILSVRC tar into `out`; {file: {"md5": ...}} of the five. Takes about a
-    second."""
+    """Write all five downloads and the ILSVRC tar to `out`; return {file: {"md5": ...}} of the five. Takes a second."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     cifar10(out / "cifar-10-python.tar.gz", per_class, images=images)
@@ -66,7 +65,7 @@ def build(out, *, per_class=6, images=None, tiny_classes=8, ilsvrc_per_class=6, 
 
 
 def picture(label, number, height, width=None):
-    """uint8 H x W x 3: a disc or a bar on a background, both in colors of the class, with noise."""
+    """Return uint8 H x W x 3: a disk or a bar on a background, both in the colors of the class, with noise."""
     width = width or height
     rng = np.random.default_rng([label, number])
     colors = np.random.default_rng(label).integers(0, 256, (2, 3))
@@ -89,13 +88,12 @@ def add(tar, name, data):
 
 
 def real(images, archive, limit, folders=None):
-    """Yield (parts of the name, bytes) of a tar of real images: `limit` a folder, of the first `folders`
-    folders."""
+    """Yield (parts of the name, bytes) from a tar of real images: `limit` per folder, from the first `folders`."""
     seen = {}
     with tarfile.open(Path(images) / archive) as tar:
         for entry in tar:
             parts = tuple(entry.name.split("/"))
-            if not (entry.isfile() and entry.name.lower().endswith((".jpg", ".jpeg"))):  # boxes and lists
+            if not (entry.isfile() and entry.name.lower().endswith((".jpg", ".jpeg"))):  # bounding boxes and lists
                 continue
             seen[parts[:-1]] = seen.get(parts[:-1], 0) + 1
             if folders and len(seen) > folders:
@@ -108,7 +106,7 @@ def real(images, archive, limit, folders=None):
 
 
 def python2_pickle(batch):
-    """The bytes that Python 2's pickle and numpy 1 wrote (protocol 2), as in the official files."""
+    """Return bytes as Python 2's pickle and numpy 1 wrote them (protocol 2), as in the official files."""
     return b"\x80\x02" + _opcodes(batch) + b"."
 
 
@@ -129,12 +127,12 @@ def _opcodes(value):
 
 
 def planes(pixels):
-    """uint8 H x W x 3 -> the row of a CIFAR batch: red, green and blue plane, each row by row."""
+    """uint8 H x W x 3 -> the row of a CIFAR batch: red, green, and blue plane, each in row-major order."""
     return pixels.transpose(2, 0, 1).reshape(-1)
 
 
 def cifar10(path, per_class=6, *, images=None, pickler=python2_pickle):
-    """`per_class` training images a class over five batches, and half as many test images."""
+    """`per_class` training images per class over five batches, and half as many test images."""
     rows = {"train": [], "test": []}
     if images:
         for (split, name, _), data in real(images, "cifar10-jpeg.tar.xz", per_class):
@@ -159,8 +157,7 @@ def cifar10(path, per_class=6, *, images=None, pickler=python2_pickle):
 
 
 def cifar100(path, per_class=6):
-    """`per_class` training images a superclass, and half as many test images; the fine labels are there,
-    too."""
+    """`per_class` training images per superclass, and half as many test images; includes the fine labels."""
     fine = sorted(name for names in SUPERCLASSES.values() for name in names.split())
     members = [fine.index(names.split()[i % 5]) for names in SUPERCLASSES.values() for i in range(per_class)]
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
@@ -186,7 +183,7 @@ def cifar100(path, per_class=6):
 def stl10(path, per_class=6, unlabeled=40):
     """`per_class` training images, twice as many test images, and `unlabeled` ones; pixels before labels."""
 
-    def columns(label, i):  # each plane column by column
+    def columns(label, i):  # each plane in column-major order
         return picture(40 + label, i, 96).transpose(2, 1, 0).tobytes()
 
     train = [(label, i) for i in range(per_class) for label in range(10)]
@@ -209,8 +206,7 @@ def stl10(path, per_class=6, unlabeled=40):
 
 
 def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
-    """`per_class` images of each of the first `classes` synsets, one of them gray; with the lists and a val
-    folder."""
+    """`per_class` images of each of the first `classes` synsets, one of them gray; with the lists and a val folder."""
     members = {}
     if images:
         for parts, data in real(images, "tiny-imagenet-200-train.tar.xz", per_class, folders=classes):
@@ -231,8 +227,7 @@ def tiny_imagenet(path, classes=8, per_class=6, *, images=None):
 
 @functools.cache
 def ilsvrc_images(per_class, images):
-    """{WNID: {file name: bytes}} of the 24 synsets and another one: sizes and modes mixed, one a PNG in
-    disguise."""
+    """{WNID: {file name: bytes}} of the 24 synsets and another one: mixed sizes and modes, one a PNG named .JPEG."""
     bases = {}
     if images:
         bases = {
@@ -254,7 +249,7 @@ def ilsvrc_images(per_class, images):
 
 
 def ilsvrc(path, per_class=6, *, images=None):
-    """ILSVRC2012_img_train.tar: a tar of a tar for each synset."""
+    """ILSVRC2012_img_train.tar: a tar that contains one tar per synset."""
     with tarfile.open(path, "w") as tar:
         for synset, files in ilsvrc_images(per_class, images).items():
             buffer = io.BytesIO()

@@ -1,10 +1,10 @@
-"""A GPU for machines without one: its tensors say that they are on "cuda", keep their values on the CPU, and refuse
-what CUDA refuses.
+"""A fake GPU for machines without one: its tensors report "cuda", keep their values on the CPU, and refuse what CUDA
+refuses.
 
-So whole runs execute what only the code for GPUs does. Operands on two devices, a generator of the other device and
-numpy() raise; after `torch.cuda.set_sync_debug_mode("error")`, so does everything that waits for the device. To torch's
-C++ the tensors are on the meta device: without CUDA, autograd aborts on tensors of "cuda", those of FakeTensorMode
-included. CUDA's kernels, rounding, and speed are not imitated.
+Whole runs can thus execute the code paths for GPUs. Operands on two devices, a generator of the other device, and
+numpy() raise; after `torch.cuda.set_sync_debug_mode("error")`, so does everything that waits for the device. In torch's
+C++ code the tensors are on the meta device: without CUDA, autograd aborts on tensors of "cuda", even those of
+FakeTensorMode. CUDA's kernels, rounding, and speed are not imitated.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch._dynamo  # which optimizers import, and which does not start while torch is patched
+import torch._dynamo  # imported by optimizers; its import fails while torch is patched
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -24,7 +24,7 @@ aten = torch.ops.aten
 GPU, META, CPU = torch.device("cuda", 0), torch.device("meta"), torch.device("cpu")
 COPIES = (aten._to_copy, aten.copy_)
 INDEXING = (aten.index, aten.index_put, aten.index_put_)
-WITH_A_NUMBER = (aten.fill, aten.fill_, aten.masked_fill, aten.masked_fill_)  # which may be on the CPU
+WITH_A_NUMBER = (aten.fill, aten.fill_, aten.masked_fill, aten.masked_fill_)  # a number may be on the CPU
 FUSED = (aten._fused_sgd_, aten._fused_adam_)
 COUNTS = (  # operators whose result is a Python number, or has a shape that depends on values
     *(aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select, aten.bincount, aten.repeat_interleave),
@@ -59,7 +59,7 @@ class GpuTensor(torch.Tensor):
         raise AssertionError(f"{func}: used outside `with fake_gpu()`")
 
     def __reduce_ex__(self, protocol):
-        return self.value.__reduce_ex__(protocol)  # our files are loaded to the CPU, whatever wrote them
+        return self.value.__reduce_ex__(protocol)  # our files are loaded to the CPU, whichever device wrote them
 
     def __repr__(self):
         return f"GpuTensor({self.value})"
@@ -74,7 +74,7 @@ class GpuTensor(torch.Tensor):
 
 
 class Generator(torch.Generator):
-    """A generator that says which device it is of; all numbers come from the CPU."""
+    """A generator that reports its device; all numbers come from the CPU."""
 
     device: Any = None
 
@@ -85,7 +85,7 @@ class Generator(torch.Generator):
 
 
 class _Functions(TorchFunctionMode):
-    """What C++ must not see or does not tell: devices by name, generators, autocast (`half`: its dtype)."""
+    """Handles what C++ must not see or does not report: device names, generators, autocast (`half`: its dtype)."""
 
     half: torch.dtype | None = None
 
@@ -117,7 +117,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
-    """Performs on the values what CUDA would perform."""
+    """Performs the operators of CUDA on the values."""
 
     waiting_is_an_error = False
 
@@ -150,9 +150,9 @@ def _value(x: Any) -> Any:
 
 
 def _refuse_as_cuda_does(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
-    """RuntimeError for operands on two devices, and for a fused optimizer if gradients are laid out otherwise."""
+    """Raise RuntimeError for operands on two devices, and for a fused optimizer if the strides of gradients differ."""
     packet, cpu = func.overloadpacket, [x for x in tensors if not isinstance(x, GpuTensor)]
-    if packet in INDEXING and isinstance(args[0], GpuTensor):  # by indices of either device
+    if packet in INDEXING and isinstance(args[0], GpuTensor):  # indices may be on either device
         cpu = [x for x in args[2:3] if not isinstance(x, GpuTensor)]
     number = packet in (*INDEXING, *WITH_A_NUMBER) or torch.Tag.pointwise in func.tags
     wrong = [x for x in cpu if x.dim() or not number]
@@ -167,14 +167,14 @@ def _strides(x: torch.Tensor) -> list[int]:
 
 
 def _waits(func: Any, args: Any, kwargs: Any, on_gpu: bool) -> bool:
-    """Whether the CPU waits in this operator of the GPU."""
+    """Whether this operator makes the CPU wait for the GPU."""
     packet = func.overloadpacket
     if packet in COPIES:
         source = args[1] if packet is aten.copy_ else args[0]
         at_once = kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:3] == (True,))
         number = packet is aten.copy_ and not source.dim()  # becomes an argument of a kernel
         return isinstance(source, GpuTensor) != on_gpu and not at_once and not number
-    if packet in INDEXING:  # looks for the true ones of a mask, except to set them to one number
+    if packet in INDEXING:  # a mask's true elements are looked up, except to set them to one number
         indices = [x for x in args[1] if x is not None]
         masked = any(x.dtype == torch.bool for x in indices) and not (len(args) > 2 and args[2].numel() == 1)
         return masked or any(not isinstance(x, GpuTensor) for x in indices)
@@ -183,7 +183,7 @@ def _waits(func: Any, args: Any, kwargs: Any, on_gpu: bool) -> bool:
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[None]:
-    """A block in which torch has one GPU."""
+    """A context in which torch has one GPU."""
     operators, functions, usual = _Operators(), _Functions(), torch.autocast
 
     def autocast(device_type, dtype=None, enabled=True, **others):
@@ -207,12 +207,12 @@ def fake_gpu() -> Iterator[None]:
     }
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     with contextlib.ExitStack() as stack:
-        randaugment._ranges.cache_clear()  # a table on each device, which may be a true GPU's
+        randaugment._ranges.cache_clear()  # its tables may be on a real GPU
         stack.callback(randaugment._ranges.cache_clear)
         stack.enter_context(patch.multiple(torch.cuda, **of_cuda))
         stack.enter_context(patch.multiple(torch, autocast=autocast, Generator=Generator))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, before)
-        torch.__future__.set_overwrite_module_params_on_conversion(True)  # as for all wrappers of another class
+        torch.__future__.set_overwrite_module_params_on_conversion(True)  # as wrapper subclasses of tensors need
         stack.enter_context(operators)
         stack.enter_context(functions)
         yield
@@ -220,7 +220,7 @@ def fake_gpu() -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting(mode: str) -> Iterator[None]:
-    """A block in which waiting for the GPU is an "error" or allowed ("default")."""
+    """A context in which waiting for the GPU is an "error" or allowed ("default")."""
     torch.cuda.set_sync_debug_mode(mode)
     try:
         yield

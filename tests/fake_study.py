@@ -1,4 +1,4 @@
-"""A study that never ran: run folders as the trainer and the evaluation leave them, with made-up numbers."""
+"""A study that never ran: run folders as training and evaluation leave them, with made-up numbers."""
 
 import csv
 import hashlib
@@ -36,7 +36,7 @@ METHODS = {
     "pica": block("PICA", "baselines.pica.PICA"),
     "scl": block("SCL", "scl.scl.SCL"),
 }
-MORE = {  # for studies of claims
+MORE = {  # for tests of claims
     "random": block("random", "baselines.controls.Random"),
     "no-semantic": block("without semantic contrast", "scl.scl.SCL", after="simclr", semantic_weight=0.0),
 }
@@ -120,7 +120,7 @@ def made_up(run, score="acc"):
 
 
 def settings_of(run, epochs=100):
-    """What every study here plans for a run."""
+    """The settings that every study here plans for a run."""
     return RunSettings(
         benchmark=run.benchmark,
         protocol=run.protocol,
@@ -135,7 +135,7 @@ def settings_of(run, epochs=100):
 
 
 def finish(run, *, points=10, **changed):
-    """Leave behind what a trained and evaluated run does."""
+    """Write the files of a trained and evaluated run."""
     run.directory.mkdir(parents=True, exist_ok=True)
     settings = complete(settings_of(run))
     epochs = settings.training.epochs
@@ -210,7 +210,7 @@ def write(run, name, content):
 
 
 def fail(run, error, **where):
-    """Leave behind what a failed attempt at a run does."""
+    """Write the files of a failed attempt at a run."""
     config = digest(complete(settings_of(run)))
     write(
         run, "failure.json", {"error": error, "kind": "NonFinite", "permanent": True, "config_sha256": config} | where
@@ -218,7 +218,7 @@ def fail(run, error, **where):
 
 
 def change(run, name, **changed):
-    """Rewrite some keys of a JSON file of a run."""
+    """Change some keys in a JSON file of a run."""
     write(run, name, json.loads((run.directory / name).read_text()) | changed)
 
 
@@ -235,7 +235,7 @@ def groups_of(study):
 
 
 def texts_of(study, *, page=False):
-    """{file name: text} of the partial report, written anew with two empty figures, to save time."""
+    """{file name: text} of the partial report, rewritten with two empty figures to save time."""
     collect(study, partial(study))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(render, "write_figures", write_no_figures)
@@ -282,7 +282,7 @@ def decisive(tmp_path, seeds=(0, 1, 2, 3, 4), **changed):
 
 
 def troubled(tmp_path):
-    """Two protocols; one benchmark not run, one run failed, one not evaluated, one of a dirty commit."""
+    """Two protocols; one benchmark not run, one run failed, one not evaluated, one from a dirty commit."""
     benchmarks = dict.fromkeys(("cifar10", "digits", "imagenet10"), benchmark())
     study = Study(
         tmp_path / "troubled",
@@ -300,7 +300,7 @@ def troubled(tmp_path):
 
 
 def check_golden(text, name):
-    """Compare with tests/golden/<name>. To accept a change: delete it, run twice, read the difference."""
+    """Compare with tests/golden/<name>. To accept a change: delete that file, run twice, review the diff."""
     expected = Path(__file__).parent / "golden" / name
     if not expected.exists():
         expected.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The workflow as a user starts it: `snakemake` and `scl` as processes of their own, in a folder of their own."""
+"""The workflow as a user starts it: `snakemake` and `scl` in separate processes, in a separate folder."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ TINY = {
 
 def start(folder, study, *flags, before=(), merged=True):
     """Start the workflow on `study` (a mapping, or the text of a configuration) in `folder`, on the CPU and two cores,
-    as leader of a process group. It is forked (forked.py); with `before`, a command that starts it, it is not."""
+    as leader of a process group. It is forked (forked.py) unless `before`, a command that starts it, is given."""
     text = study if isinstance(study, str) else yaml.safe_dump(study, sort_keys=False)
     (folder / "study.yaml").write_text(text)
     options = ["--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", "study.yaml"]
@@ -49,14 +49,14 @@ def start(folder, study, *flags, before=(), merged=True):
 
 
 def snakemake(folder, study, *flags):
-    """Run the workflow to its end; returns the completed process."""
+    """Run the workflow to its end; return the completed process."""
     process = start(folder, study, *flags, merged=False)
     output, error = process.communicate(timeout=900)
     return subprocess.CompletedProcess(flags, process.returncode, output, error)
 
 
 def scl(folder, *arguments):
-    """Run an `scl` command in `folder` on the CPU, forked; returns the completed process."""
+    """Run an `scl` command in `folder` on the CPU, forked; return the completed process."""
     process = start_scl(folder, *arguments)
     output, error = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode, output, error)
@@ -71,7 +71,7 @@ def run_of(folder, stage="simclr"):
 
 
 def outcome(run):
-    """What a run leaves behind, without times: its arrays, weights and scores."""
+    """The results of a run, without times: its arrays, weights, and scores."""
     with np.load(run / "assignments.npz") as file:
         found = {name: file[name].tobytes() for name in file.files}
     weights = torch.load(run / "weights.pt", weights_only=True)
@@ -92,7 +92,7 @@ def planned(done) -> dict:
 
 
 def column(tables, protocol, name) -> dict:
-    """{title: cell} of a column of the first table of a protocol, without marks."""
+    """{title: cell} of a column of the first table of a protocol, without footnote marks."""
     lines = tables.partition(f"## Protocol: {protocol}")[2].partition("\n## ")[0].splitlines()
     first = itertools.takewhile(is_row, itertools.dropwhile(lambda line: not is_row(line), lines))
     rows = [[cell.strip(" ᵃᵇᶜᵈᵉᶠᵍ†") for cell in line.strip("|").split("|")] for line in first]

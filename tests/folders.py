@@ -1,4 +1,4 @@
-"""Folders of images for the tests of `scl cluster`: digits and random pictures, in every format, sound and broken."""
+"""Folders of images for the tests of `scl cluster`: digits and random images, in every format, valid and broken."""
 
 import csv
 import io
@@ -39,12 +39,12 @@ def digits(root, count=60, *, classes=True):
 
 
 def mixed(root):
-    """Twelve sound images of all formats and modes, and three files that are none; returns the names of these."""
+    """Write twelve valid images of all formats and modes, and three broken files; return the names of the latter."""
     root.mkdir()
     rng = np.random.default_rng(0)
     color = [Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(12)]
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side
+    exif[0x0112] = 6  # rotated by 90 degrees
     for i, (name, change) in enumerate(
         {
             "rgb.jpg": {},

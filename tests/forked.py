@@ -1,10 +1,9 @@
-"""Snakemake and `scl` in processes of their own, without their start: forked where everything is imported already.
+"""Snakemake and `scl` in separate processes without the startup time: forked from one that has imported everything.
 
-Starting Snakemake costs two seconds, starting a job one to two, nearly all of it imports; the tests do so hundreds of
-times. A forked process has its process group, its jobs are processes of that group, signals reach them in the same way,
-and they end with the same status. It differs from a started one in that it does not wait until the disk has written
-(only a power cut would show that), that Snakemake does not wait up to a second before it exits, and that estimates time
-no steps (warm.py).
+Starting Snakemake takes two seconds, starting a job one to two, nearly all of it for imports; the tests do so hundreds
+of times. A forked process leads its own process group, which its jobs belong to; signals reach them in the same way,
+and they end with the same status. Unlike a started process, it skips fsync (which only matters in a power failure),
+Snakemake does not wait up to a second before it exits, and estimates time no steps (warm.py).
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
                                                     \\-> server of jobs -> job
@@ -57,12 +56,12 @@ FORK.set_forkserver_preload(
         "warm",
     ]
 )
-if "warm" not in sys.modules:  # not in what is forked from it
+if "warm" not in sys.modules:  # not in processes forked from the server
     at_start = {
-        "PYTHONPATH": str(CLIENT.parent),  # of `warm`: the server leaves out silently what it does not find
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # a fork copies the tables of all pages: of few, large ones where
-        "PYTHONMALLOC": "malloc",  # the machine has them
-        "OMP_NUM_THREADS": "1",  # a library that starts threads must not be forked
+        "PYTHONPATH": str(CLIENT.parent),  # to find `warm`: the server silently skips missing modules
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # a fork copies the page tables, which are small with huge
+        "PYTHONMALLOC": "malloc",  # pages, where the machine has them
+        "OMP_NUM_THREADS": "1",  # a process with threads must not be forked
     }
     with mock.patch.dict(os.environ, at_start):
         multiprocessing.forkserver.ensure_running()
@@ -78,7 +77,7 @@ class Process:
         self._process = FORK.Process(target=_run, args=(command, list(map(str, arguments)), str(folder), *self.logs))
         self._process.start()
         self.pid = self._process.pid
-        while not self.logs[1].exists() and self.poll() is None:  # until it leads its group, as after Popen
+        while not self.logs[1].exists() and self.poll() is None:  # until it leads its process group, as after Popen
             time.sleep(0.001)
 
     @property
@@ -100,7 +99,7 @@ class Process:
         self._process.kill()
 
     def communicate(self, timeout=600):
-        """Wait for the end; returns (standard output, standard error or "")."""
+        """Wait for the end; return (standard output, standard error or "")."""
         self.wait(timeout)
         output, error = self.logs
         return output.read_text(), error.read_text() if error != output else ""
@@ -122,7 +121,7 @@ def _run(command, arguments, folder, out, err):
         sys.exit(main(arguments))
     finally:
         for thread in threading.enumerate():
-            if isinstance(thread, threading.Timer):  # Snakemake's limit of jobs per second: exit would wait for it
+            if isinstance(thread, threading.Timer):  # of Snakemake's rate limit for jobs: exit would wait for it
                 thread.cancel()
 
 
@@ -136,7 +135,7 @@ def _become(folder, environment):
 
 
 def _become_job(arguments, folder, environment):
-    """Run an `scl` command as `python -m benchmarks.cli` does, and end with its status."""
+    """Run an `scl` command as `python -m benchmarks.cli` does, and exit with its status."""
     _become(folder, environment)
     Path("/proc/self/comm").write_text(f"scl {arguments[0]}"[:15])
     sys.argv = [str(ROOT / "benchmarks" / "cli.py"), *arguments]
@@ -147,12 +146,12 @@ def _become_job(arguments, folder, environment):
 
 
 def _start_job_server(folder):
-    """Fork the server of jobs; returns the path of what takes the place of Python for the jobs."""
+    """Fork the job server; return the path of the script that replaces Python for the jobs."""
     address, python = folder / "jobs", folder / "python"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(address))
     listener.listen(64)
-    ended, alive = os.pipe()  # `alive` stays with Snakemake: programs that it starts do not inherit it
+    ended, alive = os.pipe()  # only Snakemake holds `alive`: programs that it starts do not inherit it
     if os.fork() == 0:
         os.close(alive)
         _serve_jobs(listener, ended)
@@ -164,7 +163,7 @@ def _start_job_server(folder):
 
 
 def _serve_jobs(listener, ended):
-    """Fork every job that a client asks for and tell it how that ended; jobs outlive Snakemake, as they do otherwise."""
+    """Fork every job that a client requests and report its exit status; jobs outlive Snakemake, as usual."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -181,13 +180,13 @@ def _serve_jobs(listener, ended):
                 job, client = jobs.pop(ready)
                 os.close(ready)
                 status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
-                with contextlib.suppress(OSError), client:  # which was killed
+                with contextlib.suppress(OSError), client:  # the client was killed
                     client.send(str(status).encode())
     os._exit(0)
 
 
 def _fork_job(client, of_server):
-    """Fork the job that is asked for; returns its process id."""
+    """Fork the requested job; return its process ID."""
     message, files, _, _ = socket.recv_fds(client, 2**20, 3)
     job = os.fork()
     if job == 0:
@@ -203,7 +202,7 @@ def _fork_job(client, of_server):
 
 
 def _exit_with(function):
-    """End this process as Python does with `function` as its program, without what its ancestors would still do."""
+    """Run `function` and exit as Python does after a program, without the pending work of the parent processes."""
     status = 1
     try:
         function()

@@ -1,4 +1,4 @@
-"""What must go on working, beside the tables of bad inputs: {name: Case}, each accepted by the plan without a word."""
+"""Valid inputs close to the bad ones: {name: Case}, each accepted by the plan without a message."""
 
 from bad_files import HEAD, TAIL, TEXT, extending
 from bad_inputs import FOLDER, Case, case
@@ -120,7 +120,7 @@ ACCEPTED_METHODS = {
     "a method in a package": case(
         {"methods.mine.method": "my.file.Own"}, files={"my/__init__.py": "", "my/file.py": GOOD_OWN}
     ),
-    # another name than the package's: `inspect` remembers that `my` was a package, and fails on a folder of that name
+    # not the package's name: `inspect` remembers that `my` was a package, and fails on a folder of that name
     "a method in a folder": case({"methods.mine.method": "folder.file.Own"}, files={"folder/file.py": GOOD_OWN}),
 }
 

@@ -1,7 +1,6 @@
-"""In the place of `python -m benchmarks.cli ARGUMENTS`: has a forked process do it, and ends as that ends (forked.py).
+"""Stands in for `python -m benchmarks.cli ARGUMENTS`: a forked process runs it and determines the status (forked.py).
 
-Started with `-I -S`, so that it costs nothing: only the standard library is there. Signals to the process group reach
-the job itself.
+Started with `-I -S` to be fast: it uses only the standard library. Signals to the process group reach the job itself.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A study (SimCLR, then SCAN) that waits half-way in its first training: what is interrupted and compared."""
+"""A study (SimCLR, then SCAN) that waits halfway through its first training run, for tests of interruptions."""
 
 import json
 import time
@@ -48,7 +48,7 @@ def snakemake(folder, study, *flags):
 
 
 def start(folder, study, *flags, **options):
-    """Start the study with the gate closed, and wait until its training does; returns the process."""
+    """Start the study with the gate closed, wait until its training waits there, and return the process."""
     (folder / "gated.py").write_text(GATED)
     (folder / "gate").touch()
     log = log_of_training(folder)
@@ -63,7 +63,7 @@ def log_of_training(folder):
 
 
 def wait_for(process, log, text):
-    """Until the file `log` contains the text."""
+    """Wait until the file `log` contains the text."""
     while not (log.exists() and text in log.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -74,7 +74,7 @@ def open_gate(folder):
 
 
 def ended(folder):
-    """What the whole study leaves behind: the outcome of every run, and tables of both."""
+    """The results of the whole study: the outcome of every run, and the tables."""
     runs = {stage: run_of(folder, stage) for stage in STUDY["methods"]}
     for run in runs.values():
         assert not (run / "failure.json").exists() and not [f for f in run.iterdir() if ".tmp" in f.name]
@@ -96,7 +96,7 @@ def assert_nothing_is_left_to_do(folder):
 
 
 def no_target_is_there(folder):
-    """A target under its final name would make the same command say that there is nothing to do."""
+    """Whether no target exists under its final name: the same command would then report that there is nothing to do."""
     return not [
         name for name in ("tables.md", "claims.md", "runs.csv", "report") if (folder / "results" / name).exists()
     ]
@@ -107,5 +107,5 @@ def resumed(folder):
 
 
 def jobs_of(folder, study=STUDY) -> dict:
-    """{rule: number of jobs} that a dry run plans."""
+    """{rule: number of jobs} planned by a dry run."""
     return planned(flow.snakemake(folder, study, "--dry-run"))

@@ -1,4 +1,4 @@
-"""Shared by the tests of the methods: built with random weights, and images that say what was drawn."""
+"""Shared by the tests of methods: methods with random weights, and images that reveal what was drawn."""
 
 import torch
 
@@ -15,7 +15,7 @@ def build(cls, *, problem=PROBLEM, network=TINY, **options):
 
 
 class Positions:
-    """Images whose pixels are their own position: what was drawn can be read off."""
+    """Images whose pixels encode their position, so that the drawn indices can be read from them."""
 
     def batch(self, index):
         return index.float()[:, None, None, None].expand(-1, 3, 8, 8)

@@ -1,9 +1,9 @@
-"""Sampled mutation testing (`make mutation`): would the tests notice a mistake in what trains and what scores?
+"""Sampled mutation testing (`make mutation`): would the tests notice a mistake in the code that trains and scores?
 
-cosmic-ray makes the mutants; this file draws a sample of them, has each judged by the tests that mutation.toml names
-for its file, and prints the score and the survivors. Each mutant is tested in a fork of this process, which has
-imported torch once, in a copy of the tree. Results are kept in build/mutation: the command resumes, and given again
-it judges anew only the survivors that are not explained (a changed file: all its mutants).
+cosmic-ray makes the mutants; this file draws a sample, runs the tests that mutation.toml names for the mutant's file,
+and prints the score and the survivors. Each mutant is tested in a copy of the tree, in a fork of this process, which
+has imported torch once. Results are kept in build/mutation, so the command resumes; a rerun tests only the survivors
+that are not explained (and all mutants of changed files).
 """
 
 import difflib
@@ -34,7 +34,7 @@ def digest(text: str) -> str:
 
 
 def mutants(path: str) -> dict[str, str]:
-    """All mutants of a file: its source by 'path: line as it is -> line as it becomes'."""
+    """All mutants of a file: {'path: original line -> mutated line': source}."""
     source = (ROOT / path).read_text()
     wanted, found, tree = re.compile(SETTINGS["operators"].replace("\n", "")), {}, get_ast(source)
     for operator in (
@@ -49,7 +49,7 @@ def mutants(path: str) -> dict[str, str]:
 
 
 def change(source: str, mutated: str) -> str:
-    """'line as it is -> line as it becomes'."""
+    """'original line -> mutated line'."""
     lines = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), n=0, lineterm=""))[2:]
     was, becomes = (" ".join(" ".join(line[1:].split()) for line in lines if line[0] == sign).strip() for sign in "-+")
     return f"{was} -> {becomes or '(nothing)'}"
@@ -63,7 +63,7 @@ def compiles(source: str) -> bool:
 
 
 def sample() -> dict[str, str]:
-    """The mutants with the smallest hashes: a change to one file does not draw others from the rest."""
+    """The mutants with the smallest hashes, so that a change to one file keeps the sample from the others."""
     everything = {name: code for path in SETTINGS["tests"] for name, code in mutants(path).items()}
     drawn = sorted(everything, key=lambda name: digest(f"{SETTINGS['seed']} {name}"))[: SETTINGS["mutants"]]
     print(f"{len(drawn)} of {len(everything)} mutants", flush=True)
@@ -73,7 +73,7 @@ def sample() -> dict[str, str]:
 
 
 def passes(path: str, log: Path) -> bool:
-    """Whether the tests of a file pass, in a fork that may take so many seconds of a core."""
+    """Whether the tests of a file pass, in a fork with a limit on CPU seconds."""
     if (child := os.fork()) == 0:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
@@ -93,7 +93,7 @@ def judge(path: str, mutated: str) -> str:
 
 
 def prepare_tree() -> None:
-    """A copy of what the tests need, as the working directory and first on the path; then what is slow to import."""
+    """Copy what the tests need, make it the working directory and first on the path, and import slow modules."""
     tree = BUILD / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     for name in ("scl", "baselines", "benchmarks", "tests", "config", "docs"):
@@ -101,7 +101,7 @@ def prepare_tree() -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
     os.chdir(tree)
     sys.path[0] = str(tree)
-    sys.dont_write_bytecode = True  # two mutants of one second and length would share it
+    sys.dont_write_bytecode = True  # mutants with equal mtime (in seconds) and length would share it
     import scipy.stats  # noqa: F401
     import torch
 
@@ -109,7 +109,7 @@ def prepare_tree() -> None:
 
     torch.set_num_threads(1)
     for name in [name for name in sys.modules if name.split(".")[0] == "scl"]:
-        del sys.modules[name]  # a mutant is to be imported
+        del sys.modules[name]  # so that the mutant is imported
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The published equations once more, in loops over float64 numbers: what the tests compare steps of methods with."""
+"""The published equations in plain float64 loops: references for the tests of the methods' steps."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def features(method, images):
-    """h of one pass of the encoder in float64 (B x D), in the method's own mode; the method stays as it is."""
+    """h of one pass of the encoder in float64 (B x D), in the method's current mode; the method is unchanged."""
     with torch.no_grad():
         return copy.deepcopy(method.encoder).double()(images.double()).numpy()
 
@@ -21,7 +21,7 @@ def linear(h, layer):
 
 
 def batch_norm(h, layer):
-    """With the statistics of the batch in training, with the running ones in evaluation."""
+    """Batch statistics in training mode, running statistics in evaluation mode."""
     out = np.array(h)
     for d in range(h.shape[1]):
         if layer.training:
@@ -94,7 +94,7 @@ def similarities(z, index, memory, temperature):
 
 
 def mean_similarities(z, index, memory, temperature):
-    """[3] s of the images at the positions `index`: B x K. All classes have other images; K is not seen yet."""
+    """[3] s of the images at the positions `index`: B x K. Every class has other images; class K means not seen yet."""
     rows, classes = memory.rows.double().numpy(), memory.pseudo_classes.tolist()
     s = []
     for row, i in zip(z, index.tolist()):
@@ -107,7 +107,7 @@ def mean_similarities(z, index, memory, temperature):
 
 
 def consensus(*four):
-    """[3] The pseudo classes, argmax of r, of two decisions of both views: B integers."""
+    """[3] The pseudo classes, argmax of r, from the two decisions on both views: B integers."""
     y = []
     for rows in zip(*four):
         r = [math.sqrt(math.prod(row[k] for row in rows)) for k in range(len(rows[0]))]

@@ -1,4 +1,4 @@
-"""Shared by the tests of `scl plan`: a study on digits, made-up measurements, and where they are looked for."""
+"""Shared by the tests of `scl plan`: a study on digits, made-up measurements, and where `scl plan` finds them."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def work(study, stage, benchmark="digits", protocol="joint"):
 
 
 def rate(of, **changes):
-    """A measurement of a run, in round numbers."""
+    """A measurement of a run, with round numbers."""
     numbers = {"images": of.fit, "clusters": of.clusters, "threads": 1, "batch_size": 100, "kmeans": False}
     numbers |= {"step_seconds": 0.1, "assign_seconds": 1.0, "unlabeled": 0.0}
     numbers |= {"weight_bytes": 1_000_000}
@@ -60,7 +60,7 @@ def measurements(*rates, device="CPU: here, AVX512", **changes):
 
 
 def find(of, study=None, *, calibrated=(), committed=(), place=PLACE):
-    """The measurement of a run by these files, which are written to the working directory (the fixture `here`)."""
+    """Write these files to the working directory (the fixture `here`) and find the measurement for a run."""
     for folder, files in (("calibration", calibrated), ("committed/bench", committed)):
         for number, one in enumerate(files):
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,10 @@ def find(of, study=None, *, calibrated=(), committed=(), place=PLACE):
 
 
 def measured_at(place, study):
-    """What `find` has written, for a study on a machine."""
+    """The measurements that `find` has written, for a study on a machine."""
     return sources.Sources(study, place, calibrations=Path("calibration"), committed=Path("committed"))
 
 
 def cost_at(place, study):
-    """The cost of the study on a machine by the measurements that `find` has written."""
+    """The cost of the study on a machine according to the measurements that `find` has written."""
     return cost.cost_of(study, Survey(study), measured_at(place, study))

@@ -1,4 +1,4 @@
-"""What an SVG of matplotlib plots: its texts and coordinates, whatever else its bytes say."""
+"""Extract what an SVG by matplotlib plots: its texts and coordinates, regardless of other differences in its bytes."""
 
 import re
 from xml.etree import ElementTree
@@ -26,7 +26,7 @@ def plotted(svg: str) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def assert_plots_the_same(found: str, expected: str) -> None:
-    """Texts, shapes and colors are equal, coordinates within a tenth of a point."""
+    """Assert that texts, shapes, and colors are equal, and coordinates within a tenth of a point."""
     texts, shapes, numbers = plotted(found)
     other_texts, other_shapes, other_numbers = plotted(expected)
     assert texts == other_texts

@@ -39,8 +39,8 @@ print(usual, kept, before - resident())
 def test_freed_memory_is_not_paged_in_again_until_it_is_returned():
     done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True)
     usual, kept, returned = map(int, done.stdout.split())
-    assert usual > 100  # at least one per huge page of 2 MB, usually one per 4 kB
-    assert kept < 20  # a few objects of Python
+    assert usual > 100  # at least one per huge page of 2 MB, usually one per page of 4 kB
+    assert kept < 20  # a few Python objects
     assert returned > 25_000_000  # of the 40 MB
 
 

@@ -1,4 +1,4 @@
-"""`scl assign`: new images into the clusters of a run."""
+"""`scl assign` assigns new images to the clusters of a run."""
 
 import shutil
 
@@ -11,14 +11,14 @@ from benchmarks.cli import main
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 
 
 @pytest.mark.parametrize("method", ["selflabel", "simclr", "pica", "kmeans"])
 def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
-    """The training images go where they were, whatever the folder is called and wherever the results lie."""
+    """Training images keep their clusters, whatever their folder is called and wherever the results are."""
     digits(here / "photos", 40)
     assert cluster("photos", "--clusters", 3, "--method", method) == 0
     digits(here / "more", 45)
@@ -36,7 +36,7 @@ def test_new_images_go_into_the_clusters_of_a_run(here, method, capsys):
 
 @pytest.mark.parametrize("clusters,pool", [(4, False), (3, True)])
 def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, pool, monkeypatch):
-    """Another command in the same results plans other clusters or another network, and stops before it has trained."""
+    """Another command on the same results plans other clusters or another network, and stops before training."""
     digits(here / "photos", 40, classes=False)
     assert cluster("photos", "--clusters", 3) == 0
     assert main(["assign", "photos-clusters", "photos", "--out", "before.csv", "--threads", "1"]) == 0
@@ -55,7 +55,7 @@ def test_assign_is_of_the_weights_not_of_an_interrupted_command(here, clusters, 
 
 @pytest.mark.parametrize("where", ["preparation", "training", "evaluation"])
 def test_results_that_an_interrupted_command_has_left_half_replaced(here, where, monkeypatch, capsys):
-    """The images or the weights are those of the other command, clusters.csv is that of the first."""
+    """The images or the weights are from the second command, clusters.csv is from the first."""
     digits(here / "photos", 40, classes=False)
     assert cluster("photos", "--clusters", 3, "--method", "simclr") == 0
     other = ("photos", "--clusters", 3, "--method", "simclr", *(() if where == "evaluation" else ("--size", 12)))
@@ -71,7 +71,7 @@ def test_results_that_an_interrupted_command_has_left_half_replaced(here, where,
     assert main(["assign", "photos-clusters", "photos", "--threads", "1"]) == 2
     told = "photos-clusters: another scl cluster command was interrupted here; give that command again first"
     assert capsys.readouterr().err.splitlines()[-1] == f"scl: error: {told}"
-    if where == "training":  # of a run, the wording is that of any study
+    if where == "training":  # the message about a run is the same as for any study
         assert main(["assign", "photos-clusters/runs/images/joint/simclr/seed0", "photos", "--threads", "1"]) == 2
         assert "holds other images than those that" in capsys.readouterr().err
     assert cluster(*other, epochs=2) == 0
@@ -88,7 +88,7 @@ def test_assign_takes_a_run_of_a_study(here, tiny_study, train_all):
 
 
 def test_a_run_whose_images_are_elsewhere_says_where_to_give_the_command(here, monkeypatch, capsys):
-    """The paths in run.yaml are as seen from the folder in which the run was started."""
+    """The paths in run.yaml are relative to the folder in which the run was started."""
     digits(here / "photos", 12, classes=False)
     assert cluster("photos", "--clusters", 2, "--method", "kmeans") == 0
     run = here / "photos-clusters/runs/images/joint/kmeans/seed0"

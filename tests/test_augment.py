@@ -1,4 +1,4 @@
-"""What the augmentations draw, what `build` accepts, and what holds for every one of them."""
+"""What augmentations sample, what `build` accepts, and properties of all augmentations."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def random_images(batch=16, height=32, width=32):
     return torch.rand(batch, 3, height, width, generator=seeded(9))
 
 
-# What holds for every chain
+# Properties of all chains
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -61,7 +61,7 @@ def test_each_operation_alone_keeps_its_input(name):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_generator_decides_everything(name):
-    """Bit-equal for equal generators, whatever the global one and autocast; another seed, another result."""
+    """Bit-equal for equal generators, regardless of the global one and of autocast; other seeds give other results."""
     images, chain = random_images(), augment.build(CHAINS[name])
     torch.manual_seed(0)
     first = chain(images, seeded(1))
@@ -78,7 +78,7 @@ def test_every_image_gets_parameters_of_its_own(name):
     images = random_images(1).expand(24, -1, -1, -1)
     result = augment.build(CHAINS[name])(images, seeded())
     different = {tuple(image.flatten().tolist()) for image in result}
-    assert len(different) > 16  # of 81 padded crops some of 24 are the same
+    assert len(different) > 16  # some of 24 images get the same one of the 81 padded crops
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -95,7 +95,7 @@ def test_no_gradient_passes():
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_computing_all_rows_and_selecting_gives_the_same(name, monkeypatch):
-    """The way of a GPU, taken on the CPU with the same random numbers."""
+    """The code path for GPUs, run on the CPU with the same random numbers."""
     images, chain = random_images(), augment.build(CHAINS[name])
     expected = chain(images, seeded())
     monkeypatch.setattr(operations.color, "can_sync", lambda images: False)
@@ -117,7 +117,7 @@ def test_on_a_gpu_nothing_waits(name):
     assert result.is_cuda and result.min() >= 0 and result.max() <= 1
 
 
-# What is drawn
+# What is sampled
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (24, 60), (96, 96)])
@@ -134,17 +134,17 @@ def test_crop_boxes_follow_torchvisions_distribution(height, width):
     assert top.min() >= 0 and left.min() >= 0 and box_height.min() >= 1 and box_width.min() >= 1
     assert (top + box_height).max() <= height and (left + box_width).max() <= width
     for start, extent, side in ((top, box_height, height), (left, box_width, width)):
-        free = extent < side  # both ends are as likely
+        free = extent < side  # both ends are equally likely
         assert abs((start == 0)[free].float().mean() - (start + extent == side)[free].float().mean()) < 0.03
     for ours_column, theirs_column in zip(ours.unbind(1), theirs.unbind(1), strict=True):
-        # quantiles of both samples: 3 standard errors of a quantile of 1500 are some 4 % of the range
+        # quantiles of both samples: 3 standard errors of a quantile of 1500 are about 4 % of the range
         steps = torch.linspace(0.05, 0.95, 10)
         distance = (ours_column.quantile(steps) - theirs_column.quantile(steps)).abs().max()
         assert distance <= 0.06 * max(height, width)
 
 
 def test_crop_boxes_where_no_try_fits():
-    """A long image and a narrow ratio: the largest centered box of the nearest ratio."""
+    """A long image and a narrow range of ratios: the largest centered box with the nearest ratio."""
     boxes = operations.crop_boxes(seeded(), (4, 3, 10, 100), scale=(1.0, 1.0), ratio=(0.9, 1.2))
     assert torch.equal(boxes, torch.tensor([[0.0, 44.0, 10.0, 12.0]]).expand(4, 4))
 
@@ -167,7 +167,7 @@ def test_jitter_factors_are_uniform_around_one():
 
 
 def test_jitter_draws_hue_to_both_sides_and_every_order():
-    """All 24 orders, evenly."""
+    """All 24 orders are equally likely."""
     images = random_images(1, 8, 8).expand(4000, -1, -1, -1)
     seen, shifts = [], []
 
@@ -231,12 +231,12 @@ def test_holes_are_squares_of_all_sides_anywhere():
     holes = operations.cutout(images, seeded(), largest=16, fill=1.0)
     assert torch.equal(holes[:, 0], holes[:, 1]) and set(holes.unique().tolist()) == {0.0, 1.0}
     rows, columns = holes[:, 0].amax(2).sum(1), holes[:, 0].amax(1).sum(1)
-    assert torch.equal(holes[:, 0].sum((1, 2)), rows * columns)  # a rectangle, cut where it leaves the image
+    assert torch.equal(holes[:, 0].sum((1, 2)), rows * columns)  # a rectangle, clipped at the image border
     assert set(rows.tolist()) == set(range(0, 17))
     assert holes.mean(0)[0, 16, 16] > 2 * holes.mean(0)[0, 0, 0] > 0
 
 
-# What a configuration may say
+# What a configuration may state
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_wrong_configuration_is_refused_by_name(spec, message):
 
 @pytest.mark.parametrize("name", augment.OPERATIONS)
 def test_every_parameter_is_described(name):
-    """By a line of the docstring, for the page of augmentations."""
+    """In a line of the docstring, for docs/augmentations.md."""
     fields = augment.parameters_of(augment.OPERATIONS[name]).model_fields
     assert fields and [key for key, field in fields.items() if not field.description] == []
 
@@ -286,7 +286,7 @@ def test_parameters_left_out_take_their_defaults_and_the_chain_adds_nothing():
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_views_drawn_together_are_drawn_apart(at_once):
-    """On a GPU views are one call of the augmentation: each still has parameters of its own, and its own images."""
+    """On a GPU, views share one call of the augmentation: each still has its own parameters and images."""
     from types import SimpleNamespace
 
     generator = torch.Generator().manual_seed(0)

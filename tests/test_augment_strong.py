@@ -1,4 +1,4 @@
-"""SCAN's fourteen operations against Pillow, with which its authors made them, on 8-bit images."""
+"""SCAN's fourteen operations against Pillow, which its authors used, on 8-bit images."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ BATCH = 16
 
 
 def eight_bit_images(size=24):
-    """Smooth images of few and many levels: noise would make any histogram operation trivial."""
+    """Smooth images with few and many levels: noise would make any histogram operation trivial."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(BATCH, 3, 5, 5, generator=generator)
     images = torch.nn.functional.interpolate(coarse, size=(size, size + 4), mode="bicubic").clamp(0, 1)
@@ -59,13 +59,13 @@ def test_operation_is_pillows(name):
     value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))
     ours, theirs = randaugment.apply(images, kind, value), by_pillow(PILLOW[name], images, value)
     if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
-        # the nearest pixel: Pillow counts positions in 16-bit fixed point, so ties may fall to the other side
+        # nearest neighbor: Pillow computes positions in 16-bit fixed point, so ties may round the other way
         assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
     elif name in ("color", "contrast", "brightness", "sharpness"):
         # Pillow rounds the gray or smooth image, then truncates the blend: 1.5 steps of 8 bits
         assert (ours - theirs).abs().max() <= 1.5 / 255 + 1e-6
     elif name == "autocontrast":
-        # Pillow truncates a product that is at times rounded to just below a whole number
+        # Pillow truncates a product that rounding may leave just below an integer
         assert (ours - theirs).abs().max() <= 1 / 255 + 1e-6
         assert (ours - theirs).abs().mean() < 0.02 / 255
     else:
@@ -100,7 +100,7 @@ def test_strengths_are_in_their_ranges():
 
 
 def test_computing_everything_and_selecting_is_the_same(monkeypatch):
-    """The way of a GPU, taken on the CPU."""
+    """The code path for GPUs, run on the CPU."""
     images = eight_bit_images()
     kind = torch.arange(BATCH) % 14
     value = randaugment.strength(kind, torch.linspace(0.01, 0.97, BATCH))

@@ -1,6 +1,6 @@
-"""What the augmentations do, given parameters: torchvision's functional operators, image by image.
+"""The augmentations, given parameters, against torchvision's functional operators, image by image.
 
-Tolerances: 1e-5 is rounding of float32 in another order of summation; a step of 8 bits is 4e-3.
+Tolerances: 1e-5 is float32 rounding with another order of summation; an 8-bit step is 4e-3.
 """
 
 import pytest
@@ -19,7 +19,7 @@ BATCH = 12
 
 
 def random_images(height, width, batch=BATCH):
-    """Noise, and among it gray, black, white and two-colored images, where hue is delicate."""
+    """Noise, plus gray, black, white, and two-colored images, for which hue is ill-conditioned."""
     images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height))
     images[0] = images[0, :1]
     images[1], images[2] = 0.0, 1.0
@@ -75,7 +75,7 @@ def test_warp_is_affine(height, width):
         translate, shear = [float(shift_x), float(shift_y)], [float(shear_x), float(shear_y)]
         return tv.affine(image, float(angle), translate, float(scale), shear, InterpolationMode.BILINEAR)
 
-    # positions are as large as the side: rounding is some 1e-6 of a pixel, and noise changes by 1 a pixel
+    # positions are as large as the side: rounding is about 1e-6 of a pixel, and noise changes by up to 1 per pixel
     assert_same(
         geometry.warp(images, geometry.inverse_matrices(*parameters)), one_by_one(theirs, images, *parameters), 1e-4
     )
@@ -104,7 +104,7 @@ def test_adjust_hue():
 
 @pytest.mark.parametrize("batch", [1, 7, 24])
 def test_jitter_follows_each_images_order(batch):
-    """Among 24 images every order of the four occurs once."""
+    """Each of the 24 images has a different order of the four operations."""
     images = random_images(12, 12, 24)[-batch:]
     factors = torch.stack([draw(0.6, 1.4, s, (24,)) for s in (1, 2, 3)] + [draw(-0.1, 0.1, 4, (24,))], 1)[-batch:]
     order = torch.tensor([[a, b, c, 6 - a - b - c] for a in range(4) for b in range(4) for c in range(4)
@@ -137,14 +137,14 @@ def test_adjust_sharpness():
 
 
 def parameters(device):
-    """Images, a factor and a kind of each, four factors and an order of four."""
+    """Images and, for each, a factor, a kind, four factors, and an order of four."""
     factors = draw(1, 4, 1, (BATCH, 4))
     order = (torch.arange(4) + torch.arange(BATCH)[:, None]).remainder(4)
     return [x.to(device) for x in (random_images(16, 16), draw(0.5, 1), torch.arange(BATCH) % 3, factors, order)]
 
 
 def everything(images, factor, kind, factors, order):
-    """Each function once."""
+    """Call each function once."""
     return [
         geometry.crop_resize(images, factors, size=16),
         geometry.warp(images, geometry.inverse_matrices(*[factor] * 6)),
@@ -158,10 +158,10 @@ def everything(images, factor, kind, factors, order):
 
 
 def test_nothing_looks_at_values_where_that_would_stall():
-    """On a GPU all images are computed and then selected, which gives the same."""
+    """On a GPU, operations run on all images and results are selected afterward, which gives the same."""
     with fake_gpu():
         given = parameters("cuda")
-        everything(*given)  # copies the table of ranges
+        everything(*given)  # copies the table of ranges to the device
         with waiting("error"):
             found = everything(*given)
         found = [x.cpu() for x in found]
@@ -172,6 +172,6 @@ def test_nothing_looks_at_values_where_that_would_stall():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_computes_the_same():
-    """float32 without TF32, torch's default; nearest pixels may tip over at a tie."""
+    """float32 without TF32, torch's default; nearest-neighbor ties may resolve differently."""
     for ours, theirs in zip(everything(*parameters("cuda")), everything(*parameters("cpu")), strict=True):
         assert ((ours.cpu() - theirs).abs() > 1e-4).float().mean() < 0.005

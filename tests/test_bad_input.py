@@ -1,6 +1,6 @@
-"""Bad input to the workflow: refused before any job, in one message that names the place, and nothing is left.
+"""Bad input to the workflow: refused before any job, with one message that names the place, leaving no files.
 
-A handful of the table of test_bad_input_cli.py, which holds the rest: here Snakemake is a process of its own.
+A few cases from the tables of test_bad_input_cli.py; here, Snakemake runs in a separate process.
 """
 
 import threading
@@ -30,7 +30,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory):
-    """{name: (process, folder)} of all cases; two at a time, as most of it is starting up."""
+    """{name: (process, folder)} of all cases; two at a time, as startup dominates."""
     lock = threading.Lock()
 
     def refuse(name):
@@ -64,7 +64,7 @@ def test_the_same_of_a_process_that_is_not_forked(tmp_path):
 
 
 def test_a_key_given_twice_is_refused(tmp_path):
-    """Snakemake itself reads the file first, and keeps the last of the two."""
+    """Snakemake itself reads the file first and keeps the last of the two."""
     done = snakemake(tmp_path, "results: r\nseeds: 1\nseeds: 2\n")
     assert done.returncode == 2
     told = done.stderr.splitlines()[-1]
@@ -79,7 +79,7 @@ def test_yaml_that_is_none_is_refused(tmp_path):
 
 
 def test_extends_is_looked_for_beside_the_file_that_says_it(tmp_path):
-    """Also where Snakemake merges several sources, and hands over a mapping without a file."""
+    """Even if Snakemake merges several sources and passes a mapping without a file."""
     (tmp_path / "sub").mkdir()
     good = BAD["unknown: 1"].files["study.yaml"].replace("unknown: 1\n", "")
     (tmp_path / "sub" / "base.yaml").write_text(good)

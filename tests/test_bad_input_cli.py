@@ -1,7 +1,7 @@
-"""Bad input through the command line: one line that names the key or file, a status that is not 0, nothing written.
+"""Bad input through the command line: one line that names the key or file, a non-zero status, and nothing written.
 
-The tables are bad_inputs.py, bad_files.py and good_inputs.py; every case runs in this process, a few in one of
-their own.
+The tables are bad_inputs.py, bad_files.py, and good_inputs.py; every case runs in this process, and a few also in a
+separate one.
 """
 
 import os
@@ -39,9 +39,9 @@ def files_of(folder):
 
 @pytest.fixture
 def scl(tmp_path, monkeypatch, capsys):
-    """A function that lays down a case and runs its command: (status, stdout, stderr, files made)."""
+    """A function that writes the files of a case and runs its command: (status, stdout, stderr, files made)."""
     (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")  # and nothing may appear beside it either
+    monkeypatch.chdir(tmp_path / "here")  # and nothing may appear beside it
     monkeypatch.setattr(sys, "path", sys.path[:])
     before = set(sys.modules)
 
@@ -65,7 +65,7 @@ def is_refused(status, error, words):
     assert status not in (0, None)
     assert error.endswith("\n") and error.startswith("scl: error: ")
     line = error[:-1]
-    assert line.isprintable() and "Traceback" not in line  # so it is one line
+    assert line.isprintable() and "Traceback" not in line  # implies a single line
     assert len(line) < 1000
     for word in words:
         assert word in line
@@ -82,7 +82,7 @@ def test_bad_input_is_one_line(name, scl):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_input_is_accepted(name, scl, monkeypatch):
-    monkeypatch.setattr(Sources, "published", [])  # what the runs will cost, which takes long to read, is not looked at
+    monkeypatch.setattr(Sources, "published", [])  # skips the measured costs, which are slow to read
     case = GOOD[name]
     status, output, error, made = scl(case.files, case.command)
     assert (status, error) == (0, "") and "runs, 0 of them trained" in output
@@ -105,7 +105,7 @@ PROCESSES = ("own file: exit 0", "scl train nowhere --threads 0")
 
 
 def test_the_same_of_processes_of_their_own(tmp_path):
-    """Python itself ends as the message says: no status 0 after sys.exit(), no traceback after it."""
+    """Python's own exit agrees with the message: no status 0 after sys.exit(), no traceback."""
     started = {}
     for number, name in enumerate(PROCESSES):
         folder = tmp_path / str(number)

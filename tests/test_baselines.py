@@ -1,4 +1,4 @@
-"""What the baselines and k-means may look at: points of the curve, unlabeled and held-out images."""
+"""What the baselines and k-means may use: points of the curve, unlabeled and held-out images."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ from scl.scl import SCL
 
 
 def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypatch):
-    """As many starts on the way as at the end."""
+    """Intermediate points get as many restarts as the final one."""
     asked = []
     monkeypatch.setattr(
         clustering,
@@ -35,11 +35,11 @@ def test_every_point_of_the_curve_has_one_kmeans(tiny_study, train_all, monkeypa
     assert asked == [3, 3]
 
 
-# --- images that may only be looked at --------------------------------------------------------------------------
+# --- images that serve representation learning only --------------------------------------------------------------
 
 
 def test_unlabeled_images_serve_representation_only():
-    """As in the official codes: SimCLR sees all, PICA's over-clustering head too, its target head does not."""
+    """As in the official codes: SimCLR and PICA's over-clustering head see all images, its target head does not."""
     assert [build(SimCLR).pool(epoch) for epoch in (0, 1)] == [18, 18]
     assert [build(PICA).pool(epoch) for epoch in (0, 1, 2)] == [18, 12, 18]
     assert SimCLR.uses_unlabeled and PICA.uses_unlabeled
@@ -90,11 +90,11 @@ def test_simclr_gives_kmeans_the_layer_that_is_named(layer, dimensions):
     torch.testing.assert_close(features.norm(dim=1), torch.ones(5))
 
 
-# --- the protocol that holds the test images out ----------------------------------------------------------------
+# --- the held-out protocol ---------------------------------------------------------------------------------------
 
 
 def test_heldout_trains_on_train_and_evaluates_test(digits, tiny_study, train_all, tmp_path):
-    """Rows are those of the test split; other test images leave every weight as it was."""
+    """Rows are those of the test split; changed test images do not change any weight."""
     import shutil
 
     facts = stored.describe(digits / "tiny-digits")
@@ -118,4 +118,4 @@ def test_heldout_trains_on_train_and_evaluates_test(digits, tiny_study, train_al
         if run.stage == "scan":
             rows = assigned[0]["neighbors"]
             assert rows.shape == (facts["splits"]["train"][1], 21) and rows.max() < start
-    assert changed == {"kmeans", "simclr", "scan", "selflabel", "pica", "scl"}  # all but chance look at the images
+    assert changed == {"kmeans", "simclr", "scan", "selflabel", "pica", "scl"}  # all but chance use the images

@@ -1,4 +1,4 @@
-"""`scl bench` on tiny networks: what is timed, paired ratios, the command. Nothing here is timed."""
+"""`scl bench` on tiny networks: what it times, paired ratios, the command. No test depends on real timings."""
 
 import dataclasses
 import json
@@ -57,7 +57,7 @@ def test_the_parts_the_ratios_and_the_growth(measured, tmp_path):
 
 
 def test_ratio_interval():
-    """Order statistics of the median: of 6 rounds the whole range (1 - 2 / 2^6 = 97 %), of 9 without the extremes."""
+    """Order statistics of the median: the whole range of 6 rounds (1 - 2 / 2^6 = 97 %), without the extremes for 9."""
     ratio = measure.ratio([2.0, 4.0, 8.0], [2.0, 2.0, 2.0])
     assert ratio == {"median": 2, "low": None, "high": None, "all": [1, 2, 4]}
     six = measure.ratio([6.0, 1.0, 4.0, 3.0, 2.0, 5.0], [1.0] * 6)
@@ -69,7 +69,7 @@ def test_ratio_interval():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_every_part_is_timed_under_the_tf32_switches_of_ours(measured, monkeypatch, precision):
-    """The standard pipeline is fp32, whose trainer turns TF32 off for the whole process."""
+    """The standard pipeline is fp32, and its trainer turns TF32 off for the whole process."""
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     seen = []
 
@@ -109,7 +109,7 @@ def test_losses_are_checked_as_often_as_in_training(subject, monkeypatch):
 
 @pytest.fixture
 def step_of(monkeypatch):
-    """A function: a step that takes so many seconds by the clock of the measurement, and the list of its calls."""
+    """(make, calls): make(seconds) returns a step that takes this long on the measurement's clock and logs to calls."""
     now, calls = [0.0], []
 
     def make(seconds):
@@ -121,7 +121,7 @@ def step_of(monkeypatch):
 
 @pytest.mark.parametrize("seconds, turn, steps", [(0.125, 1, 4), (0.75, 1, 1), (0.125, 3, 6), (0.75, 3, 1)])
 def test_steps_are_timed_for_half_a_second_but_one_at_least(step_of, seconds, turn, steps):
-    """And in whole turns of the loader processes, unless a step takes longer: then their queue is full."""
+    """In whole turns of the loader processes, unless a step takes longer: then their queue is full."""
     make, calls = step_of
     assert subjects.seconds_per_step(make(seconds), 0.5, "cpu", turn=turn) == seconds
     assert len(calls) == steps
@@ -135,7 +135,7 @@ def test_the_clock_of_a_gpu_is_read_when_it_is_done(step_of, monkeypatch):
 
 
 def test_the_time_that_a_measurement_takes_is_said_before(subject, capsys):
-    """Each part is done once before two rounds. Rivals have a session in the sweep and two in each round."""
+    """Each part runs once before two rounds. Rivals have one session in the sweep and two in each round."""
     measurement = measure.Measurement(subject("simclr", seconds=10.0))
     measurement.first = 8.0
     parts = len(measurement.works)
@@ -163,7 +163,7 @@ def test_a_batch_larger_than_the_images_is_refused():
 
 @pytest.mark.parametrize("size, benchmark", [(32, "cifar10"), (64, "tiny-imagenet"), (96, "stl10")])
 def test_the_settings_are_those_of_the_benchmark_of_this_size(size, benchmark, tmp_path):
-    """PICA's windows have 32 px by the settings of CIFAR-10."""
+    """PICA's windows have 32 px in the settings for CIFAR-10."""
     plan = Plan(stage="pica", size=size, batch_size=2, images=(20,), clusters=(10,), batch_factors=())
     maker = Subject(load_study(PAPER), plan, tmp_path, "cpu")
     trainer = maker.trainer()
@@ -180,7 +180,7 @@ def test_a_size_that_the_study_does_not_have_is_said(measured):
 
 
 def test_self_labeling_is_measured_while_it_learns(tiny_study, tmp_path):
-    """A random head is confident of no image at the usual threshold, and its steps would end after the forward pass."""
+    """At the usual threshold, a random head is confident of no image, so its steps would end after the forward pass."""
     methods = TINY_METHODS | {"selflabel": TINY_METHODS["selflabel"] | {"options": {"threshold": 0.99}}}
     study = tiny_study("simclr", "scan", "selflabel", methods=methods)
     trainer = Subject(study, Plan(stage="selflabel", **TINY_BENCH), tmp_path, "cpu").trainer()
@@ -197,7 +197,7 @@ def test_stages_that_build_on_another_and_other_numbers_of_views(measured):
 
 
 def test_names_of_views_that_are_augmented_in_one_call(subject, monkeypatch):
-    """As on a GPU: the rivals must make as many views as ours."""
+    """As on a GPU: the rivals must make as many views as our pipeline."""
     trainer = subject("simclr").trainer()
     monkeypatch.setattr(
         trainer.method,

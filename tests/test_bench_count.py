@@ -1,4 +1,4 @@
-"""`scl bench --count`: arithmetic, time, and memory of one step."""
+"""`scl bench --count`: operations, time, and memory of one step."""
 
 import types
 
@@ -25,7 +25,7 @@ def test_count_of_a_matrix_product_and_its_bound():
 
 
 def test_the_time_of_a_step_is_that_of_its_scopes(subject):
-    """Each has what it does, no time counts twice, and nothing outside the network is a convolution.
+    """Scopes get the time of their own operations, no time counts twice, and no convolution is outside the network.
 
     That they add up to the whole step cannot be asserted: on a busy machine, time passes between the events.
     """
@@ -51,7 +51,7 @@ def test_the_memory_of_a_step_is_that_of_its_items(subject):
 
 @pytest.mark.parametrize("name, product", [("aten::mm", 1), ("aten::convolution_backward", 1), ("aten::add_", 0)])
 def test_times_of_a_gpu_are_those_of_kernels(name, product):
-    """Not of their launches, and not of what the profiler calls a kernel but is a scope on the time line of the GPU."""
+    """Not those of launches, or of scopes on the GPU's timeline, which the profiler also reports as kernels."""
     from torch.autograd import DeviceType
 
     def event(name, parent=None, kernels=(), device=DeviceType.CPU):

@@ -1,4 +1,4 @@
-"""`scl bench`: what ours is compared with."""
+"""`scl bench`: the rivals that our pipeline is compared with."""
 
 import dataclasses
 import sys
@@ -33,22 +33,22 @@ def test_numbers_of_loader_processes_that_are_tried():
 
 def test_rivals_get_the_best_number_of_loader_processes(subject, monkeypatch):
     measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
-    seconds = {0: [4.0, 4.0], 2: [1.0, 5.0], 4: [3.0, 2.0]}  # the machine was disturbed
+    seconds = {0: [4.0, 4.0], 2: [1.0, 5.0], 4: [3.0, 2.0]}  # with disturbances
     monkeypatch.setattr(measurement, "time", lambda name: seconds[measurement.rivals[name].workers].pop())
     assert measurement.choose_workers() == {0: 2, 2: 8, 4: 4}
     assert {name: rival.workers for name, rival in measurement.rivals.items()} == {"standard": 2, "tuned": 2}
 
 
 def test_no_end_of_an_epoch_is_timed(subject):
-    """At which the loader would be emptied and filled again: the images go on in another order."""
+    """The loader continues with the images in another order, where it would otherwise be drained and refilled."""
     rival = rivals.StandardPipeline(subject("simclr").trainer(), ["view"] * 2, tuned=True)
     batches = iter(rival.loader())
-    epochs = [torch.cat([next(batches)[0] for _ in range(5)]).tolist() for _ in range(3)]  # of 40 images, by 8
+    epochs = [torch.cat([next(batches)[0] for _ in range(5)]).tolist() for _ in range(3)]  # 40 images in batches of 8
     assert [sorted(epoch) for epoch in epochs] == [list(range(40))] * 3 and epochs[0] != epochs[1] != epochs[2]
 
 
 def test_a_number_of_loader_processes_that_fails_is_left_out(subject, monkeypatch, capsys):
-    """Shared memory may be too small, as in a container: that must not cost the whole measurement."""
+    """Shared memory may be too small, as in a container: that must not make the whole measurement fail."""
     measurement = measure.Measurement(subject("simclr", workers=(0, 2, 4), **ONE_SIZE))
 
     def time(name):
@@ -121,7 +121,7 @@ def test_every_operation_has_its_counterparts():
 
 
 def fake_lightly(monkeypatch):
-    """Just what the comparison uses."""
+    """Only the parts that the comparison uses."""
     loss, modules = types.ModuleType("lightly.loss"), types.ModuleType("lightly.models.modules")
     loss.NTXentLoss = lambda temperature: lambda a, b: (a * b).sum() / temperature
     modules.SimCLRProjectionHead = lambda i, h, o, batch_norm: nn.Sequential(nn.Linear(i, h), nn.Linear(h, o))

@@ -1,4 +1,4 @@
-"""A run killed at any moment, or with a damaged checkpoint, goes on from the last good state."""
+"""A run killed at any moment, or with a damaged checkpoint, resumes from the last good state."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def two(path):
-    """A checkpoint of step 2 with the one of step 1 before it."""
+    """A checkpoint of step 2, with that of step 1 as the previous one."""
     checkpoint.save(path, state_at(1))
     checkpoint.save(path, state_at(2))
     return path
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_used(two, damage):
     assert loaded["step"] == 1 and torch.equal(loaded["weights"], state_at(1)["weights"])
     assert "damaged" in said[0] and str(two) in said[0]
     assert (two.parent / "checkpoint.pt.damaged").read_bytes() == damaged and not two.exists()
-    checkpoint.save(two, state_at(3))  # the good one before is not lost by going on
+    checkpoint.save(two, state_at(3))  # resuming does not lose the previous good one
     two.write_bytes(b"")
     assert checkpoint.load(two, fingerprint="run A", report=said.append)["step"] == 1
 
@@ -159,7 +159,7 @@ def test_what_could_not_be_loaded_is_refused_at_saving(path, value, kind):
 
 
 def test_a_checkpoint_cannot_run_code(path):
-    """A file made by a stranger, with the right checksum."""
+    """A malicious file with a correct checksum."""
 
     class Bomb:
         def __reduce__(self):
@@ -203,7 +203,7 @@ def test_kill_9_at_random_moments_loses_at_most_the_checkpoint_in_the_making(pat
 
 @pytest.fixture
 def heard():
-    """The signals as a terminal leaves them, also where the tests themselves were started by nohup or with '&'."""
+    """Set signal handlers as under a terminal, even if the tests were started by nohup or with '&'."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -236,7 +236,7 @@ def test_the_second_ctrl_c_stops_at_once():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_ignored_signal_stays_ignored(number):
-    """`cmd &` in a script starts cmd with SIGINT ignored, nohup with SIGHUP: they are not meant for it."""
+    """`cmd &` in a script starts cmd with SIGINT ignored, nohup with SIGHUP ignored, and both must stay so."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with checkpoint.Stop() as stop:

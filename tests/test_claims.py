@@ -1,4 +1,4 @@
-"""Differences, verdicts and claims.md, from run folders of a study that never ran."""
+"""Differences, verdicts, and claims.md, from run folders of a study that never ran."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def study(decisive_study):
 
 @pytest.fixture(scope="module")
 def collected(decisive_study):
-    """Its runs and groups."""
+    """The runs and groups of this study."""
     return decisive_study.runs, decisive_study.groups
 
 
@@ -70,7 +70,7 @@ def test_claims_are_as_expected(tmp_path, claims):
 
 
 def scores(by_seed):
-    """What `difference` takes: ACC as given, NMI and ARI a half and a quarter of it."""
+    """Input of `difference`: ACC as given, NMI and ARI a half and a quarter of it."""
     acc = pd.Series(by_seed, dtype=float)
     return pd.DataFrame({"acc": acc, "nmi": acc / 2, "ari": acc / 4})
 
@@ -103,7 +103,7 @@ def test_difference_of_one_seed_has_no_interval():
 
 def test_stages_of_one_chain_share_an_encoder(study):
     shared = [stage for stage in study.methods if share_encoder(study, "scl", stage)]
-    assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels and random do not
+    assert shared == ["simclr", "scan", "scl", "no-semantic"]  # pica, pixels, and random do not
 
 
 def test_description_of_a_benchmark(study, claims):
@@ -122,7 +122,7 @@ def test_description_of_a_benchmark(study, claims):
 
 
 def test_verdict_is_a_stratified_test_over_the_benchmarks_that_count(study, pairs):
-    competitors = ("pixels", "simclr", "scan", "pica", "no-semantic")  # without random, which is chance
+    competitors = ("pixels", "simclr", "scan", "pica", "no-semantic")  # without random, the chance level
     groups = {stage: [differences(study, name, stage) for name in ("cifar100-20", "stl10")] for stage in competitors}
     adjusted = dict(zip(competitors, holm(np.array([sign_flip_p(*groups[stage]) for stage in competitors]))))
     found = {verdict.stage: verdict for verdict in verdicts(study, pairs)}
@@ -231,7 +231,7 @@ def test_descriptions_without_chance_or_with_incomplete_rows(tmp_path):
 
 
 def test_an_interval_in_which_no_resample_differs_is_left_out(study, collected, pairs):
-    """Five seeds that are all above five others do not show that the probability is exactly 1."""
+    """Five seeds that are all above five others do not prove that the probability is exactly 1."""
     rows = {row[0].text: row[1].text for row in across_benchmarks(study, collected[1], pairs)["joint"].rows}
     assert (
         rows["random"] == "100.0 (–)"

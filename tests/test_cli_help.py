@@ -77,7 +77,7 @@ def test_exit_status_of_the_command_is_the_documented_one(status, monkeypatch, c
             raise STATUSES[status]
 
     monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda _: Namespace(subcommand=subcommand)))
-    if status == 143:  # by training, with its state saved
+    if status == 143:  # from training, which saved its state
         with pytest.raises(SystemExit) as stopped:
             cli.main([])
         assert stopped.value.code == 143
@@ -87,7 +87,7 @@ def test_exit_status_of_the_command_is_the_documented_one(status, monkeypatch, c
 
 
 def test_output_that_cannot_be_written_is_an_error_of_the_command(monkeypatch):
-    """Of little output too, which is written when the command ends; Python then has nothing left to complain about."""
+    """Even for short output, which is only written at exit; no error message of Python follows."""
     parse = SimpleNamespace(parse_args=lambda _: Namespace(subcommand=lambda: print("text")))
     monkeypatch.setattr(cli, "parser", lambda: parse)
     reader, writer = os.pipe()
@@ -100,7 +100,7 @@ def test_output_that_cannot_be_written_is_an_error_of_the_command(monkeypatch):
 
 @pytest.mark.parametrize("options, status", [(["--version"], 0), (["bogus"], 2), (["doctor", "--help"], 0)])
 def test_a_closed_output_is_none_to_write_to(options, status, monkeypatch, capsys):
-    """`scl ... >&-`, as some daemons start their programs; Python then has no sys.stdout."""
+    """`scl ... >&-`, as some daemons start programs; sys.stdout is then None."""
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(SystemExit) as ended:
         cli.main(options)

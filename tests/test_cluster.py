@@ -26,13 +26,13 @@ from scl.engine.train import train
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 
 
 def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
-    """K is the number of classes; ranks count from 1 by falling confidence; sorted/ holds a link to every image. The
+    """K is the number of classes; ranks start at 1, by decreasing confidence; sorted/ has a link to every image. The
     clusters are those of the run."""
     digits(here / "photos")
     assert cluster("photos", "--method", "scan", "--sort", "links") == 0
@@ -66,11 +66,11 @@ def test_class_folders_are_scored_and_the_csv_names_every_image(here, capsys):
 
 
 def test_names_of_folders_and_files_with_spaces_and_other_letters(here):
-    """Names too long for a rank are cut at the start."""
+    """Names that are too long with a rank are cut at the start."""
     digits(here / "my photos é", 20, classes=False)
     (here / "my photos é" / "000.png").rename(here / "my photos é" / 'a "b",\nc.png')
     (here / "my photos é" / "001.png").rename(here / "my photos é" / "d\re.png")
-    (here / "my photos é" / "002.png").rename(here / "my photos é" / f"{'é' * 125}.png")  # of 254 bytes
+    (here / "my photos é" / "002.png").rename(here / "my photos é" / f"{'é' * 125}.png")  # a name of 254 bytes
     assert cluster("my photos é", "--clusters", 2, "--method", "kmeans", "--sort", "copies") == 0
     rows = table("my photos é-clusters/clusters.csv")
     assert {'a "b",\nc.png', "d\re.png"} < {row["file"] for row in rows} and len(rows) == 20
@@ -79,7 +79,7 @@ def test_names_of_folders_and_files_with_spaces_and_other_letters(here):
 
 
 def test_the_page_shows_every_cluster_with_the_names_of_its_images(here, capsys):
-    """One file: nothing on it comes from elsewhere. Labeled images that are in the wrong cluster are listed too."""
+    """A single file without external resources. It also lists labeled images that are in the wrong cluster."""
     digits(here / "photos")
     assert cluster("photos", "--method", "scl", "--out", "out") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "out/index.html"
@@ -95,7 +95,7 @@ def test_the_page_shows_every_cluster_with_the_names_of_its_images(here, capsys)
 
 
 def test_an_unlabeled_folder_has_no_scores_and_no_trace_of_labels_on_its_page(here, capsys):
-    """k-means gives no confidence to a run, but the command does, and orders the images by it."""
+    """k-means runs have no confidence, but the command computes one and orders the images by it."""
     digits(here / "photos", 30, classes=False)
     assert cluster("photos", "--clusters", 3, "--method", "kmeans", "--out", "out") == 0
     summary = json.loads((here / "out" / "summary.json").read_text())
@@ -115,14 +115,14 @@ def test_a_second_seed_in_the_same_results_is_compared(here, capsys):
     assert cluster(*arguments, 0) == 0
     assert "agreement" not in capsys.readouterr().out
     run = here / "out/runs/images/joint/kmeans/seed0"
-    shutil.copytree(run, run.with_name("seed0 copy"))  # which a user may have made
+    shutil.copytree(run, run.with_name("seed0 copy"))  # as a user may make
     assert cluster(*arguments, 1) == 0
     assert "agreement with seed 0: ARI " in capsys.readouterr().out
     assert "Agreement with seed 0: ARI " in (here / "out" / "index.html").read_text()
 
 
 def test_results_of_another_folder_or_study_are_not_overwritten(here, capsys):
-    """Folders of one name have the same default --out. A folder that was moved or renamed is still the same."""
+    """Folders with the same name have the same default --out. A folder that was moved or renamed is still the same."""
     digits(here / "2023" / "photos", 20, classes=False)
     digits(here / "2024" / "photos", 20, classes=False)
     arguments = ("--clusters", 2, "--method", "kmeans")
@@ -141,7 +141,7 @@ def test_results_of_another_folder_or_study_are_not_overwritten(here, capsys):
 
 @pytest.mark.parametrize("step", ["run_single", "write_page"])
 def test_another_command_in_the_same_results_waits(here, step, monkeypatch):
-    """Until the results of the first one are written."""
+    """It waits until the first one has written its results."""
     digits(here / "photos", 30, classes=False)
     seen = []
 
@@ -156,7 +156,7 @@ def test_another_command_in_the_same_results_waits(here, step, monkeypatch):
 
 
 def test_a_command_that_is_interrupted_while_it_waits_changes_nothing(here):
-    """study.yaml stays that of the command that is at work."""
+    """study.yaml remains that of the running command."""
     digits(here / "photos", 30, classes=False)
     assert cluster("photos", "--method", "kmeans", "--out", "out", "--clusters", 3) == 0
     before = (here / "out" / "study.yaml").read_bytes()
@@ -199,7 +199,7 @@ def test_empty_clusters_are_said_with_what_to_try():
 
 
 def test_nothing_is_advised_that_the_command_would_refuse():
-    """PICA takes no weights, and 2 is the smallest number of clusters."""
+    """PICA does not support --weights, and 2 is the smallest number of clusters."""
     found = describe_clusters(np.array([0] * 99 + [1]), np.ones(100), 2)
     found |= {"weights": None, "epochs": 40, "method": "pica"}
     assert advice(found).endswith("Try more images.")
@@ -278,13 +278,13 @@ def test_the_machine_of_the_settings_is_that_of_the_lease(here, monkeypatch):
     for method, required in (("scl", True), ("kmeans", False)):
         arguments = ["--clusters", "2", "--config", "settings.yaml", "--epochs", "1", "--method", method]
         assert main(["cluster", "photos", *arguments, "--out", method]) == 0
-        first = leases[0]  # the others are those of the steps
+        first = leases[0]  # the others belong to the steps
         assert (first["required"], first["runs_per_gpu"], devices[0]["required"]) == (required, 3, required)
         leases.clear(), devices.clear()
 
 
 def test_sorted_images_are_those_of_the_last_command(here, capsys):
-    """Links are renewed without `--sort`; copies are left, with a message."""
+    """Links are updated even without `--sort`; copies are left alone, with a message."""
     digits(here / "photos", 20)
     folders = here / "photos-clusters" / "sorted"
 
@@ -306,7 +306,7 @@ def test_sorted_images_are_those_of_the_last_command(here, capsys):
 
 
 def test_the_same_command_trains_nothing_again_and_a_changed_folder_all(here, capsys):
-    """Added, removed or changed images lead to a new preparation; only touched ones do too, but train nothing."""
+    """Added, removed, or changed images are prepared and trained again; touched ones are only prepared again."""
     digits(here / "photos", 40, classes=False)
     arguments = ("photos", "--clusters", 3, "--method", "simclr")
 
@@ -330,7 +330,7 @@ def test_the_same_command_trains_nothing_again_and_a_changed_folder_all(here, ca
 
 @pytest.mark.workflow
 def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
-    """The three commands of a study agree: out of date after a change of the folder, done after the same command."""
+    """All three agree: out of date after a change of the folder, done after the same command."""
     digits(here / "photos", 30, classes=False)
     assert cluster("photos", "--clusters", 3, "--method", "simclr", "--out", "out") == 0
     text = (here / "out" / "study.yaml").read_text()
@@ -358,7 +358,7 @@ def test_a_changed_folder_in_plan_status_and_snakemake(here, capsys):
 
 @pytest.mark.workflow
 def test_ctrl_c_and_the_same_command(here):
-    """Stopped while it trains, the command goes on where it was and ends like one that nothing disturbed."""
+    """Stopped while training, the command resumes and ends with the results of an uninterrupted one."""
     digits(here / "photos", 40, classes=False)
     settings = yaml.safe_load((here / "tiny.yaml").read_text())
     settings["methods"]["simclr"] = long_study.SIMCLR
@@ -375,7 +375,7 @@ def test_ctrl_c_and_the_same_command(here):
     assert not (here / "photos-clusters" / "clusters.csv").exists()
     done = scl(here, *command)
     assert done.returncode == 0 and "resumed at epoch" in done.stderr, done.stderr
-    assert re.search(r"simclr [^(]*\(1 epoch of", done.stderr)  # the estimate is of what is left
+    assert re.search(r"simclr [^(]*\(1 epoch of", done.stderr)  # the estimate covers the remaining epochs
     undisturbed = scl(here, *command, "--out", "undisturbed")
     assert undisturbed.returncode == 0
     assert (here / "photos-clusters/clusters.csv").read_bytes() == (here / "undisturbed/clusters.csv").read_bytes()

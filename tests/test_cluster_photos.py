@@ -1,4 +1,4 @@
-"""`scl cluster` where something is in the way: other formats, earlier results, full disks, missing permissions."""
+"""`scl cluster` under adverse conditions: other formats, earlier results, full disks, missing permissions."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 
@@ -79,7 +79,7 @@ def test_results_that_will_be_replaced_are_named_before_the_estimate(here, capsy
     assert "will be replaced" not in told("--clusters", 3)  # nothing is trained
     again = told("--clusters", 4)
     assert 0 < again.index(replaced) < again.index("this will take about")
-    assert "will be replaced" not in told("--clusters", 4, "--seed", 1)  # is compared with seed 0, which stays
+    assert "will be replaced" not in told("--clusters", 4, "--seed", 1)  # seed 0 is kept for comparison
     for damaged in ("damaged", "[]", "{}"):
         (here / "photos-clusters" / "summary.json").write_text(damaged)
         assert "will be replaced" not in told("--clusters", 3, "--seed", len(damaged))
@@ -87,7 +87,7 @@ def test_results_that_will_be_replaced_are_named_before_the_estimate(here, capsy
 
 
 def test_seconds_are_of_all_that_was_trained_whenever_it_was(here, monkeypatch, capsys):
-    """The estimate, of what is left, is only beside them if nothing was trained before."""
+    """The estimate covers the remaining work, so it is only shown beside them if nothing was trained before."""
     digits(here / "photos", 30, classes=False)
     command = ("photos", "--clusters", 3, "--method", "scan")
     with monkeypatch.context() as patch:
@@ -239,7 +239,7 @@ def test_a_prepared_file_that_is_missing_or_damaged_is_made_again(here, name, sp
     before = Path("photos-clusters/clusters.csv").read_bytes()
     spoil(here / "photos-clusters" / "data" / "images" / name)
     status = cluster(*command)
-    if name == "images.npy":  # which are only verified where they are loaded, and then set aside
+    if name == "images.npy":  # only verified when loaded, and then set aside
         status = cluster(*command)
     assert status == 0 and Path("photos-clusters/clusters.csv").read_bytes() == before
     assert f"photos: prepared again ({name} is missing or damaged)" in capsys.readouterr().err or name == "images.npy"

@@ -1,4 +1,4 @@
-"""k-means apart from training (`scl kmeans`): features are kept, clustered and deleted, or the run is trained again.
+"""k-means after training (`scl kmeans`): features are kept, clustered, and deleted, or the run is trained again.
 
 tests/test_resume.py kills the two steps; tests/test_workflow.py has the rule of the Snakefile.
 """
@@ -134,7 +134,7 @@ def test_lost_weights_are_written_again_without_training_or_clustering(trained):
     study, run = trained
     cluster_run(run)
     before = arrays_of(run)
-    for name in ("weights.pt", "record.json", "history.csv"):  # as Snakemake does before it makes the first again
+    for name in ("weights.pt", "record.json", "history.csv"):  # as Snakemake does before it makes the first one again
         (run / name).unlink()
     said = []
     train(run, gpus=0, threads=1, report=said.append)
@@ -223,7 +223,7 @@ def test_the_record_tells_which_scikit_learn_clustered_it_and_whether_its_code_w
 
 
 def test_the_row_of_a_run_names_the_commit_of_its_kmeans(trained):
-    """Features may wait for an update of the code."""
+    """The code may be updated between training and k-means."""
     study, run = trained
     cluster_run(run)
     evaluate_run(run, study.data / "tiny-digits")
@@ -250,7 +250,7 @@ def test_features_that_are_not_finite_fail_the_training(tiny_study, monkeypatch)
     with pytest.raises(Exception, match="outputs of the trained method are not finite"):
         quiet(run.directory)
     assert not (run.directory / "record.json").exists()
-    assert "epoch" not in json.loads((run.directory / "failure.json").read_text())  # it is after the last one
+    assert "epoch" not in json.loads((run.directory / "failure.json").read_text())  # it failed after the last epoch
 
 
 def test_features_of_training_images_that_are_not_finite_fail_the_training_too(tiny_study, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_method_for_kmeans_needs_its_option(tiny_study):
 
 @pytest.mark.parametrize("gpus,limit,threads", [(0, None, 16), (1, None, 8), (3, None, 4), (3, 1, 8), (3, 0, 16)])
 def test_cores_are_left_for_kmeans_beside_runs_on_gpus(gpus, limit, threads, monkeypatch):
-    """limit: of `--resources gpu=N`; 0 trains on the CPU, with the threads that a machine without GPUs would give."""
+    """limit: N of `--resources gpu=N`; 0 trains on the CPU, with as many threads as on a machine without GPUs."""
     monkeypatch.setattr("scl.engine.gpu_lease.visible", lambda: [f"GPU-{i}" for i in range(gpus)])
     limits = {"_cores": SimpleNamespace(value=16)}
     if limit is not None:
@@ -335,7 +335,7 @@ def test_a_lost_sample_changes_nothing(trained):
 
 
 def test_committed_records_are_read():
-    """Those of before `scl kmeans`, but for the oldest, which state no identity."""
+    """Including those from before `scl kmeans` existed, except the oldest, which have no identity."""
     records = Path(cli.__file__).parents[1].glob("results/reference/*/runs/**/record.json")
     found = [artifacts.load(path.parent) for path in records if "identity" in json.loads(path.read_bytes())]
     assert found and all(artifacts.ASSIGNMENTS in record.files for record in found)

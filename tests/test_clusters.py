@@ -1,4 +1,4 @@
-"""clusters.json: what a run's page shows of its clusters, and the gallery and the map that are made from it."""
+"""clusters.json: what a run's page shows about its clusters, and the gallery and map made from it."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ROWS = 12
 
 
 def arrays_of(**changed):
-    """Twelve images in two clusters of three; confidence falls with the row."""
+    """Twelve images in two of three clusters; confidence decreases with the row."""
     return {
         "rows": np.arange(ROWS),
         "assignments": np.repeat([0, 2], 6),
@@ -32,7 +32,7 @@ def arrays_of(**changed):
 
 
 def data_of(**changed):
-    """Two images are in the wrong cluster, and one has no label."""
+    """Labels: two images are in the wrong cluster, and one has no label."""
     labels = np.array([1, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, -1])
     return clusters_of(arrays_of(), 3, **({"labels": labels, "classes": ["cat", "dog"]} | changed))
 
@@ -89,7 +89,7 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def sample_of(count=60, dimensions=16, seed=0):
-    """(rows, features, arrays): two well separated groups of images in a data set of twice as many."""
+    """(rows, features, arrays): two well-separated groups of images from a data set of twice the size."""
     rng = np.random.default_rng(seed)
     rows = np.arange(count) * 2
     side = np.arange(count) % 2
@@ -167,7 +167,7 @@ def test_an_evaluated_run_has_its_clusters(run, data):
 
 
 def test_features_that_training_kept_become_a_map(tiny_study, train_all, data):
-    """If they are damaged there is no map, and the scores are the same."""
+    """If they are damaged, there is no map, and the scores stay the same."""
     (run,) = train_all(tiny_study("scl", seeds=(0,)))
     evaluate_run(run.directory, data)
     metrics, found = (run.directory / "metrics.json").read_bytes(), read(run.directory / FILE, Clusters)
@@ -181,7 +181,7 @@ def test_features_that_training_kept_become_a_map(tiny_study, train_all, data):
 
 
 def test_clusters_of_a_run_are_those_of_its_metrics(run, data):
-    """Which are enough: images, labels and assignments may be gone."""
+    """The metrics are sufficient: images, labels, and assignments may be gone."""
     metrics = read(evaluate_run(run.directory, data), Metrics)
     (run.directory / "assignments.npz").unlink()
     assert sum(read_clusters(run.directory, metrics).sizes) == 200
@@ -206,7 +206,7 @@ def test_clusters_of_a_run_are_those_of_its_metrics(run, data):
     ],
 )
 def test_a_file_that_contradicts_itself_is_damaged(tmp_path, changed):
-    """A report of it would end with an IndexError."""
+    """A report would otherwise fail with an IndexError."""
     whole = data_of().model_dump()
     (tmp_path / FILE).write_text(json.dumps(whole))
     assert read(tmp_path / FILE, Clusters) == data_of()
@@ -231,7 +231,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_colors_of_text_and_dots_have_the_contrast_of_wcag_aa(scheme):
-    """4.5 for text, also on shaded rows, and 3 for dots, lines and markers (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    """4.5 for text, also on shaded rows, and 3 for dots, lines, and markers (WCAG 2.2, 1.4.3 and 1.4.11)."""
     css = (Path(module.__file__).parents[1] / "report" / "templates" / "page.css").read_text()
     colors = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]))
     for name in ("ink", "soft", "link"):

@@ -1,4 +1,4 @@
-"""What a configuration may say: everything else is one line that names the key, before anything runs."""
+"""What a configuration may state: anything else is refused in one line that names the key, before anything runs."""
 
 import copy
 
@@ -17,7 +17,7 @@ GOOD = {
 
 
 def put(path, value):
-    """GOOD with `value` at the dotted path."""
+    """Return GOOD with `value` at the dotted path."""
     mapping = inner = copy.deepcopy(GOOD)
     *way, last = path.split(".")
     for key in way:
@@ -27,7 +27,7 @@ def put(path, value):
 
 
 def refused(source):
-    """What is said of a configuration that cannot be read: one line."""
+    """The error message for a configuration that cannot be read: one line."""
     with pytest.raises(ValueError) as error:
         load_study(source)
     assert "\n" not in str(error.value)
@@ -140,7 +140,7 @@ def test_a_study_without_a_run_is_refused():
 
 
 def test_results_of_a_benchmark_without_a_source_are_told(tmp_path):
-    """Such as those of ImageNet-10 that were copied from a machine that has its images."""
+    """Such as results on ImageNet-10 that were copied from a machine that has the images."""
     study = {
         "results": str(tmp_path),
         "benchmarks": {"imagenet10": {}, "digits": {}},

@@ -1,8 +1,8 @@
-"""What the harness relies on, for every method of ours, and for yours:
+"""What the harness relies on, tested for every built-in method, and for yours:
 
     pytest tests/test_conformance.py --method my_file.MyMethod
 
-Everything goes through the training loop and the run's files, as in a study.
+All tests use the training loop and the run's files, as in a study.
 """
 
 import json
@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module")
 def plan(stage, digits, tmp_path_factory, request):
-    """A function that plans the chain of the stage in a new folder."""
+    """A function that plans the stage and those it starts from in a new folder."""
     methods = dict(TINY_METHODS)
     if stage == OWN:
         dotted = request.config.getoption("--method")
@@ -94,12 +94,12 @@ def test_twice_from_one_seed_is_bit_equal_and_two_seeds_differ(stage, trained, p
     train_all(again)
     assert_same(files(trained, stage), files(again, stage))
     other = files(trained, stage, seed=1)[0]["assignments"]
-    if stage != "kmeans":  # k-means on these pixels may find the same optimum from two seeds
+    if stage != "kmeans":  # with two seeds, k-means on these pixels may find the same optimum
         assert (other != files(trained, stage)[0]["assignments"]).any()
 
 
 def test_labels_play_no_part(stage, trained, plan, train_all, digits, tmp_path):
-    """With permuted labels beside the same images, weights and assignments are bit-equal."""
+    """With permuted labels for the same images, weights and assignments are bit-equal."""
     shutil.copytree(digits, tmp_path / "permuted")
     path = tmp_path / "permuted" / "tiny-digits" / "labels.npy"
     labels = np.load(path)
@@ -134,7 +134,7 @@ def test_labels_cannot_be_opened(stage, verb, trained, plan, train_all, monkeypa
 
 
 def settings_after_training(trained, stage):
-    """Of a trained run, in whose folder trainers can be made; a stage that does not train skips the test."""
+    """Settings of a trained run in whose folder trainers can be made; skips the test if the stage does not train."""
     directory = trained.run("tiny-digits", "joint", stage, 0).directory
     run = config.complete(config.load_run(directory))
     if not run.training.epochs:
@@ -166,7 +166,7 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, trained):
 
 
 def test_bf16_trains_the_parameters_that_fp32_trains(stage, trained):
-    """Autocast keeps casts of weights; a pass without gradient must not leave such a cast to one with."""
+    """Autocast caches casts of weights; a pass without gradient must not leave its cast for a pass with gradient."""
     run, directory = settings_after_training(trained, stage)
     with_gradient = []
     for dtype in ("fp32", "bf16"):
@@ -178,7 +178,7 @@ def test_bf16_trains_the_parameters_that_fp32_trains(stage, trained):
 
 
 def test_assign_does_not_depend_on_the_batch(stage, trained):
-    """In evaluation mode an image's output does not depend on its neighbors in the batch."""
+    """In evaluation mode, an image's output does not depend on the rest of the batch."""
     if stage == "random":
         pytest.skip("random gives an image another output each time")
     directory = trained.run("tiny-digits", "joint", stage, 0).directory

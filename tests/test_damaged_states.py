@@ -1,8 +1,8 @@
-"""Damaged files of a run and of a benchmark: named, never counted, and made again by the steps of the workflow.
+"""Damaged files of a run or a benchmark: reported, never counted, and made again by the steps of the workflow.
 
-Every state is one file of a finished, evaluated chain of two stages, spoiled in one way. Looking at the study must
-neither fail nor count a run whose file is spoiled; after that the steps that Snakemake would take (train and evaluate
-what does not count, prepare what is missing) must end with the very results of before.
+Every state is one file of a finished, evaluated chain of two stages, damaged in one way. Inspecting the study must
+neither fail nor count a run with a damaged file; the steps that Snakemake would then take (train and evaluate what does
+not count, prepare what is missing) must reproduce the original results.
 """
 
 import json
@@ -99,7 +99,7 @@ STATES = list(states())
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(configuration, folder) of a study of SimCLR and SCAN that has run."""
+    """(configuration, folder) of a finished study of SimCLR and SCAN."""
     folder = tmp_path_factory.mktemp("finished")
     mapping = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}}
     with pytest.MonkeyPatch.context() as patch:
@@ -111,7 +111,7 @@ def finished(tmp_path_factory):
 
 
 def finish(study):
-    """What the workflow does with a study; failing steps are left for the next time. Returns what they said."""
+    """Do what the workflow does with a study; failed steps are left for the next call. Return their messages."""
     said, survey = [], Survey(study)
     for path in survey.outdated():
         path.unlink()  # as Snakemake does before a job
@@ -153,12 +153,12 @@ def counted() -> dict:
     return {row.stage: row for row in runs_of(load_study("study.yaml")).itertuples()}
 
 
-UNSEEN = ("weights.pt", "checkpoint.pt", "images.npy", "labels.npy")  # hashed when they are loaded, not when looked at
+UNSEEN = ("weights.pt", "checkpoint.pt", "images.npy", "labels.npy")  # hashed when loaded, not when inspected
 
 
 @pytest.mark.parametrize("file", sorted({file for file, _, _ in STATES}))
 def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkeypatch, capsys):
-    """All states of one file, one after the other; of those that spoil one key, every fifth is made again."""
+    """All states of one file in turn; of those that damage a single key, only every fifth is repaired."""
     mapping, origin = finished
     outcomes, expected = Counter(), results(origin)
     for number, (_, name, spoil) in enumerate(state for state in STATES if state[0] == file):
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkey
         shutil.copytree(origin, folder)
         monkeypatch.chdir(folder)
         path = place(folder, file)
-        if file == "failure.json":  # it is looked at where there is no result
+        if file == "failure.json":  # only read if there is no result
             place(folder, "record.json").unlink()
             path.write_bytes(spoil(b"{}"))
         elif spoil is None:
@@ -183,11 +183,11 @@ def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkey
             row = counted()["simclr"]
             assert row.status != "done" and np.isnan(row.acc), name
             assert file in row.reason or name == "missing", (name, row.reason)
-        if (" " in name or name in JSON) and number % 5:  # a key, a JSON file: all are one way through the code
+        if (" " in name or name in JSON) and number % 5:  # a key, a JSON file: all take the same code path
             outcomes["named"] += 1
             shutil.rmtree(folder)
             continue
-        for _ in range(3):  # a step that meets a damaged file sets it aside, and the next time it is made again
+        for _ in range(3):  # a step that finds a damaged file sets it aside; the next call makes it again
             if not finish(study) and all(state.status == "done" for state in Survey(study).states().values()):
                 break
         assert {row.status for row in counted().values()} == {"done"}, (name, capsys.readouterr())
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkey
 
 
 def reload_sound(study, file):
-    """What was spoiled unseen is found when it is loaded, and made again."""
+    """Damage that inspection does not see is found on loading, and repaired."""
     run = study.runs()[1]
     shutil.rmtree(run.directory)
     write_plan(study, yaml.safe_load(open("study.yaml")))

@@ -1,4 +1,4 @@
-"""Disks that are full and processes that are killed: nothing is half-written, and it goes on."""
+"""Full disks and killed processes: no file is left half-written, and the work resumes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves: each case is survived, or reported with what to do."""
+"""Downloads from a server that misbehaves: each case is handled, or reported with a fix."""
 
 import hashlib
 import subprocess
@@ -127,7 +127,7 @@ def test_part_of_a_killed_download_is_gone_on_with_from_another_mirror(server, t
     (tmp_path / "archives" / f"{FILE}.part").write_bytes(DATA[:1000])
     assert get(archive(server, "b"), tmp_path).read_bytes() == DATA
     assert server.requests == [(f"b/{FILE}", "bytes=1000-", 206)]
-    assert "If-Range" not in server.headers[0]  # another mirror's validator would mean nothing
+    assert "If-Range" not in server.headers[0]  # another mirror's validator would be meaningless
 
 
 @pytest.mark.parametrize("size", [len(DATA), None])
@@ -248,13 +248,13 @@ def test_configuration_replaces_sources_and_checksums():
     [
         ({}, True),
         ({"md5": None}, True),
-        ({"sha256": "0" * 64}, False),  # the catalog has no SHA-256 of STL-10, so nothing says that it is the same file
+        ({"sha256": "0" * 64}, False),  # the catalog has no SHA-256 of STL-10, so the file cannot be identified
         ({"md5": None, "sha256": "0" * 64}, True),
         ({"md5": "0" * 32, "sha256": "0" * 64}, False),
     ],
 )
 def test_an_archive_is_official_only_by_a_known_checksum(given, official):
-    """given: None stands for the published value."""
+    """given: None means the published value."""
     stl = dataset_named("stl10")
     (published,) = stl.archives
     given = {kind: value or getattr(published, kind) for kind, value in given.items()}
@@ -276,7 +276,7 @@ def test_images_of_a_file_with_another_kind_of_checksum_are_prepared_again():
     assert problem({"md5": md5}, {}) == problem({"sha256": sha256}, {"sha256": sha256}) == ""
     assert problem({"sha256": sha256}, {"md5": "1" * 32, "sha256": sha256}) == ""
     assert file in problem({"md5": md5}, {"sha256": sha256}) and file in problem({"sha256": sha256}, {})
-    assert problem(None, {}) == ""  # nothing is recorded to compare with
+    assert problem(None, {}) == ""  # there is no recorded value to compare with
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is published about the data sets, pinned; and what is known before anything starts."""
+"""Published facts about the data sets, pinned; and what is known before anything starts."""
 
 import fake_archives
 import pytest

@@ -1,4 +1,4 @@
-"""A user's own images: classes or none, sizes, modes and formats mixed."""
+"""A user's own images: with or without classes, with mixed sizes, modes, and formats."""
 
 import builtins
 import json
@@ -117,7 +117,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 
 def test_images_beside_sub_folders_mean_that_these_are_no_classes(tmp_path, capsys):
-    """All images are used, and the message names one of those that would have to move."""
+    """All images are used, and the message names one of the images that would have to move."""
     write(tmp_path / "images", ["a/0.png", "b/deep/1.png", "2.png"])
     with pytest.raises(ValueError, match="mine: clusters: is needed"):
         make(tmp_path)
@@ -146,7 +146,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_a_broken_image_is_named_and_left_out(tmp_path, capsys):
-    """Images, labels and names of the others stay together, also at the larger size."""
+    """Images, labels, and names of the others stay aligned, also at the larger size."""
     names = [f"{kind}/{i}.png" for kind in "ab" for i in range(8)]
     write(tmp_path / "images", names)
     whole = make(tmp_path, larger_size=32)
@@ -226,13 +226,13 @@ def test_photographs_stand_upright(tmp_path):
 
 
 def test_odd_exif_tags_do_not_cost_a_photograph(tmp_path):
-    """Only the orientation is wanted; Pillow's exif_transpose also writes all tags again, which fails on odd ones."""
+    """Only the orientation matters; Pillow's exif_transpose also rewrites all tags, which fails on malformed ones."""
     (tmp_path / "images").mkdir()
     pixels = np.zeros((24, 24, 3), np.uint8)
     pixels[:12] = 255
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 3, "a maker of cameras"
-    for kind in (5, 10, 12):  # of the maker: rational, signed rational, double
+    for kind in (5, 10, 12):  # types of the Make tag: rational, signed rational, double
         odd = exif.tobytes()  # big-endian
         odd = odd.replace(struct.pack(">HHL", 0x010F, 2, 19), struct.pack(">HHL", 0x010F, kind, 1))
         Image.fromarray(pixels).save(tmp_path / "images" / f"{kind}.jpg", exif=odd, quality=95)
@@ -308,10 +308,10 @@ def test_heic_is_read_upright_with_the_library(tmp_path):
     heif = pytest.importorskip("pillow_heif")
     (tmp_path / "images").mkdir()
     bright = np.zeros((64, 48, 3), np.uint8)
-    bright[:16] = 255  # above, once it stands upright
+    bright[:16] = 255  # at the top once upright
     image, exif = Image.fromarray(bright), Image.Exif()
     heif.from_pillow(image).save(tmp_path / "images" / "plain.heic", quality=90)
-    exif[0x0112] = 6  # stored on its side, to be turned clockwise
+    exif[0x0112] = 6  # stored sideways, to be rotated clockwise
     heif.register_heif_opener()
     lying = image.transpose(Image.Transpose.ROTATE_90)
     lying.save(tmp_path / "images" / "turned.HEIF", exif=exif.tobytes(), quality=90)
@@ -326,11 +326,11 @@ def test_heic_is_read_upright_with_the_library(tmp_path):
     assert record["versions"]["pillow-heif"]
 
 
-# disks that fail
+# failing disks
 
 
 class Failing:
-    """A file that is open, and whose disk then fails."""
+    """An open file whose disk then fails."""
 
     def __init__(self, file):
         self.file = file
@@ -349,7 +349,7 @@ class Failing:
 
 
 def disk(path, mode):
-    """`open` on a disk with one file that has gone stale and one that cannot be read."""
+    """`open` on a disk with one stale file and one that cannot be read."""
     if path.name.startswith("stale"):
         raise OSError(116, os.strerror(116), str(path))
     file = builtins.open(path, mode)

@@ -1,5 +1,4 @@
-"""From archives in the official layouts to arrays: every format, its order, its labels and what is
-recorded."""
+"""From archives in the official layouts to arrays: every format, its order, its labels, and what is recorded."""
 
 import hashlib
 import io
@@ -113,7 +112,7 @@ def test_cifar100_takes_the_superclasses(offered, tmp_path):
 
 
 def test_stl10_axis_order(offered, tmp_path):
-    """As the official description has it: reshape to N x 3 x 96 x 96, then swap the last two axes."""
+    """As officially described: reshape to N x 3 x 96 x 96, then swap the last two axes."""
     _, images, labels = make(offered, tmp_path, "stl10")
     assert np.array_equal(images[0], fake_archives.picture(40, 0, 96))
     assert np.array_equal(images[60], fake_archives.picture(40, 1000, 96)) and labels[60] == 0
@@ -152,7 +151,7 @@ def test_file_order_is_by_hash_and_says_nothing_about_classes(offered, tmp_path)
 def test_tiny_imagenet_names_and_gray_images(offered, tmp_path):
     record, images, _ = make(offered, tmp_path, "tiny-imagenet")
     assert record["classes"] == [f"thing {i}" for i in range(8)]
-    assert sum((image == image[..., :1]).all() for image in images) == 8  # one gray image a class
+    assert sum((image == image[..., :1]).all() for image in images) == 8  # one gray image per class
 
 
 def test_digits_are_the_published_ones(offered, tmp_path):
@@ -211,7 +210,7 @@ def test_subset_is_label_blind_proportional_and_nested(offered, tmp_path):
     ],
 )
 def test_each_image_has_its_name(offered, tmp_path, dataset, first, last):
-    """Names follow the rows, also of a subset: the image of a name is the same in both."""
+    """Names follow the rows, even in a subset: a name refers to the same image in both."""
     _, images, labels = make(offered, tmp_path, dataset)
     names = json.loads((tmp_path / "data" / dataset / "image_names.json").read_text())
     assert len(names) == len(images)
@@ -303,7 +302,7 @@ def test_real_images(tmp_path):
         record, pixels, labels = make((tmp_path, checksums), tmp_path, dataset)
         assert record["count"] == count
         assert np.bincount(labels).min() == np.bincount(labels).max()
-        assert all(pixels[row].std() > 5 for row in range(count))  # pictures, not planes of one color
+        assert all(pixels[row].std() > 5 for row in range(count))  # real content, not uniform color
 
 
 def test_hash_order_does_not_depend_on_the_order_given():

@@ -1,4 +1,4 @@
-"""ImageNet subsets from a tar, a folder and a URL; and what is said of data sets that are taken for them."""
+"""ImageNet subsets from a tar, a folder, and a URL; and the messages for data sets that are mistaken for them."""
 
 import io
 import json
@@ -72,7 +72,7 @@ def test_tar_folder_and_url_give_the_same_rows(offered, server, tmp_path):
 
 
 def test_images_are_kept_at_a_larger_size_too(offered, tmp_path):
-    """The usual ones do not change by it, and the larger ones are made of the originals, not of the usual ones."""
+    """The usual images do not change, and the larger ones are made from the originals, not from the usual ones."""
     source = {"tar": str(offered / TAR)}
     alone, both, large = (
         make(tmp_path / name, sizes=sizes, **source)
@@ -94,7 +94,7 @@ def test_both_subsets_share_what_was_fetched_and_only_synsets_are(server, tmp_pa
     record, *_ = make(tmp_path, "imagenet-dogs", **way)
     (folder,) = cached_folders(server.url(TAR), tmp_path / "archives")
     fetched = [wanted for _, wanted, _ in server.requests[before:]]
-    assert len(fetched) == 1 + 14  # a look at the length, the index is kept; Maltese is there
+    assert len(fetched) == 1 + 14  # a query of the length; the index is kept, and Maltese is there already
     assert record["sources"][0] == {
         "file": "n02085936.tar",
         "url": server.url(TAR),
@@ -165,7 +165,7 @@ def test_modes_are_mixed_in_the_source_and_rgb_in_the_arrays(offered, tmp_path):
     _, images, labels = make(tmp_path, tar=str(offered / TAR))
     penguins = images[labels == 0].astype(int)
     grounds = [image.convert("RGB").crop((5, 5, 95, 95)) for image in opened]
-    for ground in grounds:  # every one of the six is there, close to a plain conversion
+    for ground in grounds:  # all six are present, and close to a plain conversion
         plain = np.asarray(ground.resize((32, 32)))
         assert min(abs(penguin.mean((0, 1)) - plain.mean((0, 1))).max() for penguin in penguins) < 25
 

@@ -1,4 +1,4 @@
-"""A broken mirror never stops the fallback to the next one, a dripping one is given up, secrets in URLs stay secret."""
+"""A broken mirror never stops the fallback to the next; one that trickles is given up; secrets in URLs stay secret."""
 
 import base64
 import hashlib
@@ -204,7 +204,7 @@ def test_https_verifies_the_server_and_is_resumed_and_redirected(tmp_path, monke
         assert [status for *_, status in server.requests] == [None, 200, None, 206]
 
 
-# a byte now and then
+# mirrors that trickle
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_piece_that_comes_in_bytes_is_given_up(server, impatient):
 
 
 def test_a_slow_source_is_kept(server, tmp_path, impatient):
-    server.pace[f"a/{FILE}"] = (len(DATA) // 20, 0.03)  # three windows long, far above the least rate
+    server.pace[f"a/{FILE}"] = (len(DATA) // 20, 0.03)  # lasts three windows, far above the minimum rate
     path = get(archive(server.url(FILE), server.url(FILE, "b")), tmp_path)
     assert source_of(path) == server.url(FILE) and server.times[f"a/{FILE}"] == 1
 

@@ -1,4 +1,4 @@
-"""Links, pipes and odd names in a user's folder; names and members in archives: refused before the work, by name."""
+"""Links, pipes, and odd names in a user's folder; names and members in archives: refused by name before the work."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ PNG = fake_archives.encoded(fake_archives.picture(0, 0, 20), "PNG")
 
 @pytest.fixture(autouse=True)
 def no_pixel_is_read(monkeypatch, request):
-    """Unless the test is about what is made: a refusal comes before the work."""
+    """No pixel may be read, as refusals come before the work, unless the test is about the result."""
     if "made" not in request.node.name:
         monkeypatch.setattr("benchmarks.datasets.prepare.write_images", None)
 
@@ -122,7 +122,7 @@ def test_a_class_without_images_is_named_and_the_rest_is_made(tmp_path, capsys):
     assert "dog: holds no readable images, so it is not a class" in told
 
 
-# what is no file
+# not regular files
 
 
 def test_pipes_sockets_and_devices_are_refused(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_pipes_sockets_and_devices_are_refused(tmp_path, monkeypatch):
     place.symlink_to("/dev/zero")
     refused(tmp_path, "ant/x.png", "a device", clusters=1)
     place.unlink()
-    monkeypatch.chdir(place.parent)  # the path of a socket is short
+    monkeypatch.chdir(place.parent)  # paths of sockets must be short
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("x.png")
         refused(tmp_path, "ant/x.png", "a socket", clusters=1)
@@ -192,7 +192,7 @@ def use(tmp_path, dataset, archive):
 
 
 def tar_with(sound, path, **changed):
-    """A copy of the tar `sound`; changed: {member's base name without its ending: bytes, or None to write it twice}."""
+    """A copy of the tar `sound`; changed: {member's base name without suffix: bytes, or None to write it twice}."""
     with tarfile.open(sound) as old, tarfile.open(path, "w:gz", compresslevel=1) as new:
         for entry in old:
             data, key = old.extractfile(entry).read(), entry.name.rpartition("/")[2].partition(".")[0]

@@ -1,4 +1,4 @@
-"""ILSVRC-2012's tar behind a URL: what is kept of which source, and what is said of a source that is not that tar."""
+"""ILSVRC-2012's tar behind a URL: what is kept for each source, and the messages for sources that are not that tar."""
 
 import json
 import tarfile
@@ -86,7 +86,7 @@ def test_what_is_kept_is_used_without_a_network(server, tmp_path, capsys, monkey
     monkeypatch.delenv("IMAGENET_TOKEN", raising=False)
     url = server.url("small.tar")
     first = make(tmp_path, url, 2)
-    assert make(tmp_path, url, 2, header="Cookie: ${IMAGENET_TOKEN}") == first  # nothing is left to ask for
+    assert make(tmp_path, url, 2, header="Cookie: ${IMAGENET_TOKEN}") == first  # nothing is left to request
     server.faults["a/small.tar"] = {"404"}
     assert make(tmp_path, url, 2) == first and "HTTP status 404" in capsys.readouterr().err
     (folder,) = cached_folders(url, tmp_path / "archives")
@@ -102,7 +102,7 @@ def test_a_wrong_count_names_the_folder_of_what_is_kept(server, tmp_path):
     assert str(folder) in str(caught.value)
 
 
-# what is said
+# messages
 
 
 def test_a_tar_of_images_is_refused_at_its_first_image(server, offered, tmp_path):
@@ -128,7 +128,7 @@ def test_an_unset_variable_of_the_header_is_not_sent(server, tmp_path, monkeypat
 
 
 def test_a_dollar_sign_that_names_no_variable_is_sent(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGENET_TOKEN", "${x}")  # what a variable holds is not expanded again
+    monkeypatch.setenv("IMAGENET_TOKEN", "${x}")  # the value of a variable is not expanded again
     members(server.url("small.tar"), tmp_path, timeout=1, header="Cookie: $=1; id=${IMAGENET_TOKEN}")
     assert server.headers[0]["Cookie"] == "$=1; id=${x}"
 

@@ -1,4 +1,4 @@
-"""What was downloaded is not lost to a captive portal, a mirror with another version, or a change on the server."""
+"""Downloaded data is not lost to a captive portal, a mirror with another version, or a change on the server."""
 
 import hashlib
 
@@ -33,7 +33,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def part(tmp_path, server):
-    """What mirror "a" has sent so far."""
+    """The data that mirror "a" has sent so far."""
     path = tmp_path / "archives" / f"{FILE}.part"
     path.parent.mkdir()
     path.write_bytes(DATA[:60_000])

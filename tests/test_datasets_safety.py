@@ -1,4 +1,4 @@
-"""Archives that mean harm, and images that are broken."""
+"""Malicious archives and broken images."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Leases never overlap, end with their process, and say at once what cannot be had."""
+"""Leases never overlap, end with their process, and fail at once if a request cannot be met."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ with lease(1, required=True, runs_per_gpu=runs_per_gpu, report=lambda line: None
 
 
 class Waits(Exception):
-    """Raised in place of waiting."""
+    """Raised instead of waiting."""
 
 
 def refuse_to_wait(line):
@@ -44,7 +44,7 @@ def refuse_to_wait(line):
 
 @pytest.fixture(autouse=True)
 def locks(tmp_path, monkeypatch):
-    """The folder of the locks; however a test sets the variable, also within a lease, it ends as it was before."""
+    """The folder of the locks; CUDA_VISIBLE_DEVICES is restored however a test sets it, even within a lease."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -55,7 +55,7 @@ def locks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    """Put a pretended nvidia-smi that lists the given UUIDs on the PATH: driver("GPU-a", "GPU-b")."""
+    """Put a fake nvidia-smi that lists the given UUIDs on the PATH: driver("GPU-a", "GPU-b")."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -67,7 +67,7 @@ def driver(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    pretend(status=9)  # as with a driver that does not answer
+    pretend(status=9)  # as with a driver that does not respond
     return pretend
 
 
@@ -82,7 +82,7 @@ def wait_for(condition):
 
 @contextlib.contextmanager
 def holders(tmp_path, count, runs_per_gpu=1):
-    """Start `count` processes that each lease one GPU and log; yields ([(process, log)], go)."""
+    """Start `count` processes that each lease one GPU and log; yield ([(process, log)], go)."""
     go = tmp_path / "go"
     started = []
     for number in range(count):
@@ -99,12 +99,12 @@ def holders(tmp_path, count, runs_per_gpu=1):
 
 
 def running(started):
-    """{log: token} of the processes that have logged a start."""
+    """{log: token} for the processes that have logged a start."""
     return {log: log.read_text().split()[0] for _, log in started if log.exists() and log.read_text()}
 
 
 def most_at_once(started, killed):
-    """{token: largest number of leases at one moment}; `killed`: the ends of those who could not log them."""
+    """{token: largest number of simultaneous leases}; `killed`: end times of processes that could not log them."""
     events = defaultdict(list)
     for _, log in started:
         token, start, *end = log.read_text().split()
@@ -128,7 +128,7 @@ def test_eight_processes_on_four_gpus_never_overlap_also_when_one_is_killed(tmp_
         victim, log = next((process, log) for process, log in started if log in first)
         killed = {log: time.monotonic()}
         victim.send_signal(signal.SIGKILL)
-        after = wait_for(lambda: len(running(started)) >= 5 and running(started))  # nobody else has left yet
+        after = wait_for(lambda: len(running(started)) >= 5 and running(started))  # none of the others has ended yet
         (heir,) = set(after) - set(first)
         assert after[heir] == first[log]
         go.touch()
@@ -213,7 +213,7 @@ def test_an_index_and_a_uuid_of_one_gpu_exclude_each_other(driver, monkeypatch, 
 
 def test_slurm_jobs_that_all_see_their_gpu_as_0_do_not_wait_for_each_other(driver, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    driver("GPU-a")  # what the device cgroup of the first job lets through
+    driver("GPU-a")  # all that the first job's device cgroup exposes
     with gpu_lease.lease(1, report=refuse_to_wait):
         driver("GPU-b")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -236,7 +236,7 @@ def test_without_nvidia_smi_gpu_0_of_one_slurm_job_or_step_is_not_gpu_0_of_anoth
 
 
 def test_a_gpu_known_by_its_uuid_is_one_gpu_for_all_slurm_jobs(driver, monkeypatch):
-    """Where a node's GPUs are not confined, an interactive job beside a batch job must not take its GPU."""
+    """If a node's GPUs are not confined, an interactive job must not take the GPU of a batch job."""
     driver("GPU-a", "GPU-b")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
@@ -261,7 +261,7 @@ def test_a_machine_without_a_gpu_is_told_so_without_a_warning(monkeypatch, tmp_p
     said = []
     with gpu_lease.lease(1, report=said.append):
         pass
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # somebody's decision, or a scheduler's
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # set by the user or a scheduler
     with gpu_lease.lease(1, report=said.append):
         pass
     told = "warning: no GPU visible (CUDA_VISIBLE_DEVICES is ''); using the CPU"
@@ -269,7 +269,7 @@ def test_a_machine_without_a_gpu_is_told_so_without_a_warning(monkeypatch, tmp_p
 
 
 def test_a_full_gpu_says_what_to_lower():
-    """Also to `scl cluster`, whose options have neither a batch size nor a number of runs."""
+    """Also in `scl cluster`, which has options for neither the batch size nor the number of runs."""
     import torch
 
     from scl.engine.train import OutOfMemory, _explain_errors
@@ -315,7 +315,7 @@ def test_waiting_for_two_gpus_holds_neither_and_draws_no_random_number(driver, m
 
     def while_waiting(line):
         said.append(line)
-        if len(said) == 1:  # the free GPU can still be had, by anybody
+        if len(said) == 1:  # the free GPU is still available to anyone
             with gpu_lease.lease(1, report=refuse_to_wait) as token:
                 assert token == "GPU-b"
             blocker.close()
@@ -352,7 +352,7 @@ def test_a_folder_of_the_locks_that_cannot_be_used_is_named(kind, locks, tmp_pat
 
 
 def test_a_lock_file_removed_by_a_cleaner_is_not_taken_for_a_lease(locks, monkeypatch):
-    """What flock returns for a file that has lost its name protects nothing: the lease tries again."""
+    """A lock on an unlinked file protects nothing: the lease tries again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "x")
     flock = locks_module.fcntl.flock
 

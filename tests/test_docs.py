@@ -1,4 +1,4 @@
-"""The documentation against the code: generated pages, links, names of files, and commands."""
+"""The documentation against the code: generated pages, links, file names, and commands."""
 
 import csv
 import importlib.util
@@ -78,7 +78,7 @@ def test_python_names_in_the_text_exist(page):
 
 @ALL_PAGES
 def test_scl_commands_in_the_text_parse(page):
-    """Lines of code blocks; words in capitals are placeholders."""
+    """In lines of code blocks; words in capitals are placeholders."""
     for line in re.findall(r"^    (?:\S*\$ +)?(scl [a-z].*?)(?: +#.*| *\|.*)?$", page.read_text(), re.M):
         cli.parser().parse_args(shlex.split(line)[1:])
 
@@ -116,7 +116,7 @@ def test_every_configuration_is_explained_and_names_its_command():
 
 @pytest.fixture
 def your_own(tmp_path, monkeypatch):
-    """A folder with the two files of docs/your-own.md, as a user would have them, beside config/."""
+    """A folder with the two files of docs/your-own.md, as a user would have them, next to config/."""
     text = (ROOT / "docs" / "your-own.md").read_text()
     (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
     (tmp_path / "my_study.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])

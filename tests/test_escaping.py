@@ -1,5 +1,5 @@
-"""What comes from files of others (records, failures, configurations) is text in every output: no line, markup, command
-or terminal sequence of its own."""
+"""Text from untrusted files (records, failures, configurations) stays text in every output: it adds no line, markup,
+command, or terminal sequence."""
 
 import html.parser
 import json
@@ -35,7 +35,7 @@ from scl.util.text import printable, say
 
 pytestmark = pytest.mark.slow
 
-HOSTILE = [  # a study of each is reported
+HOSTILE = [  # a study with each of them is reported
     "CPU\n\\input{/etc/passwd}",
     "\r\n\\end{tabular}\n\n% x\\\\ & $y_1^2$ #1 ~ { } {",
     "[10cm] * \\begin{verbatim}",
@@ -104,7 +104,7 @@ def test_printable_is_the_same_done_twice_and_keeps_what_it_is_told():
 
 
 def study_with(folder, text):
-    """`text` in every string field that reaches an output; the study is the same otherwise."""
+    """A study with `text` in every string field that reaches an output, otherwise the same."""
     fields = {"methods": {
         "pixels": block(f"A{text}", METHODS["pixels"].method, origin=text),
         "simclr": block(text, METHODS["simclr"].method, origin=f"official: {text}"),
@@ -151,7 +151,7 @@ def study_with(folder, text):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """{text: {file name: content}} of an ordinary text and of hostile ones, a study each."""
+    """{text: {file name: content}} for an ordinary text and hostile ones, one study each."""
     folder = tmp_path_factory.mktemp("studies")
     texts = ["ordinary", *HOSTILE]
     return {text: texts_of(study_with(folder / str(i), text), page=True) for i, text in enumerate(texts)}
@@ -186,7 +186,7 @@ ALLOWED = {
 
 
 def latex_outline(text):
-    """Lines by kind, with the cells of each row; fails for a command or a special character that is not ours."""
+    """Lines by kind, with the cells of each row; fails for commands or special characters that we did not write."""
     found, depth = [], 0
     for line in text.splitlines():
         if line.startswith("%"):
@@ -212,7 +212,7 @@ def test_latex_has_no_command_or_row_of_its_own(reports):
 
 
 def markdown_outline(text):
-    """Lines by kind, with the cells of each row; fails for markup that is not ours."""
+    """Lines by kind, with the cells of each row; fails for markup that we did not write."""
     found = []
     for line in text.splitlines():
         kind = re.match(r"- |#+ |\| |\|-|\*\*|", line)[0]
@@ -223,7 +223,7 @@ def markdown_outline(text):
             assert inner.endswith("**")
             inner = inner[:-2]
         inner = re.sub(r"\*\*(supported|contradicted|not decided|not run)\*\*", "", inner).replace("`reference:`", "")
-        bare = re.sub(r"\\[!-/:-@\[-`{-~]", " ", inner)  # without what is escaped
+        bare = re.sub(r"\\[!-/:-@\[-`{-~]", " ", inner)  # without escaped characters
         cells = len(re.findall(r"\|", bare)) if kind.startswith("|") else 0
         bare = bare.replace("|", "") if kind.startswith("|") else bare
         assert not re.search(r"[`*~$|\\]|<[A-Za-z/!?]|&(?!amp;|lt;)#?\w+;|\]\(|\]\[|\]:|\[\^|://|www\.", bare), line
@@ -244,7 +244,7 @@ DRAWN = {"svg", "g", "defs", "clipPath", "path", "rect", "use", "text", "tspan"}
 
 
 def html_outline(text):
-    """Tags and attributes in order, without the figures' contents and the texts for people."""
+    """Tags and attributes in order, without the contents of figures and human-readable text."""
     found = []
     figures = re.findall('<svg class="figure".*?</svg>', text, re.DOTALL)
     assert {tag for figure in figures for tag in re.findall(r"<([^\s/>]+)", figure)} <= DRAWN
@@ -258,7 +258,7 @@ def html_outline(text):
     parser.feed(text)
     return [
         tag for tag in found if tag not in (("td", [], None), ("td", ["class"], "word"))
-    ]  # .word: begins with a letter
+    ]  # .word starts with a letter
 
 
 @pytest.mark.xdist_group("reports")
@@ -281,7 +281,7 @@ def test_figures_draw_a_title_as_it_is(tmp_path, text):
     study = study_with(tmp_path, text)
     collect(study, partial(study))
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Glyph")  # that the font lacks
+        warnings.filterwarnings("error", message="Glyph")  # missing from the font
         assert all(path.stat().st_size for path in write_report(study, partial(study)))
 
 
@@ -290,7 +290,7 @@ def test_figures_draw_a_title_as_it_is(tmp_path, text):
 
 @pytest.fixture
 def real_study(tmp_path):
-    """A function: the study whose titles are `text`, its only run failed with `text`; returns its configuration."""
+    """A function that writes a study whose titles, and its only run's error, are `text`; returns its configuration."""
 
     def make(text):
         mapping = {
@@ -303,7 +303,7 @@ def real_study(tmp_path):
             "methods": {"random": {"method": "baselines.controls.Random", "title": text, "origin": text}},
         }
         path = tmp_path / "study.yaml"
-        path.write_text(json.dumps(mapping))  # which is YAML, escapes included
+        path.write_text(json.dumps(mapping))  # JSON is valid YAML, escapes included
         (run,) = load_study(path).runs()
         config = digest(complete(load_study(path).settings(run)))
         failure = {"error": text, "kind": text, "permanent": True, "config_sha256": config, "epoch": 3, "term": text}
@@ -356,7 +356,7 @@ def test_progress_shows_no_terminal_sequence(capsys, monkeypatch):
 
 
 def test_what_is_escaped_is_what_the_files_hold():
-    """The fields above are those that exist: a new text of a row must get into these tests."""
+    """The fields above are complete: a new text field of a row must be added to these tests."""
     known = {
         "benchmark",
         "protocol",

@@ -1,4 +1,4 @@
-"""`ImageClustering`: `scl cluster` in scikit-learn's manner."""
+"""`ImageClustering`: `scl cluster` with scikit-learn's interface."""
 
 import csv
 import doctest
@@ -19,7 +19,7 @@ from benchmarks.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 12, 8, 3), dtype=np.uint8)
-FITTING_NOTHING = (  # scikit-learn's checks that need no table of numbers as input
+FITTING_NOTHING = (  # scikit-learn's checks that need no numeric array as input
     "check_estimator_cloneable",
     "check_estimator_repr",
     "check_do_not_raise_errors_in_init_or_set_params",
@@ -36,7 +36,7 @@ FITTING_NOTHING = (  # scikit-learn's checks that need no table of numbers as in
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A function that makes an estimator of tiny networks."""
+    """A function that makes an estimator with tiny networks."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     settings = tiny_settings(tmp_path / "tiny.yaml")
 
@@ -56,7 +56,7 @@ def test_a_check_of_scikit_learn(check):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", STAGES)
 def test_fit_predict_and_labels(tiny, method, capfd):
-    """labels_ of every method are the clusters that predict finds for the same images, in their order."""
+    """For every method, labels_ equals what predict returns for the same images."""
     model = tiny(method=method, random_state=3)
     before = model.get_params()
     labels = model.fit_predict(IMAGES)
@@ -75,7 +75,7 @@ def test_fit_predict_and_labels(tiny, method, capfd):
 
 
 def test_it_does_what_the_command_does(tiny, tmp_path, monkeypatch):
-    """The same clusters and confidence as in clusters.csv, also of an array, and files_ in the order of their names."""
+    """The same clusters and confidence as in clusters.csv, also for an array, and files_ sorted by name."""
     monkeypatch.chdir(tmp_path)
     digits(tmp_path / "photos", 40)
     model = tiny(None, method="scl", random_state=1, out=tmp_path / "out").fit(tmp_path / "photos")
@@ -105,7 +105,7 @@ def test_it_does_what_the_command_does(tiny, tmp_path, monkeypatch):
 def test_the_examples_of_the_documentation_run(page, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / page).read_text().replace("```", "")  # a fence is not a part of the output before it
+    text = (ROOT / page).read_text().replace("```", "")  # so that a fence is not taken for part of the output before it
     example = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
     assert example.examples
     assert doctest.DocTestRunner().run(example).failed == 0
@@ -117,7 +117,7 @@ def test_before_fit_there_is_nothing_to_predict(tiny):
 
 
 def test_fit_in_a_thread(tiny):
-    """Signals are then left to the main thread."""
+    """Signals are left to the main thread."""
     with ThreadPoolExecutor() as pool:
         labels = pool.submit(tiny(method="simclr").fit_predict, IMAGES).result()
     assert np.array_equal(labels, tiny(method="simclr").fit_predict(IMAGES))

@@ -1,4 +1,4 @@
-"""Evaluation of a run's files: what is scored, what is kept apart, and what is refused."""
+"""Evaluation of a run's files: what is scored, what is kept separate, and what is refused."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_evaluation_scores_the_last_epoch_and_keeps_the_best_apart(tmp_path):
 
 
 def test_a_run_without_epochs_or_confidence_has_neither_curve_nor_oracle(tmp_path):
-    """As the controls: k-means assigns without training and without probabilities."""
+    """Like the controls: k-means assigns without training and without probabilities."""
     none = {"epochs": np.array([], np.int64), "per_epoch": np.empty((0, 8), np.int16), "confidence": np.empty(0)}
     metrics = evaluated(trained(tmp_path / "run", assignments=LABELS, **none), prepared(tmp_path / "data"))
     assert (metrics["scores"]["acc"], metrics["scores"]["mean_confidence"]) == (1, None)
@@ -116,7 +116,7 @@ def test_heldout_scores_only_the_test_images(tmp_path):
 
 def test_unlabeled_images_are_left_out_and_counted(tmp_path):
     labels = LABELS.copy()
-    labels[3] = -1  # the one that the last epoch has wrong
+    labels[3] = -1  # the one that the last epoch gets wrong
     metrics = evaluated(trained(tmp_path / "run"), prepared(tmp_path / "data", labels))
     assert (metrics["scores"]["acc"], metrics["unlabeled"]) == (1, 1)
 
@@ -131,9 +131,9 @@ def test_purity_is_recorded_when_the_run_kept_its_neighbors(tmp_path):
     "neighbors, rows, words",
     [
         ([[0, 1], [8, 0]], [0, 3], "8 is no row of the 8 images"),
-        ([[0, 1], [-1, 0]], [0, 3], "-1 is no row of the 8 images"),  # as of a library that found no neighbor
+        ([[0, 1], [-1, 0]], [0, 3], "-1 is no row of the 8 images"),  # as from a library that found no neighbor
         ([[0, 1], [3, 0]], [0, 8], "8 is no row of the 8 images"),
-        ([[0, 1]], [0, 3], r"of the shapes \(1, 2\) and \(2,\)"),  # numpy would take it for both images
+        ([[0, 1]], [0, 3], r"of the shapes \(1, 2\) and \(2,\)"),  # numpy would broadcast it to both images
         ([0, 1], [0, 3], r"of the shapes \(2,\) and \(2,\)"),
         ([[0, 1], [3, 0]], None, "`neighbor_rows` is missing"),
     ],
@@ -223,7 +223,7 @@ def test_changed_or_lost_labels_are_refused(tmp_path, there, words):
 
 @pytest.mark.parametrize("file", ["labels.npy", "assignments.npz"])
 def test_files_are_not_unpickled(tmp_path, file):
-    """An array of objects may run code of whoever made it."""
+    """Loading an object array can run arbitrary code."""
     pickled = np.array([None] * 8)
     changed = {"confidence": pickled} if file == "assignments.npz" else {}
     run = trained(tmp_path / "run", **changed)

@@ -1,5 +1,5 @@
-"""Runs that fail for a reason of their own, in training, k-means, or evaluation, and images that cannot be prepared:
-failure.json says why, and a retry that would fail again ends at once."""
+"""Runs that themselves fail, in training, k-means, or evaluation, and images that cannot be prepared: failure.json
+states why, and a retry that would fail again ends at once."""
 
 import json
 import os
@@ -37,14 +37,14 @@ class Unlucky(SCL):
 
 
 class Leaving(SCL):
-    """SCL that ends the process, as if all were well."""
+    """SCL that exits the process with success."""
 
     def step(self, views, index):
         raise SystemExit(0)
 
 
 class Wrong(SCL):
-    """SCL whose step returns `made`, or in turn the elements of the list `made`."""
+    """SCL whose step returns `made`, or the elements of the list `made` in turn."""
 
     made = None
 
@@ -55,7 +55,7 @@ class Wrong(SCL):
 
 @pytest.fixture
 def attempt(tiny_study, capsys):
-    """A function that plans SCL in some form and tries to train it: (status, what was said, failure.json)."""
+    """A function that plans a variant of SCL and tries to train it: (status, output, failure.json, run state)."""
 
     def go(method="scl.scl.SCL", number=1, gpus=0, plan=True, flags=(), **block):
         block = {"method": method, "augment": {"view": [], "strong": []}, "training": {"epochs": 1}} | block
@@ -85,7 +85,7 @@ def test_a_retry_of_what_fails_by_itself_ends_at_once(method, block, attempt):
     again, told, second, state = attempt(method, 2, **block)
     assert status == again == 1 and first == second and state.status == "failed"
     assert f"not tried again, it would fail as before: {first['error']}" in told
-    assert attempt(method, 1, **block)[2]["time"] >= first["time"]  # the same command anew does try
+    assert attempt(method, 1, **block)[2]["time"] >= first["time"]  # a new start of the same command does try again
 
 
 def test_a_retry_of_what_may_pass_does_try(attempt):
@@ -126,7 +126,7 @@ def test_a_single_term_may_be_called_loss(attempt, monkeypatch):
 
 
 def test_a_name_in_an_error_that_is_not_utf8_does_not_replace_the_error(attempt, monkeypatch):
-    """Python has such names of files as lone surrogates."""
+    """Python represents such file names with lone surrogates."""
 
     def fail(*_):
         raise ValueError("cannot read " + os.fsdecode(b"caf\xe9"))
@@ -139,7 +139,7 @@ def test_a_name_in_an_error_that_is_not_utf8_does_not_replace_the_error(attempt,
 def test_settings_that_changed_are_no_failure(attempt):
     diverging = {"training": {"epochs": 9, "learning_rate": 1e30}}
     assert attempt(**diverging)[3].status == "failed"
-    assert attempt(number=2, training={"epochs": 2})[3].status == "trained"  # the first attempt was killed at its start
+    assert attempt(number=2, training={"epochs": 2})[3].status == "trained"  # the first attempt was killed on startup
 
 
 def test_a_gpu_that_is_required_and_absent_is_a_failure_on_record(attempt, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_gpu_that_is_required_and_absent_is_a_failure_on_record(attempt, monke
 def test_another_version_of_a_method_is_another_run(attempt, monkeypatch):
     assert attempt()[3].status == "trained"
     monkeypatch.setattr(SCL, "version", SCL.version + 1)
-    status, told, _, state = attempt(plan=False)  # the plan is of the version before
+    status, told, _, state = attempt(plan=False)  # the plan is from the version before
     assert status == 2 and "its version has changed since this run was planned" in told
     assert state.status == "outdated" and state.reason == "made with other settings (version): train again"
     assert attempt()[3].status == "trained"
@@ -180,7 +180,7 @@ def unclustered(tiny_study, trained_simclr):
 
 
 def kmeans(run, monkeypatch, error=None, *, attempt=1):
-    """The exit status of `scl kmeans`, whose k-means raises `error`; the failure on record."""
+    """(exit status, failure.json) of `scl kmeans`, whose k-means raises `error`."""
 
     def fail(*arguments, **options):
         raise error
@@ -203,7 +203,7 @@ def test_a_failed_kmeans_says_why_keeps_its_training_and_can_be_mended(uncluster
         path.touch()
     survey = Survey(unclustered)
     assert survey.state(simclr).status == "failed" and survey.state(simclr).record  # it need not be trained again
-    assert survey.state(scan).status == "missing"  # it starts from weights, which are there
+    assert survey.state(scan).status == "missing"  # it starts from weights, which exist
     now, later = Overview(unclustered).runs
     assert describe_run(now) == f"failed: no clusters; log: {log}"
     assert describe_run(later) == "not started" and Overview(unclustered).totals["failed"] == 1

@@ -1,5 +1,5 @@
-"""What only a GPU executes, on a fake one (tests/fake_gpu.py): runs of every method from start to end, none of whose
-steps waits for the device. tests/test_gpu.py asks a real one.
+"""GPU-only code on a fake GPU (tests/fake_gpu.py): complete runs of every method, in which no step waits for the
+device. tests/test_gpu.py uses a real one.
 """
 
 import json
@@ -48,7 +48,7 @@ def test_a_mistake_in_a_step_is_found(mistake, told, paper_trainer):
 
 @pytest.fixture
 def paper_trainer(tmp_path):
-    """A trainer of a stage of the paper's study, with all of its augmentations, but a small network."""
+    """A trainer for a stage of the paper's study, with all of its augmentations but a small network."""
 
     def make(stage):
         study = load_study(PAPER).model_copy(update={"network": Network(width=8, layers=[1, 1, 1])})
@@ -62,14 +62,14 @@ def paper_trainer(tmp_path):
 def test_a_step_of_the_paper_waits_for_nothing(stage, paper_trainer):
     trainer = paper_trainer(stage)
     loop = trainer.steps_of_epoch()
-    next(loop)  # tables are copied to the device, the order of the images is drawn
+    next(loop)  # copies tables to the device and draws the order of the images
     with waiting("error"):
         next(loop)
     assert all(p.grad.is_cuda for p in trainer.method.encoder.parameters())
 
 
 def test_every_method_trains_and_only_where_it_has_to_waits(tiny_study, monkeypatch):
-    """k-means on the CPU starts SCL's prototypes, once; self-labeling asks whether an image is confident."""
+    """SCL's prototypes are initialized once by k-means on the CPU; self-labeling checks if any image is confident."""
     draw, learn, place_prototypes = Trainer.draw, Trainer.learn, SCL.place_prototypes
 
     def quiet_learn(trainer, *arguments):
@@ -109,7 +109,7 @@ ABLATIONS = [
 def test_every_option_steps(cls, options):
     method = build(cls, **options).to("cuda", memory_format=torch.channels_last)
     index, views = torch.arange(12, device="cuda"), torch.rand(2, 12, 3, 8, 8, device="cuda").unbind()
-    for method.epoch in (0, 3):  # SCL's warm-up, and after it; either head of PICA
+    for method.epoch in (0, 3):  # during and after SCL's warm-up; both heads of PICA
         with torch.autocast("cuda", torch.bfloat16):
             torch.stack([*method.step(views, index).values()]).sum().backward()
         method.after_step()
@@ -135,7 +135,7 @@ def test_a_stopped_run_resumes_on_either_device(stage, before, after, tiny_study
 
 @pytest.mark.parametrize("method", ["simclr", "scl"])
 def test_a_folder_is_clustered(method, tmp_path, monkeypatch, capsys):
-    """The time is estimated first, which also takes steps on the GPU."""
+    """The time is estimated first, which also runs steps on the GPU."""
     monkeypatch.chdir(tmp_path)
     tiny_settings(tmp_path / "tiny.yaml", precision="auto")
     digits(tmp_path / "photos", 24)

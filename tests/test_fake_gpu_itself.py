@@ -1,4 +1,4 @@
-"""The fake GPU of the tests refuses what CUDA refuses, finds whatever waits, and does the rest."""
+"""The fake GPU of the tests refuses what CUDA refuses, detects all waiting, and executes everything else."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ from benchmarks.folder_study import Request, folder_study
 
 @pytest.fixture
 def here(here):
-    """With the settings of tiny networks in tiny.yaml."""
+    """The working directory, with settings for tiny networks in tiny.yaml."""
     tiny_settings(here / "tiny.yaml")
     return here
 
@@ -50,7 +50,7 @@ def schedule(tmp_path, images, **changes):
 
 
 def test_the_schedule_follows_the_number_of_images(tmp_path, monkeypatch):
-    """The same number of steps from 1,000 to a million images, within the bounds on epochs; on any device."""
+    """The same number of steps from 1,000 to a million images, within the bounds on epochs, on any device."""
     monkeypatch.setattr("torch.version.cuda", "13.0")
     for visible in ("", "0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -81,14 +81,14 @@ def test_the_device_decides_on_network_and_size(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("config", [None, "tiny.yaml"])
 def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(here, config):
-    """Also of a file that leaves them to the method."""
+    """Also for a file that leaves them to the method."""
     changes = {"method": "selflabel", "config": config and here / config}
     found = {n: schedule(here, n, **changes)[0]["scan"].options["neighbors"] for n in (12, 100, 1_000)}
     assert found == {12: 1, 100: 5, 1_000: 20}
 
 
 def test_the_home_folder_is_expanded_for_weights_too(here, monkeypatch):
-    """Of `--weights=~/x.pth`, which the shell leaves as it is."""
+    """In `--weights=~/x.pth`, which the shell does not expand."""
     monkeypatch.setenv("HOME", str(here))
     (here / "x.pth").write_text("weights")
     asked = []
@@ -109,7 +109,7 @@ def test_the_home_folder_is_expanded_for_weights_too(here, monkeypatch):
     ],
 )
 def test_settings_count_wherever_the_file_gives_them(here, place, monkeypatch):
-    """Epochs are for 10,000 images, and --epochs and --weights change them; the folder is in the place of `mine`."""
+    """Epochs are for 10,000 images, and --epochs and --weights change them; the folder replaces `mine`."""
     (here / "own.yaml").write_text(
         f"protocols: [heldout]\nbenchmarks: {{mine: {{dataset: folder, size: 128}}, other: {{}}}}\n{place}"
     )
@@ -128,7 +128,7 @@ def test_settings_count_wherever_the_file_gives_them(here, place, monkeypatch):
 
 
 def test_an_installation_without_the_settings_says_what_to_do(tmp_path, monkeypatch):
-    """They are part of a checkout, not of the package."""
+    """The settings are part of a checkout, not of the package."""
     monkeypatch.setattr("benchmarks.folder_study.ROOT", tmp_path)
     with pytest.raises(ValueError, match="folder-cpu.yaml: no such file; run scl from a checkout, or give --config"):
         folder_study(Request(tmp_path, gpus=0), images=100, clusters=2)

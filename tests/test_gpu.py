@@ -1,4 +1,4 @@
-"""What must hold on a GPU: the CPU's losses and gradients within the dtype's error, and runs that finish and resume.
+"""Tests on a GPU: losses and gradients equal the CPU's within the dtype's error, and runs finish and resume.
 
 Skipped without CUDA. Everything here is small; speed is measured by `scl bench`.
 """
@@ -42,7 +42,7 @@ def exact():
 
 @pytest.fixture
 def on_cpu(tiny_study, tmp_path):
-    """A function: a trainer of the stage on the CPU, past its warm-up, with views and index of one step."""
+    """A function that returns a CPU trainer of the stage, past its warm-up, with views and index of one step."""
 
     def make(stage, **changes):
         plan = Plan(stage=stage, size=8, batch_size=32, images=(200,), clusters=(10,), precision="fp32")
@@ -54,7 +54,7 @@ def on_cpu(tiny_study, tmp_path):
 
 
 def losses_and_gradients(method, views, index, device, dtype=torch.float32):
-    torch.manual_seed(0)  # where SCL places its prototypes
+    torch.manual_seed(0)  # determines SCL's initial prototypes
     method = copy.deepcopy(method).to(device)
     method.zero_grad()
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
@@ -67,7 +67,7 @@ def losses_and_gradients(method, views, index, device, dtype=torch.float32):
 
 
 def without_kinks(method):
-    """Replace every ReLU: where its input is almost zero, rounding turns the gradient on or off, by percents of it."""
+    """Replace every ReLU: for inputs near zero, rounding turns its gradient on or off, an error of several percent."""
     for module in list(method.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.ReLU):
@@ -94,7 +94,7 @@ def test_bf16_is_near_fp32(stage, on_cpu):
     assert gradients.keys() == slopes.keys()
     assert all(g.isfinite().all() for g in gradients.values())
     for name, value in expected.items():
-        if name != "self_label":  # chosen by a threshold, so a rounding may choose another image
+        if name != "self_label":  # a threshold selects images, so rounding may select others
             assert float(terms[name]) == pytest.approx(float(value), rel=0.1, abs=0.1), name
 
 
@@ -141,7 +141,7 @@ def test_a_stopped_run_resumes_on_the_gpu_where_it_was(tiny_study):
 
 
 def test_a_profile_has_the_kernels_of_a_step(tiny_study, tmp_path):
-    """By their launches, and within the step: if torch named its events otherwise, these would be zero."""
+    """Launches and kernels are found within the step: if torch renamed its events, these counts would be zero."""
     plan = Plan(stage="scl", size=8, batch_size=32, images=(200,), clusters=(10,))
     result = count_step(Subject(tiny_study("scl"), plan, tmp_path, "cuda"), "H200")
     assert result["count"]["launches"] > 0 and result["count"]["kernels"] > 0
@@ -153,7 +153,7 @@ def test_a_profile_has_the_kernels_of_a_step(tiny_study, tmp_path):
 
 @pytest.mark.parametrize("stage", ["scl", "simclr", "pica", "scan"])
 def test_a_step_waits_for_nothing_on_the_device(stage, tmp_path):
-    """With the network and all augmentations of the paper's study; self-labeling asks whether an image is confident."""
+    """With the network and augmentations of the paper's study; self-labeling checks whether any image is confident."""
     plan = Plan(stage=stage, size=32, batch_size=32, images=(200,), clusters=(10,))
     trainer = Subject(load_study(PAPER), plan, tmp_path, "cuda").trainer()
     loop = trainer.steps_of_epoch()

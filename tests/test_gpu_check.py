@@ -1,4 +1,4 @@
-"""`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes, repeats nothing, packs its results."""
+"""`make gpu-check` on the CPU with a tiny study: it stops at its limit, resumes without repeating, packs results."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ STUDY = TINY | {"seeds": 2, "methods": METHODS}
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Write a tiny study into an empty working directory; return its file name."""
+    """Write a tiny study to an empty working directory; return its file name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     write(tmp_path, STUDY)
@@ -43,7 +43,7 @@ def names_of(study, **changes):
 
 
 def test_stages_and_their_order(study, tmp_path):
-    """What tells most per second first: about the reference, the first seed, and what needs a GPU."""
+    """The most informative per second come first: the reference, the first seed, and whatever needs a GPU."""
     write(tmp_path, STUDY | {"reference": "scl", "benchmarks": STUDY["benchmarks"] | {"other": {"dataset": "digits"}}})
     runs = ["scl", "simclr", "random"]
     assert names_of(study) == [
@@ -68,7 +68,7 @@ def test_every_command_gets_the_devices(study, tmp_path, gpus):
 
 
 def test_speed_is_measured_with_the_settings_of_a_benchmark_of_that_size(monkeypatch):
-    """The campaign has none of 96 px, the full study has."""
+    """The campaign has no benchmark of 96 px, the full study does."""
     monkeypatch.chdir(ROOT)
     campaign = load_study("config/campaign.yaml")
     options = {"gpus": 0, "sizes": [32, 64, 96], "quick": False}
@@ -81,7 +81,7 @@ def test_speed_is_measured_with_the_settings_of_a_benchmark_of_that_size(monkeyp
 
 
 def test_a_machine_without_a_gpu_is_refused(study, capsys, monkeypatch):
-    """All tests of the GPU would be skipped, and everything else would train on the CPU."""
+    """Otherwise, all GPU tests would be skipped and everything else would train on the CPU."""
     assert main(["--study", study]) == 2
     assert "no GPU visible; --gpus 0 tries everything on the CPU" in capsys.readouterr().err
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-pretended")
@@ -122,7 +122,7 @@ def test_a_stage_that_fails_is_tried_again_and_the_rest_goes_on(tmp_path, capsys
 
 
 def test_what_failed_comes_last_in_the_next_call(tmp_path, capsys):
-    """With the same code it will fail again, which is not worth the time of a GPU."""
+    """With the same code it will fail again, which is not worth GPU time."""
     todo = [Stage(name, [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / name) for name in ("bad", "worse")]
     assert gpu_check.check(iter(todo), tmp_path, ["*"], 60) == 1
     todo += [Stage("good", [sys.executable, "-c", ""], tmp_path / "good")]
@@ -149,7 +149,7 @@ SLEEP = ["sh", "-c", "trap 'echo saved; exit 130' INT; sleep 60 & wait"]
 
 
 def test_a_stage_that_hangs_leaves_time_for_the_others(tmp_path, monkeypatch, capsys):
-    """It gets half of the time, so that another still has the other half."""
+    """It gets half of the time, which leaves the other half for another stage."""
     now, given = [100.0], {}
 
     def perform(stage, folder, seconds):
@@ -186,11 +186,11 @@ def test_ctrl_c_between_two_stages_loses_nothing(study, tmp_path, monkeypatch, c
 
 def test_a_run_is_interrupted_at_the_limit(tmp_path, capsys):
     todo = [Stage(name, SLEEP, None) for name in ("first", "second")]
-    seconds = 5.0  # in which the shell starts also on a busy machine
+    seconds = 5.0  # enough for the shell to start on a busy machine
     assert gpu_check.check(iter(todo), tmp_path, ["*"], seconds) == gpu_check.STOPPED
     assert (tmp_path / "logs" / "first.txt").read_text() == "saved\n"
     assert not (tmp_path / "logs" / "second.txt").exists()
-    assert gpu_check.check(iter(todo), tmp_path, ["*"], 0.0) == gpu_check.STOPPED  # nothing is begun
+    assert gpu_check.check(iter(todo), tmp_path, ["*"], 0.0) == gpu_check.STOPPED  # nothing is started
     assert "first: stopped" in capsys.readouterr().err
 
 
@@ -214,8 +214,8 @@ def test_the_archive_has_no_weights_and_no_features(study, tmp_path):
 
 @pytest.mark.slow
 def test_an_epoch_beside_its_estimate(study, tmp_path, monkeypatch):
-    """Of self-labeling, whose random head is confident of no image at the usual threshold. The clock runs for training
-    alone: git, which is asked before, takes 1,000 s here."""
+    """For self-labeling, whose random head is confident of no image at the usual threshold. Only training is timed:
+    git, which runs before it, takes 1,000 s here."""
     methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan", "selflabel")}
     methods["selflabel"] = methods["selflabel"] | {"options": {"threshold": 0.99}}
     write(tmp_path, STUDY | {"methods": methods})

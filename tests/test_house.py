@@ -1,4 +1,4 @@
-"""The rules of the house that code can check: who imports whom, where labels are named, seeds by name."""
+"""House rules that code can check: import directions, where labels are mentioned, named seeds."""
 
 import ast
 import re
@@ -41,7 +41,7 @@ def test_the_walk_finds_a_wrong_arrow(tmp_path):
 
 
 def test_torchvision_has_one_door():
-    """torchvision beside a CPU torch only imports through scl.util.shim, and timm only after it."""
+    """With a CPU build of torch, torchvision can only be imported through scl.util.shim, and timm only after it."""
     for _, path in sources():
         for name in imports_of(path):
             if name.split(".")[0] == "torchvision":

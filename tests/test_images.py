@@ -1,4 +1,4 @@
-"""What `scl train` says of prepared data that is missing, empty or damaged: one message, and nothing is written."""
+"""`scl train` with prepared data that is missing, empty, or damaged: one message, and nothing is written."""
 
 import copy
 import json
@@ -49,7 +49,7 @@ def flip_a_bit(folder):
     (folder / "images.npy").write_bytes(content)
 
 
-DAMAGE = [  # (what is done, words of the message, whether the file is set aside)
+DAMAGE = [  # (damage, words of the message, whether the file is set aside)
     (empty, "0 images where 200 are needed", True),
     (cut, "not a readable array", True),
     (blank, "its checksum is not the one in benchmark.json", True),
@@ -64,7 +64,7 @@ DAMAGE = [  # (what is done, words of the message, whether the file is set aside
 
 
 def test_a_protocol_of_splits_that_do_not_exist_is_damage(tmp_path):
-    """A single flipped bit makes another name of one, and benchmark.json stays valid JSON."""
+    """A single flipped bit changes the name of a split, and benchmark.json stays valid JSON."""
     text = json.dumps(
         {
             "images_sha256": "0",
@@ -95,7 +95,7 @@ def test_damaged_data_is_named_and_never_trained_on(damage, message, aside, fold
     assert told[-1].startswith("scl: error: ") and message in told[-1] and str(folder) in told[-1]
     assert {path.name for path in run.iterdir()} <= {"run.yaml", ".lock", "failure.json"}
     assert (folder / "images.npy.damaged").exists() == aside
-    if aside:  # the mark is gone too: so the same command prepares the benchmark again
+    if aside:  # the completion marker is gone too, so the same command prepares the benchmark again
         assert not (folder / "images.npy").exists() and not (folder / "benchmark.json").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_benchmark_prepared_again_while_it_is_loaded_is_not_called_damaged(fol
 
 
 def test_the_record_names_the_images_that_were_loaded(folder, tiny_study, monkeypatch):
-    """Not those that lie there when the run ends."""
+    """Not those on disk when the run ends."""
     study = tiny_study("random", data=folder.parent)
     [run] = study.runs()
     before = describe(folder)["images_sha256"]
@@ -147,7 +147,7 @@ def test_the_images_of_a_protocol(digits):
         images.load(digits / "tiny-digits", "other", "fit")
 
 
-# --- images that are stored at two sizes ------------------------------------------------------------------------
+# --- images stored at two sizes ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def of_two_sizes(tiny_study, data, *stages):
 
 
 def test_a_method_gets_the_larger_images_where_it_asks_for_them(two_sizes, tiny_study, train_all):
-    """PICA sees windows of the stored pixels; the others the very images they would have without."""
+    """PICA sees windows of the larger images; the other methods see the same images as without them."""
     study = of_two_sizes(tiny_study, two_sizes, "simclr", "pica")
     seen = {}
     for run in study.runs():
@@ -195,7 +195,7 @@ def test_a_method_gets_the_larger_images_where_it_asks_for_them(two_sizes, tiny_
         run.stage: json.loads((run.directory / "record.json").read_text())["identity"]["images"]["sha256"]
         for run in (simclr, pica)
     } == {"simclr": facts["images_sha256"], "pica": facts["larger"]["sha256"]}
-    evaluate_run(pica.directory, stored)  # which knows them by the usual ones
+    evaluate_run(pica.directory, stored)  # which identifies them by the usual images
 
 
 def test_damaged_larger_images_are_set_aside(two_sizes, tiny_study, tmp_path, capsys):

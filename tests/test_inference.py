@@ -1,4 +1,4 @@
-"""Statistics of a study, against hand-worked cases, scipy, and rliable 1.2.0 (values pinned: it needs pandas < 3)."""
+"""Statistics of a study against cases worked by hand, SciPy, and rliable 1.2.0 (values pinned: it needs pandas < 3)."""
 
 import itertools
 import math
@@ -65,7 +65,7 @@ def test_interval_without_spread_is_the_difference():
 
 @pytest.mark.filterwarnings("error")
 def test_welch_interval_of_one_group_without_spread():
-    """SciPy warns of nearly identical values; the interval is that of the other group's mean."""
+    """SciPy warns about nearly identical values; the interval is that of the other group's mean."""
     values = np.array([0.4, 0.41, 0.45])
     found, other = welch_interval(np.full(3, 0.5), values), t_interval(values)
     assert (found.value, found.low, found.high) == pytest.approx(
@@ -81,7 +81,7 @@ def test_sign_flip_enumerates_all_signs():
 
 
 def test_stratified_sign_flip_weighs_each_benchmark_the_same():
-    """A double loop over signs; the mean of group means, whatever the sizes of the groups."""
+    """Against a double loop over signs; the statistic is the mean of group means, regardless of group sizes."""
     groups = [np.array([0.3, 0.1]), np.array([-0.2, 0.5, 0.4, 0.1])]
 
     def statistic(flipped):
@@ -105,7 +105,7 @@ def test_sign_flip_of_many_values_is_sampled_and_never_zero():
 
 @pytest.mark.parametrize("unit", [Fraction(1, 1000), Fraction(1, 10), Fraction(10**6, 7)])
 def test_sign_flip_counts_ties_despite_rounding(unit):
-    """Against sums of fractions: in floating point 0.1 + 0.2 is not 0.3, and large numbers are rounded more."""
+    """Against sums of fractions: in floating point, 0.1 + 0.2 is not 0.3, and larger numbers are rounded more."""
     generator = np.random.default_rng(0)
     for _ in range(50):
         exactly = [int(number) * unit for number in generator.integers(-9, 10, size=6)]
@@ -120,7 +120,7 @@ def test_smallest_p_is_reached():
 
 
 def test_detectable_difference_has_the_stated_power():
-    """Against scipy's noncentral t where that is reliable."""
+    """Against SciPy's noncentral t where that is reliable."""
     for n in (3, 5, 10, 60):
         shift = detectable_difference(2.0, n - 1) / 2.0
         critical = stats.t.ppf(0.975, n - 1)
@@ -142,7 +142,7 @@ def test_error_of_an_unpaired_difference_is_that_of_welchs_test(spreads):
 
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
-    # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made increasing
+    # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made monotone
     assert holm(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
     assert holm(np.array([])).size == 0
@@ -170,7 +170,7 @@ def test_normalized_mean_at_chance_is_zero():
 
 
 def test_bootstrap_resamples_each_group_by_itself():
-    """With constant groups nothing varies; pooled resampling would."""
+    """With constant groups nothing varies; with pooled resampling it would."""
     found = stratified_bootstrap(lambda x, y: x.mean(-1) - y.mean(-1), [np.full(4, 1.0), np.full(4, 3.0)])
     assert (found.low, found.high) == (-2.0, -2.0)
 

@@ -1,8 +1,8 @@
-"""The table of interruptions in docs/running.md, row by row: interrupt a study, give the same command again, and
-compare what it ends with, bit for bit, with a study that nothing disturbed.
+"""The table of interruptions in docs/running.md, row by row: interrupt a study, repeat the same command, and compare
+the results, bit for bit, with those of an uninterrupted study.
 
-Everything is done by `snakemake` processes in a session of their own, so that a signal can go to the whole group as a
-terminal sends it. test_moved_results.py has what happens to files between two starts.
+`snakemake` processes run in separate sessions, so that a signal can go to the whole process group, as from a terminal.
+test_moved_results.py covers what happens to files between two starts.
 """
 
 import json
@@ -56,7 +56,7 @@ def pids_of(folder, step):
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command, cwd = (path / "cmdline").read_bytes().split(b"\0"), os.readlink(path / "cwd")
-            name = (path / "comm").read_text().strip()  # of a forked one
+            name = (path / "comm").read_text().strip()  # the name of a forked process
         except OSError:
             continue
         if (name == f"scl {step}" or command[1:4] == [b"-m", b"benchmarks.cli", step.encode()]) and cwd == str(folder):
@@ -81,8 +81,8 @@ def test_sigterm_to_all_saves_and_the_same_command_resumes(tmp_path, undisturbed
 
 
 def test_a_stay_of_limited_time_saves_and_the_same_command_resumes(tmp_path, undisturbed):
-    """`timeout -s INT 25m snakemake ...`, whose time is over (its alarm rings) in the middle of a training. That is
-    Ctrl-C to Snakemake and its runs. Here nothing is forked."""
+    """`timeout -s INT 25m snakemake ...` expires (gets SIGALRM) during training, which is like Ctrl-C to Snakemake and
+    its runs. Here nothing is forked."""
     process = start(tmp_path, STUDY, before=("timeout", "-s", "INT", "25m"))
     process.send_signal(signal.SIGALRM)
     status, output = end_of(process)
@@ -93,7 +93,7 @@ def test_a_stay_of_limited_time_saves_and_the_same_command_resumes(tmp_path, und
 
 
 def test_sigterm_does_not_hang_where_the_handler_needs_a_lock_that_is_held():
-    """Snakemake's handler takes the scheduler's lock; the main thread may hold it when the signal comes."""
+    """Snakemake's handler takes the scheduler's lock, which the main thread may hold when the signal arrives."""
     lock, handled, before = threading.Lock(), threading.Event(), signal.getsignal(signal.SIGTERM)
 
     def exit_gracefully(*_):
@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, undisturbed):
 def test_a_signal_to_snakemake_alone_lets_the_runs_finish(number, tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
     process.send_signal(number)
-    time.sleep(0.3)  # for Snakemake to see it before the run ends
+    time.sleep(0.3)  # so that Snakemake sees it before the run ends
     open_gate(tmp_path)
     assert end_of(process)[0] != 0 and no_target_is_there(tmp_path)
     assert not (run_of(tmp_path, "scan") / "record.json").exists()  # no more are started
@@ -132,7 +132,7 @@ def test_a_signal_to_snakemake_alone_lets_the_runs_finish(number, tmp_path, undi
 
 
 def unlock(folder, study):
-    """What is to be done about a lock that is left: said by the same command, and never done by itself."""
+    """Remove a stale lock as the same command advises, which never does so by itself."""
     status, output = snakemake(folder, study)
     assert status != 0 and "snakemake --unlock" in output and "cannot be locked" in output, output
     assert no_target_is_there(folder)
@@ -203,7 +203,7 @@ CLUSTERED = TINY | {"methods": {"simclr": SLOW_KMEANS | {"training": {"epochs": 
 
 @pytest.fixture(scope="module")
 def clustered(tmp_path_factory):
-    """The results of a study of one run that is clustered for seconds, undisturbed."""
+    """The results of an uninterrupted study of one run whose k-means takes seconds."""
     folder = tmp_path_factory.mktemp("clustered")
     status, output = snakemake(folder, CLUSTERED)
     assert status == 0, output
@@ -236,10 +236,10 @@ def test_interrupted_clustering_is_made_up_for_without_training(number, target, 
 def test_a_loss_that_is_not_finite_stays_failed_is_said_and_can_be_mended(tmp_path, undisturbed):
     bad = STUDY["methods"]["scan"]["training"] | {"learning_rate": 1e30}
     study = STUDY | {"methods": STUDY["methods"] | {"scan": STUDY["methods"]["scan"] | {"training": bad}}}
-    for _ in range(2):  # the same command tries again, fails again, and says so
+    for _ in range(2):  # the same command tries again, fails again, and reports it
         status, output = snakemake(tmp_path, study)
         assert status != 0 and "scl: failed: the loss term" in output and "Nothing to be done" not in output
-        assert "not tried again" in output  # by the retry of the profile
+        assert "not tried again" in output  # by the profile's retry
         assert no_target_is_there(tmp_path)
         assert "failed" in (tmp_path / "results" / "partial" / "tables.md").read_text()
     assert ", 1 failed" in snakemake(tmp_path, study, "--dry-run")[1]
@@ -268,11 +268,11 @@ def test_a_dead_server_costs_its_benchmark_until_it_is_back(tmp_path, undisturbe
         status, output = snakemake(tmp_path, study)
         assert status != 0 and "could not be downloaded from 127.0.0.1" in output and no_target_is_there(tmp_path)
         server.faults = {}
-        for folder in (tmp_path, tmp_path / "again"):  # the latter is not disturbed
+        for folder in (tmp_path, tmp_path / "again"):  # the latter is not interrupted
             status, output = snakemake(folder, study)
             assert status == 0, output
             assert "Runs: 1 of 1 done." in (folder / "results" / "tables.md").read_text()
-    shutil.rmtree(tmp_path / "data" / "archives")  # prepared data is enough, for a machine without internet
+    shutil.rmtree(tmp_path / "data" / "archives")  # prepared data suffices on a machine without internet
     assert jobs_of(tmp_path, study) == {}
     assert "download" not in jobs_of(tmp_path, study | {"seeds": 2})
     place = Path("results", "runs", "cifar10", "joint", "random", "seed0")

@@ -1,4 +1,4 @@
-"""The label guard: what a method might open by accident while it trains is refused, all else is not, and only then."""
+"""The label guard refuses label files that a method might open by accident, nothing else, and only during training."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ MESSAGE = "cannot be opened while a method trains"
 
 @pytest.fixture
 def data(tmp_path):
-    """A data folder with two benchmarks, an archives folder, and a finished run beside it."""
+    """A data folder with two benchmarks and an archives folder, and a finished run beside it."""
     data = tmp_path / "data"
     for name in ("one", "two"):
         (data / name).mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_links_to_labels_are_refused(data, tmp_path):
 
 
 def test_names_of_images_are_refused(data):
-    """They often hold the class: train/n01440764/x.JPEG."""
+    """They often contain the class: train/n01440764/x.JPEG."""
     path = data / "one" / "image_names.json"
     path.write_text("[]")
     with forbid_label_access(data / "one"):
@@ -114,7 +114,7 @@ def test_archives_are_refused(data, tmp_path):
 
 
 def test_links_in_the_archives_are_refused(data, tmp_path):
-    """A data set of 150 GB is kept on another disk, under whatever name."""
+    """A data set of 150 GB may be kept on another disk, under any name."""
     other = tmp_path / "other disk"
     (other / "ilsvrc").mkdir(parents=True)
     for name in ("store", "ilsvrc/index"):
@@ -139,7 +139,7 @@ def test_scores_of_runs_are_refused(data, tmp_path, name):
 
 
 def test_a_package_installed_as_a_zip_is_imported(data, tmp_path, monkeypatch):
-    """What is imported only when it is needed would end the training with it."""
+    """Otherwise, such an import during training would end it."""
     with zipfile.ZipFile(tmp_path / "package.zip", "w") as package:
         package.writestr("from_a_zip.py", "x = 3")
     monkeypatch.syspath_prepend(str(tmp_path / "package.zip"))
@@ -187,7 +187,7 @@ def test_the_guard_is_off_afterwards_also_after_an_error(data):
 
 
 def test_guards_of_two_threads_end_in_any_order(data):
-    """As of two ImageClustering that are fitted at the same time."""
+    """As when two ImageClustering estimators are fitted at the same time."""
     path = data / "one" / "labels.npy"
     first, second = forbid_label_access(data / "one"), forbid_label_access(data / "two")
     first.__enter__()
@@ -207,7 +207,7 @@ def test_a_data_folder_that_is_not_there_does_not_matter(tmp_path):
 
 
 class Peeping(SimCLR):
-    """SimCLR with an accident: it looks into a file when it prepares; test_conformance.py has steps and `assign`."""
+    """SimCLR that opens a file by accident in `prepare`; test_conformance.py covers `step` and `assign`."""
 
     path = seen = None
 
@@ -217,7 +217,7 @@ class Peeping(SimCLR):
 
 @pytest.fixture
 def peep(tiny_study, monkeypatch):
-    """A function: train a method that looks into `path`; returns the run's folder."""
+    """A function that trains a method that opens `path`; returns the run's folder."""
     study = tiny_study("peep", methods={"peep": TINY_METHODS["simclr"] | {"method": "test_label_guard.Peeping"}})
     (run,) = study.runs()
 
@@ -245,7 +245,7 @@ def test_a_method_that_opens_labels_while_it_trains_fails(peep, digits, tmp_path
     with pytest.raises(PermissionError, match=MESSAGE):
         peep(place)
     if what == "archives":
-        place.unlink()  # the data is that of other tests, too
+        place.unlink()  # other tests use the data, too
     error = failure_of(tmp_path)["error"]
     assert Peeping.seen is None and MESSAGE in error and str(place) in error
     assert labels.read_bytes() and not list(tmp_path.rglob("record.json"))

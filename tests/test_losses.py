@@ -1,4 +1,4 @@
-"""Every loss against the double loop of its equation, in numpy's float64, over sizes and temperatures."""
+"""Every loss against a double loop over its equation, in NumPy float64, for several sizes and temperatures."""
 
 import math
 
@@ -28,7 +28,7 @@ def t(x):
     return torch.tensor(np.asarray(x), dtype=torch.float64)
 
 
-def close(value, expected, tolerance=2e-5):  # the losses work in float32: about seven digits
+def close(value, expected, tolerance=2e-5):  # losses are computed in float32: about seven digits
     assert value.ndim == 0
     assert float(value) == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
@@ -131,7 +131,7 @@ def test_memory_update():
         mixed = 0.7 * before[i] + 0.3 * fresh
         np.testing.assert_allclose(memory.rows[i].numpy(), mixed / np.linalg.norm(mixed), rtol=1e-5)
     assert memory.pseudo_classes.tolist() == [3, 1, 3, 3, 2, 3]  # 3: in no class yet
-    np.testing.assert_allclose(memory.rows[0].numpy(), before[0], rtol=1e-6)  # others stay
+    np.testing.assert_allclose(memory.rows[0].numpy(), before[0], rtol=1e-6)  # others are unchanged
 
 
 @pytest.mark.parametrize("batch,clusters,_", SIZES)
@@ -166,7 +166,7 @@ def test_self_label_loss(balanced):
 
 def test_self_label_loss_without_a_confident_image_is_none():
     assert self_label_loss(torch.zeros(4, 3), torch.zeros(4, 3), 0.99, True) is None
-    assert self_label_loss(torch.zeros(4, 2), torch.zeros(4, 2), 0.5, True) is None  # just at it is not above it
+    assert self_label_loss(torch.zeros(4, 2), torch.zeros(4, 2), 0.5, True) is None  # at the threshold is not above it
 
 
 @pytest.mark.parametrize("batch,clusters,_", SIZES)
@@ -192,7 +192,7 @@ def test_partition_uncertainty(batch, clusters, _):
 @pytest.mark.parametrize("clusters", [10, 20, 200])
 @pytest.mark.parametrize("name", ["semantic", "consistency", "balance", "instance"])
 def test_gradients_by_finite_differences(name, clusters):
-    """Of SCL's losses with respect to the embeddings; float32 inside, hence the coarse step and tolerance."""
+    """SCL's losses with respect to the embeddings; float32 inside, hence the coarse step and tolerance."""
     generator = torch.Generator().manual_seed(0)
     memory = InstanceMemory(30, 6, clusters, momentum=0.5, temperature=0.5)
     memory.rows.copy_(torch.nn.functional.normalize(torch.randn(30, 6, generator=generator), dim=1))
@@ -222,7 +222,7 @@ def test_gradients_by_finite_differences(name, clusters):
 
 
 def test_degenerate_batches_stay_finite():
-    """One cluster for all, a pseudo class without members, a batch smaller than K, memory of equal rows."""
+    """One cluster for all images, a pseudo class without members, a batch smaller than K, a memory of equal rows."""
     memory = InstanceMemory(8, 4, 20, momentum=0.5, temperature=0.1)
     memory.rows.copy_(torch.eye(4)[:1].repeat(8, 1))  # all the same, all in class 0
     memory.pseudo_classes.zero_()

@@ -1,4 +1,4 @@
-"""The memory's hand-written gradient against autograd's of the plain formula, in float64 and over several parts."""
+"""The memory's hand-written gradient against autograd of the plain formula, in float64 and over several chunks."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ from scl.memory import InstanceMemory
 
 
 def plain(memory, z, index):
-    """[2] with a one-hot product and nothing clever: M x K."""
+    """[2] as a plain one-hot product: M x K."""
     weights = torch.exp(z @ memory.rows.T.to(z.dtype) / memory.temperature)  # M x N
     weights = weights * (torch.arange(len(memory.rows)) != index[:, None])
     sums = weights @ F.one_hot(memory.pseudo_classes, memory.clusters).to(z.dtype)
     return sums / sums.sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("images, clusters", [(40, 3), (2500, 10), (2500, 200)])  # a part holds 1024 rows
+@pytest.mark.parametrize("images, clusters", [(40, 3), (2500, 10), (2500, 200)])  # a chunk has 1024 rows
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_values_and_gradients_are_those_of_the_plain_formula(images, clusters, temperature):
     generator = torch.Generator().manual_seed(images + clusters)
@@ -24,7 +24,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula(images, clusters, t
     memory.rows.copy_(F.normalize(torch.randn(images, 8, generator=generator), dim=1))
     memory.pseudo_classes.copy_(torch.randint(clusters, (images,), generator=generator))
     index = torch.randperm(images, generator=generator)[:16]
-    index[:4] = torch.tensor([0, images - 1, 1023, 1024]).clamp(max=images - 1)  # the ends of parts
+    index[:4] = torch.tensor([0, images - 1, 1023, 1024]).clamp(max=images - 1)  # the ends of chunks
     z = F.normalize(torch.randn(32, 8, generator=generator, dtype=torch.float64), dim=1)
     towards = torch.randn(32, clusters, generator=generator, dtype=torch.float64)
     results = []
@@ -61,7 +61,7 @@ def test_similarities_are_in_float32_also_under_autocast(dtype):
 
 
 def test_images_not_yet_in_the_memory_are_left_out():
-    """Of a new memory whose first ten images have been updated, only these count."""
+    """In a new memory in which ten images have been updated, only these count."""
     generator = torch.Generator().manual_seed(4)
     memory, small = (InstanceMemory(n, 8, 3, momentum=0.5, temperature=0.5) for n in (30, 10))
     z1, z2 = F.normalize(torch.randn(2, 10, 8, generator=generator), dim=2)
@@ -97,7 +97,7 @@ def test_small_temperatures_neither_overflow_nor_divide_by_zero(sign):
 
 
 def test_sums_are_in_float32_also_under_autocast():
-    """257 equal weights: bfloat16 would make them 256."""
+    """257 equal weights, which would sum to 256 in bfloat16."""
     memory, z = of_one_direction(259, 2, temperature=0.5)
     memory.pseudo_classes[258] = 1
     with torch.autocast("cpu", torch.bfloat16):
@@ -106,14 +106,14 @@ def test_sums_are_in_float32_also_under_autocast():
 
 
 class OnGpu(torch.Tensor):
-    """Says that it is on a GPU, and is not."""
+    """A tensor that claims to be on a GPU."""
 
     device = torch.device("cuda")
 
 
 @pytest.mark.parametrize("cls", [torch.Tensor, OnGpu])
 def test_sums_by_class_on_either_device(cls):
-    """Where weights are on a GPU, by a product: the same sums, added to what is there."""
+    """On a GPU, sums use a matrix product: they are the same, and added to the existing values."""
     generator = torch.Generator().manual_seed(0)
     weights, classes = torch.rand(7, 5, generator=generator), torch.tensor([2, 0, 2, 2, 1, 0, 2])  # n x M, n
     sums = torch.ones(4, 5)  # K x M; the last class has no member
@@ -131,7 +131,7 @@ def test_an_update_keeps_no_graph():
 
 
 def test_weights_are_written_where_those_of_the_last_step_were():
-    """With the same numbers to the bit, and never over those that a backward still needs."""
+    """With bit-equal results, and never over weights that a backward pass still needs."""
     generator = torch.Generator().manual_seed(0)
     memory = InstanceMemory(2500, 8, 5, momentum=0.5, temperature=0.1)
     memory.rows.copy_(F.normalize(torch.randn(2500, 8, generator=generator), dim=1))
@@ -148,7 +148,7 @@ def test_weights_are_written_where_those_of_the_last_step_were():
     [used] = memory.spare
     assert torch.equal(gradient(first, memory.similarity(first, index)), expected[0])
     assert memory.spare[0] is used
-    open_ones = [(z, memory.similarity(z, index)) for z in (first, second)]  # both wait for their backward
+    open_ones = [(z, memory.similarity(z, index)) for z in (first, second)]  # both await their backward pass
     assert memory.spare == []
     assert all(torch.equal(gradient(*pair), slope) for pair, slope in zip(open_ones, expected))
     smaller = memory.similarity(first[:8], index[:8])  # another size

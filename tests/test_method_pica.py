@@ -1,4 +1,4 @@
-"""PICA: heads in turn, perturbed copies, windows, and the Sobel input."""
+"""PICA: alternating heads, perturbed copies, windows, and the Sobel input."""
 
 import csv
 import dataclasses
@@ -39,7 +39,7 @@ def test_pica_draws_the_original_once_and_three_perturbed_copies():
     [(32, 40, 32, 4), (96, 112, 96, 8), (112, 112, 96, 8), (64, 75, 64, 6), (32, 32, 32, 0), (32, 20, 32, 0)],
 )
 def test_pica_evaluates_the_central_window(stored, resized, size, first):
-    """torchvision's Resize and CenterCrop; stored pixels where the images are stored at that size."""
+    """As torchvision's Resize and CenterCrop, or the stored pixels if images are stored at that size."""
     images = torch.rand(2, 3, stored, stored)
     whole = (
         images
@@ -53,8 +53,8 @@ def test_pica_evaluates_the_central_window(stored, resized, size, first):
 
 @pytest.mark.parametrize("stored", [40, 32])
 def test_pica_sees_every_window_of_the_resized_image(stored):
-    """The original view in the configuration: resize, then random_crop; its pixels, in all 81 places. (One image is
-    interpolated by another kernel than a thousand: 1.2e-6 apart was seen, and windows are 0.7 apart or more.)"""
+    """The original view of the configuration: resize, then random_crop; its pixels, at all 81 positions. (Interpolation
+    uses other kernels for one image than for a thousand: they differed by 1.2e-6, windows by 0.7 or more.)"""
     spec = [{"resize": {"size": 40}}, {"random_crop": {"size": 32}}]
     images = torch.rand(1, 3, stored, stored)
     whole = images if stored == 40 else torch.nn.functional.interpolate(images, size=40, mode="bilinear")
@@ -65,7 +65,7 @@ def test_pica_sees_every_window_of_the_resized_image(stored):
 
 
 def test_pica_official_network():
-    """ResNet of one pass of a 3x3 stem with a padded max-pool on Sobel responses, initialized by torch's defaults."""
+    """A ResNet with a 3x3 stem and a padded max-pool on Sobel responses, with torch's default initialization."""
     problem = dataclasses.replace(PROBLEM, size=32)
     network = Network(backbone="resnet18", pool=True, pool_padding=1, initialization="torch")
     pica = build(PICA, problem=problem, network=network, sobel=True)
@@ -80,7 +80,7 @@ def test_pica_official_network():
 
 
 def sobel(images):
-    """What the backbone of PICA's encoder sees of normalized images."""
+    """The input of the backbone of PICA's encoder for normalized images."""
     encoder = build(PICA, sobel=True).encoder
     return encoder.double().preprocess(images.double() * encoder.std + encoder.mean)
 
@@ -101,12 +101,12 @@ def test_sobel_against_loops():
 
 @pytest.mark.parametrize("turned, channel", [(False, 0), (True, 1)])
 def test_sobel_of_an_edge(turned, channel):
-    """Dark on the left, bright on the right (or above and below): - 4 times the step beside the edge in one
-    channel, nothing in the other."""
+    """Dark on the left, bright on the right (or above and below): -4 times the step beside the edge in one channel,
+    zero in the other."""
     images = torch.zeros(1, 3, 6, 6)
     images[..., 3:] = 0.5
     found = sobel(images.mT if turned else images)[0].round(decimals=9)
-    across = (found[channel].T if turned else found[channel])[1:-1]  # but for the border
+    across = (found[channel].T if turned else found[channel])[1:-1]  # without the border
     assert (across[:, [2, 3]] == -2).all() and not across[:, [1, 4]].any() and not found[1 - channel][1:-1, 1:-1].any()
 
 
@@ -122,7 +122,7 @@ def test_sobel_is_the_input_of_picas_backbone_and_no_weight():
 
 
 def test_pica_trains_on_a_last_batch_that_is_not_full(tiny_study, train_all):
-    """200 digits in batches of 64: four steps an epoch; SimCLR, as SCAN's code, drops the last eight."""
+    """200 digits in batches of 64: four steps per epoch; SimCLR, like SCAN's code, drops the last eight."""
     pica, simclr = train_all(tiny_study("pica", "simclr"))
     steps = {
         run.stage: [row["steps"] for row in csv.DictReader((run.directory / "history.csv").open())]

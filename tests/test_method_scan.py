@@ -1,4 +1,4 @@
-"""SCAN: neighbors and what is drawn of them; self-labeling of confident images."""
+"""SCAN: neighbors and how they are sampled; self-labeling of confident images."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from scl import images as stored
 
 
 def test_neighbors_are_those_of_features_in_float32():
-    """Also where the networks compute in bfloat16."""
+    """Even if the networks compute in bfloat16."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (300, 8, 8, 3), generator=generator, dtype=torch.uint8)
     images = stored.Images(pixels, np.arange(300), 300)
@@ -44,7 +44,7 @@ def test_scan_draws_uniformly_among_21_the_image_itself_included():
 
 def test_scan_augments_both_images_strongly_and_apart():
     scan = build(SCAN, neighbors=2)
-    scan.neighbors.copy_(torch.arange(12)[:, None].expand(-1, 3))  # the neighbor is the image itself
+    scan.neighbors.copy_(torch.arange(12)[:, None].expand(-1, 3))  # every image is its own neighbor
     calls = []
 
     def strong(images, generator):
@@ -90,7 +90,7 @@ def test_scan_starts_from_the_outputs_of_simclr():
     pixels = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     images = stored.Images(pixels, np.arange(12), 12)
     scan.train()
-    graphs = []  # would hold every activation of the whole data set
+    graphs = []  # a graph would hold every activation of the whole data set
     hook = scan.encoder.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     scan.prepare(images, torch.Generator())
     hook.remove()
@@ -111,7 +111,7 @@ def test_scan_asks_for_no_more_neighbors_than_there_are():
 
 
 def test_scan_keeps_its_neighbors_as_rows_of_the_data_set():
-    """Positions among the images that are clustered, here every second row, become rows; the image itself first."""
+    """Positions among the clustered images, here every second row, become rows; the image itself comes first."""
     scan = build(SCAN, neighbors=2)
     scan.neighbors.copy_((torch.arange(12)[:, None] + torch.arange(3)) % 12)
     images = stored.Images(torch.zeros(18, 8, 8, 3, dtype=torch.uint8), np.arange(0, 36, 2), 12)
@@ -128,7 +128,7 @@ def test_arrays_of_a_method_are_kept_beside_those_of_the_harness(tiny_study, tra
     (run,) = train_all(tiny_study("kmeans", results="other"))
     kept = np.load(run.directory / "assignments.npz")
     assert kept["mine"].tolist() == list(range(0, 400, 2)) and len(kept["assignments"]) == 200
-    for taken in ("rows", "assignments"):  # the second one is of what `scl kmeans` writes later
+    for taken in ("rows", "assignments"):  # the second is a name that `scl kmeans` writes later
         monkeypatch.setattr(Pixels, "arrays", lambda self, images, taken=taken: {taken: images.rows})
         with pytest.raises(ValueError, match=f"baselines.controls.Pixels.arrays: {taken} is an array of the harness"):
             train_all(tiny_study("kmeans", results=f"refused {taken}"))
@@ -140,11 +140,11 @@ def test_arrays_of_a_method_are_kept_beside_those_of_the_harness(tiny_study, tra
 def test_self_label_counts_steps_without_a_confident_image():
     method = build(SelfLabel, threshold=0.999)
     torch.nn.init.zeros_(method.head.weight)
-    torch.nn.init.zeros_(method.head.bias)  # every class equally likely: nobody is confident
+    torch.nn.init.zeros_(method.head.bias)  # all classes equally likely: no confident image
     views = torch.rand(2, 6, 3, 8, 8)
     for expected in (1, 2):
         (loss,) = method.step(tuple(views), torch.arange(6)).values()
-        assert loss.item() == 0 and not loss.requires_grad  # so the loop leaves the weights alone
+        assert loss.item() == 0 and not loss.requires_grad  # so the loop does not update the weights
         assert method.counts == {"steps with no confident image": expected}
     with torch.no_grad():
         method.head.bias[0] = 100

@@ -1,4 +1,4 @@
-"""SCL's step against naive numpy loops over its equations (docs/methods.md, section 1), numbered as there."""
+"""SCL's step against naive NumPy loops over its equations, numbered as in docs/methods.md, section 1."""
 
 import math
 
@@ -96,7 +96,7 @@ def terms_of(method):
 
 
 def _scl_step_reference(method):
-    """[8] and [10]: the weighted terms of the loss and the pseudo classes, prototypes being in place."""
+    """[8] and [10]: the weighted terms of the loss and the pseudo classes, with initialized prototypes."""
     o, e = method.options, naive(method)
     warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
     terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
@@ -112,7 +112,7 @@ def _scl_step_reference(method):
 @pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
 @pytest.mark.parametrize("name", ["whole", *ABLATIONS, "no batch norm"])
 def test_scl_step(name, epoch):
-    """Each term with its weight, and the pseudo classes, in the warm-up and after it, of every option."""
+    """Each term with its weight, and the pseudo classes, during and after the warm-up, for every option."""
     options = WEIGHTS | TEMPERATURES | ABLATIONS.get(name, {}) | {"projection_norm": name != "no batch norm"}
     method = build(epoch=epoch, **options)
     method.memory.pseudo_classes[-3:] = CLUSTERS  # not seen yet
@@ -138,7 +138,7 @@ def test_rules_of_consensus_differ_on_these_images():
     "warm_up, epochs", [(0.0, 1), (0.01, 1), (0.0374, 1), (0.06, 2), (0.07, 3), (0.125, 5), (1.0, 40)]
 )
 def test_warm_up_lasts_a_share_of_the_epochs(warm_up, epochs):
-    """Of 40, rounded to whole ones, at least one."""
+    """A fraction of 40 epochs, rounded to an integer, at least one."""
     method = build(warm_up=warm_up)
     lasting = []
     for method.epoch in range(EPOCHS):
@@ -155,7 +155,7 @@ def test_warm_up_uses_no_memory(epoch, warm):
 
 
 def test_prototypes_start_at_the_kmeans_centers_of_the_memory():
-    """[10] Until then only instance contrast learns; the pseudo classes are then those of k-means."""
+    """[10] Until then, only instance contrast is trained; afterward, the pseudo classes are those of k-means."""
     method = build(prototypes="kmeans", warm_up=0.125, epoch=4)
     assert terms_of(method).keys() == {"instance"} and not method.placed
     corners = torch.eye(8)[torch.arange(IMAGES) % CLUSTERS]  # four groups that k-means cannot miss
@@ -172,7 +172,7 @@ def test_prototypes_start_at_the_kmeans_centers_of_the_memory():
 
 @pytest.mark.parametrize("instance_weight", [1.0, 0.0])
 def test_a_training_that_is_all_warm_up_learns_prototypes_from_a_random_start(instance_weight):
-    """Such as one of a single epoch: nothing would place them at k-means centers, and images are assigned by them."""
+    """For example, with one epoch: k-means never initializes prototypes, but they are used to assign images."""
     method = build(prototypes="kmeans", warm_up=1.0, epoch=EPOCHS - 1, instance_weight=instance_weight)
     terms = method.step(views(), INDEX)
     assert method.placed and method.warming_up
@@ -190,7 +190,7 @@ def test_a_warm_up_that_sees_fewer_images_than_clusters_says_so():
 
 
 def test_prototypes_are_the_unit_centers_of_sklearns_kmeans(monkeypatch):
-    """Of any memory; restarts as the options say, the seed from torch's own stream, over the whole of its range."""
+    """For any memory; restarts from the options, the seed from torch's generator, over its full range."""
     import sklearn.cluster
 
     given = []
@@ -202,7 +202,7 @@ def test_prototypes_are_the_unit_centers_of_sklearns_kmeans(monkeypatch):
     KMeans = sklearn.cluster.KMeans
     monkeypatch.setattr(sklearn.cluster, "KMeans", recorded)
     method = build(prototypes="kmeans", kmeans_restarts=3)
-    torch.manual_seed(1)  # one that gives three numbers below 2^30, 2^31 and 2^32
+    torch.manual_seed(1)  # a seed whose numbers differ for ranges of 2^30, 2^31, and 2^32
     seed = int(torch.randint(2**31, (1,)))
     torch.manual_seed(1)
     method.step(views(), INDEX)
@@ -231,7 +231,7 @@ def test_images_not_yet_in_the_memory_do_not_place_prototypes():
 @pytest.mark.parametrize("mean_similarities", [True, False])
 @pytest.mark.parametrize("consensus", ["both", "similarities"])
 def test_an_emptied_pseudo_class_can_come_back(consensus, mean_similarities):
-    """[3] Where no other image is in a class, p says nothing of it, and the boundary decides."""
+    """[3] If no other image is in a class, p has no information on it, and the boundary decides."""
     method = build(consensus=consensus, mean_similarities=mean_similarities)
     method.memory.pseudo_classes[method.memory.pseudo_classes == 3] = 0
     z = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(5)), dim=1)
@@ -244,7 +244,7 @@ def test_an_emptied_pseudo_class_can_come_back(consensus, mean_similarities):
 
 
 def test_a_large_pseudo_class_wins_no_image_for_its_size():
-    """[3] Of two classes around the same point, one with 50 times the images, the boundary decides."""
+    """[3] Between two classes around the same point, one with 50 times the images, the boundary decides."""
     index, q = torch.tensor([0, 1]), torch.tensor([[0.4, 0.6], [0.6, 0.4]])
 
     def classes(mean_similarities):
@@ -258,7 +258,7 @@ def test_a_large_pseudo_class_wins_no_image_for_its_size():
 
 
 def test_an_image_counts_neither_among_its_class_nor_its_similarities():
-    """[3] Of two classes of two equal rows, the image's own has one other: s is even, and the boundary decides."""
+    """[3] Two classes of two equal rows, one with the image itself: s is equal for both, and the boundary decides."""
     method = build(images=4, clusters=2)
     method.memory.rows.copy_(torch.eye(8)[0])
     method.memory.pseudo_classes.copy_(torch.tensor([0, 0, 1, 1]))
@@ -274,7 +274,7 @@ def test_the_image_itself_is_no_member_of_its_pseudo_class():
 
 
 def test_an_image_alone_in_its_pseudo_class_has_no_positives():
-    """[4] It adds nothing to the loss, neither a value nor a gradient."""
+    """[4] It contributes neither a value nor a gradient to the loss."""
     p = torch.tensor([[0.25, 0.75, 0.0]], requires_grad=True)
     alone, other = torch.tensor([2]), torch.tensor([0])
     assert losses.semantic_contrast(p, p, alone).item() == 0
@@ -286,7 +286,7 @@ def test_an_image_alone_in_its_pseudo_class_has_no_positives():
 
 @pytest.mark.parametrize("prototypes", ["kmeans", "random"])
 def test_a_state_knows_whether_the_prototypes_are_in_place(prototypes):
-    """A resumed run must not move them again."""
+    """A resumed run must not initialize them again."""
     method, resumed = build(prototypes=prototypes), build(prototypes=prototypes)
     assert method.placed == (prototypes == "random")
     method.step(views(), INDEX)
@@ -347,7 +347,7 @@ def test_decisions_stay_in_float32_under_autocast():
 
 
 def test_views_are_drawn_under_two_augmentations():
-    """v1 as SimCLR's, v2 strong, both of the image itself."""
+    """v1 as in SimCLR, v2 strong, both of the same image."""
 
     class Positions:
         def batch(self, index):
@@ -387,7 +387,7 @@ def test_no_gradient_flows_through_pseudo_classes_or_memory():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most values that any tensor made inside had."""
+    """Records the largest number of elements of any tensor created inside."""
 
     def __init__(self):
         super().__init__()
@@ -406,11 +406,11 @@ def test_no_tensor_of_images_by_clusters_by_batch():
     with Largest() as largest:
         sum(method.step(views(), index).values()).backward()
         method.after_step()
-    assert images * BATCH <= largest.values < images * clusters  # memory and activations are smaller than this too
+    assert images * BATCH <= largest.values < images * clusters  # the memory and activations are below this, too
 
 
 def test_assignment_is_the_decision_on_the_image_as_it_is(tiny_study, train_all):
-    """[11], from the files of a run: argmax of q of images.npy / 255, without augmentation, in evaluation mode."""
+    """[11] from the files of a run: argmax of q for images.npy / 255, without augmentation, in evaluation mode."""
     study = tiny_study("scl")
     (run,) = train_all(study)
     run_settings = config.complete(config.load_run(run.directory))

@@ -1,4 +1,4 @@
-"""A method in a file of the user's own: what the file says is part of a run's settings."""
+"""A custom method in a user's file: the content of the file is part of a run's settings."""
 
 import json
 import re
@@ -18,7 +18,7 @@ SOURCE = "from baselines.controls import Random\n\n\nclass Own(Random):\n    pas
 
 @pytest.fixture
 def own(tmp_path, monkeypatch, tiny_study):
-    """(the file of a method, a function that plans a study of it and of one of ours)."""
+    """(the file of a method, a function that plans a study of it and of a built-in one)."""
     path = tmp_path / "own_method.py"
     path.write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -52,7 +52,7 @@ def test_after_an_edit_the_old_number_counts_no_more(own, train_all):
 
 
 def test_a_process_that_has_imported_the_file_before_an_edit_trains_nothing(own, train_all):
-    """It would train the old class as that of the new file. It can still tell what is out of date."""
+    """It would record the old class as that of the new file. It can still report what is out of date."""
     path, plan = own
     study = plan()
     run = train_all(study)[0]
@@ -87,7 +87,7 @@ def test_a_missing_import_of_a_custom_file_is_named(own):
 
 
 def test_an_error_names_the_line_of_the_custom_file(own):
-    """Not the line of this project in which it was raised."""
+    """Not the line in this project where it was raised."""
     path, plan = own
     path.write_text("from scl.util.yaml_file import load_yaml\n\nload_yaml('missing.yaml')\n")
     with pytest.raises(ValueError, match="own_method.py line 3: ValueError: missing.yaml: cannot read the file"):

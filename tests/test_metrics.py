@@ -9,7 +9,7 @@ from benchmarks.evaluation.metrics import clustering_scores, neighbor_purity
 
 
 def accuracy_over_all_matchings(labels, assignments, classes, clusters):
-    """Every one-to-one map of the smaller side into the larger; no matching algorithm."""
+    """Try every one-to-one map from the smaller side to the larger, without a matching algorithm."""
     best = 0
     if clusters <= classes:
         for image_of in itertools.permutations(range(classes), clusters):

@@ -1,4 +1,4 @@
-"""Files that were damaged, copied or left behind between two starts of a study."""
+"""Files that were damaged, copied, or left behind between two starts of a study."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.workflow
 def test_damaged_weights_of_the_stage_before_are_restored_from_its_checkpoint(tmp_path, undisturbed):
     folder = copy_of(undisturbed, tmp_path)
     flip_a_bit(run_of(folder) / "weights.pt")
-    shutil.rmtree(run_of(folder, "scan"))  # so that they are loaded
+    shutil.rmtree(run_of(folder, "scan"))  # so that SimCLR's weights are loaded
     status, output = snakemake(folder, STUDY)
     assert status == 0 and "train simclr" not in output, output
     log = (folder / "results" / "logs" / "tiny" / "joint" / "scan" / "seed0.log").read_text()
@@ -50,7 +50,7 @@ def test_damaged_weights_that_cannot_be_restored_are_never_used(tmp_path, undist
 
 
 def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed):
-    """Whatever is interrupted after the change, no run of the old clusters counts, and none of them is in a table."""
+    """Whatever is interrupted after the change, no run with the old clusters counts or appears in a table."""
     folder = copy_of(undisturbed, tmp_path)
     fewer = STUDY | {"benchmarks": {"tiny": TINY["benchmarks"]["tiny"] | {"clusters": 5}}}
     process = start(folder, fewer)
@@ -68,7 +68,7 @@ def test_a_number_of_clusters_changed_half_way_never_mixes(tmp_path, undisturbed
 
 
 def times_of(folder):
-    """{path: time of its last change} without the records of Snakemake and Python's bytecode."""
+    """{path: modification time} without Snakemake's records and Python's bytecode."""
     others = {".snakemake", "__pycache__"}
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if others.isdisjoint(path.parts)}
 
@@ -90,7 +90,7 @@ WEIGHTS = ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt")
 
 
 def carry(undisturbed, tmp_path, *without):
-    """Results as they arrive on another machine, with the times of the copying; without: names left behind."""
+    """Copy results as to another machine, with new modification times; without: names left behind."""
     folder = tmp_path / "moved"
     shutil.copytree(
         undisturbed, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".snakemake", *without)
@@ -114,7 +114,7 @@ def test_results_copied_with_data_newer_or_without_data_are_not_made_again(tmp_p
 
 
 def test_results_copied_without_the_images_of_a_folder_are_complete(tmp_path):
-    """Their folder is on another machine."""
+    """The folder of images is on another machine."""
     for i in range(24):
         path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def test_results_copied_without_weights_are_not_made_again_until_a_further_stage
 
 @pytest.mark.parametrize("without", [("data",), ("data", *WEIGHTS)])
 def test_new_runs_train_no_finished_one_again(tmp_path, undisturbed, without):
-    """Also where the new runs make, on the way, what the finished ones were made from: images or SimCLR's weights."""
+    """Even if the new runs recreate what the finished ones were made from: images or SimCLR's weights."""
     folder = carry(undisturbed, tmp_path, *without)
     assert jobs_of(folder, STUDY | {"seeds": 2})["train"] == 2  # SimCLR and SCAN of the second seed
     further = STUDY | {"methods": STUDY["methods"] | {"second": TINY_METHODS["scan"] | {"after": "simclr"}}}

@@ -1,4 +1,4 @@
-"""Encoders, stems by image size, heads and initialization, against loops and known pictures."""
+"""Encoders, stems by image size, heads, and initialization, against loops and known images."""
 
 import math
 
@@ -17,7 +17,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 class Seen(nn.Module):
-    """In place of a backbone: remembers its input."""
+    """Replaces a backbone and records its input."""
 
     def forward(self, images):
         self.images = images
@@ -49,7 +49,7 @@ def test_encoder_normalizes_each_channel():
 
 
 def test_encoder_normalizes_in_float32():
-    """Views in bfloat16 too: at 0.5 its steps are 0.004, a fiftieth of the deviation."""
+    """Even if views are bfloat16: near 0.5 its spacing is 0.004, a fiftieth of the standard deviation."""
     images = torch.full((1, 3, 8, 8), 0.5, dtype=torch.bfloat16)
     seen = seen_by_backbone(images)
     assert seen.dtype == torch.float32
@@ -70,7 +70,7 @@ def test_encoder_normalizes_in_float32():
     ],
 )
 def test_stem_of_small_images(size, pooled, sides):
-    """A 3x3 convolution of stride 1, from 33 px on a 2x2 max-pool of stride 2; sides after it and each stage."""
+    """A 3x3 convolution of stride 1; from 33 px on, also a 2x2 max-pool of stride 2; sides after it and each stage."""
     net = backbone(SMALL, size)
     assert (net.conv1.kernel_size, net.conv1.stride, net.conv1.padding) == ((3, 3), (1, 1), (1, 1))
     assert net.conv1.bias is None and net.conv1.out_channels == 8
@@ -96,7 +96,7 @@ def sides_of(net, size, channels=3):
 
 
 def test_stem_of_large_images():
-    """From 97 px on timm's own: 7x7 of stride 2, then a 3x3 max-pool of stride 2."""
+    """From 97 px on, timm's stem: 7x7 of stride 2, then a 3x3 max-pool of stride 2."""
     net = backbone(Network(), 97, channels=2)
     assert (net.conv1.kernel_size, net.conv1.stride, net.conv1.in_channels) == ((7, 7), (2, 2), 2)
     assert (net.maxpool.kernel_size, net.maxpool.stride) == (3, 2)
@@ -135,7 +135,7 @@ def test_stages_double_the_width(network, stages, dimensions):
 
 
 def starts_open(net):
-    """The last batch norm of every block starts at 1, as in the official codes (timm's own start is 0)."""
+    """The last batch norm of every block is initialized to 1, as in the official codes (timm's default is 0)."""
     return all((m.weight == 1).all() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -185,7 +185,7 @@ def test_check_allows(network, size):
 
 
 def test_check_asks_timm_only_about_unusual_names(monkeypatch):
-    """It takes two seconds to import."""
+    """Importing timm takes two seconds."""
     monkeypatch.setattr(networks, "_timm", lambda: pytest.fail("timm was asked"))
     for name in ("resnet18", "resnet34", "resnet50"):
         networks.check(Network(backbone=name), 32)
@@ -226,7 +226,7 @@ def test_prototypes_are_cosines():
     torch.testing.assert_close(prototypes.weight.detach().norm(dim=1), torch.ones(3))  # K x d
     assert prototypes.weight.shape == (3, 5)
     with torch.no_grad():
-        prototypes.weight.mul_(torch.tensor([[2.0], [0.5], [3.0]]))  # a step of the optimizer leaves the sphere
+        prototypes.weight.mul_(torch.tensor([[2.0], [0.5], [3.0]]))  # as when an optimizer step leaves the sphere
     z = nn.functional.normalize(torch.randn(4, 5), dim=1)
     c = plain.unit(prototypes.weight.detach().double().numpy())
     expected = [[sum(a * b for a, b in zip(row.tolist(), center)) for center in c] for row in z]
@@ -239,7 +239,7 @@ def test_prototypes_are_cosines():
 
 @pytest.mark.parametrize("initialization, gain", [("timm", math.sqrt(2)), ("torch", math.sqrt(1 / 3))])
 def test_encoder_is_initialized_as_asked(initialization, gain):
-    """timm: N(0, sqrt(2 / fan out)); torch: uniform in +- 1 / sqrt(fan in), a deviation of 1 / sqrt(3 fan in)."""
+    """timm: N(0, sqrt(2 / fan out)); torch: uniform in +- 1 / sqrt(fan in), standard deviation 1 / sqrt(3 fan in)."""
     made = encoder(Network(layers=[1, 1, 1], initialization=initialization), size=32)
     for layer in (made.backbone.conv1, made.backbone.layer2[0].conv2, made.backbone.layer3[0].conv1):
         out, channels_in, height, width = layer.weight.shape
@@ -253,7 +253,7 @@ def test_encoder_is_initialized_as_asked(initialization, gain):
 
 @pytest.mark.parametrize("padding, side", [(0, 6), (1, 7)])
 def test_the_max_pool_of_the_stem_is_padded_as_asked(padding, side):
-    """7 x 7 features of images of 96 px at the end of the official codes' networks."""
+    """The official codes' networks have 7 x 7 features at the end for images of 96 px."""
     made = encoder(Network(width=8, pool_padding=padding), size=96)
     with torch.no_grad():
         features = made.backbone.forward_features(torch.zeros(1, 3, 96, 96))
@@ -269,7 +269,7 @@ def test_the_max_pool_of_the_stem_is_padded_as_asked(padding, side):
     ],
 )
 def test_an_encoder_is_not_built_from_settings_that_do_not_apply(network, size, message):
-    """The network of a stage without epochs, which may have none, is not checked before."""
+    """A stage without epochs may have no network, so its settings are not checked earlier."""
     with pytest.raises(ValueError, match=f"network.*{message}"):
         Encoder(network, size, mean=(0.5,) * 3, std=(0.5,) * 3)
 

@@ -1,4 +1,4 @@
-"""Optimizers as on a GPU, where one kernel updates all parameters: torch's fused ones run on the CPU, too."""
+"""Optimizers as on a GPU, where one kernel updates all parameters: torch's fused ones also run on the CPU."""
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ def test_every_method_trains_with_them(fused, tiny_study, train_all):
 
 
 def test_scl_learns_the_same_with_them(tiny_study, train_all, monkeypatch, request):
-    """Its prototypes get their first gradient after the warm-up, when all other parameters have momentum."""
+    """Its prototypes get their first gradient after the warm-up, when all other parameters already have momentum."""
 
     def losses(results):
         *_, run = train_all(tiny_study("simclr", "scl", results=results))
@@ -35,7 +35,7 @@ def test_scl_learns_the_same_with_them(tiny_study, train_all, monkeypatch, reque
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_momentum_of_a_late_parameter_starts_as_in_the_first_step(steps):
-    """At the gradient itself, weight decay included, whether or not the optimizer is fused."""
+    """It starts at the gradient itself, including weight decay, whether or not the optimizer is fused."""
     found = []
     for device in ("cpu", "cuda"):
         module = torch.nn.ParameterList([torch.tensor([1.0, -2.0]), torch.tensor([3.0])])
@@ -55,7 +55,7 @@ def test_momentum_of_a_late_parameter_starts_as_in_the_first_step(steps):
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 @pytest.mark.parametrize("before, after", [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_state_of_another_device_is_continued_as_this_one_computes(kind, before, after):
-    """A checkpoint of a CPU has no fused kernels, one of a GPU has; that is no part of what has been learned."""
+    """A CPU's checkpoint states no fused kernels, a GPU's does; that is not part of what has been learned."""
     module, found = torch.nn.Linear(3, 2), []
     training = Training(epochs=1, batch_size=2, optimizer=kind, learning_rate=0.1)
     for device in (before, after):

@@ -1,4 +1,4 @@
-"""Options of the methods: their defaults, and what they refuse, up to the limits."""
+"""Options of the methods: their defaults, their limits, and what they refuse."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from scl.scl import SCL
 
 
 def test_defaults_of_the_official_codes():
-    """As docs/methods.md has them; config/paper.yaml states most of them again."""
+    """As in docs/methods.md; config/paper.yaml repeats most of them."""
     assert vars(SimCLR.Options()) == {
         "temperature": 0.1,
         "anchors": "first",
@@ -33,7 +33,7 @@ def test_defaults_of_the_official_codes():
 
 
 def test_defaults_of_scl():
-    """Fixed once, the same on every benchmark (docs/lab-notes.md): whoever changes one changes all tables."""
+    """Fixed once for all benchmarks (docs/lab-notes.md): changing one changes all tables."""
     assert vars(SCL.Options()) == {
         "temperature": 0.07,
         "prototype_temperature": 0.1,
@@ -58,7 +58,7 @@ def test_defaults_of_scl():
 
 @pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
 def test_every_option_has_a_description(cls):
-    """The page of configuration keys is made of them."""
+    """docs/configuration.md is made from them."""
     assert [name for name, field in cls.Options.model_fields.items() if not field.description] == []
 
 
@@ -122,7 +122,7 @@ def test_options_up_to_their_limits(cls, allowed, refused, words):
 
 @pytest.mark.parametrize("cls", [SCL, SimCLR, SCAN, SelfLabel, PICA, Pixels])
 def test_options_cannot_be_changed(cls):
-    """Settings of a run do not change under it."""
+    """Settings cannot change during a run."""
     options = cls.Options()
     with pytest.raises(ValueError, match="frozen"):
         setattr(options, next(iter(vars(options))), 1)

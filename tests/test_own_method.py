@@ -1,4 +1,4 @@
-"""The method of docs/your-own.md, in a file of one's own, passes the conformance test; a wrong one fails."""
+"""The method of docs/your-own.md, in a file of its own, passes the conformance test; a wrong one fails."""
 
 import os
 import re

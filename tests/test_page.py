@@ -1,4 +1,4 @@
-"""The report page in a real headless browser, from a tiny study that ran, and its parts without a browser."""
+"""The report page of a tiny, finished study in a real headless browser, and tests that need no browser."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def report(browser, digits, tmp_path_factory, train_all):
 
 
 def opened(browser, path, complaints, **options):
-    """A page of the report; errors and requests for anything but its files are added to `complaints`."""
+    """Open a page of the report; errors and requests for anything but its files are added to `complaints`."""
     page = browser.new_page(**options)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -133,7 +133,7 @@ def test_nothing_is_cut_off_and_text_has_contrast(report, photos, browser, width
 
 @pytest.mark.browser
 def test_printed_pages_are_light_and_fit_the_paper(report, photos, browser):
-    """A4 has 794 px less its margins; what scrolls on the screen would be cut off there."""
+    """A4 is 794 px wide, minus margins; what scrolls on screen would be cut off on paper."""
     for path in (report / "index.html", report / "runs" / "tiny-digits-joint-scl-seed0.html", photos):
         page = opened(browser, path, [], viewport={"width": 718, "height": 1000}, color_scheme="dark")
         page.emulate_media(media="print")
@@ -244,7 +244,7 @@ def test_a_method_looks_the_same_in_every_study():
 
 @pytest.fixture
 def unlabeled_study(tiny_study, train_all, digits, tmp_path):
-    """A finished study on digits whose labels are gone."""
+    """A finished study on digits whose labels were removed."""
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     (data / "tiny-digits" / "labels.npy").unlink()
@@ -284,7 +284,7 @@ def test_in_a_large_study_one_seed_of_a_cell_has_a_gallery(tiny_study, train_all
     (study.run("tiny-digits", "joint", "kmeans", 1).directory / "metrics.json").unlink()
     with pytest.raises(ValueError, match="--gallery: .*: trained, not evaluated; run `scl report` once"):
         add_gallery(study, "tiny-digits/joint/kmeans/1")
-    collect(study, study.results / "partial")  # from now on the complete report is the older one
+    collect(study, study.results / "partial")  # the complete report is now the older one
     write_report(study, study.results / "partial")
     assert add_gallery(study, "tiny-digits/joint/kmeans/0").is_relative_to(study.results / "partial")
 
@@ -299,7 +299,7 @@ def test_a_page_without_labels_has_no_empty_plot_and_no_column_of_dashes(unlabel
 
 
 def test_a_damaged_file_of_a_run_without_labels_does_not_end_the_report(unlabeled_study):
-    """Its row has dashes; that of the other method has numbers. Its page says what to do."""
+    """Its row has dashes, the other method's row has numbers, and its page states what to do."""
     study, folder = unlabeled_study, unlabeled_study.results
     (study.run("tiny-digits", "joint", "kmeans", 1).directory / "clusters.json").write_bytes(b"damaged")
     collect(study, folder)
@@ -311,7 +311,7 @@ def test_a_damaged_file_of_a_run_without_labels_does_not_end_the_report(unlabele
 
 
 def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_of_its_own(tmp_path):
-    """Its scores are in no table across benchmarks, and its runs are in the table of runs."""
+    """No table across benchmarks has its scores, but the table of runs has its runs."""
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark(), "cifar10": benchmark()}))
     for run in study.runs():
         if run.benchmark == "cifar10":
@@ -323,7 +323,7 @@ def test_an_unlabeled_benchmark_beside_a_labeled_one_has_no_column_and_no_panel_
     results, _, figures = text.partition('id="results"')[2].partition('id="figures"')
     across, *_ = results.split("<figure>")[1:]
     assert "digits" in across and "cifar10" not in across
-    # the caption and the column carry a dagger; links and filters go by the name of the benchmark
+    # the caption and the column have a dagger; links and filters use the benchmark's name
     assert "digits † (joint)" in results and 'href="runs/digits-joint-scl-seed1.html"' in results
     assert 'data-benchmark="digits" data-protocol="joint" data-stage="scl"' in results
     assert ">ACC<" not in next(table for table in results.split("<figure>") if table.startswith("<figcaption>cifar10"))

@@ -94,14 +94,14 @@ def test_a_machine_with_gpus_has_gpu_hours_and_core_hours(here, capsys, monkeypa
     rows = {row["method"]: row for row in found["rows"]}
     assert rows["simclr"]["unit"] == "GPU-hours" and rows["kmeans"]["unit"] == "core-hours"
     alone = run_seconds(work(study, "simclr"), rates[1])
-    assert rows["simclr"]["seconds_per_run"] == pytest.approx(2 * alone + 3)  # two that share a GPU: as one by one
+    assert rows["simclr"]["seconds_per_run"] == pytest.approx(2 * alone + 3)  # two share a GPU: no faster than in turn
     assert rows["simclr"]["hours"] == pytest.approx(2 * rows["simclr"]["seconds_per_run"] / 2 / 3600)
     assert rows["kmeans"]["hours"] == pytest.approx(2 * rows["kmeans"]["seconds_per_run"] * 3 / 3600)
     assert "GPU-minutes" in plan(capsys, "study.yaml")[1]
 
 
 def test_a_benchmark_prepared_otherwise_counts_as_it_is_planned(here, capsys):
-    """Its name was that of a subset of digits before, which has no split called test."""
+    """Its name previously referred to a subset of digits, which has no split called test."""
     (here / "study.yaml").write_text(yaml.safe_dump(STUDY | {"benchmarks": {"mine": {"dataset": "cifar10"}}}))
     before = json.loads(plan(capsys, "study.yaml", "--json")[1])
     facts = {"images_sha256": "0" * 64, "clusters": 10, "size": [16, 16], "splits": {"train": [0, 200]}}
@@ -152,7 +152,7 @@ def test_a_calibration_that_cannot_be_kept_is_not_begun(here, capsys):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_calibration_in_one_line(tiny_study, here, monkeypatch):
-    """It interrupts the processes that measure, too, also while they start."""
+    """It also interrupts the measuring processes, even while they start."""
     path = tiny_study("random").results / "study.yaml"
     (here / "sitecustomize.py").write_text(
         "import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv: os.killpg(0, signal.SIGINT)\n"
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_a_calibration_in_one_line(tiny_study, here, monkeypatch):
 
 
 class Early(SCL):
-    """Says whether timm, whose import takes seconds, is there before it is measured. What comes after it is short."""
+    """Reports whether timm, whose import takes seconds, is imported before the measurement. Later ones are short."""
 
     def __init__(self, *arguments, **options):
         measure.SECONDS = 0.0
@@ -183,21 +183,21 @@ class Early(SCL):
 
 
 class Faulty(SCL):
-    """SCL with a mistake."""
+    """SCL with a bug."""
 
     def step(self, views, index):
         return views.loss
 
 
 class Silent(SCL):
-    """SCL that fails without a word."""
+    """SCL that fails without a message."""
 
     def step(self, views, index):
         raise RuntimeError
 
 
 class Killed(SCL):
-    """SCL whose process ends, as by the kernel if memory is short."""
+    """SCL whose process ends, as when the kernel kills it for lack of memory."""
 
     def step(self, views, index):
         os._exit(1)
@@ -209,7 +209,7 @@ def killed_at_once(*arguments):
 
 @pytest.mark.slow
 def test_a_calibration_that_measures_nothing_is_not_kept(tiny_study, here, capsys, monkeypatch):
-    """Its start of zero seconds would count from then on."""
+    """Otherwise, its startup time of zero seconds would be used from then on."""
     monkeypatch.setattr(calibrate, "_start", killed_at_once)
     status, out, error = plan(capsys, tiny_study("random").results / "study.yaml", "--calibrate")
     assert status == 0 and "a process was killed" in error and "nothing was measured" in error

@@ -1,4 +1,4 @@
-"""`scl plan`: time of jobs side by side, k-means, disk, and downloads."""
+"""`scl plan`: time of parallel jobs, k-means, disk, and downloads."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ def test_jobs_side_by_side(slots, expected):
 
 @pytest.mark.parametrize("gpu_slots,cpu_slots,expected", [(1, 1, 9.0), (1, 2, 9.0), (2, 1, 7.0), (2, 2, 6.0)])
 def test_jobs_on_gpus_beside_others(gpu_slots, cpu_slots, expected):
-    """a and b take a GPU, the k-means of a and d only cores."""
+    """a and b take a GPU; the k-means of a and d take only cores."""
     a = run_of("a")
     jobs = [Job(a, 4, gpu=True), Job(a, 2, kmeans=True), Job(run_of("b"), 5, gpu=True), Job(run_of("d"), 5)]
     assert makespan(jobs, gpu_slots=gpu_slots, cpu_slots=cpu_slots) == expected
@@ -76,7 +76,7 @@ def test_nothing_to_do_takes_no_time():
 
 
 def test_k_means_is_work_of_cores_beside_the_gpu(here):
-    """The second run trains on the only GPU while the first one is clustered on two of the four cores."""
+    """The second run trains on the only GPU while the first is clustered on two of the four cores."""
     study = study_of(methods={"simclr": TINY_METHODS["simclr"]})
     place = Place("CPU: here", "NVIDIA H200", 1, 4, 1, 2, 1)
     mine = work(study, "simclr")
@@ -97,7 +97,7 @@ def test_k_means_is_work_of_cores_beside_the_gpu(here):
 
 @pytest.mark.parametrize("kmeans,seconds", [(True, 2.0), (False, None)])
 def test_k_means_that_is_left_takes_time_or_is_unknown(here, kmeans, seconds):
-    """Of a trained run; a measurement without assignments, such as that of `scl bench`, says nothing of it."""
+    """For a trained run; a measurement without assignments, such as that of `scl bench`, does not cover k-means."""
     study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
     find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
     record = SimpleNamespace(seconds=9.0, kmeans=True, files={}, unclustered={"1.npz": ""})
@@ -187,5 +187,5 @@ def test_classes_of_ilsvrc_are_downloaded_once(here):
     source = {"tar": "https://mirror.example/train.tar", "accept_terms": True}
     study = study_of(benchmarks={"imagenet10": {}, "imagenet-dogs": {}}, downloads={"imagenet": source})
     found = downloads(study, Survey(study))
-    assert len(found) == 24 and {entry["state"] for entry in found} == {"missing"}  # the Maltese is in both
+    assert len(found) == 24 and {entry["state"] for entry in found} == {"missing"}  # Maltese is in both
     assert study_of(benchmarks={"imagenet10": {}}).skipped

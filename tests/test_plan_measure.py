@@ -1,4 +1,4 @@
-"""`scl plan --calibrate`: what is measured, and how. Nothing here is timed."""
+"""`scl plan --calibrate`: what is measured, and how. No test depends on real timings."""
 
 import contextlib
 
@@ -14,13 +14,13 @@ from scl.engine.provenance import ROOT
 
 
 def test_a_calibration_of_before_is_read():
-    """It measured more."""
+    """A calibration of an earlier version, which measured more, can still be read."""
     before = Measurements.model_validate_json((ROOT / "results/reference/bench/plan.json").read_bytes())
     assert before.rates
 
 
 def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, monkeypatch):
-    """It compares a batch with every image, and a calibration has two thousand of them."""
+    """A step compares a batch with every image, and a calibration has only two thousand of them."""
     study, rows = tiny_study("scl"), []
 
     def spy(trainer):
@@ -41,7 +41,7 @@ def test_a_step_of_scl_is_measured_with_the_memory_of_all_images(tiny_study, mon
 def test_neighbors_are_not_mined_where_that_would_take_longer_than_all_that_is_timed(
     tiny_study, monkeypatch, seconds, prepared
 ):
-    """On a CPU, a pass over five thousand images takes minutes, and a step takes as long without it."""
+    """On a CPU, a pass over five thousand images takes minutes, and does not affect the time of a step."""
     study, calls = tiny_study("simclr", "scan"), []
     monkeypatch.setattr(SCAN, "prepare", lambda *_: calls.append("prepare"))
     monkeypatch.setattr(measure, "PREPARATION", seconds)
@@ -53,7 +53,7 @@ def test_neighbors_are_not_mined_where_that_would_take_longer_than_all_that_is_t
 
 @pytest.mark.parametrize("place, at_once", [(PLACE, 2), (GPU_PLACE, 1)])
 def test_runs_are_measured_one_by_one_on_a_gpu(here, monkeypatch, place, at_once):
-    """Those that share it would not train at the same time; what sharing costs is assumed (cost.py)."""
+    """Runs that share a GPU would not train at the same time here; the cost of sharing is assumed (cost.py)."""
     seen, mine = [], work(study_of(), "simclr")
     monkeypatch.setattr(gpu_lease, "lease", lambda gpus, report: contextlib.nullcontext(""))
     monkeypatch.setattr(gpu_lease, "torch_device", lambda leased, report: "cpu")

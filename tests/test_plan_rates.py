@@ -32,7 +32,7 @@ def test_records_of_finished_runs_come_first_and_scale_with_the_epochs(tiny_stud
     assert run_seconds(mine, found.rate) == pytest.approx(took, rel=1e-6)
     longer = TINY_METHODS | {"simclr": TINY_METHODS["simclr"] | {"training": {"epochs": 6}}}
     other = tiny_study("simclr", methods=longer, results="results/other", plan=False)
-    found = find(work(other, "simclr", "tiny-digits"), other, place=place)  # of another study of this folder
+    found = find(work(other, "simclr", "tiny-digits"), other, place=place)  # from another study in this folder
     assert found.mark == "r"
     mine = work(other, "simclr", "tiny-digits")
     longer = statistics.median(3 * training + clustering for training, clustering in zip(trained, clustered))
@@ -59,7 +59,7 @@ def test_records_of_another_device_or_kind_or_of_unclustered_runs_do_not_count(t
 
 @pytest.mark.slow
 def test_records_count_without_a_plan_but_not_with_a_damaged_history(tiny_study, here):
-    """As `scl run` leaves them, or a copy of results/runs: there is no study.yaml yet."""
+    """As written by `scl run`, or in a copy of results/runs: there is no study.yaml yet."""
     study = tiny_study("simclr")
     (run,) = study.runs()
     train(run.directory, gpus=0, report=lambda line: None)
@@ -89,7 +89,7 @@ def test_a_calibration_counts_on_its_device_with_its_versions(here):
     ):
         assert find(mine, calibrated=[other]) is None
     newer = measurements(rate(work(study_of(), "scan")), finished="2026-01-03T00:00:00+00:00")
-    assert find(mine, calibrated=[newer, good]) == found  # of a kind that was not measured again
+    assert find(mine, calibrated=[newer, good]) == found  # the newer one did not measure this kind
     again = measurements(rate(mine, step_seconds=0.2), finished="2026-01-03T00:00:00+00:00")
     assert find(mine, calibrated=[good, again]).rate.step_seconds == 0.2
 
@@ -99,12 +99,12 @@ def test_the_committed_table_is_named_as_such(here):
     elsewhere = measurements(rate(mine, step_seconds=0.5), device="CPU: other")
     found = find(mine, committed=[elsewhere])
     assert (found.mark, found.source) == ("m", "measured on CPU: other (results/reference)")
-    assert find(mine, committed=[elsewhere], place=GPU_PLACE) is None  # a CPU says nothing of a GPU
+    assert find(mine, committed=[elsewhere], place=GPU_PLACE) is None  # measurements of a CPU do not apply to a GPU
     gpu = measurements(rate(mine, threads=16), device="NVIDIA A100")
     assert find(mine, committed=[gpu]) is None
     assert find(mine, committed=[gpu], place=GPU_PLACE).source == "measured on NVIDIA A100 (results/reference)"
     found = find(mine, committed=[elsewhere, measurements(rate(mine, step_seconds=0.2))])
-    assert found.rate.step_seconds == 0.2  # this device before another
+    assert found.rate.step_seconds == 0.2  # this device takes precedence
     both = find(mine, committed=[elsewhere], calibrated=[measurements(rate(mine))])
     assert both.mark == "c"
 
@@ -118,7 +118,7 @@ def test_another_batch_size_will_do_in_the_committed_table_alone(here):
 
 
 def test_results_of_scl_bench_count_as_committed(here):
-    """Steps of the standard network alone; a study with another network finds nothing in them."""
+    """They only measure steps of the standard network, so they do not apply to studies with other networks."""
     bench = {"stage": "simclr", "size": 16, "batch_size": 50, "compile": False, "images": [1000], "clusters": [10]}
     bench |= {"device": "CPU: other", "threads": 1, "parts": {"step": {"seconds_per_step": 0.05}}}
     (here / "committed" / "bench").mkdir(parents=True)

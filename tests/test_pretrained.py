@@ -1,4 +1,4 @@
-"""Pretrained weights: read from files and by timm's names, and what starts from them."""
+"""Pretrained weights: read from files and by timm's names, and methods that start from them."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """resnet18.safetensors and .pth with the same random weights, and files that are none."""
+    """resnet18.safetensors and .pth with the same random weights, and files that are not weights."""
     place = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     state = timm.create_model("resnet18", num_classes=3).state_dict()
@@ -113,9 +113,9 @@ def test_what_timms_tag_says_of_labels(monkeypatch, tag, told):
 
 
 def test_kmeans_on_pretrained_features(folder, here, capsys):
-    """No training; features are those of timm's own network on images normalized as its weights want. New images need
+    """No training; features are those of timm's network on images normalized as its weights require. New images need
     the weights of the run, not their file."""
-    weights = here / "model_best.pth.tar"  # a usual name, which the label guard must not take for an archive
+    weights = here / "model_best.pth.tar"  # a common name, which the label guard must not mistake for an archive
     weights.write_bytes((folder / "resnet18.pth").read_bytes())
     assert cluster("--method", "kmeans", "--weights", weights, "--size", 97) == 0
     told = "weights: starts from model_best.pth.tar: the file does not say whether labels were used"
@@ -142,8 +142,8 @@ def test_kmeans_on_pretrained_features(folder, here, capsys):
 
 @pytest.mark.slow
 def test_the_first_stage_starts_from_the_weights(folder, here, monkeypatch):
-    """Its learning rate is a tenth, its network that of the weights, and its first encoder theirs."""
-    monkeypatch.setattr("benchmarks.cluster._announce", lambda *_: None)  # as slow as the training
+    """It gets a tenth of the learning rate, the network of the weights, and an encoder initialized from them."""
+    monkeypatch.setattr("benchmarks.cluster._announce", lambda *_: None)  # its estimate is as slow as training
     assert cluster("--method", "scan", "--weights", folder / "resnet18.safetensors", "--size", 97) == 0
     study = yaml.safe_load((here / "photos-clusters" / "study.yaml").read_text())
     assert list(study["methods"]) == ["pretrained", "simclr", "scan"] and study["network"] == {"backbone": "resnet18"}
@@ -173,7 +173,7 @@ def test_what_weights_do_not_go_with(folder, here, arguments, told, capsys):
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
 def test_no_committed_configuration_uses_pretrained_weights(name, monkeypatch):
-    """The rule of the comparison: every method starts from random weights."""
+    """A rule of the comparison: every method starts from random weights."""
     monkeypatch.chdir(ROOT)
     for stage, block in resolve(f"config/{name}")["methods"].items():
         assert not block["method"].startswith("baselines.pretrained") and "weights" not in block.get("options", {}), (

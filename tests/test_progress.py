@@ -1,4 +1,4 @@
-"""progress.jsonl: one line per epoch while a run trains, whatever interrupts it; curves for TensorBoard."""
+"""progress.jsonl: one line per epoch while a run trains, even if it is interrupted; curves for TensorBoard."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Failing(SCL):
-    """SCL with a term that is not a number in the second step of its third epoch; three steps an epoch."""
+    """SCL with a NaN term in the second step of its third epoch, with three steps per epoch."""
 
     def step(self, views, index):
         terms = super().step(views, index)
@@ -42,7 +42,7 @@ def study_of(tiny_study, method="scl.scl.SCL", **rest):
 
 @pytest.fixture
 def stopped(tiny_study, monkeypatch):
-    """A run of three epochs that got a signal in the second one."""
+    """A run of three epochs that received a signal in the second one."""
     study = study_of(tiny_study)
     [run] = study.runs()
     monkeypatch.setattr(checkpoint.Stop, "requested", property(lambda stop: bool(read_progress(run.directory))))
@@ -62,7 +62,7 @@ def test_a_run_has_a_line_per_epoch_until_its_record_is_written(tiny_study, monk
     with open(run.directory / "history.csv") as file:
         history = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
     assert [line | row for line, row in zip(seen, history)] == seen and len(history) == 3
-    assert {(line["epochs"], line["images"]) for line in seen} == {(3, 192)}  # 3 batches of 64 of 200 images
+    assert {(line["epochs"], line["images"]) for line in seen} == {(3, 192)}  # 3 batches of 64 from 200 images
     assert not (run.directory / progress.NAME).exists() and (run.directory / "record.json").exists()
 
 
@@ -75,7 +75,7 @@ def test_a_failed_run_keeps_its_curve(tiny_study):
 
 
 def test_a_run_that_resumes_continues_its_lines_and_drops_those_after_its_checkpoint(stopped, monkeypatch):
-    """Lines of epochs that are trained again, and one that a kill cut short."""
+    """Lines of epochs that are trained again are dropped, and so is one that a kill cut short."""
     _, run = stopped
     first = lines(run)
     assert [line["epoch"] for line in first] == [1]

@@ -1,4 +1,4 @@
-"""Progress of downloads, preparation, assignment and reports: a bar on a terminal, lines in a log file."""
+"""Progress of downloads, preparation, assignment, and reports: a bar on a terminal, lines in a log file."""
 
 import sys
 
@@ -11,7 +11,7 @@ from scl.util.text import say
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when a test says so: clock[0] += 1."""
+    """A clock that only tests advance: clock[0] += 1."""
     now = [100.0]
     monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
     return now

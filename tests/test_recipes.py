@@ -1,7 +1,7 @@
-"""The settings of config/paper.yaml and config/official.yaml against a table of facts, written out here a second time.
+"""The settings of config/paper.yaml and config/official.yaml against an independently written table of facts.
 
 Sources: "official" the authors' code of SCAN (van Gansbeke et al., ECCV 2020) and PICA (Huang, Gong & Zhu,
-CVPR 2020), "paper" the publication. docs/methods.md tells each fact in words.
+CVPR 2020), "paper" the publication. docs/methods.md describes each of them.
 """
 
 import ast
@@ -66,7 +66,7 @@ OPTIMIZER = ("optimizer", "learning_rate", "weight_decay", "schedule")
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
 def test_every_committed_configuration_reads(name, monkeypatch):
-    monkeypatch.chdir(ROOT)  # `extends` is read from the working directory
+    monkeypatch.chdir(ROOT)  # `extends` is relative to the working directory
     study = load_study(f"config/{name}")
     check_methods(study)
     assert study.runs() and study.title
@@ -74,12 +74,12 @@ def test_every_committed_configuration_reads(name, monkeypatch):
 
 @pytest.mark.parametrize("benchmark", SIZES)
 def test_simclr(study, benchmark):
-    """Official: SCAN's pretext task, the same on CIFAR-10, CIFAR-100-20 and STL-10; used here on all six."""
+    """Official: SCAN's pretext task, the same for CIFAR-10, CIFAR-100-20, and STL-10; used here for all six."""
     s = resolved(study, "simclr", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (500, 512, "sgd", 0.4, 1e-4, "cosine")
     assert (s.training.momentum, s.training.final_learning_rate) == (0.9, pytest.approx(0.4 * 0.1**3))
     assert s.augment == {"view": SIMCLR_VIEW}
-    layer = "encoder" if "imagenet" in benchmark else "projection"  # the authors' answers: CIFAR-10, ImageNet
+    layer = "encoder" if "imagenet" in benchmark else "projection"  # as the authors answered for CIFAR-10 and ImageNet
     assert s.options == {
         "temperature": 0.1,
         "anchors": "first",
@@ -124,7 +124,7 @@ def test_self_label(study, benchmark, epochs, hole):
     s = resolved(study, "selflabel", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (epochs, 1000, *ADAM)
     assert s.options == {"threshold": 0.99, "balanced": True}
-    assert s.augment == {"weak": [], "strong": scan_strong(hole)}  # the weak view is the image as it is
+    assert s.augment == {"weak": [], "strong": scan_strong(hole)}  # the weak view is the unaugmented image
     assert study.methods["selflabel"].after == "scan"
 
 
@@ -140,7 +140,7 @@ def test_self_label(study, benchmark, epochs, hole):
     ],
 )  # ours: 64 * 112 / 96, rounded
 def test_pica(study, benchmark, batch, overclusters, resized):
-    """Windows of the benchmark's size out of the image resized; where that is an ImageNet subset, of stored pixels."""
+    """Windows of the benchmark's size from the resized image; for ImageNet subsets, from stored pixels."""
     s = resolved(study, "pica", benchmark)
     assert facts(s, "epochs", "batch_size", *OPTIMIZER) == (2 * 200, batch, "adam", 1e-4, 0.0, "constant")
     options = {"balance_weight": 2.0, "perturbations": 3, "overclusters": overclusters, "resize": resized}
@@ -155,8 +155,8 @@ def test_pica(study, benchmark, batch, overclusters, resized):
 
 @pytest.mark.parametrize("benchmark", SIZES)
 def test_networks(study, benchmark):
-    """One backbone for all in the common comparison; config/official.yaml changes PICA's, and pads the max-pool at 96
-    px, as the official codes do (7 x 7 pixels at the end)."""
+    """The common comparison uses one backbone; config/official.yaml changes PICA's and pads the max-pool at 96 px, as
+    the official codes do (7 x 7 pixels at the end)."""
     networks = {stage: resolved(study, stage, benchmark).network for stage in STAGES if stage not in CONTROLS}
     pica = networks.pop("pica")
     (common,) = set(map(repr, networks.values()))
@@ -178,7 +178,7 @@ def test_the_same_data_and_size_for_all(study, benchmark):
 
 
 def test_scl_is_the_same_on_all_benchmarks(study):
-    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it sees SimCLR's view and SCAN's, and starts
+    """Its hyper-parameters were fixed on digits and a CIFAR-10 subset; it uses SimCLR's view and SCAN's, and starts
     from SimCLR, as SCAN does."""
     seen = {repr((s.training, s.options)) for s in (resolved(study, "scl", benchmark) for benchmark in SIZES)}
     assert len(seen) == 1
@@ -198,7 +198,7 @@ def test_the_grid_is_whole_and_its_settings_have_an_origin(study):
 
 
 def test_absence_of_official_settings_is_said(study):
-    """Below the table of each benchmark: SCAN has none on subsets of ImageNet, PICA has two files of settings."""
+    """In notes on each benchmark: SCAN has no settings for ImageNet subsets, PICA has two files of settings."""
     without = {stage: [b for b in SIZES if "no official settings" in study.note(stage, b)] for stage in STAGES}
     subsets = ["imagenet10", "imagenet-dogs", "tiny-imagenet"]
     assert without == {
@@ -213,7 +213,7 @@ def test_absence_of_official_settings_is_said(study):
 
 
 def test_the_official_comparison_changes_networks_alone(monkeypatch):
-    """And the Sobel filters in front of PICA's."""
+    """It also adds the Sobel filters before PICA's network."""
     monkeypatch.chdir(ROOT)
     paper, official = load_study("config/paper.yaml"), load_study("config/official.yaml")
     assert official.results != paper.results and official.title != paper.title
@@ -234,7 +234,7 @@ def test_the_ablation_changes_one_thing_a_row(monkeypatch):
     smoke = load_study("config/smoke.yaml")
     reference = smoke.settings(smoke.run("digits", "joint", "scl", 0))
     changes = {}
-    assert study.methods["scl"].after == "simclr"  # the stage that all rows start from
+    assert study.methods["scl"].after == "simclr"  # the stage from which all rows start
     for stage in study.methods.keys() - {"simclr"}:
         s = study.settings(study.run("digits", "joint", stage, 0))
         assert (s.method, s.network, s.training, s.augment) == (
@@ -291,7 +291,7 @@ def test_the_benchmark_wins_over_the_block():
 
 
 def test_a_benchmark_that_is_left_out_needs_no_settings_of_methods(tmp_path):
-    """Those of the file that is extended: nobody could take them out of it."""
+    """Those in the extended file, from which they cannot be removed."""
     base = small(per_benchmark={"mine": {"training": {"epochs": 2}}, "digits": {"training": {"epochs": 3}}})
     base["benchmarks"] |= {"mine": {"dataset": "digits"}}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
@@ -344,7 +344,7 @@ def test_like_must_lead_somewhere(like, message):
 
 
 def derived(tmp_path, monkeypatch, changes, base=None):
-    """The study of a file that extends `small(...)` and makes `changes`."""
+    """The study of a file that extends `small(...)` with `changes`."""
     (tmp_path / "config").mkdir()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(small(**base or {})))
     (tmp_path / "config" / "mine.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", **changes}))

@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever kills the writer or fills the disk; the record says what ran."""
+"""Files are complete or absent, even if the writer is killed or the disk is full; the record states what ran."""
 
 import contextlib
 import hashlib
@@ -62,7 +62,7 @@ def test_kill_9_while_writing_leaves_the_old_file_and_the_next_write_clears_up(t
             writer.kill()
     assert writer.returncode == -signal.SIGKILL and path.read_text() == "old"
     with io.atomic(path) as tmp:
-        with open(tmp, "r+") as file:  # not even a writer that does not truncate meets the remains
+        with open(tmp, "r+") as file:  # even a writer that does not truncate finds no remains
             file.write("new")
     assert path.read_text() == "new" and names(tmp_path) == ["record.json"]
 
@@ -162,7 +162,7 @@ def test_yaml_is_rewritten_only_if_its_content_changes(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.pt", "history.csv", "assignments.npz"])
 def test_a_record_without_the_checksum_of_a_file_is_damaged(name, tmp_path):
-    """A single flipped bit makes another name of it, and the record stays valid JSON."""
+    """A single flipped bit changes the name of the file, and the record stays valid JSON."""
     made = next((ROOT / "results" / "reference").rglob("scl/seed0/record.json")).read_bytes()
     (tmp_path / "record.json").write_bytes(made)
     assert artifacts.load(tmp_path).files.keys() >= {name}
@@ -219,7 +219,7 @@ def test_provenance_knows_the_commit_and_whether_the_code_differs(checkout, chan
 
 
 def test_provenance_is_of_the_whole_project():
-    """Not of the folder scl/ alone: an edit of a baseline counts too."""
+    """It is not limited to scl/: an edit of a baseline counts too."""
     assert provenance.ROOT == ROOT and (provenance.ROOT / "pyproject.toml").exists()
 
 
@@ -230,7 +230,7 @@ def test_provenance_is_asked_once_a_process(checkout):
 
 
 def test_provenance_without_git(tmp_path, checkout, monkeypatch):
-    inside = checkout.root / "unpacked"  # a tarball of ours within somebody else's repository
+    inside = checkout.root / "unpacked"  # our tarball, unpacked in somebody else's repository
     inside.mkdir()
     assert provenance.provenance(inside, device="cpu")["commit"] == "unknown"
     bare = tmp_path / "bare"
@@ -266,5 +266,5 @@ def test_provenance_names_versions_device_and_threads_but_no_host(tmp_path):
     assert f", {torch.backends.cpu.get_cpu_capability()}" in found["device"]
     assert {"scipy", "pillow"} <= {name for name, version in found["versions"].items() if version}
     assert platform.node() not in json.dumps(found)
-    with contextlib.suppress(AssertionError, RuntimeError):  # a machine with a GPU names it
+    with contextlib.suppress(AssertionError, RuntimeError):  # a machine with a GPU states its name
         assert provenance.provenance(tmp_path, device="cuda")["device"] == torch.cuda.get_device_name()

@@ -1,4 +1,4 @@
-"""Committed results are what the code makes of the committed runs; studies are added to them by one command."""
+"""Committed results are what the code makes from the committed runs; one command adds studies to them."""
 
 import json
 import re
@@ -34,13 +34,13 @@ def files(folder):
 
 
 def without_pictures(path):
-    """The text of a page. Its pictures are compressed differently on other machines."""
+    """The text of a page, without its images, whose compression differs between machines."""
     return re.sub(r"data:image/[^\"]+", "", path.read_text())
 
 
 @pytest.fixture
 def copy(tmp_path):
-    """Copies a committed study, without what is made from its runs; without clusters.json it gets no page."""
+    """A function that copies a committed study without generated files; without clusters.json, it gets no page."""
 
     def make(folder, *left_out):
         made = shutil.ignore_patterns("*.md", "*.tex", "figures", "report", "runs.csv", *left_out)
@@ -51,7 +51,7 @@ def copy(tmp_path):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """Reports with two empty figures, to save time."""
+    """Write reports with two empty figures, to save time."""
     monkeypatch.setattr(render, "write_figures", write_no_figures)
 
 
@@ -148,7 +148,7 @@ def test_images_prepared_on_this_machine_do_not_matter(copy, without_figures, mo
 
 @pytest.fixture
 def mapping(digits, tmp_path, without_figures):
-    """A study of two controls whose runs take no training."""
+    """The configuration of a study of two controls, whose runs need no training."""
     methods = {
         "random": {"method": "baselines.controls.Random", "training": {"epochs": 0}},
         "kmeans": {"method": "baselines.controls.Pixels", "training": {"epochs": 0}},
@@ -165,7 +165,7 @@ def run_all(mapping):
 
 @pytest.mark.parametrize("few, kept", [(100, {"history.csv", "run.yaml", "clusters.json"}), (3, set())])
 def test_a_finished_study_is_added_and_found(mapping, tmp_path, monkeypatch, few, kept):
-    """Also if it has no source of one of its benchmarks."""
+    """Even if one of its benchmarks has no source."""
     monkeypatch.setattr(reference, "FEW", few)
     folder = tmp_path / "reference"
     (folder / "controls" / "old").mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_a_finished_study_is_added_and_found(mapping, tmp_path, monkeypatch, few
 
 
 def test_the_history_of_a_run_with_counted_steps_is_kept_in_a_large_study(mapping, tmp_path, monkeypatch):
-    """Tables say of how many steps."""
+    """Tables state the total number of steps."""
     monkeypatch.setattr(reference, "FEW", 3)
     run_all(mapping)
     run = load_study(mapping).runs()[0].directory
@@ -209,14 +209,14 @@ def test_an_unfinished_study_is_not_added(mapping, tmp_path):
 
 
 def test_more_seeds_are_added_to_a_committed_study(mapping, tmp_path):
-    """Of the committed runs nothing else is left."""
+    """Only the committed files are left of the earlier runs."""
     folder = tmp_path / "reference"
     folder.mkdir()
     run_all(mapping | {"seeds": [0]})
     reference.add(mapping | {"seeds": [0]}, folder)
     shutil.rmtree(tmp_path / "results")
     run_all(mapping | {"seeds": [1]})
-    write_plan(load_study(mapping), mapping)  # as Snakemake does: a run.yaml for the committed runs, too
+    write_plan(load_study(mapping), mapping)  # like Snakemake, writes a run.yaml for the committed runs, too
     with pytest.raises(Unfinished, match="2 of 6 runs are not done, such as tiny-digits joint random seed 2"):
         reference.add(mapping | {"seeds": [0, 1, 2]}, folder)
     rows = pd.read_csv(reference.add(mapping, folder) / "runs.csv")

@@ -100,7 +100,7 @@ def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))
     figure = draw_curves(study, groups_of(study)[1])
     assert len(figure.axes[0].collections) == 4 and "no bands" not in figure.get_suptitle()
-    run = study.run("digits", "joint", "simclr", 0)  # with pixels given a curve there are five
+    run = study.run("digits", "joint", "simclr", 0)  # a curve for pixels makes five
     curve = json.loads((run.directory / "metrics.json").read_text())["per_epoch"]
     for seed in study.seeds:
         change(study.run("digits", "joint", "pixels", seed), "metrics.json", per_epoch=curve)
@@ -126,7 +126,7 @@ def test_curves_are_drawn_at_the_epochs_that_all_seeds_kept(tmp_path):
 
 
 def texts_of(figure):
-    """Every text that is drawn: those of the figure; of a panel, title, labels, notes, ticks in view."""
+    """Every drawn text: those of the figure, and each panel's title, labels, notes, and visible ticks."""
     found = [figure._suptitle, figure._supxlabel, *(text for legend in figure.legends for text in legend.get_texts())]
     for panel in figure.axes:
         found += [panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts]
@@ -158,7 +158,7 @@ def test_nothing_is_cut_off_or_written_over(tmp_path, count):
 
 
 class Checker(html.parser.HTMLParser):
-    """Every tag closed in order; links and sources collected."""
+    """Checks that tags are closed in order; collects links and sources."""
 
     def __init__(self):
         super().__init__()

@@ -160,7 +160,7 @@ def test_empty_clusters_and_counted_events_are_reported(study):
 @pytest.mark.parametrize(
     "low, high, text",
     [
-        (-0.096, 0.0004, "−9.6 to +0.04"),  # "+0.0" would not say whether 0 is inside
+        (-0.096, 0.0004, "−9.6 to +0.04"),  # "+0.0" would not show whether 0 is inside
         (-0.00005, 0.096, "−0.005 to +9.6"),
         (0.0, 0.1, "+0.0 to +10.0"),
         (-1e-9, 0.1, "+0.0 to +10.0"),  # rounding of floats
@@ -182,7 +182,7 @@ def test_a_p_value_near_the_level_says_on_which_side_it_is():
 
 @pytest.mark.parametrize("skipped, marked", [(57, True), (56, False)])
 def test_a_run_that_never_took_a_step_says_so(study, skipped, marked):
-    """Such as self-labeling without a single confident image: its row is that of the stage before it."""
+    """Such as self-labeling without a single confident image: its row is that of the previous stage."""
     run = study.run("digits", "joint", "scan", 1)
     history = run.directory / "history.csv"
     history.write_text("epoch,steps\n1,19\n2,38\n")
@@ -256,7 +256,7 @@ def test_published_rows_are_whole():
     assert len({row[:5] for row in rows}) == len(rows)
 
 
-CONTEXT = {  # source: rows, and the start of the SHA-256 of their values as they were verified
+CONTEXT = {  # source: rows, and the start of the SHA-256 of their verified values
     "DCDC repository, table of results": (6, "5b161464366318ca"),
     "Contrastive Clustering (AAAI 2021), as quoted by a leaderboard and by the ProPos repository": (
         6,

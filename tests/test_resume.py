@@ -1,7 +1,7 @@
-"""Nothing is lost: a study killed, stopped, starved of disk or fed a damaged checkpoint ends bit-equal.
+"""A study that is killed, stopped, out of disk space, or given a damaged checkpoint ends bit-equal.
 
-Every training here is the command `scl train RUN --gpus 0 --checkpoint-seconds 0` in a process of its own. One is
-a real command; the others are forked from a server that has torch imported, which saves its start a dozen times.
+Every training run here is the command `scl train RUN --gpus 0 --checkpoint-seconds 0` in a separate process. One is
+a real command; the others are forked from a server that has imported torch, which saves a dozen imports.
 """
 
 import csv
@@ -31,14 +31,14 @@ from scl.engine.train import planned_identity, train
 from scl.engine.trainer import Trainer
 from scl.scl import SCL
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # which share trainings
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # they share training runs
 
 STAGES = ("scl", "simclr", "scan", "selflabel", "pica")
 FINAL = ("weights.pt", "assignments.npz", "history.csv", "record.json")
 
 
 class Diverging(SCL):
-    """SCL whose semantic term is not a number in its 11th step: epoch 4, step 2."""
+    """SCL whose semantic term is NaN in its 11th step: epoch 4, step 2."""
 
     def step(self, views, index):
         terms = super().step(views, index)
@@ -49,7 +49,7 @@ class Diverging(SCL):
 
 
 def study_in(folder, digits, *stages, **changes):
-    """A study of tiny runs below `folder`, long enough to be killed in: 18 epochs of 3 steps for SCL, 4 otherwise."""
+    """A study of tiny runs in `folder`, long enough to be killed: 18 epochs of 3 steps for SCL, 4 otherwise."""
     methods = {s: dict(TINY_METHODS[s]) for s in stages}
     for stage, block in methods.items():
         block["training"] = {**block["training"], "epochs": 18 if stage == "scl" else 4}
@@ -61,8 +61,8 @@ def study_in(folder, digits, *stages, **changes):
 
 
 def train_in_a_child(runs, log, kill_at=None, delay=0.0, seconds=0, number=signal.SIGKILL):
-    """Train and cluster the runs one after another as the commands do; a signal (`number`) comes `delay` seconds after
-    the `kill_at`-th rename of a finished file (a checkpoint is two: the former to .prev, the new one to its name)."""
+    """Train and cluster the runs in turn, as the commands do; send a signal (`number`) `delay` seconds after the
+    `kill_at`-th rename of a finished file (a checkpoint takes two: the old one to .prev, the new one to its name)."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     renames, replace = [], os.replace
@@ -91,7 +91,7 @@ def status_of(child):
 
 
 def outcome(run):
-    """What a run left behind, without times."""
+    """The results of a run, without times."""
     with np.load(run / "assignments.npz") as file:
         arrays = dict(file)
     with open(run / "history.csv") as file:
@@ -113,7 +113,7 @@ def assert_equal(run, reference):
 
 @pytest.fixture(scope="module")
 def undisturbed(digits, tmp_path_factory):
-    """The same runs, each trained at one go and with one checkpoint only: {stage: folder}."""
+    """The same runs, each trained without interruption and with only one checkpoint: {stage: folder}."""
     folder = tmp_path_factory.mktemp("undisturbed")
     runs = study_in(folder, digits, *STAGES)
     assert status_of(start(runs, folder / "log", seconds=300)) == 0, (folder / "log").read_text()
@@ -123,7 +123,7 @@ def undisturbed(digits, tmp_path_factory):
 def test_killed_ten_times_at_random_moments_a_study_ends_bit_equal(digits, tmp_path, undisturbed):
     runs, log = study_in(tmp_path, digits, *STAGES), tmp_path / "log"
     chance = random.Random(0)
-    for kill in range(10):  # every other time at once, between the renames of one checkpoint or of the last files
+    for kill in range(10):  # half of the kills have no delay: between the renames of a checkpoint or of the last files
         delay = chance.uniform(0.001, 0.05) if kill % 2 else 0.0
         assert status_of(start(runs, log, chance.randint(1, 24), delay)) == -signal.SIGKILL, log.read_text()
     assert status_of(start(runs, log)) == 0, log.read_text()
@@ -135,7 +135,7 @@ def test_killed_ten_times_at_random_moments_a_study_ends_bit_equal(digits, tmp_p
 
 @pytest.mark.parametrize("stage, written", [*(("simclr", n) for n in range(7)), ("pica", 0), ("pica", 1), ("pica", 5)])
 def test_killed_among_the_last_files(stage, written, digits, tmp_path, undisturbed):
-    """Between the last files of training and, for k-means, of clustering: the record is never there alone."""
+    """Between the last files of training and, for k-means, of clustering: a record never exists without its files."""
     [run] = study_in(tmp_path, digits, stage)
     before = 5 if stage == "simclr" else 1  # renames up to the last checkpoint: features of three epochs, a fourth file
     last = ["weights.pt", "history.csv", "sample.npz", "record.json"]
@@ -164,7 +164,7 @@ def test_killed_before_the_record_and_finished_on_a_device_that_rounds_otherwise
 
 
 def test_killed_anywhere_in_training_and_clustering_the_same_commands_end_bit_equal(digits, tmp_path, undisturbed):
-    """Ten chains of SimCLR, k-means and evaluation, each hit by one signal, four of them between two files."""
+    """Ten chains of SimCLR, k-means, and evaluation, each hit by one signal, four of them between two files."""
     chance, log, scores = random.Random(15), tmp_path / "log", []
     cli.main(["evaluate", str(undisturbed["simclr"])])
     moments = [*chance.sample(range(1, 30), 6), *chance.sample(range(30, 36), 4)]  # 30 to 35: among the last files
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(digits, tmp_path, undisturbed
 def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp_path, undisturbed):
     runs = study_in(tmp_path, digits, "scl", "simclr", scl={"method": "test_resume.Diverging"})
     log = tmp_path / "log"
-    assert status_of(start(runs, log, seconds=seconds)) == 1  # that of the run that failed; the next one is trained
+    assert status_of(start(runs, log, seconds=seconds)) == 1  # the status of the failed run; the next one is trained
     failure = json.loads((runs[0] / "failure.json").read_text())
     assert (failure["term"], failure["epoch"], failure["step"]) == ("semantic", 4, 2)
     assert "scl: failed: the loss term 'semantic' is nan at epoch 4, step 2" in log.read_text()
@@ -227,7 +227,7 @@ def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp
     if seconds == 0:
         identity = planned_identity(complete(load_run(runs[0])))
         state = checkpoint.load(runs[0] / "checkpoint.pt", fingerprint=fingerprint(identity))
-        assert (state["epoch"], state["step_in_epoch"]) == (3, 1)  # the last good state: before the step that failed
+        assert (state["epoch"], state["step_in_epoch"]) == (3, 1)  # the last good state, before the failed step
         assert all(v.isfinite().all() for v in state["method"].values() if torch.is_tensor(v) and v.is_floating_point())
 
 
@@ -236,7 +236,7 @@ def test_a_diverged_run_fails_by_name_and_the_study_goes_on(seconds, digits, tmp
 def test_a_full_disk_stops_cleanly_and_goes_on_once_there_is_room(
     room, seconds, small_disk, digits, tmp_path, undisturbed
 ):
-    """room in kB: for two of the three checkpoints, for the last checkpoint but not the weights, for neither."""
+    """room in kB: enough for two of the three checkpoints, for the last checkpoint but not the weights, for neither."""
     [run] = study_in(small_disk, digits, "scl")
     ballast, log = small_disk / "ballast", tmp_path / "log"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - room * 1000))

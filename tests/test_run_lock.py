@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Waits(Exception):
-    """Raised in place of waiting."""
+    """Raised instead of waiting."""
 
 
 def refuse_to_wait(line):
@@ -21,7 +21,7 @@ def refuse_to_wait(line):
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
-    """An orphan holds the run; the new job waits for it, and goes on when it dies."""
+    """An orphan holds the run; the new job waits for it, and continues when the orphan dies."""
     orphan_code = (
         "import sys, time\nfrom scl.engine.locks import locked\n"
         "with locked(sys.argv[1] + '/.lock', 'a run'):\n    print('held', flush=True)\n    time.sleep(600)"

@@ -1,4 +1,4 @@
-"""runs.csv: a row for each planned run, and the reason in it where a result does not count."""
+"""runs.csv: a row for each planned run, with the reason if its result does not count."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def remove(study, name, stage="scan"):
 
 
 def identity(run, part, **changed):
-    """Change a part of the identity that a run's record states."""
+    """Change a part of the identity in a run's record."""
     stated = json.loads((run.directory / "record.json").read_text())["identity"]
     stated[part] = stated[part] | changed if isinstance(stated[part], dict) else changed[part]
     change(run, "record.json", identity=stated, fingerprint=fingerprint(stated))
@@ -78,7 +78,7 @@ def cut_off(run, name):
     (run.directory / name).write_text("{")
 
 
-SPOILED = {  # what was done to SCAN's seed 1 or to SimCLR's, from which it starts: the reason in its row
+SPOILED = {  # what happened to seed 1 of SCAN, or of SimCLR, from which it starts: the reason in its row
     "nothing was started": (lambda s: [remove(s, name) for name in ("record.json", "metrics.json")], "not run"),
     "not evaluated": (lambda s: remove(s, "metrics.json"), "trained, not evaluated"),
     "trained again, not evaluated again": (

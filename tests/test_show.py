@@ -1,4 +1,4 @@
-"""`scl plan --show`: a run's settings as they will be in run.yaml, and the place that sets each of them."""
+"""`scl plan --show`: a run's settings as they will be in run.yaml, and where each of them is set."""
 
 import re
 
@@ -31,7 +31,7 @@ methods:
   simclr: {options: {temperature: 0.2}}
   again: {like: simclr, options: {kmeans_restarts: 1}}
 """
-PLACES = {  # of a run of `again` on tiny
+PLACES = {  # for a run of `again` on tiny
     "benchmark": "this run",
     "seed": "this run",
     "method": "method block",

@@ -1,4 +1,4 @@
-"""One run by hand (`scl run`): it makes what is missing, and nothing that counts, and Snakemake accepts it."""
+"""One run by hand (`scl run`): it makes only what is missing, and Snakemake accepts the results."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_runs_that_start_together_prepare_their_benchmark_once(tiny_study, tmp_p
         with locked(folder / ".lock", folder):
             began.set()
             time.sleep(0.3)
-            assert not (folder / "benchmark.json").exists()  # the second one waits
+            assert not (folder / "benchmark.json").exists()  # the second waits
             prepare("tiny-digits", dataset="digits", folder=folder, archives=tmp_path, size=8, subset=200)
             return (folder / "benchmark.json").stat()
 
@@ -68,7 +68,7 @@ def test_runs_that_start_together_prepare_their_benchmark_once(tiny_study, tmp_p
 def test_a_run_needs_one_command(chain):
     assert (run_of(chain, "selflabel") / "metrics.json").exists() and not run_of(chain, "random").exists()
     again = run_by_hand(chain, "selflabel")
-    assert again.returncode == 0 and again.stderr == ""  # nothing is trained, nothing said
+    assert again.returncode == 0 and again.stderr == ""  # nothing is trained or printed
 
 
 @pytest.mark.workflow
@@ -92,7 +92,7 @@ def test_weights_that_were_not_copied_are_made_where_a_run_needs_them(chain, tmp
     for stage in ("simclr", "scan"):
         for name in ("weights.pt", "checkpoint.pt", "checkpoint.prev.pt"):
             (run_of(folder, stage) / name).unlink(missing_ok=True)
-    shutil.move(folder / "data", tmp_path / "data")  # what is done needs no data either
+    shutil.move(folder / "data", tmp_path / "data")  # finished runs need no data either
     assert run_by_hand(folder, "selflabel").stderr == ""
     shutil.move(tmp_path / "data", folder / "data")
     shutil.rmtree(run_of(folder, "selflabel"))
@@ -106,7 +106,7 @@ def test_weights_that_were_not_copied_are_made_where_a_run_needs_them(chain, tmp
 def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, tmp_path):
     folder = copy_of(chain, tmp_path)
     jobs = planned(snakemake(folder, STUDY, "--dry-run"))
-    assert (jobs["train"], jobs["evaluate"]) == (1, 3) and "prepare" not in jobs  # the control was not asked for
+    assert (jobs["train"], jobs["evaluate"]) == (1, 3) and "prepare" not in jobs  # the control was not requested
     for stage in ("random", "simclr", "scan"):
         assert run_by_hand(folder, stage).returncode == 0
     assert set(planned(snakemake(folder, STUDY, "--dry-run"))) == {"collect", "report"}
@@ -121,7 +121,7 @@ def test_snakemake_accepts_what_was_run_by_hand_and_the_other_way_round(chain, t
 @pytest.mark.workflow
 @pytest.mark.xdist_group("chain")
 def test_an_interrupted_run_resumes_with_the_same_command(tmp_path, undisturbed):
-    """Stopped in the stage before; the same command ends bit for bit like the study that nothing disturbed."""
+    """Stopped in the previous stage; the same command ends bit-equal to the uninterrupted study."""
     folder = tmp_path
     write(folder, long_study.STUDY)
     (folder / "gated.py").write_text(long_study.GATED)
@@ -158,7 +158,7 @@ def test_a_benchmark_without_a_source_is_refused(tmp_path):
 
 @pytest.mark.parametrize("stage,first", [("scan", "simclr"), ("kmeans", "kmeans")])
 def test_a_signal_in_the_last_assignment_of_a_stage_stops_before_the_next(stage, first, tiny_study, monkeypatch):
-    """The stage is complete and stays so; so it does in a stage without epochs."""
+    """The stage is complete and stays so, even if it has no epochs."""
     study, said = tiny_study("kmeans", "simclr", "scan"), []
     run, done = study.run("tiny-digits", "joint", stage, 0), finish
 
@@ -179,7 +179,7 @@ def test_a_signal_in_the_last_assignment_of_a_stage_stops_before_the_next(stage,
 
 
 def test_a_signal_in_the_last_assignment_is_no_failure_to_snakemake(tiny_study, monkeypatch):
-    """It deletes the outputs of a job that fails, complete or not."""
+    """Snakemake deletes the outputs of a failed job, complete or not."""
     [run], done = tiny_study("scl").runs(), finish
 
     def finish_late(trainer):
@@ -191,14 +191,14 @@ def test_a_signal_in_the_last_assignment_is_no_failure_to_snakemake(tiny_study, 
 
 
 def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
-    """A process that has used a GPU cannot change to another, so it must not let go of it between two stages."""
+    """A process that has used a GPU cannot switch to another, so it must not release it between two stages."""
     monkeypatch.setattr(gpu_lease, "visible", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     study = tiny_study("kmeans", "simclr", "scan")
     trained = []
 
     def train(directory, *, leased, **_):
-        with gpu_lease.lease(1, report=lambda line: None) as other:  # what another process would be given meanwhile
+        with gpu_lease.lease(1, report=lambda line: None) as other:  # the GPU that another process would get meanwhile
             trained.append((directory.parent.name, leased, other))
 
     monkeypatch.setattr(single, "train", train)
@@ -209,7 +209,7 @@ def test_a_chain_trains_under_one_lease(tiny_study, tmp_path, monkeypatch):
 
 
 def test_a_stage_without_epochs_is_on_the_cpu_in_a_chain_too(tiny_study, tmp_path, monkeypatch):
-    """As Snakemake runs it, whose results would differ in the last digits otherwise."""
+    """As in Snakemake; otherwise, results would differ in the last digits."""
     monkeypatch.setattr(gpu_lease, "visible", lambda: ["GPU-a"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     untrained = TINY_METHODS["simclr"] | {"training": {"epochs": 0}}

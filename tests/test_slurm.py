@@ -1,5 +1,5 @@
-"""What is looked at before jobs go to SLURM, and the CPUs of a job, with pretended commands. `make test-slurm` asks a
-real SLURM the same and more."""
+"""Checks before jobs go to SLURM, and the CPUs of a job, with fake commands. `make test-slurm` tests the same and more
+on a real SLURM."""
 
 import re
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from benchmarks.workflow import share_machine
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """Put pretended SLURM commands on the PATH, alone: commands(sinfo="text") prints it, (sacct=1) fails so."""
+    """Put only fake SLURM commands on the PATH: commands(sinfo="text") prints it, (sacct=1) fails with status 1."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
 
@@ -135,7 +135,7 @@ def test_check_says_that_gpus_are_not_shared(commands):
     ],
 )
 def test_a_job_asks_for_as_many_cpus_as_its_run_has_threads(monkeypatch, machine, environment, expected):
-    """Where it is submitted, and within it: there whatever the node has, but never more than the job was given."""
+    """On submission and within the job: there regardless of the node's CPUs, but never more than the job was given."""
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -145,7 +145,7 @@ def test_a_job_asks_for_as_many_cpus_as_its_run_has_threads(monkeypatch, machine
     )
     if not environment:
         assert share_machine(submits, study(**machine)) == expected
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")  # of an interactive job in which snakemake was started
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")  # as in an interactive job from which snakemake was started
     assert share_machine(submits, study(**machine)) == (machine.get("threads") or 8)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK")
     for name, value in environment.items():
@@ -154,7 +154,7 @@ def test_a_job_asks_for_as_many_cpus_as_its_run_has_threads(monkeypatch, machine
 
 
 def test_profile_for_every_site():
-    """With every line uncommented that a site may need, it is still one valid mapping, and has the default's lines."""
+    """With all optional lines uncommented, it is still a valid mapping, and has the lines of the default profile."""
     text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
     profile = yaml.safe_load(re.sub(r"(?m)^( *)# (?=[a-z_-]+: )", r"\1", text))
     assert {"slurm_account", "gpu_model", "qos", "constraint", "slurm_extra"} < set(profile["default-resources"])
@@ -162,5 +162,5 @@ def test_profile_for_every_site():
     default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
     retries = {"default": default.pop("retries"), "slurm": profile.pop("retries")}
     assert {key: profile[key] for key in default} == default
-    # where a job has no time limit, an error that a second attempt repeats is to be reported at once
+    # without a time limit on jobs, an error that a second attempt repeats should be reported at once
     assert retries == {"default": 1, "slurm": 3}

@@ -1,4 +1,4 @@
-"""Tables that are not those of the results and the configuration, whatever the times of the files say."""
+"""Tables that do not match the results and the configuration, regardless of modification times."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from flow import TINY, copy_of, planned, run_of, scl, snakemake
 from benchmarks.compose import resolve
 from scl.engine.io import write_yaml_if_changed
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("stale")]  # which share a study
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("stale")]  # they share a study
 
 STUDY = TINY | {"methods": {stage: TINY_METHODS[stage] for stage in ("random", "kmeans")}, "seeds": 2}
 

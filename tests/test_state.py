@@ -1,4 +1,4 @@
-"""Whether a result counts: runs of a real study, and what is changed around them."""
+"""Whether a result counts: runs of a real study, and changes around them."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ BENCHMARK = {"dataset": "digits", "subset": 200, "size": 8}
 
 @pytest.fixture(scope="module")
 def done(train_all, digits, tmp_path_factory):
-    """The results of a study that is trained and evaluated."""
+    """The results of a trained and evaluated study."""
     methods = {stage: TINY_METHODS[stage] for stage in ("simclr", "scan")}
     mapping = tiny_mapping(digits, tmp_path_factory.mktemp("done"), methods, benchmarks={"tiny-digits": BENCHMARK})
     study = load_study(mapping)
@@ -33,7 +33,7 @@ def done(train_all, digits, tmp_path_factory):
 
 @pytest.fixture
 def study(done, tiny_study, digits, tmp_path):
-    """A function that makes a study over copies of these results and of their data."""
+    """A function that makes a study on copies of these results and their data."""
     data = tmp_path / "own"
     shutil.copytree(digits, data)
     shutil.copytree(done, tmp_path / "results")
@@ -62,7 +62,7 @@ def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, stud
     assert {file.name for file in found.outdated()} == {"benchmark.json", "record.json", "metrics.json"}
     with pytest.raises(ValueError, match="2 of 2 runs are not done"):
         collect(other, other.results)
-    prepare_for(other, "tiny-digits")  # now it is as wanted; the runs are still those of before
+    prepare_for(other, "tiny-digits")  # now the data is as requested, but the runs are still the old ones
     assert reasons(other)["simclr"] == "made on other images than those prepared now: train again"
     assert runs_of(other).acc.isna().all()
     prepare_for(study(), "tiny-digits")  # and back: the same images, so the same results count again
@@ -101,7 +101,7 @@ def test_weights_trained_again_to_something_else_outdate_what_builds_on_them(stu
 
 
 def test_a_damaged_identity_is_made_again(study):
-    """By `scl run`, too, which does not delete the record before, as Snakemake does."""
+    """Even by `scl run`, which, unlike Snakemake, does not delete the record first."""
     simclr, _ = study().runs()
     path = simclr.directory / "record.json"
     record = json.loads(path.read_text())
@@ -113,7 +113,7 @@ def test_a_damaged_identity_is_made_again(study):
 
 
 def test_results_may_be_moved(study, tiny_study, tmp_path):
-    """Neither the folder of the results nor that of the data is part of what a run is."""
+    """Neither the folder of results nor that of data is part of a run's identity."""
     old = study()
     shutil.copytree(old.results, tmp_path / "moved")
     shutil.move(old.data, tmp_path / "data elsewhere")

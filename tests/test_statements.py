@@ -1,4 +1,4 @@
-"""The statements of SCL's abstract: which rows answer them, and what is said where none does."""
+"""The statements of SCL's abstract: which rows answer them, and what is reported if none does."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def study(decisive_study):
 
 @pytest.fixture(scope="module")
 def collected(decisive_study):
-    """Its runs and groups."""
+    """The runs and groups of this study."""
     return decisive_study.runs, decisive_study.groups
 
 
@@ -62,8 +62,8 @@ def test_statements_are_of_scl_only(study, collected):
         ("simclr", {"semantic_weight": 1.0, "consensus": "similarities"}, "consensus"),
         (None, {"semantic_weight": 0.0}, None),
         ("simclr", {"semantic_weight": 0.0, "balance_weight": 1.0}, None),
-        ("simclr", {"semantic_weight": 0.5}, None),  # it is still there
-        ("simclr", {}, None),  # the default, written out in the reference
+        ("simclr", {"semantic_weight": 0.5}, None),  # reduced but not removed
+        ("simclr", {}, None),  # the default, which the reference states explicitly
     ],
 )
 def test_ablation_removes_one_part_and_changes_nothing_else(tmp_path, after, options, statement):
@@ -118,7 +118,7 @@ def test_the_reason_for_no_gains_is_that_of_the_study(study, pairs, changed, rea
 
 
 def test_more_complete_rows_of_one_benchmark_would_have_no_gains_either(study, pairs):
-    """As in a partial report of a study of one benchmark."""
+    """As in a partial report on a study with one benchmark."""
     pairs = pairs[pairs.benchmark == "stl10"].assign(absence="missing")
     found = gains(replace(study, benchmarks={"stl10": benchmark()}), pairs)
     assert found == ([], "no two benchmarks that differ in them")

@@ -1,4 +1,4 @@
-"""What `scl status` and `scl doctor` say of a study and of a machine, and that they change nothing."""
+"""What `scl status` and `scl doctor` report on a study and a machine, and that they change nothing."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_looking_changes_no_file(verb, tiny_study, tmp_path, capsys):
 
 
 def test_a_damaged_failure_is_not_one(tiny_study, tmp_path):
-    """Else `--watch` would end at once where the study is yet to begin."""
+    """Otherwise, `--watch` would end at once on a study that has not started."""
     study = tiny_study("random", data=tmp_path / "own")
     (run,) = study.runs()
     for folder, status in ((study.data / run.benchmark, "missing"), (run.directory, "damaged")):

@@ -1,4 +1,4 @@
-"""`step` and `assign` of the baselines as wholes, against loops over the published equations (tests/plain.py).
+"""`step` and `assign` of the baselines as a whole, against loops over the published equations (tests/plain.py).
 
 SCL's are in test_method_scl.py.
 """
@@ -32,7 +32,7 @@ def build(cls, *, network=None, **options):
     )
     method = cls(cls.Options(**options), problem, network or Network(width=8, layers=[1, 1, 1])).train()
     for name, layer in method.named_modules():
-        if name.endswith("head"):  # decisions that differ from image to image
+        if name.endswith("head"):  # so that decisions differ between images
             torch.nn.init.normal_(layer.weight, 0, 2)
             with torch.no_grad():
                 layer.bias.copy_(-layer.weight @ torch.tensor(plain.features(method, *views(1)).mean(0)).float())
@@ -40,7 +40,7 @@ def build(cls, *, network=None, **options):
 
 
 def views(count):
-    """`count` views of images in colors of their own."""
+    """`count` views of images that each have a color."""
     generator = torch.Generator().manual_seed(3)
     colors = torch.rand(BATCH, 3, 1, 1, generator=generator)
     return tuple(colors * torch.rand(count, BATCH, 3, 8, 8, generator=generator))
@@ -51,7 +51,7 @@ def probabilities(method, head, images):
 
 
 def assert_terms(terms, expected):
-    """Values and names; and the loss may be differentiated."""
+    """Assert that the terms have these names and values, and that the loss is differentiable."""
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         assert terms[name].ndim == 0 and terms[name].requires_grad
@@ -59,7 +59,7 @@ def assert_terms(terms, expected):
 
 
 def gradients(method, terms):
-    """Names of the parameters that the sum of the terms reaches."""
+    """Names of the parameters that get a gradient from the sum of the terms."""
     sum(terms.values()).backward()
     return {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
@@ -99,7 +99,7 @@ def test_simclr_assign_is_normalized(layer):
 
 
 def _scan_step_reference(method, anchor, neighbor):
-    """Equation 2, its two sums apart; a pass for each of the two batches."""
+    """Equation 2, its two sums computed separately; one pass for each of the two batches."""
     p, q = (probabilities(method, method.head, view) for view in (anchor, neighbor))
     return {"consistency": plain.agreement(p, q), "entropy": -method.options.entropy_weight * plain.entropy_of_mean(p)}
 
@@ -114,7 +114,7 @@ def test_scan_step(weight):
 
 
 def test_scan_step_spreads_the_images():
-    """What the sign of the entropy is for: the loss is smaller where the clusters are even."""
+    """Tests the sign of the entropy: the loss is smaller if the clusters are balanced."""
     method, losses = build(SCAN, neighbors=3), []
     with torch.no_grad():
         method.head.weight.zero_()
@@ -128,7 +128,7 @@ def test_scan_step_spreads_the_images():
 
 
 def _self_label_step_reference(method, weak, strong):
-    """Cross-entropy of the confident images, their classes weighing by inverse frequency; a pass for each view."""
+    """Cross-entropy of the confident images, with classes weighted by inverse frequency; one pass for each view."""
     p, q = (probabilities(method, method.head, view) for view in (weak, strong))
     o = method.options
     labels = {i: max(range(CLUSTERS), key=lambda k: row[k]) for i, row in enumerate(p) if max(row) > o.threshold}
@@ -151,7 +151,7 @@ def test_self_label_step(balanced):
 
 
 def _pica_step_reference(method, head, original, *perturbed):
-    """Equations 4 to 8: each copy beside the original; a pass for the originals and one for all their copies."""
+    """Equations 4 to 8: each copy against its original; one pass for the originals and one for all copies."""
     p = np.concatenate([probabilities(method, head, original)] * len(perturbed))
     q = probabilities(method, head, torch.cat(perturbed))
     clusters, loss = p.shape[1], 0.0
@@ -177,7 +177,7 @@ def test_pica_step(epoch, name, weight, perturbations):
 
 
 def test_pica_step_spreads_the_images():
-    """What the sign of the balance is for: none where the clusters are even, more where they are not."""
+    """Tests the sign of the balance term: zero if the clusters are balanced, larger otherwise."""
     method, losses = build(PICA), []
     method.epoch = 1
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_pica_step_spreads_the_images():
 
 
 class TwoHeads(Method):
-    """Two scalars, trained in turns like PICA's heads: the loss of epoch e is (e + 1) times head e % 2."""
+    """Two scalars, trained alternately like PICA's heads: the loss of epoch e is (e + 1) times head e % 2."""
 
     zero_idle_gradients = True
 
@@ -204,7 +204,7 @@ class TwoHeads(Method):
 
 
 def adam_by_hand(start, gradients, rate=0.1):
-    """Kingma & Ba, algorithm 1, with a gradient (None: the parameter is not yet trained) a step."""
+    """Kingma & Ba, algorithm 1, with one gradient per step (None: the parameter is not yet trained)."""
     value, m, v, t = start, 0.0, 0.0, 0
     for g in gradients:
         if g is not None:
@@ -215,15 +215,15 @@ def adam_by_hand(start, gradients, rate=0.1):
 
 @pytest.mark.parametrize("resumed_before", [None, 7])
 def test_an_idle_head_moves_on_as_under_torch_1_0(resumed_before):
-    """Once trained, a head without a gradient has one of zero: Adam moves it by its momentum, its second moment decays.
-    A run resumed between two steps, whose gradients are gone, does the same."""
+    """Once trained, an idle head gets a gradient of zero: Adam still moves it by its momentum, and its second moment
+    decays. A run resumed between two steps, without stored gradients, does the same."""
     method = TwoHeads()
     trainer = object.__new__(Trainer)
     trainer.method, trainer.autocast, trainer.epoch_losses = method, contextlib.nullcontext, []
     trainer.seeds, trainer.epoch, trainer.step_in_epoch = Seeds("x", "y", 0), 0, 0
     trainer.device = "cpu"
     trainer.optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
-    steps = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]  # the epoch of each
+    steps = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]  # the epoch of each step
     for number, method.epoch in enumerate(steps):
         if number == resumed_before:
             state = copy.deepcopy(trainer.optimizer.state_dict())
@@ -236,14 +236,14 @@ def test_an_idle_head_moves_on_as_under_torch_1_0(resumed_before):
     expected = adam_by_hand(1.0, first), adam_by_hand(2.0, second)
     assert [head.item() for head in method.heads] == pytest.approx(expected, rel=1e-5)
     frozen = adam_by_hand(1.0, [g or None for g in first])
-    assert abs(frozen - expected[0]) > 0.1  # what is tested shows here
+    assert abs(frozen - expected[0]) > 0.1  # so that the test can tell them apart
 
 
 def test_pica_moves_its_idle_head_on():
     assert PICA.zero_idle_gradients and not Method.zero_idle_gradients
 
 
-# --- what all of them give --------------------------------------------------------------------------------------
+# --- assignments of all methods ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_random_assign_is_even_and_of_its_seed():
     images = torch.rand(4000, 3, 1, 1)
     found = method.assign(images)
     assert found.shape == (4000, CLUSTERS) and torch.equal(found, again.assign(images))
-    assert not torch.equal(found, method.assign(images))  # the stream goes on
+    assert not torch.equal(found, method.assign(images))  # the random stream advances
     torch.testing.assert_close(found.sum(1), torch.ones(4000))
-    assert found.argmax(1).bincount().sub(1000).abs().max() < 100  # 1000 a cluster, standard deviation 27
+    assert found.argmax(1).bincount().sub(1000).abs().max() < 100  # 1000 per cluster, standard deviation 27
 
 
 def test_pixels_assign_is_the_image():

@@ -1,4 +1,4 @@
-"""`scl status` of a study that runs: one answer as text, as JSON, and as the display of --watch."""
+"""`scl status` of a running study: the same state as text, as JSON, and in the display of --watch."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_text_json_and_plan_agree(running, capsys):
 
 
 def test_speed_is_that_of_the_last_epochs(tiny_study):
-    """The first epoch, or the machine before a resumption, may have been slower."""
+    """The first epoch, or the machine used before resuming, may have been slower."""
     study = tiny_study("scl")
     [run] = study.runs()
     with locked(run.directory / ".lock", run.directory):
@@ -117,7 +117,7 @@ def test_a_study_is_over_if_only_failed_runs_are_left_and_what_builds_on_them(ti
     study = tiny_study("simclr", "scan", "selflabel", "kmeans")
     simclr, _, _, kmeans = study.runs()
     fail(study, simclr)
-    assert not Overview(study).is_over  # kmeans is left
+    assert not Overview(study).is_over  # kmeans is pending
     fail(study, kmeans)
     assert Overview(study).is_over
     with locked(kmeans.directory / ".lock", kmeans.directory):

@@ -1,4 +1,4 @@
-"""Weights that another run starts from: verified when they are loaded, and restored from the checkpoint if damaged."""
+"""Weights that another run starts from: verified on loading, and restored from the checkpoint if damaged."""
 
 import shutil
 
@@ -38,7 +38,7 @@ def test_damaged_weights_without_their_checkpoint_are_set_aside(trained):
 
 
 def test_other_weights_in_the_checkpoint_do_not_replace_the_damaged_ones(trained, monkeypatch):
-    """Those of an earlier epoch, if only the checkpoint before the last one is valid."""
+    """Weights of an earlier epoch, if only the previous checkpoint is valid."""
     monkeypatch.setattr("scl.engine.checkpoint.load", lambda path, **_: {"method": {}})
     flip_a_bit(trained / "weights.pt")
     damaged, said = (trained / "weights.pt").read_bytes(), []

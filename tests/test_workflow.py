@@ -1,7 +1,7 @@
 """The workflow from end to end, as a user runs it.
 
-The first test goes from download to tables over all six benchmarks and both protocols, with controls, a stage that
-another starts from, and SCL; tests/test_resume.py runs all stages.
+The first test covers everything from downloads to tables on all six benchmarks and both protocols, with controls, a
+stage that another starts from, and SCL; tests/test_resume.py runs all stages.
 """
 
 import base64
@@ -29,7 +29,7 @@ CIFAR10, CIFAR100, STL10, TINY_IMAGENET = (
 
 
 def short(stage):
-    """A method of the tests, with a single epoch if it trains."""
+    """A tiny method, with a single epoch if it trains."""
     block = TINY_METHODS[stage]
     return block | {"training": {**block["training"], "epochs": 1}} if "training" in block else block
 
@@ -69,8 +69,8 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
         done = snakemake(tmp_path, study)
         served = {path for path, _, status in server.requests if status in (200, 206)}
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"b/{CIFAR10}" in served and f"b/{STL10}" in served  # the second mirror, where the first would not do
-    assert f"b/{CIFAR100}" not in served and f"b/{TINY_IMAGENET}" not in served  # a cut connection is no reason
+    assert f"b/{CIFAR10}" in served and f"b/{STL10}" in served  # the second mirror, as the first failed
+    assert f"b/{CIFAR100}" not in served and f"b/{TINY_IMAGENET}" not in served  # a cut needs no other mirror
 
     tables = (tmp_path / "results" / "tables.md").read_text()
     assert "Runs: 36 of 36 done." in tables
@@ -79,7 +79,7 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
             cells = column(tables, protocol, benchmark)
             assert set(cells) == set(stages)
             assert all(map(is_score, cells.values())), cells
-    cells = column(tables, "joint", "cifar10")  # the made-up pictures have the colors of their class
+    cells = column(tables, "joint", "cifar10")  # the synthetic images have the colors of their class
     assert float(cells["kmeans"]) > 2 * float(cells["random"])
     with pytest.raises(ValueError):  # one split, one protocol
         column(tables, "heldout", "tiny-imagenet")
@@ -89,7 +89,7 @@ def test_six_benchmarks_from_download_to_tables_over_a_server_that_misbehaves(ar
     assert "unlabeled" in unlabeled["joint"]["represent"] and "unlabeled" not in unlabeled["joint"]["fit"]
 
 
-# What goes wrong on the way: one study in which much does, and what is left of it.
+# Failures: one study in which several things fail, and what remains of it.
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_failing_run_stops_neither_the_others_nor_a_table_of_them(broken):
     assert done.returncode != 0
     cells = column((folder / "results" / "partial" / "tables.md").read_text(), "joint", "tiny")
     assert is_score(cells["random"]) and cells["scl"] == "failed"
-    assert not (folder / "results" / "tables.md").exists()  # a target: it would count as the study's end
+    assert not (folder / "results" / "tables.md").exists()  # a target, which would mark the study as finished
     run = folder / "results" / "runs" / "tiny" / "joint" / "scl" / "seed0"
     assert json.loads((run / "failure.json").read_text())["epoch"] >= 1
     assert not (run / "record.json").exists() and not (run / "weights.pt").exists()
@@ -166,7 +166,7 @@ def test_without_imagenet_it_is_said_first_and_written_in_the_cells(broken):
     assert set(cells.values()) == {"not run: no ImageNet source"}
 
 
-# k-means apart from training.
+# k-means as a separate job.
 
 
 def test_kmeans_is_a_job_without_a_gpu_and_its_features_are_gone_at_the_end(tmp_path):
@@ -203,12 +203,12 @@ def test_a_stage_does_not_wait_for_the_clusters_of_the_one_before(tmp_path):
     assert ("kmeans", "train") not in edges
 
 
-# What runs again, and what does not.
+# Which jobs run again, and which do not.
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(folder, study) of a small study that has run."""
+    """(folder, study) of a small, finished study."""
     folder = tmp_path_factory.mktemp("finished")
     methods = {stage: short(stage) for stage in ("random", "simclr", "scan")}
     study = TINY | {"methods": methods, "seeds": [0, 3]}
@@ -218,7 +218,7 @@ def finished(tmp_path_factory):
 
 
 def changed(study, stage, **training):
-    """The study with other training of one stage."""
+    """The study with other training settings for one stage."""
     block = study["methods"][stage]
     return study | {"methods": study["methods"] | {stage: block | {"training": block["training"] | training}}}
 
@@ -233,7 +233,7 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 @pytest.mark.xdist_group("finished")
 def test_missing_tables_are_made_after_a_kill_if_the_run_was_finished_by_other_means(finished):
-    """Snakemake marks what a killed job writes; here, the run counts all the same."""
+    """Snakemake marks the outputs of a killed job as incomplete; here, the run counts nevertheless."""
     folder, study = finished
     written = (run_of(folder) / "weights.pt").relative_to(folder)
     marks = folder / ".snakemake" / "incomplete"
@@ -250,7 +250,7 @@ def test_a_changed_key_runs_what_it_concerns_and_looking_at_it_runs_nothing(fini
     last = planned(snakemake(folder, changed(study, "scan", learning_rate=0.002), "--dry-run"))
     assert (last["train"], last["evaluate"], last.get("prepare", 0)) == (2, 2, 0)
     first = planned(snakemake(folder, changed(study, "simclr", batch_size=16), "--dry-run"))
-    assert first["train"] == 4  # and SCAN, which starts from it
+    assert first["train"] == 4  # including SCAN, which starts from it
     renamed = study | {"methods": study["methods"] | {"random": study["methods"]["random"] | {"title": "chance"}}}
     assert "train" not in planned(snakemake(folder, renamed, "--dry-run"))
     assert planned(snakemake(folder, study, "--dry-run")) == {}
@@ -266,7 +266,7 @@ def test_a_further_seed_or_method_runs_nothing_else(finished):
 
 
 def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
-    """Of both benchmarks; in the order of the configuration. (A dry run lists the jobs in no order.)"""
+    """On both benchmarks, in the order of the configuration. (A dry run lists jobs in no particular order.)"""
     two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
     study = TINY | {"benchmarks": two, "seeds": [3, 1], "methods": {"random": TINY_METHODS["random"]}}
     done = snakemake(tmp_path, study, "--cores", "1")
@@ -279,7 +279,7 @@ def test_one_seed_of_everything_comes_before_a_second_of_anything(tmp_path):
 
 
 def test_images_are_prepared_before_runs_take_all_cores(tmp_path):
-    """`prepare` does not wait until as many cores as it could use are free at the same time."""
+    """`prepare` does not wait until all cores that it could use are free at the same time."""
     two = dict.fromkeys(("tiny", "other"), TINY["benchmarks"]["tiny"])
     done = snakemake(
         tmp_path, TINY | {"benchmarks": two, "methods": {"simclr": short("simclr")}, "seeds": 2}, "--until", "train"
@@ -345,9 +345,9 @@ def test_a_method_and_images_of_ones_own_need_one_file_and_one_block(tmp_path):
 
 def test_studies_that_share_data_leave_each_other_alone(tmp_path):
     first = TINY | {"methods": {"random": TINY_METHODS["random"]}, "data": "my data"}
-    second = first | {"results": "the other's"}  # what a shell must not take apart
+    second = first | {"results": "the other's"}  # characters that need quoting in a shell
     for study in (first, second):
         done = snakemake(tmp_path, study)
         assert done.returncode == 0, done.stderr
-    assert "prepare tiny" not in done.stderr + done.stdout  # it was there
+    assert "prepare tiny" not in done.stderr + done.stdout  # already prepared
     assert planned(snakemake(tmp_path, first, "--dry-run")) == {}

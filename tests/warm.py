@@ -1,4 +1,4 @@
-"""What every Snakemake and every report does first, done once where processes are forked from (forked.py)."""
+"""The first work of every Snakemake and every report, done once in the process that is forked (forked.py)."""
 
 import gc
 import io
@@ -18,7 +18,7 @@ from scl.augment.build import OPERATIONS, parameters_of
 from scl.engine.provenance import versions
 
 for operation in OPERATIONS.values():
-    parameters_of(operation)  # pydantic looks for docstrings in all modules
+    parameters_of(operation)  # pydantic searches all modules for docstrings
 figure = Figure(figsize=(1, 1))
 figure.add_subplot().plot([0, 1], label="first")
 figure.suptitle("The first figure of a process takes long.")
@@ -32,9 +32,9 @@ for name in ("tables.md", "tables.tex", "claims.md", "index.html", "run.html"):
     for part in environment.list_templates(filter_func=lambda part: part.endswith((".jinja", ".js", ".css"))):
         environment.get_template(part)
 four = np.arange(4)
-clustering_scores(four, four, clusters=4)  # scikit-learn's first ones look for plugins
+clustering_scores(four, four, clusters=4)  # scikit-learn's first call looks for plugins
 map_of(four, np.eye(4), {"rows": four, "assignments": four}, None)
-os.fsync = lambda descriptor: None  # only a power cut would show it
-measure.SECONDS = 0.0  # of steps that are timed, as in conftest.py
+os.fsync = lambda descriptor: None  # only matters in a power failure
+measure.SECONDS = 0.0  # of timed steps, as in conftest.py
 gc.collect()
-gc.freeze()  # collections of forked processes would copy all of this
+gc.freeze()  # garbage collection in forked processes would copy all of this

@@ -1,4 +1,4 @@
-"""A SLURM of one's own on this machine: four pretended GPUs, eight pretended CPUs, a private configuration."""
+"""A private SLURM on this machine: four fake GPUs, eight fake CPUs, and its own configuration."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-SYSTEM_CONF = Path("/etc/slurm/slurm.conf")  # the plugin takes SLURM_CONF away within jobs, so it must be here
+SYSTEM_CONF = Path("/etc/slurm/slurm.conf")  # the plugin unsets SLURM_CONF within jobs, so it must be here
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
 CONF = """
 ClusterName={name}
@@ -41,12 +41,12 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=8000 Gres=gpu:a100:4 Featur
 PartitionName=gpu Nodes=ALL MaxTime=1:00:00
 PartitionName=cpu Nodes=ALL MaxTime=30
 """
-# What confined devices do on a real node: each job sees the GPU it was given as number 0.
+# Emulates confined devices of a real node: each job sees its own GPU as number 0.
 PROLOG = """#!/bin/sh
 test -n "$CUDA_VISIBLE_DEVICES" && test -e {folder}/confined && echo export CUDA_VISIBLE_DEVICES=0
 exit 0
 """
-# An accounting database, as far as the plugin asks it: squeue's answers, and none while there is a file `outage`.
+# An accounting database for the plugin's queries: answers with squeue, and fails while there is a file `outage`.
 SACCT = """#!/bin/sh
 test -e {folder}/outage && {{ echo "$@" >> {folder}/refused; echo "sacct: error: Connection refused" >&2; exit 1; }}
 while [ $# -gt 1 ] && [ "$1" != --name ]; do shift; done
@@ -59,7 +59,7 @@ echo NAME
 
 
 def missing() -> str:
-    """Why this machine cannot have one, in one line; "" if it can."""
+    """Why this machine cannot run a private SLURM, in one line; "" if it can."""
     if os.geteuid() != 0:
         return "make test-slurm: needs root (it starts SLURM's daemons and makes device nodes)"
     absent = [name for name in NEEDED if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
@@ -81,7 +81,7 @@ class Cluster:
         folder, host = self.folder, socket.gethostname().partition(".")[0]
         for name in ("state", "spool", "bin"):
             (folder / name).mkdir(parents=True)
-        for number in range(4):  # device nodes, or SLURM does not set CUDA_VISIBLE_DEVICES
+        for number in range(4):  # without device nodes, SLURM does not set CUDA_VISIBLE_DEVICES
             os.mknod(folder / f"nvidia{number}", 0o600 | 0o020000, os.makedev(195, number))
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
@@ -114,8 +114,8 @@ class Cluster:
         wait_for(lambda: "idle" in call("sinfo", "--noheader", "--format=%T"), 60, "a node that is idle")
 
     def __exit__(self, *_):
-        """Leave nothing: jobs, then the daemons (which would wait for them), then what of both is still there."""
-        with contextlib.suppress(OSError, AssertionError):  # of a start that failed half-way
+        """End the jobs, then the daemons (which would wait for them), and kill what remains of both."""
+        with contextlib.suppress(OSError, AssertionError):  # after a start that failed halfway
             call("scancel", "--full", "--signal=KILL", "--user=root")
             wait_for(lambda: not call("squeue", "--noheader"), 30, "the end of all jobs")
         daemons = [int(file.read_text()) for file in self.pid_files if file.exists()]
@@ -141,8 +141,8 @@ class Cluster:
         return found
 
     def jobs(self, workdir: Path, state="") -> dict[str, str]:
-        """{job number: the run that it trains, or the comment of another job} of a study, in the order of submission;
-        `state`: only those in it now."""
+        """{job number: the run it trains, or the comment of another job} of a study, in the order of submission;
+        `state`: only jobs currently in that state."""
         rows = call("squeue", "--states=all", "--noheader", "--format=%i|%T|%k|%Z").splitlines()
         rows = sorted((row.split("|") for row in rows), key=lambda row: int(row[0]))
         return {
@@ -152,7 +152,7 @@ class Cluster:
         }
 
     def job(self, number: str) -> dict[str, str]:
-        """What scontrol says of a job."""
+        """The fields that scontrol shows of a job."""
         return dict(re.findall(r"([\w/]+)=(\S*)", call("scontrol", "--details", "show", "job", number)))
 
 
@@ -163,7 +163,7 @@ def call(*command) -> str:
 
 
 def wait_for(condition, seconds: float, what: str):
-    """What the condition returns once it is true; AssertionError after `seconds`."""
+    """Wait for the condition to be true and return its value; AssertionError after `seconds`."""
     limit = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < limit, f"waited {seconds} s for {what}"

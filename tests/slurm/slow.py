@@ -1,4 +1,4 @@
-"""Methods of the tests with SLURM; a study names them by `slow.Slow`, as a user names a file of his own."""
+"""Methods for the tests with SLURM; a study refers to them as `slow.Slow`, as users do for their own files."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,7 @@ from baselines.simclr import SimCLR
 
 
 class Slow(SimCLR):
-    """SimCLR that takes its time until there is a file `go` in the working directory."""
+    """SimCLR that trains slowly until there is a file `go` in the working directory."""
 
     def step(self, views, index):
         if not Path("go").exists():
@@ -16,7 +16,7 @@ class Slow(SimCLR):
 
 
 class Diverging(SimCLR):
-    """A loss that is not finite: the run fails for a reason of its own."""
+    """A loss that is not finite, so that the run itself fails."""
 
     def step(self, views, index):
         return {name: value * float("nan") for name, value in super().step(views, index).items()}

@@ -1,7 +1,7 @@
-"""Studies through profiles/slurm on a real SLURM with four pretended GPUs: `make test-slurm`, about eight minutes.
+"""Studies through profiles/slurm on a real SLURM with four fake GPUs: `make test-slurm`, about eight minutes.
 
-Not part of `make test`: it needs root and SLURM's daemons. What a study ends with after an interruption is compared,
-bit for bit, with what `snakemake` makes of the same configuration without SLURM and undisturbed.
+Not part of `make test`: it needs root and SLURM's daemons. The results of interrupted studies are compared, bit for
+bit, with those of `snakemake` for the same configuration without SLURM and without interruptions.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cluster import Cluster, call, missing, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.workflow]
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 300  # of one step each: two minutes while there is no file `go`, seconds afterwards
+EPOCHS = 300  # one step each: two minutes without a file `go`, seconds once it exists
 STUDY = {
     "results": "results",
     "data": "data",
@@ -61,7 +61,7 @@ def cluster(tmp_path_factory):
 
 
 class Folder:
-    """A working directory with a study, and snakemake in it."""
+    """A working directory with a study in which snakemake runs."""
 
     def __init__(self, path: Path, cluster, study=STUDY, environment=()):
         self.path, self.cluster, self.environment = path, cluster, os.environ | dict(environment)
@@ -71,8 +71,8 @@ class Folder:
         self.started = []
 
     def start(self, *flags, site=SITE):
-        """snakemake, in a process group of its own, which Ctrl-C reaches also where the tests run in the background;
-        what it says goes to the file `said`."""
+        """Start snakemake in its own process group, which Ctrl-C reaches even if the tests run in the background;
+        its output goes to the file `said`."""
         command = [
             sys.executable,
             "-m",
@@ -103,7 +103,7 @@ class Folder:
         return self.started[-1]
 
     def end(self, *flags, seconds=240, **options):
-        """(status, what it said) of a snakemake started with these flags; without any, of the one started last."""
+        """(status, output) of a snakemake started with these flags; without flags, of the one started last."""
         if flags or options:
             self.start(*flags, **options)
         status = self.started[-1].wait(seconds)
@@ -116,7 +116,7 @@ class Folder:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, name):
-        """The folder of the run `name`, say slow_0."""
+        """The folder of the run `name`, such as slow_0."""
         return self.path / "results" / "runs" / "tiny" / "joint" / name.replace("_", "/seed")
 
     def log(self, name):
@@ -127,7 +127,7 @@ class Folder:
         return json.loads((self.run(name) / file).read_text())
 
     def training(self, *runs, words="epoch "):
-        """Wait until the present attempt at each of these runs has shown an epoch, or other words, in its log."""
+        """Wait until the current attempt at each of these runs has logged an epoch, or the given words."""
 
         def all_there():
             assert self.started[-1].poll() is None, self.said.read_text()
@@ -145,11 +145,11 @@ class Folder:
         return next(number for number, what in self.cluster.jobs(self.path, "RUNNING").items() if what == name)
 
     def attempts(self, name):
-        """The epochs at which the attempts at a run began."""
+        """The epochs at which the attempts at a run started."""
         return [attempt["epoch"] for attempt in self.read(name)["attempts"]]
 
     def profile(self):
-        """The flags for the profile of slurm with SITE and with all commented keys in force, but that for squeue."""
+        """The flags for the slurm profile with SITE and all commented keys enabled, except the one for squeue."""
         text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
         text = re.sub(r"(?m)^( *)# (?!slurm-status-command)(?=[a-z_-]+: )", r"\1", text)
         for key, value in (pair.split("=") for pair in SITE[1:]):
@@ -163,7 +163,7 @@ class Folder:
 
 
 def outcome(run):
-    """What a run leaves behind, without times."""
+    """The results of a run, without times."""
     with np.load(run / "assignments.npz") as file:
         found = {name: file[name].tobytes() for name in file.files}
     weights = torch.load(run / "weights.pt", weights_only=True)
@@ -176,7 +176,7 @@ def outcome(run):
 
 @pytest.fixture
 def folder(tmp_path, cluster):
-    """folder(name, ...) makes one; whatever happens, no snakemake and no job of it is left."""
+    """folder(name, ...) makes a Folder; its snakemake and its jobs are always ended afterward."""
     made = []
 
     def make(name, study=STUDY, **options):
@@ -192,7 +192,7 @@ def folder(tmp_path, cluster):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, cluster):
-    """Started at once and waited for when it is needed: {run: outcome}."""
+    """{run: outcome}, from a study that starts right away and is awaited when needed."""
     folder = Folder(tmp_path_factory.mktemp("reference") / "undisturbed", cluster)
     folder.go()
     command = [
@@ -242,8 +242,8 @@ def test_a_wrong_partition_or_no_accounting_is_one_line_at_the_start(folder):
 
 
 def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(folder, cluster, undisturbed):
-    """With all that the profile suggests. With confined devices: every job sees its GPU as 0, and no lease waits for
-    another's."""
+    """With all suggestions of the profile, and with confined devices: every job sees its GPU as 0, and no lease waits
+    for that of another."""
     slow = STUDY["methods"]["slow"] | {"training": {"epochs": EPOCHS // 4}}
     here = folder(
         "healthy",
@@ -259,7 +259,7 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     here.start(*here.profile(), site=[])
     wait_for(lambda: cluster.jobs(here.path), 60, "the first job")
     (cluster.folder / "outage").touch()
-    refused = cluster.folder / "refused"  # after the fifth answer like this the plugin, by default, forgets its jobs
+    refused = cluster.folder / "refused"  # by default the plugin forgets its jobs after five such failures
     wait_for(lambda: refused.exists() and len(refused.read_text().splitlines()) > 6, 60, "seven questions about jobs")
     (cluster.folder / "outage").unlink()
     on_gpus = ["slow_0", "slow_1", "also_0", "also_1"]
@@ -273,7 +273,7 @@ def test_gpus_differ_cpus_are_threads_and_a_restarted_database_is_waited_for(fol
     (cluster.folder / "confined").unlink()
     clustered = [f"rule_kmeans_wildcards_tiny_joint_{run}" for run in on_gpus]
     numbers = cluster.jobs(here.path)
-    assert sorted(numbers.values()) == sorted([*jobs, *clustered])  # all else is local
+    assert sorted(numbers.values()) == sorted([*jobs, *clustered])  # everything else runs locally
     for number, what in numbers.items():
         job, count = cluster.job(number), int(what in on_gpus)
         assert job["Partition"] == ("gpu" if count else "cpu") and job["TresPerJob"] == f"gres:gpu:a100:{count}", job
@@ -302,7 +302,7 @@ def test_scancel_requeue_and_time_limit_save_and_go_on_but_a_failure_of_its_own_
 
     assert there.end()[0] == 1 and list(cluster.jobs(there.path).values()) == ["diverging_0"] * 2
     assert "not tried again" in there.log("diverging_0") and there.read("diverging_0", "failure.json")["epoch"] == 1
-    assert len(list(there.path.glob(".snakemake/slurm_logs/rule_train/*/*.log"))) == 2  # of failed jobs they are kept
+    assert len(list(there.path.glob(".snakemake/slurm_logs/rule_train/*/*.log"))) == 2  # logs of failed jobs are kept
 
 
 def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, cluster, undisturbed):
@@ -313,7 +313,7 @@ def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, clust
     wait_for(lambda: not cluster.jobs(here.path, "PENDING RUNNING COMPLETING"), 180, "an empty queue")
     assert all("saved: the same command resumes" in here.log(run) for run in running)
     assert here.end()[0] != 0
-    shutil.rmtree(here.path / "results" / "logs")  # else an epoch there could be the first start's
+    shutil.rmtree(here.path / "results" / "logs")  # otherwise, an epoch there could be from the first start
     here.start(*SQUEUE, "--retries", "0")
     victim = here.full()[0]
     call("scancel", here.job_of(victim))
@@ -321,7 +321,7 @@ def test_ctrl_c_then_scancel_without_retries_then_the_same_command(folder, clust
     assert here.end()[0] == 1 and not (here.path / "results" / "tables.md").exists()
     assert here.end(*SQUEUE)[0] == 0
     assert_finished(here, undisturbed)
-    assert len(set(here.attempts(victim))) == len(here.attempts(victim)) == 3  # each began where the one before stopped
+    assert len(set(here.attempts(victim))) == len(here.attempts(victim)) == 3  # each began where the last one stopped
 
 
 def test_a_killed_snakemake_and_its_jobs_train_nothing_twice(folder, cluster, undisturbed):
@@ -340,5 +340,5 @@ def test_a_killed_snakemake_and_its_jobs_train_nothing_twice(folder, cluster, un
     status, said = here.end()
     assert status == 0 and "note: 5 of these runs" in said and f"scancel {' '.join(before)}" in said
     assert_finished(here, undisturbed)
-    for run in RUNS:  # a second job found all epochs done
+    for run in RUNS:  # the second job found all epochs done
         assert here.attempts(run)[0] == 0 and set(here.attempts(run)[1:]) <= {EPOCHS}
