@@ -50,8 +50,8 @@ class SCAN(Method):
 
     @torch.no_grad()
     def prepare(self, images: Images, generator: torch.Generator) -> None:
-        """Mine the neighbors, N x 21, by SimCLR's outputs in float32; each row begins with the image itself, as in the
-        official code."""
+        """Mine the neighbors by SimCLR's outputs in float32: N x (1 + neighbors), each row starting with the image
+        itself, as in the official code."""
         if self.options.neighbors >= images.fit:
             raise ValueError(f"options.neighbors: must be less than the number of images, {images.fit}; lower it")
         self.eval()
@@ -64,7 +64,7 @@ class SCAN(Method):
         self.neighbors.copy_(nearest(torch.cat(z), self.options.neighbors))
 
     def draw(self, images: Images, index: Tensor, augment: dict, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The images and one neighbor of each, drawn uniformly from its row of 21."""
+        """The images and one neighbor of each, drawn uniformly from its row."""
         column = torch.randint(self.neighbors.shape[1], index.shape, generator=generator, device=index.device)
         neighbor = self.neighbors[index, column]
         return augmented(augment["strong"], (images.batch(index), images.batch(neighbor)), generator)

@@ -25,7 +25,7 @@ def test_count_of_a_matrix_product_and_its_bound():
 
 
 def test_the_time_of_a_step_is_that_of_its_scopes(subject):
-    """Scopes get the time of their own operations, no time counts twice, and no convolution is outside the network.
+    """Scopes get the time of their own operations, and no time counts twice.
 
     That they add up to the whole step cannot be asserted: on a busy machine, time passes between the events.
     """

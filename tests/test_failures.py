@@ -180,7 +180,7 @@ def unclustered(tiny_study, trained_simclr):
 
 
 def kmeans(run, monkeypatch, error=None, *, attempt=1):
-    """(exit status, failure.json) of `scl kmeans`, whose k-means raises `error`."""
+    """(exit status, failure.json) of `scl kmeans`; its k-means raises `error`, if one is given."""
 
     def fail(*arguments, **options):
         raise error
