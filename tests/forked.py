@@ -6,7 +6,7 @@ and they end with the same status. Unlike a started process, it skips fsync (whi
 Snakemake does not wait up to a second before it exits, and estimates time no steps (warm.py).
 
     pytest -> server of multiprocessing -> Snakemake -> bash -> job_client.py, which waits for the job
-                                                    \\-> server of jobs -> job
+                                                    \\-> job server -> job
 """
 
 import atexit

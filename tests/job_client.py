@@ -1,4 +1,4 @@
-"""Stands in for `python -m benchmarks.cli ARGUMENTS`: a forked process runs it and determines the status (forked.py).
+"""Replaces `python -m benchmarks.cli ARGUMENTS`: has a forked process run it and exits with its status (forked.py).
 
 Started with `-I -S` to be fast: it uses only the standard library. Signals to the process group reach the job itself.
 """

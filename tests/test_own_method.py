@@ -1,4 +1,4 @@
-"""The method of docs/your-own.md, in a file of its own, passes the conformance test; a wrong one fails."""
+"""The method in docs/your-own.md, saved to a file, passes the conformance test; a wrong one fails."""
 
 import os
 import re

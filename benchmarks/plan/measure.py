@@ -30,7 +30,7 @@ from scl.method import Method
 from scl.util.text import duration
 
 SECONDS = 2.0  # of timed steps
-PREPARATION = 4.0  # seconds that `prepare` may take if it passes over the images; otherwise it is skipped
+PREPARATION = 4.0  # most seconds for `prepare` if it passes over the images; if it would take longer, it is skipped
 SAMPLE, FIRST = 2_000, 64  # images whose assignment is timed, if that takes at most SECONDS; images for a first timing
 
 
