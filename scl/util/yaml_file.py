@@ -10,7 +10,10 @@ MOST_VALUES = 100_000  # of a file, with every alias expanded
 OTHERWISE = re.compile(r"[-+]?0[0-9_]+|.*[:_].*")  # 010 is 8 to PyYAML, 1:30 is 90, and 0_3_2 is 26
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # of libyaml, ten times as fast, where PyYAML has it
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of libyaml, ten times as fast, where PyYAML has it
+
+
+class _Loader(_Fast):
     """SafeLoader that refuses duplicate keys, of which PyYAML silently keeps the last, and too many aliases."""
 
     def construct_document(self, node: yaml.Node) -> Any:
