@@ -98,6 +98,14 @@ def few_timed_steps():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_tsne():
+    """The fewest iterations that scikit-learn accepts, as only one test checks what a map shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.evaluation.clusters.ITERATIONS", 250)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """A data folder with 200 digits of 8 px, prepared once: <folder>/tiny-digits."""

@@ -9,7 +9,7 @@ import pytest
 from conftest import flip_a_bit
 
 from benchmarks.evaluation import clusters as module
-from benchmarks.evaluation.clusters import FILE, GRID, Clusters, agreement, clusters_of, map_of
+from benchmarks.evaluation.clusters import FILE, GRID, ITERATIONS, Clusters, agreement, clusters_of, map_of
 from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report.charts import COLORS, scatter
 from benchmarks.report.gallery import gallery
@@ -98,7 +98,8 @@ def sample_of(count=60, dimensions=16, seed=0):
     return rows, features, arrays
 
 
-def test_a_map_separates_what_the_features_separate():
+def test_a_map_separates_what_the_features_separate(monkeypatch):
+    monkeypatch.setattr("benchmarks.evaluation.clusters.ITERATIONS", ITERATIONS)
     rows, features, arrays = sample_of()
     found = map_of(rows, features, arrays, None)
     points, clusters = np.array([found.x, found.y]).T, np.array(found.clusters)

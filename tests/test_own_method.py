@@ -3,23 +3,15 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import FORK
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 MINE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "your-own.md").read_text(), re.DOTALL)[1]
-BOTH = """
-import pytest
-
-test = ["tests/test_conformance.py", "--method"]
-print("right:", int(pytest.main([*test, "my_method.Agreement"])))
-print("wrong:", int(pytest.main([*test, "wrong_method.Agreement", "-k", "test_assign"])))
-"""
 
 
 def test_conformance_of_files_in_the_working_directory(tmp_path):
@@ -28,12 +20,20 @@ def test_conformance_of_files_in_the_working_directory(tmp_path):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "my_method.py").write_text(MINE)
     (tmp_path / "wrong_method.py").write_text(MINE.replace(".softmax(1)\n", ".softmax(1) * 2\n"))
-    ended = subprocess.run(
-        [sys.executable, "-c", BOTH],  # in one process, which imports torch once
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_XDIST_WORKER_COUNT": ""},
-        capture_output=True,
-        text=True,
-    )
-    right, _, wrong = ended.stdout.partition("right: 0\n")
-    assert "8 passed" in right and "1 failed" in wrong and "wrong: 1\n" in wrong, ended.stdout
+    log = tmp_path / "log"
+    child = FORK.Process(target=check_right_and_wrong, args=(tmp_path, log))
+    child.start()
+    child.join()
+    right, _, wrong = log.read_text().partition("right: 0\n")
+    assert "8 passed" in right and "1 failed" in wrong and "wrong: 1\n" in wrong, log.read_text()
+
+
+def check_right_and_wrong(folder, log):
+    """As the commands of docs/your-own.md, in a new process."""
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    os.chdir(folder)
+    os.environ["PYTEST_XDIST_WORKER_COUNT"] = ""
+    test = ["tests/test_conformance.py", "--method"]
+    print("right:", int(pytest.main([*test, "my_method.Agreement"])), flush=True)
+    print("wrong:", int(pytest.main([*test, "wrong_method.Agreement", "-k", "test_assign"])), flush=True)

@@ -10,7 +10,7 @@ import smart_open  # noqa: F401
 from matplotlib.figure import Figure
 from snakemake.cli import get_argument_parser
 
-from benchmarks.evaluation.clusters import map_of
+from benchmarks.evaluation import clusters
 from benchmarks.evaluation.metrics import clustering_scores
 from benchmarks.plan import measure
 from benchmarks.report.render import template
@@ -33,8 +33,8 @@ for name in ("tables.md", "tables.tex", "claims.md", "index.html", "run.html"):
         environment.get_template(part)
 four = np.arange(4)
 clustering_scores(four, four, clusters=4)  # scikit-learn's first call looks for plugins
-map_of(four, np.eye(4), {"rows": four, "assignments": four}, None)
+clusters.map_of(four, np.eye(4), {"rows": four, "assignments": four}, None)
 os.fsync = lambda descriptor: None  # only matters in a power failure
-measure.SECONDS = 0.0  # of timed steps, as in conftest.py
+measure.SECONDS, clusters.ITERATIONS = 0.0, 250  # of timed steps, of t-SNE; as in conftest.py
 gc.collect()
 gc.freeze()  # garbage collection in forked processes would copy all of this

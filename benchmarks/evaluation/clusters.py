@@ -17,7 +17,8 @@ from scl.engine.artifacts import SAMPLE, Record, Strict, damage
 
 FILE = "clusters.json"
 MOST_SHOWN, LEAST_SHOWN, SHOWN = 12, 3, 600  # images per line of a gallery; in all clusters together, approximately
-COMPONENTS, PERPLEXITY, SEED = 50, 30, 0  # of PCA, of t-SNE
+COMPONENTS, PERPLEXITY, ITERATIONS = 50, 30, 500  # the first of PCA, the others of t-SNE
+SEED = 0
 GRID = 1_000  # coordinates are integers below this
 
 
@@ -166,7 +167,7 @@ def _embedded(features: np.ndarray) -> np.ndarray:
     start = (start / start[:, 0].std() * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     with threadpool_limits(1):  # several runs are evaluated at once, and competing threads would spin
-        return TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=SEED).fit_transform(reduced)
+        return TSNE(init=start, perplexity=perplexity, max_iter=ITERATIONS, random_state=SEED).fit_transform(reduced)
 
 
 def agreement(assignments: Sequence[np.ndarray]) -> dict[str, float]:
