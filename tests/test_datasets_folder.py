@@ -266,6 +266,13 @@ def test_photographs_in_formats_that_are_not_read_are_listed(tmp_path):
     assert folder.fingerprint(tmp_path / "images") != before
 
 
+def test_raw_files_beside_photographs_in_a_flat_folder_are_in_no_sub_folder_either(tmp_path, capsys):
+    write(tmp_path / "images", ["0.jpg", "1.jpg"])
+    (tmp_path / "images" / "0.CR2").write_bytes(b"any")
+    make(tmp_path, clusters=2)
+    assert "sub-folder" not in capsys.readouterr().err
+
+
 def test_a_format_that_is_not_read_beside_the_classes_leaves_them_classes(tmp_path):
     write(tmp_path / "images", ["ant/0.png", "bee/1.png"])
     (tmp_path / "images" / "cover.psd").write_bytes(b"any")
