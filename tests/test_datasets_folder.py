@@ -310,6 +310,14 @@ def test_heic_without_the_library_is_left_out_until_it_is_there(tmp_path, monkey
     assert told == "images that were left out can be read now"
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_damaged_exif_data_do_not_cost_a_photograph(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / f"a.{kind}", exif=b"Exif\0\0not a TIFF header")
+    record, images, _ = make(tmp_path, clusters=1)
+    assert record["unreadable"] == {} and abs(images[0].mean((0, 1)) - (255, 0, 0)).max() < 5
+
+
 def test_heic_is_read_upright_with_the_library(tmp_path):
     """Its rotation is applied once, by the library."""
     heif = pytest.importorskip("pillow_heif")
