@@ -66,7 +66,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> "ImageClustering":
         """Prepare, train and assign. Raises ValueError for bad input, and whatever training raises."""
         with tempfile.TemporaryDirectory(prefix=ARRAY) as temporary:
-            out = Path(temporary) / "out" if self.out is None else Path(self.out)
+            out = Path(temporary) / "out" if self.out is None else expanded(self.out)
             folder = _as_path(X, Path(temporary))
             request = self._request(folder, out)
             try:
@@ -112,7 +112,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
             seed=numbers["random_state"],
             out=out,
             weights=self.weights and str(self.weights),
-            config=None if self.config is None else Path(self.config),
+            config=None if self.config is None else expanded(self.config),
             gpus=numbers["gpus"],
         )
 

@@ -129,7 +129,8 @@ def test_fit_in_a_thread(tiny):
 def test_the_home_folder_is_expanded(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     digits(tmp_path / "photos", 20)
-    model = tiny(method="kmeans").fit("~/photos")
+    model = tiny(method="kmeans", config="~/tiny.yaml", out="~/out").fit("~/photos")
+    assert (tmp_path / "out" / "clusters.csv").is_file()
     assert model.files_ == sorted(model.files_) and len(model.files_) == 20
     assert np.array_equal(model.predict("~/photos"), model.labels_)
 
