@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from benchmarks.assigner import assign_images
 from benchmarks.cluster import Clustering, cluster_folder
-from benchmarks.folder_study import Request
+from benchmarks.folder_study import ARRAY, Request
 from scl.engine.provenance import cores
 
 import torch  # isort: skip
@@ -65,8 +65,8 @@ class ImageClustering(ClusterMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "ImageClustering":
         """Prepare, train and assign. Raises ValueError for bad input, and whatever training raises."""
-        with tempfile.TemporaryDirectory(prefix="scl-fit-") as temporary:
-            out = Path(temporary) / "out" if self.out is None else Path(self.out)
+        with tempfile.TemporaryDirectory(prefix=ARRAY) as temporary:
+            out = Path(temporary) / "out" if self.out is None else expanded(self.out)
             folder = _as_path(X, Path(temporary))
             request = self._request(folder, out)
             try:
@@ -112,7 +112,7 @@ class ImageClustering(ClusterMixin, BaseEstimator):
             seed=numbers["random_state"],
             out=out,
             weights=self.weights and str(self.weights),
-            config=None if self.config is None else Path(self.config),
+            config=None if self.config is None else expanded(self.config),
             gpus=numbers["gpus"],
         )
 

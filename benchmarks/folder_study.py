@@ -30,6 +30,7 @@ REFERENCE = 10_000  # images that the epochs of config/folder.yaml are meant for
 EPOCHS = (5, 1_000)  # of a stage, whatever the number of images
 NEIGHBORS_PER_CLUSTER = 0.5  # SCAN's neighbors, as a fraction of a cluster of average size
 FINE_TUNING = 0.1  # factor of the learning rate of a first stage that starts from pretrained weights
+ARRAY = "scl-fit-"  # prefix of the temporary folder of an array that ImageClustering fits
 PLAIN_STEM = 97  # pixels per side from which networks have timm's own stem, which pretrained weights need
 
 
@@ -103,6 +104,8 @@ def _refuse_results_of_others(out: Path, root: Path) -> None:
         before = Path()
     if not before.is_absolute():  # `scl cluster` writes an absolute path
         raise ValueError(f"--out: {out} holds other files; name another folder")
+    if before.parent.name.startswith(ARRAY):
+        return  # the folder is new in every fit, and one left by a killed process says nothing about the images
     if before.exists() and not before.samefile(root):
         raise ValueError(f"--out: {out} holds the clusters of {before}; name another folder")
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from fake_study import (
     METHODS,
+    MORE,
     SCL,
     Study,
     benchmark,
@@ -200,6 +201,23 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 
 
 # ---- descriptions across benchmarks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "methods, skipped, reason",
+    [
+        ({"scl": SCL}, {}, "there is no other method"),
+        ({"scl": SCL, "random": MORE["random"]}, {}, "the only other method is chance"),
+        ({"scl": SCL, "random": MORE["random"]}, {"stl10": "no source"}, "no benchmark was run"),
+    ],
+)
+def test_why_there_is_nothing_to_test(tmp_path, methods, skipped, reason):
+    methods = {"simclr": METHODS["simclr"]} | methods if skipped else methods
+    methods = {name: block(one.title, one.method) for name, one in methods.items()}
+    study = Study(tmp_path / "study", {"stl10": benchmark()}, methods=methods, skipped=skipped)
+    claims = claims_of(finish_all(study))
+    assert f"- Nothing to test: {reason}.\n" in claims
+    assert (f"- Nothing to compare: {reason}.\n" in claims) == ("chance" not in reason)
 
 
 def test_descriptions_are_over_the_benchmarks_that_count(study, collected, pairs):

@@ -266,6 +266,13 @@ def test_photographs_in_formats_that_are_not_read_are_listed(tmp_path):
     assert folder.fingerprint(tmp_path / "images") != before
 
 
+def test_raw_files_beside_photographs_in_a_flat_folder_are_in_no_sub_folder_either(tmp_path, capsys):
+    write(tmp_path / "images", ["0.jpg", "1.jpg"])
+    (tmp_path / "images" / "0.CR2").write_bytes(b"any")
+    make(tmp_path, clusters=2)
+    assert "sub-folder" not in capsys.readouterr().err
+
+
 def test_a_format_that_is_not_read_beside_the_classes_leaves_them_classes(tmp_path):
     write(tmp_path / "images", ["ant/0.png", "bee/1.png"])
     (tmp_path / "images" / "cover.psd").write_bytes(b"any")
@@ -301,6 +308,14 @@ def test_heic_without_the_library_is_left_out_until_it_is_there(tmp_path, monkey
     record["fingerprint"] = folder.fingerprint(tmp_path / "images")
     told = unlike(record, block, dataset_named("folder"), Downloads())
     assert told == "images that were left out can be read now"
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_damaged_exif_data_do_not_cost_a_photograph(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / f"a.{kind}", exif=b"Exif\0\0not a TIFF header")
+    record, images, _ = make(tmp_path, clusters=1)
+    assert record["unreadable"] == {} and abs(images[0].mean((0, 1)) - (255, 0, 0)).max() < 5
 
 
 def test_heic_is_read_upright_with_the_library(tmp_path):

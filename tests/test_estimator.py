@@ -1,11 +1,14 @@
 """`ImageClustering`: `scl cluster` with scikit-learn's interface."""
 
+import contextlib
 import csv
 import doctest
 import pickle
+import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -126,9 +129,22 @@ def test_fit_in_a_thread(tiny):
 def test_the_home_folder_is_expanded(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     digits(tmp_path / "photos", 20)
-    model = tiny(method="kmeans").fit("~/photos")
+    model = tiny(method="kmeans", config="~/tiny.yaml", out="~/out").fit("~/photos")
+    assert (tmp_path / "out" / "clusters.csv").is_file()
     assert model.files_ == sorted(model.files_) and len(model.files_) == 20
     assert np.array_equal(model.predict("~/photos"), model.labels_)
+
+
+def test_an_array_is_fitted_again_after_the_process_was_killed(tiny, tmp_path, monkeypatch):
+    """A killed fit leaves its temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = tiny(method="kmeans", out=tmp_path / "out")
+    with monkeypatch.context() as patch, contextlib.suppress(InterruptedError):
+        patch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: self._finalizer.detach())
+        patch.setattr("benchmarks.cluster._run", Mock(side_effect=InterruptedError))
+        model.fit(IMAGES)
+    assert list(tmp_path.glob("scl-fit-*/array.npy"))
+    assert np.array_equal(model.fit_predict(IMAGES), tiny(method="kmeans").fit_predict(IMAGES))
 
 
 def test_unreadable_images_are_a_warning(tiny, tmp_path):

@@ -1,12 +1,14 @@
 """The report page of a tiny, finished study in a real headless browser, and tests that need no browser."""
 
 import json
+import re
 import shutil
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 from conftest import TINY_METHODS, tiny_mapping
-from fake_study import Study, benchmark, change, finish_all, groups_of
+from fake_study import METHODS, Study, benchmark, change, finish, finish_all, groups_of, texts_of
 from folders import digits as digit_files
 from folders import tiny_settings
 
@@ -230,6 +232,42 @@ CONTRASTS = """() => {
 
 
 # ---- without a browser -----------------------------------------------------------------------------------
+
+
+SORTING = """
+const cell = (html) => ({
+  dataset: html.startsWith("<td data-sort>") ? { sort: "" } : {}, textContent: html.replace(/<.*?>/g, ""),
+});
+const document = { querySelectorAll: () => [], addEventListener: () => {}, getElementById: () => ({}) };
+const addEventListener = () => {};
+PAGE
+const rows = CELLS.map((html) => ({ cells: [cell(html)] })), sorted = [];
+const body = { rows, append: (...found) => sorted.push(...found) };
+sortTable({ cellIndex: 0, closest: () => ({ tBodies: [body] }), getAttribute: () => null, setAttribute: () => {},
+  parentNode: { cells: [] } });
+console.log(JSON.stringify(sorted.map((row) => row.cells[0].textContent)));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not installed")
+@pytest.mark.parametrize("position, expected", [
+    (10, ["2b00000000", "2b00000000", "2c00000000"]),  # commit
+    (12, [f"2026-11-{day}T10:30:00+00:00" for day in ("09", "20", "21")]),  # finished
+    (7, ["50.0 min", "50.1 min", "2.0 h"]),  # time
+])  # fmt: skip
+def test_columns_of_the_runs_are_sorted_by_what_they_hold(tmp_path, position, expected):
+    methods = {"simclr": METHODS["simclr"]}
+    study = Study(tmp_path / "sorted", {"digits": benchmark()}, methods=methods, reference=None)
+    values = [("21", "2b00000000", 3001.0), ("09", "2c00000000", 7200.0), ("20", "2b00000000", 3006.0)]
+    for run, (day, commit, seconds) in zip(study.runs(), values):
+        finish(run, finished=f"2026-11-{day}T10:30:00+00:00", commit=commit, seconds=seconds)
+    page = texts_of(study, page=True)["index.html"]
+    rows = re.findall("<tr.*?</tr>", page[page.index('<table class="runs"') :], flags=re.DOTALL)[1:]
+    cells = [re.findall("<td.*?</td>", row, flags=re.DOTALL)[position - 1] for row in rows]
+    script = SORTING.replace("CELLS", json.dumps(cells))
+    script = script.replace("PAGE", page.rpartition("<script>")[2].partition("filterRows(); //")[0])
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == expected
 
 
 def test_a_chart_of_nothing_is_none():

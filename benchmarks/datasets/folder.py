@@ -41,7 +41,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
         raise ValueError(f"{root}: holds no images ({', '.join(sorted(ENDINGS))})")
     flat = [name for name, *_ in slices if "/" not in name and Path(name).suffix.lower() not in NOT_READ]
     note = ""
-    if flat and len(flat) < len(slices):
+    if flat and any("/" in name for name, *_ in slices):
         note = (
             f"{len(flat)} of {len(slices)} images, such as {flat[0]}, are in no sub-folder, so the sub-folders are not "
             "taken as classes and nothing is scored; for classes, move these images into sub-folders"

@@ -140,8 +140,7 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            # pillow-heif has already rotated its images, and reports 1
-            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+            turn = _turn(image) if upright else None
             rgb = _rgb(image)
             # ImageOps.exif_transpose would also write all tags again, and fail on odd ones
             return to_square(rgb if turn is None else rgb.transpose(turn), size)
@@ -153,6 +152,14 @@ def from_bytes(data: bytes, size: int, *, name: str, upright: bool = False) -> n
         # Pillow's message on unknown formats contains the address of a buffer, which differs from run to run
         reason = "no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"{name}: cannot be read as an image: {reason}") from error
+
+
+def _turn(image: Image.Image) -> Transpose | None:
+    """How the EXIF orientation turns an image; None if it does not, or if its EXIF data are damaged."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))  # 1 from pillow-heif, which has turned it
+    except _BROKEN:
+        return None
 
 
 def reads_heif() -> bool:

@@ -3,6 +3,7 @@
 const UNITS = { min: 60, h: 3600, GB: 1000 };
 
 function sortKey(cell) {
+  if ("sort" in cell.dataset) return NaN; // a text: a name, a date, a hash
   const found = cell.textContent.trim().replace("−", "-").match(/^[<+]?\s*(-?[\d.]+)[^a-zA-Z]*([a-zA-Z]*)/);
   return found && !isNaN(found[1]) ? found[1] * (UNITS[found[2]] || 1) : NaN;
 }
