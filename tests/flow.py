@@ -95,7 +95,7 @@ def column(tables, protocol, name) -> dict:
     """{title: cell} of a column of the first table of a protocol, without footnote marks."""
     lines = tables.partition(f"## Protocol: {protocol}")[2].partition("\n## ")[0].splitlines()
     first = itertools.takewhile(is_row, itertools.dropwhile(lambda line: not is_row(line), lines))
-    rows = [[cell.strip(" ᵃᵇᶜᵈᵉᶠᵍ†") for cell in line.strip("|").split("|")] for line in first]
+    rows = [[cell.strip(" ᵃᵇᶜᵈᵉᶠᵍʰ†") for cell in line.strip("|").split("|")] for line in first]
     place = rows[0].index(name)
     return {row[0]: row[place] for row in rows[2:]}
 

@@ -107,7 +107,7 @@ def test_mixed_runs_get_a_footnote(study, changed, letter):
 
 def test_runs_that_differ_in_nothing_get_no_footnote_and_unknown_packages_no_line(study):
     text = tables(study)[0]
-    assert not re.search("[ᵃᵇᶜᵈᵉᵍ]", text) and "Packages" not in text
+    assert not re.search("[ᵃᵇᶜᵈᵉᵍʰ]", text) and "Packages" not in text
 
 
 def test_the_versions_of_other_packages_are_named(study):
@@ -145,16 +145,31 @@ def test_a_run_started_on_another_device_gets_a_footnote(study):
     assert lines_of(partial(study) / "runs.csv")["digits", "joint", "pica", 0]["other_devices"] == "NVIDIA A100 bf16"
 
 
+def use(study, stage, seed, clusters):
+    """Leave all but so many of the ten clusters of a run without images."""
+    run = study.run("digits", "joint", stage, seed)
+    scores = json.loads((run.directory / "metrics.json").read_text())["scores"]
+    change(run, "metrics.json", scores=scores | {"clusters_used": clusters, "smallest_share": 0.0})
+
+
 def test_empty_clusters_and_counted_events_are_reported(study):
     change(study.run("digits", "joint", "scan", 1), "record.json", counts={"empty_mask_steps": 3})
-    for stage, seed in (("simclr", 1), ("pica", 0), ("pica", 2)):
-        run = study.run("digits", "joint", stage, seed)
-        scores = json.loads((run.directory / "metrics.json").read_text())["scores"]
-        change(run, "metrics.json", scores=scores | {"smallest_share": 0.0})
+    for stage, seed, clusters in (("simclr", 1, 9), ("pica", 0, 9), ("pica", 2, 9), ("pica", 1, 8)):
+        use(study, stage, seed, clusters)
     text = tables(study)[0]
     assert "- SCAN (clustering step), seed 1: empty_mask_steps 3." in text
-    assert text.count("empty cluster") == 1
-    assert "- SimCLR + k-means, seed 1; PICA, seeds 0, 2: at least one empty cluster." in text
+    assert text.count("clusters empty") == 2
+    assert "- SimCLR + k-means, seed 1; PICA, seeds 0, 2: 1 of 10 clusters empty." in text
+    assert "- PICA, seed 1: 2 of 10 clusters empty." in text
+    assert lines_of(partial(study) / "runs.csv")["digits", "joint", "pica", 1]["clusters"] == "10"
+
+
+@pytest.mark.parametrize("clusters, marked", [(5, True), (6, False)])
+def test_a_collapsed_run_is_marked(clusters, marked, study):
+    use(study, "pica", 1, clusters)
+    text = tables(study)[0]
+    assert ("- ʰ a seed collapsed" in text) == marked
+    assert any("ʰ" in line for line in text.splitlines() if line.startswith("| PICA")) == marked
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ FOOTNOTES = {
     "e": "an earlier attempt, an upstream stage, or k-means was run at another commit",
     "f": "shares no encoder with the reference: unpaired, with Welch's interval",
     "g": "a seed learned nothing: none of its steps changed a weight",
+    "h": "a seed collapsed: at least half of its clusters are empty",
 }
 NO_UPDATE = re.compile(r"steps with no [^,]* (\d+) of \1\b")  # see Method.count
 
@@ -93,6 +94,7 @@ def footnotes(done: pd.DataFrame, images_differ: bool) -> str:
         "d": len(machines.drop_duplicates()) > 1 or (done.other_devices != "").any(),
         "e": (done.other_commits != "").any(),
         "g": done.counts.map(NO_UPDATE.search).any(),
+        "h": (done.clusters_used <= done.clusters / 2).any(),
     }
     return "".join(letter for letter, does in applies.items() if does)
 

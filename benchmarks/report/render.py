@@ -20,7 +20,7 @@ from benchmarks.study import find_run
 from scl.engine.io import atomic
 from scl.util.text import duration
 
-SUPERSCRIPT = str.maketrans("abcdefg", "ᵃᵇᶜᵈᵉᶠᵍ")
+SUPERSCRIPT = str.maketrans("abcdefgh", "ᵃᵇᶜᵈᵉᶠᵍʰ")
 ESCAPES = {".md": formats.escape_markdown, ".tex": formats.escape_latex, ".html": formats.escape_html}
 
 

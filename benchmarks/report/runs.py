@@ -25,8 +25,9 @@ COLUMNS = {
     "benchmark": TEXT, "protocol": TEXT, "stage": TEXT, "method": TEXT, "seed": "int64",  # method: the title
     "status": TEXT, "reason": TEXT,  # one of STATUSES; why the run is not done or has no scores
     # scores of the last epoch and shares of images, as fractions
-    "acc": NUMBER, "nmi": NUMBER, "nmi_geometric": NUMBER, "ari": NUMBER, "clusters_used": COUNT,
-    "largest_share": NUMBER, "smallest_share": NUMBER, "mean_confidence": NUMBER, "neighbor_purity": NUMBER,
+    "acc": NUMBER, "nmi": NUMBER, "nmi_geometric": NUMBER, "ari": NUMBER,
+    "clusters": COUNT, "clusters_used": COUNT, "largest_share": NUMBER, "smallest_share": NUMBER,
+    "mean_confidence": NUMBER, "neighbor_purity": NUMBER,
     "oracle_acc": NUMBER, "oracle_epoch": COUNT,  # the best evaluated epoch by labels: for display only
     # seconds of this stage, chain_seconds with its upstream stages; memory in 10^6 bytes
     "epochs": COUNT, "seconds": NUMBER, "chain_seconds": NUMBER, "peak_memory_mb": NUMBER,
@@ -124,6 +125,7 @@ def _measured(run, state: State, survey: Survey) -> dict:
     return {
         **{name: value for name, value in record.model_dump().items() if name in COLUMNS},
         "dirty": dirty or record.dirty,
+        "clusters": record.identity.images.clusters,
         **(metrics.scores.model_dump() if metrics.scores else {}),
         **({"oracle_acc": metrics.oracle.acc, "oracle_epoch": metrics.oracle.epoch} if metrics.oracle else {}),
         "neighbor_purity": metrics.neighbor_purity,

@@ -190,13 +190,16 @@ def _notes(study, groups: pd.DataFrame, runs_by_group: dict) -> list[str]:
     for group in rows_of(groups):
         for run in rows_of(runs_by_group[group.protocol, group.benchmark, group.stage]):
             reason = f"{run.status}: {run.reason}" if run.status != "done" and run.reason not in ("", "not run") else ""
-            empty = "at least one empty cluster" if run.smallest_share == 0 else ""
-            for text in filter(None, (reason, empty, run.counts)):
+            for text in filter(None, (reason, _empty(run), run.counts)):
                 subjects.setdefault(f"{text}.", {}).setdefault(group.title, []).append(run.seed)
         reconstructed = RECONSTRUCTED.get(study.methods[group.stage].method, "")
         for text in filter(None, (reconstructed, study.note(group.stage, group.benchmark))):
             subjects.setdefault(" ".join(text.split()), {})[group.title] = []
     return [f"{'; '.join(starmap(_subject, of_text.items()))}: {text}" for text, of_text in subjects.items()]
+
+
+def _empty(run) -> str:
+    return f"{run.clusters - run.clusters_used} of {run.clusters} clusters empty" if run.smallest_share == 0 else ""
 
 
 def _subject(method: str, seeds: list[int]) -> str:
