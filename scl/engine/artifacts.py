@@ -155,10 +155,10 @@ def clustering(directory: Path, fingerprint: str) -> Clustering | None:
     return made if made and made.fingerprint == fingerprint and made.files.keys() == {ASSIGNMENTS} else None
 
 
-def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
-    """Whether the run has undamaged assignments from these features, which are then no longer needed."""
+def clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> Clustering | None:
+    """clustering.json if the run has undamaged assignments from these features, which are then no longer needed."""
     made = clustering(directory, fingerprint)
-    return made is not None and files.items() <= made.features.items() and not damage(directory, made)
+    return made if made and files.items() <= made.features.items() and not damage(directory, made) else None
 
 
 def damage(directory: Path, record: Record | Clustering, names: Iterable[str] = WRITTEN) -> dict[str, str]:
