@@ -148,7 +148,7 @@ def report(study, part, partial, gallery):
 
     They go to <results>/partial if a run is missing or failed. With --gallery, only the page of one run is written.
     """
-    from benchmarks.report.runs import Unfinished, collect
+    from benchmarks.report.runs import Unfinished, collect, is_collected
 
     resolved = resolve(study)
     study = load_study(resolved)
@@ -165,6 +165,8 @@ def report(study, part, partial, gallery):
                 raise
             folder = study.results / "partial"
             print(collect(study, folder))
+    elif (folder / "runs.csv").exists() and not is_collected(study, folder):
+        raise ValueError(f"{folder / 'runs.csv'} is of an earlier state of the study; collect the runs again")
     (folder / REPORTED).unlink(missing_ok=True)  # until all is written
     if part != "collect":
         from benchmarks.report.render import write_report

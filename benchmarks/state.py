@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.datasets.catalog import count_of, is_published
-from benchmarks.datasets.prepare import unlike
+from benchmarks.datasets.prepare import CHANGED, is_changed, unlike
 from benchmarks.evaluation import VERSION
 from scl import config
 from scl.engine import failures, features
@@ -106,6 +106,7 @@ class Survey:
         self.study, self.committed = study, committed
         self.state = cache(self._state)
         self.prepared = cache(self._prepared)
+        self.changed = cache(lambda name, known: is_changed(study.benchmarks[name], known))
 
     def states(self) -> dict:
         """{run: State} of every planned run."""
@@ -179,6 +180,7 @@ class Survey:
 
     def _checked(self, run, planned, record: Record, before: Record | None) -> State:
         facts, problem = self.prepared(run.benchmark)
+        problem = problem or (self._other_source(run.benchmark, record) if facts is None else "")
         if problem:
             return State("outdated", f"the images are to be prepared again ({problem})")
         facts = facts or _as_recorded(self.study, run.benchmark, record)
@@ -193,6 +195,14 @@ class Survey:
                 return State("damaged", f"{CLUSTERING} is not of this training, whose features are gone: train again")
             return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
+
+    def _other_source(self, benchmark: str, record: Record) -> str:
+        """How the source of images that are not prepared differs from that of a record; "" if it does not, if the
+        user's images are on another machine, or if the record is of an earlier version."""
+        wanted = self.study.dataset(benchmark).name
+        if record.dataset not in (None, wanted):
+            return f"dataset: {record.dataset}, wanted {wanted}"
+        return CHANGED if not self.committed and record.folder and self.changed(benchmark, record.folder) else ""
 
     def _evaluated(self, run, record: Record) -> State:
         try:

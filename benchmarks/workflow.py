@@ -83,15 +83,14 @@ class Workflow:
         if self.survey is None:
             return []
         files, table = self.survey.outdated(), self.study.results / "runs.csv"
-        if table.exists() and not (is_reported(self.study, self.resolved) and self._is_collected(table)):
+        if table.exists() and not (is_reported(self.study, self.resolved) and self._is_collected()):
             files.append(table)
         return [str(file) for file in files]
 
-    def _is_collected(self, table: Path) -> bool:
-        """Whether the table contains the current results: copied results may be older than the table."""
-        from benchmarks.report.runs import csv_of, runs_of  # imports pandas
+    def _is_collected(self) -> bool:
+        from benchmarks.report.runs import is_collected  # imports pandas
 
-        return table.read_bytes() == csv_of(runs_of(self.study, self.survey))
+        return is_collected(self.study, self.study.results, self.survey)
 
     def force(self) -> None:
         """Have Snakemake recreate the outdated files, like `--forcerun FILE ...`. Called by input functions, which

@@ -143,6 +143,28 @@ def test_lost_weights_are_written_again_without_training_or_clustering(trained):
     assert_same_arrays(arrays_of(run), before)
 
 
+class Rounding(SimCLR):
+    """Keeps an array that depends on the machine."""
+
+    machine = 0.0
+
+    def arrays(self, images):
+        return {"further": np.array([self.machine])}
+
+
+def test_arrays_that_another_machine_rounds_differently_remain_those_of_the_assignments(tiny_study, monkeypatch):
+    study = tiny_study("simclr", methods={"simclr": TINY_METHODS["simclr"] | {"method": f"{__name__}.Rounding"}})
+    (run,) = study.runs()
+    quiet(run.directory)
+    cluster_run(run.directory)
+    before = arrays_of(run.directory)
+    monkeypatch.setattr(Rounding, "machine", 1e-7)
+    (run.directory / "weights.pt").unlink()
+    quiet(run.directory)
+    assert status_of(study).status == "trained" and not (run.directory / "features").exists()
+    assert_same_arrays(arrays_of(run.directory), before)
+
+
 def test_a_finished_training_is_not_begun_again_before_it_is_clustered(trained):
     _, run = trained
     said = []

@@ -2,12 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
+from conftest import TINY_METHODS, tiny_mapping
 from fake_study import METHODS, Study, change, fail, finish, finish_all, lines_of, made_up, partial, write
 
+from benchmarks import cli
+from benchmarks.evaluation.evaluate import evaluate_run
 from benchmarks.report.render import write_report
 from benchmarks.report.runs import collect, read_runs, row_of
 from benchmarks.state import Survey
@@ -210,6 +215,34 @@ def test_runs_of_another_plan_are_not_reported(study, changed):
     with pytest.raises(ValueError, match="runs.csv has other runs than the study plans; collect the runs again"):
         write_report(replace(study, **changed), study.results)
     assert not (study.results / "tables.md").exists()
+
+
+@pytest.fixture
+def finished(tiny_study, train_all, tmp_path, monkeypatch):
+    """A function that writes a.yaml, the configuration of a study that is trained and evaluated as without `changes`;
+    returns its results."""
+    study = tiny_study("random")
+    for run in train_all(study):
+        evaluate_run(run.directory, study.data / run.benchmark)
+    monkeypatch.chdir(tmp_path)
+
+    def configure(**changes):
+        mapping = tiny_mapping(study.data, study.results, {"random": TINY_METHODS["random"]}, **changes)
+        Path("a.yaml").write_text(yaml.safe_dump(mapping))
+        return study.results
+
+    return configure
+
+
+def test_no_tables_are_made_from_a_runs_csv_of_an_earlier_state(finished, capsys):
+    results = finished()
+    assert cli.main(["report", "a.yaml", "--part", "collect"]) == 0
+    assert cli.main(["report", "a.yaml", "--part", "report"]) == 0
+    before = (results / "tables.md").read_bytes()
+    finished(network={"width": 16}, title="another network")
+    assert cli.main(["report", "a.yaml", "--part", "report"]) == 2
+    assert "runs.csv is of an earlier state of the study; collect the runs again" in capsys.readouterr().err
+    assert (results / "tables.md").read_bytes() == before
 
 
 def test_a_skipped_benchmark_keeps_its_rows_with_the_reason(tmp_path):

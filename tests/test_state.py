@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import TINY_METHODS, tiny_mapping
+from PIL import Image
 
 from benchmarks.datasets.prepare import prepare_for
 from benchmarks.evaluation import evaluate
@@ -74,6 +75,39 @@ def test_without_the_images_the_record_counts_and_other_clusters_images_or_sizes
     assert set(runs_of(study()).status) == {"done"}
     for change in ({"clusters": 5}, {"subset": 100}, {"subset": None}, {"size": 12}):
         assert "made on other images" in reasons(study(**change))["simclr"], change
+
+
+@pytest.mark.parametrize("happens", ["edited", "another folder", "another data set"])
+def test_without_the_images_results_of_another_source_do_not_count(happens, train_all, tmp_path):
+    for folder, value in [("photos", 0), ("other", 1)]:
+        for label in "ab":
+            (tmp_path / folder / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (value, 0, ord(label))).save(tmp_path / folder / label / "0.png")
+    source = {"dataset": "folder", "path": str(tmp_path / "photos"), "clusters": 2, "size": 8}
+
+    def study(**changes):
+        benchmarks = {"mine": source | changes}
+        methods = {"random": TINY_METHODS["random"]}
+        return load_study(tiny_mapping(tmp_path / "data", tmp_path / "results", methods, benchmarks=benchmarks))
+
+    prepare_for(study(), "mine")
+    write_plan(study(), {})
+    (run,) = train_all(study())
+    evaluate.evaluate_run(run.directory, tmp_path / "data" / "mine")
+    shutil.rmtree(tmp_path / "data")
+    assert Survey(study()).state(run).status == "done"
+    changes = {}
+    if happens == "edited":
+        (tmp_path / "photos" / "a" / "1.png").write_bytes((tmp_path / "other" / "a" / "0.png").read_bytes())
+    elif happens == "another folder":
+        changes = {"path": str(tmp_path / "other")}
+    else:
+        changes = {"dataset": "digits", "path": None, "subset": 2}
+    (run,) = study(**changes).runs()
+    assert "the images are to be prepared again" in Survey(study(**changes)).state(run).reason
+    shutil.rmtree(tmp_path / "photos")  # it may be on another machine
+    (run,) = study().runs()
+    assert Survey(study()).state(run).status == "done"
 
 
 def test_other_labels_are_scored_again_without_training(study):

@@ -31,6 +31,7 @@ from scl.engine.prepared import describe
 from scl.util.text import did_you_mean, expanded, printable, say
 
 NAMES = "image_names.json"
+CHANGED = "images were added, removed or changed in its folder"
 
 
 def prepare(
@@ -140,8 +141,8 @@ def unlike(facts: dict, block, dataset: Dataset, downloads: Downloads) -> str:
     for archive in archives_of(dataset, downloads):
         if difference := _unlike_archive(sources.get(archive.file, {}), archive):
             return difference
-    if block.path and _changed(expanded(block.path), facts):
-        return "images were added, removed or changed in its folder"
+    if is_changed(block, facts.get("fingerprint")):
+        return CHANGED
     if block.path and readable_now(expanded(block.path), facts.get("unreadable") or {}):
         return "images that were left out can be read now"
     return ""
@@ -174,13 +175,13 @@ def _unlike_archive(recorded: dict, archive: Archive) -> str:
     return f"{archive.file}: {found}, wanted {wanted}"
 
 
-def _changed(path: Path, facts: dict) -> bool:
-    """Whether the user's images at `path` differ from those that were prepared; False where they are not on this
-    machine (prepared images may have been copied to it)."""
-    if not path.exists():
+def is_changed(block, known: str | None) -> bool:
+    """Whether the user's images of a benchmark differ from those with the fingerprint `known`; False where they are not
+    on this machine (prepared images or results may have been copied to it)."""
+    if not block.path or not (path := expanded(block.path)).exists():
         return False
     try:
-        return fingerprint(path) != facts.get("fingerprint")
+        return fingerprint(path) != known
     except (ValueError, OSError):  # preparing them reports the problem
         return True
 

@@ -77,6 +77,12 @@ def unfinished(runs: pd.DataFrame) -> str:
     )
 
 
+def is_collected(study, folder: Path, survey: Survey | None = None) -> bool:
+    """Whether `folder`/runs.csv contains the current results: copied ones may be older than it. survey: by default a
+    new one."""
+    return (folder / "runs.csv").read_bytes() == csv_of(runs_of(study, survey))
+
+
 def csv_of(runs: pd.DataFrame) -> bytes:
     """The content of runs.csv."""
     return runs.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")

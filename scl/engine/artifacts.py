@@ -62,7 +62,8 @@ class KMeans(Strict):
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: set only if
     `scl kmeans` makes the assignments from features that training keeps; `seconds` in the file then excludes k-means.
-    size: pixels per side of the images; None in records of earlier versions."""
+    size: pixels per side of the images. dataset: its name in the catalog; folder: the fingerprint of a user's images.
+    All three are None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -80,6 +81,8 @@ class Record(Strict):
     config_sha256: str
     images_sha256: str
     size: int | None = None
+    dataset: str | None = None
+    folder: str | None = None
     identity: Identity
     fingerprint: str
     files: dict[str, str]
@@ -155,10 +158,10 @@ def clustering(directory: Path, fingerprint: str) -> Clustering | None:
     return made if made and made.fingerprint == fingerprint and made.files.keys() == {ASSIGNMENTS} else None
 
 
-def is_clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> bool:
-    """Whether the run has undamaged assignments from these features, which are then no longer needed."""
+def clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> Clustering | None:
+    """clustering.json if the run has undamaged assignments from these features, which are then no longer needed."""
     made = clustering(directory, fingerprint)
-    return made is not None and files.items() <= made.features.items() and not damage(directory, made)
+    return made if made and files.items() <= made.features.items() and not damage(directory, made) else None
 
 
 def damage(directory: Path, record: Record | Clustering, names: Iterable[str] = WRITTEN) -> dict[str, str]:

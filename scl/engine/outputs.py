@@ -44,7 +44,7 @@ def finish(trainer: "Trainer") -> Path:
     _write_history(directory / "history.csv", trainer.history)
     _write_sample(trainer)
     write_json(directory / "record.json", _record(trainer, kmeans))
-    if not kmeans or artifacts.is_clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
+    if not kmeans or artifacts.clustered(directory, fingerprint(trainer.identity), kmeans["files"]):
         features.remove(directory)  # from an earlier training: of another method, or of the same one and clustered
     (directory / progress.NAME).unlink(missing_ok=True)
     return directory / "record.json"
@@ -61,9 +61,13 @@ def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
 def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
     """What the record tells `scl kmeans` (scl.engine.artifacts.KMeans)."""
     files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
-    method = trainer.method
-    further = {"rows": trainer.evaluated.rows, **_further(trainer)}
-    files[features.FURTHER] = features.keep(trainer.directory, features.FURTHER, further)
+    method, directory = trainer.method, trainer.directory
+    made = artifacts.clustered(directory, fingerprint(trainer.identity), files)
+    if made:  # another machine may round the arrays of the method differently
+        files = made.features
+    else:
+        further = {"rows": trainer.evaluated.rows, **_further(trainer)}
+        files[features.FURTHER] = features.keep(directory, features.FURTHER, further)
     return {
         "clusters": method.problem.clusters,
         "restarts": method.options.kmeans_restarts,
@@ -110,6 +114,8 @@ def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
         "config_sha256": config.digest(run),
         "images_sha256": trainer.facts["images_sha256"],
         "size": trainer.images.size,
+        "dataset": trainer.facts.get("dataset"),
+        "folder": trainer.facts.get("fingerprint"),
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in written},

@@ -291,7 +291,7 @@ class Trainer:
             return False
         directory, files = self.directory, {features.name_of(epoch): checksum for epoch, checksum in state["curve"]}
         trained = state["epoch"] == self.run.training.epochs
-        if trained and artifacts.is_clustered(directory, fingerprint(self.identity), files):
+        if trained and artifacts.clustered(directory, fingerprint(self.identity), files):
             return False
         lost = features.lost(directory, files)
         if lost:
