@@ -4,7 +4,7 @@ import csv
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def _further(trainer: "Trainer") -> dict[str, np.ndarray]:
 
 def _for_kmeans(trainer: "Trainer") -> dict[str, Any]:
     """What the record tells `scl kmeans` (scl.engine.artifacts.KMeans)."""
-    files = {features.name_of(epoch): checksum for epoch, checksum in trainer.curve}
+    files = {features.name_of(epoch): cast(str, checksum) for epoch, checksum in trainer.curve}
     method, directory = trainer.method, trainer.directory
     made = artifacts.clustered(directory, fingerprint(trainer.identity), files)
     if made:  # another machine may round the arrays of the method differently
