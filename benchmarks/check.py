@@ -68,6 +68,7 @@ def _check_options(method: type[Method], given: dict, where: str) -> None:
     options = config.options_of(method, given, f"{where}.options")
     try:
         json.dumps(options.model_dump(), allow_nan=False)  # for run.yaml and record.json
+        config.options_of(method, options.model_dump(mode="json"), "options")  # as from run.yaml
     except FAILURES as error:
         raise ValueError(
             f"{where}.options: {method.__name__} has options that are not strings, finite numbers, lists or "

@@ -5,9 +5,18 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from scl.engine.io import json_sha256
 from scl.util.classes import FAILURES, describe_error, find_class, source_of, was_edited
@@ -50,6 +59,14 @@ class Settings(BaseModel):
 class MethodOptions(Settings):
     """Base of a method's `Options`, its hyper-parameters: typed fields with defaults and ranges, such as
     `temperature: float = Field(0.1, gt=0)`, each with a docstring."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_lists_as_tuples(cls, given: Any, info: ValidationInfo) -> Any:
+        """YAML has no tuples, so one is a list in a configuration and in run.yaml."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = {get_origin(kind) or kind for kind in (annotation, *get_args(annotation))}
+        return tuple(given) if isinstance(given, list) and tuple in kinds and list not in kinds else given
 
 
 class Network(Settings):

@@ -48,7 +48,7 @@ class Method(nn.Module):
     augmentations: ClassVar[tuple[str, ...]] = ()  # names of the augmentations that a configuration must define
     follows: ClassVar[tuple[str, ...]] = ()  # sub-modules whose weights come from the run named by `after`
     uses_unlabeled: ClassVar[bool] = False  # also train on images allowed for representation learning only
-    keeps_last_batch: ClassVar[bool] = False  # train on the last batch of an epoch even if it is not full
+    keeps_last_batch: ClassVar[bool] = False  # train on a last batch that is not full, unless it is a single image
     zero_idle_gradients: ClassVar[bool] = False  # see scl.engine.optimization.fill_idle_gradients
 
     def __init__(self, options: Any, problem: Problem, network: Network):

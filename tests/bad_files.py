@@ -231,6 +231,7 @@ OPTIONS = {  # the body of its options: (source, options in the configuration, w
     "an unknown one": ("alpha: int = 1", {"alfa": 1}, "options.alfa"),
     "a default that is no setting": ("a: object = Field(default_factory=object)", {}, "options"),
     "a default that cannot be copied": ("a: object = Field(default_factory=lambda: (x for x in 'ab'))", {}, "options"),
+    "a default that run.yaml cannot hold": ("a: dict[int, float] = {1: 2.0}", {}, "options.a.1: must be an integer"),
     "one that may not be given": ("a: ClassVar[int] = 1", {"a": 2}, "options.a"),
     "a wrong one in a list": ("a: list[int] = []", {"a": [1, "x"]}, "options.a[1]"),
     "a wrong one in a mapping": ("a: dict[str, int] = {}", {"a": {"b": "x"}}, "options.a.b"),

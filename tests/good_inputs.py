@@ -98,6 +98,8 @@ class Options(MethodOptions):
     inner: Inner = Inner()
     many: list[int] = []
     anything: dict = {}
+    widths: tuple[int, ...] = (64, 32)
+    range: Optional[tuple[float, float]] = (0, 1)
 """
     + TAIL
 )
@@ -112,6 +114,7 @@ ACCEPTED_METHODS = {
                     "inner": {"c": 2},
                     "many": [1, 2],
                     "anything": {"x": [1, None, {"y": True}]},
+                    "widths": [16],
                 },
             }
         },

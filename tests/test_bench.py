@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ONE_SIZE, TINY_BENCH, TINY_METHODS
+from conftest import ONE_SIZE, TINY_BENCH, TINY_METHODS, TINY_VIEW
 
 from benchmarks.bench import measure, table
 from benchmarks.bench import subject as subjects
+from benchmarks.bench.count import count_step
 from benchmarks.bench.subject import Plan, Subject, endless
 from benchmarks.cli import main
+from benchmarks.plan import measure as plan_measure
 from benchmarks.study import load_study
+from scl import config
 from scl.engine import trainer as training
 from scl.engine.io import write_json
+from scl.method import Method
 from scl.scl import SCL
 from scl.util.text import duration
 
@@ -210,6 +214,45 @@ def test_names_of_views_that_are_augmented_in_one_call(subject, monkeypatch):
 def test_a_method_that_does_not_train_is_refused(measured):
     with pytest.raises(ValueError, match="random: does not train"):
         measured("random")
+
+
+class Queue(Method):
+    """A custom method whose parts have names that mean something else in SCL, and no `encoder`."""
+
+    augmentations = ("view",)
+    Options = SCL.Options
+
+    def __init__(self, options, problem, network):
+        super().__init__(options, problem, network)
+        self.net, self.placed = self.encoder_for(network), False
+        self.register_buffer("memory", torch.zeros(5, self.net.dimensions))
+
+    def step(self, views, index):
+        assert not self.placed
+        return {"own": (self.net(views[0]).float() @ self.memory.T - 1).square().mean()}
+
+    def assign(self, images):
+        return self.net(images).float().softmax(1)
+
+
+class Drawn(Queue):
+    def draw(self, images, index, augment, generator):
+        return (images.batch(index),)
+
+
+def test_a_custom_method_may_name_its_parts_as_it_likes(tiny_study, tmp_path):
+    block = {"augment": {"view": TINY_VIEW}, "training": {"epochs": 1}}
+    methods = {"queue": {"method": "test_bench.Queue"} | block, "drawn": {"method": "test_bench.Drawn"} | block}
+    study = tiny_study(methods=methods)
+    subject = Subject(study, Plan(stage="queue", **(TINY_BENCH | ONE_SIZE | {"rounds": 1})), tmp_path, "cpu")
+    result = measure.measure(subject)
+    assert result["views"] == ["view", "view"] and "place_prototypes_seconds" not in result["once"]
+    counted = count_step(subject, "H100")
+    assert counted["memory"]["instance memory"] == 0 and counted["time"]["scopes"]["network"]["seconds"] > 0
+    settings = config.complete(study.settings(study.run("tiny-digits", "joint", "queue", 0)))
+    assert plan_measure.measure(settings, "cpu", images=5_000).step_seconds > 0
+    with pytest.raises(ValueError, match="drawn: makes its views without augmentations"):
+        measure.measure(Subject(study, Plan(stage="drawn", **TINY_BENCH), tmp_path, "cpu"))
 
 
 def test_the_loop_measured_is_past_its_warm_up_and_trains(subject):

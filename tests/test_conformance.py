@@ -162,7 +162,7 @@ def test_every_loss_term_is_finite_and_reaches_the_weights(stage, trained):
     learn_a_step_an_epoch(trainer)
     assert torch.stack(trainer.epoch_losses[-1:]).isfinite().all()
     moved = [k for k, v in trainer.method.named_parameters() if not torch.equal(v, before[k])]
-    assert any(k.startswith("encoder.") for k in moved)
+    assert any(k.startswith("encoder.") or stage == OWN for k in moved)  # yours may be called something else
 
 
 def test_bf16_trains_the_parameters_that_fp32_trains(stage, trained):

@@ -36,6 +36,15 @@ class Unlucky(SCL):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 
+class Uncompiled(SCL):
+    """SCL where torch.compile finds no compiler."""
+
+    def step(self, views, index):
+        from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+        raise InductorError(InvalidCxxCompiler(), None)
+
+
 class Leaving(SCL):
     """SCL that exits the process with success."""
 
@@ -75,6 +84,12 @@ def test_a_gpu_too_small_says_what_to_lower(attempt):
     for words in ("out of GPU memory", "lower training.batch_size (now 64) or machine.runs_per_gpu"):
         assert words in told and words in failure["error"]
     assert failure["permanent"] and state.status == "failed" and "out of GPU memory" in state.reason
+
+
+def test_a_machine_that_cannot_compile_says_what_to_change(attempt):
+    status, told, failure, _ = attempt("test_failures.Uncompiled")
+    assert status == 1 and told.count("\n") == 1 and "InvalidCxxCompiler: No working C++ compiler" in told
+    assert "training.compile: torch.compile fails here" in told and "set compile: false" in failure["error"]
 
 
 @pytest.mark.parametrize(

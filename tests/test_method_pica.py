@@ -129,3 +129,10 @@ def test_pica_trains_on_a_last_batch_that_is_not_full(tiny_study, train_all):
         for run in (pica, simclr)
     }
     assert steps == {"pica": ["4", "4"], "simclr": ["3", "3"]}
+
+
+def test_a_last_batch_of_one_image_is_dropped(tiny_study, train_all):
+    """Batch norm refuses it where the features are 1 x 1: a network of four layers on 8 px."""
+    training = {"batch_size": 199, "curve_points": 1, "precision": "fp32"}
+    (run,) = train_all(tiny_study("pica", network={"width": 8, "layers": [1, 1, 1, 1]}, training=training))
+    assert [row["steps"] for row in csv.DictReader((run.directory / "history.csv").open())] == ["1", "1"]

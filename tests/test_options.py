@@ -2,11 +2,11 @@
 
 import pytest
 
-from baselines.controls import Pixels
+from baselines.controls import Pixels, Random
 from baselines.pica import PICA
 from baselines.scan import SCAN, SelfLabel
 from baselines.simclr import SimCLR
-from scl.config import read
+from scl.config import MethodOptions, options_of, read
 from scl.scl import SCL
 
 
@@ -126,3 +126,19 @@ def test_options_cannot_be_changed(cls):
     options = cls.Options()
     with pytest.raises(ValueError, match="frozen"):
         setattr(options, next(iter(vars(options))), 1)
+
+
+def test_tuples_are_lists_in_a_file():
+    """Their defaults too, which run.yaml has."""
+
+    class Own(Random):
+        class Options(MethodOptions):
+            widths: tuple[int, ...] = (64, 32)
+            range: tuple[float, float] | None = (0, 1)
+            many: list[int] | tuple[int, int] = (1, 2)
+
+    options = options_of(Own, {"widths": [16]}, "own")
+    assert options.widths == (16,) and options.range == (0, 1)
+    assert options_of(Own, options.model_dump(mode="json"), "own").range == (0, 1)
+    with pytest.raises(ValueError, match="own.range: must be a list, got 3"):
+        options_of(Own, {"range": 3}, "own")

@@ -20,12 +20,16 @@ def test_conformance_of_files_in_the_working_directory(tmp_path):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "my_method.py").write_text(MINE)
     (tmp_path / "wrong_method.py").write_text(MINE.replace(".softmax(1)\n", ".softmax(1) * 2\n"))
+    (tmp_path / "renamed_method.py").write_text(
+        MINE.replace("self.encoder", "self.net").replace("net_for", "encoder_for")
+    )
     log = tmp_path / "log"
     child = FORK.Process(target=check_right_and_wrong, args=(tmp_path, log))
     child.start()
     child.join()
     right, _, wrong = log.read_text().partition("right: 0\n")
     assert "8 passed" in right and "1 failed" in wrong and "wrong: 1\n" in wrong, log.read_text()
+    assert "renamed: 0\n" in wrong, log.read_text()
 
 
 def check_right_and_wrong(folder, log):
@@ -37,3 +41,4 @@ def check_right_and_wrong(folder, log):
     test = ["tests/test_conformance.py", "--method"]
     print("right:", int(pytest.main([*test, "my_method.Agreement"])), flush=True)
     print("wrong:", int(pytest.main([*test, "wrong_method.Agreement", "-k", "test_assign"])), flush=True)
+    print("renamed:", int(pytest.main([*test, "renamed_method.Agreement", "-k", "reaches_the_weights"])), flush=True)

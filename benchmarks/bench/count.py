@@ -22,6 +22,7 @@ from benchmarks.bench.subject import Subject
 from scl.engine import trainer as engine
 from scl.engine.outputs import peak_memory
 from scl.engine.provenance import provenance
+from scl.memory import InstanceMemory
 
 LAUNCH_SECONDS = 5e-6  # between two launches of eager torch; an assumption, to be confirmed on a GPU
 PRODUCTS = re.compile(r"conv|^aten::(|add|b|badd)mm$")  # convolutions and matrix products
@@ -140,8 +141,8 @@ def _named_scopes(trainer: engine.Trainer) -> Iterator[None]:
         (trainer.seeds, "generator", "seeding"),
         (engine, "seed_default_generators", "seeding"),
     ]
-    parts += [(module, "forward", "network") for name, module in method.named_children() if name != "memory"]
-    if hasattr(method, "memory"):
+    parts += [(part, "forward", "network") for part in method.children() if not isinstance(part, InstanceMemory)]
+    if isinstance(getattr(method, "memory", None), InstanceMemory):
         parts += [(method.memory, name, "memory") for name in ("similarity", "others", "update")]
     with contextlib.ExitStack() as patches:
         for owner, name, scope in parts:
@@ -215,7 +216,7 @@ def memory_of(trainer: engine.Trainer, step: Callable[[], Any], before: int) -> 
     """
     method: Any = trainer.method
     assert trainer.optimizer is not None
-    memory = list(method.memory.buffers()) if hasattr(method, "memory") else []
+    memory = [b for part in method.children() if isinstance(part, InstanceMemory) for b in part.buffers()]
     state = [value for values in trainer.optimizer.state.values() for value in values.values()]
     known = {
         "images": [trainer.images.pixels],

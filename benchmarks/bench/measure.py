@@ -28,6 +28,7 @@ from benchmarks.bench.subject import Subject, endless, seconds_per_step, wait_fo
 from scl.engine import precision
 from scl.engine.provenance import provenance, version_of
 from scl.engine.trainer import Trainer
+from scl.scl import SCL
 from scl.util.text import duration
 
 PARTS = ("augment", "learn", "step", "standard", "tuned")
@@ -64,6 +65,11 @@ class Measurement:
         self.trainer = trainer = subject.trainer()
         index = torch.arange(self.plan.batch_size, device=self.device) % trainer.method.pool(trainer.epoch)
         self.names = names_drawn(trainer, index)
+        if not self.names:
+            raise ValueError(
+                f"{self.plan.stage}: makes its views without augmentations, so there is nothing to compare; only "
+                "--count measures it"
+            )
         loop = endless(trainer)
         self.once, self.first, self.peak_memory = self._once(loop)
         views = trainer.draw(index)
@@ -95,9 +101,9 @@ class Measurement:
 
     def _once(self, loop: Iterator[None]) -> tuple[dict[str, float], float, int]:
         """Seconds of what happens once per run, outside the timed steps; seconds and peak memory in bytes of a step."""
-        method: Any = self.trainer.method
+        method = self.trainer.method
         once = {}
-        if getattr(method.options, "prototypes", None) == "kmeans":  # SCL
+        if isinstance(method, SCL) and method.options.prototypes == "kmeans":
             once["place_prototypes_seconds"] = seconds_per_step(method.place_prototypes, 0, self.device)
         once["first_step_seconds"] = seconds_per_step(partial(next, loop), 0, self.device)  # includes compilation
         reset_peak(self.device)

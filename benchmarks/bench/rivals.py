@@ -25,6 +25,7 @@ from scl.config import read
 from scl.engine.optimization import optimizer_of
 from scl.engine.provenance import version_of
 from scl.engine.trainer import Trainer
+from scl.networks import Encoder
 from scl.util.shim import torchvision  # before lightly and kornia, which import it
 
 Work = Callable[[], Any]
@@ -111,7 +112,9 @@ class StandardPipeline:
         self.trainer, self.device, self.tuned, self.workers = trainer, trainer.device, tuned, workers
         if not tuned:
             method: Any = trainer.method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            method.encoder.backbone.register_forward_pre_hook(lambda module, images: images[0].contiguous())
+            for encoder in method.modules():  # none, one or several in a custom method, by any name
+                if isinstance(encoder, Encoder):
+                    encoder.backbone.register_forward_pre_hook(lambda module, images: images[0].contiguous())
         pixels = trainer.images.pixels[: trainer.method.pool(trainer.epoch)].cpu().numpy()
         self.views = Views(pixels, [transform(trainer.run.augment[name], trainer.images.size) for name in names])
 

@@ -15,6 +15,8 @@ from benchmarks.study import Study
 from scl import config
 from scl.engine.io import sha256, write_json
 from scl.engine.trainer import Trainer
+from scl.memory import InstanceMemory
+from scl.scl import SCL
 
 RANDOM_IMAGES = 10_000  # additional images are black: they cost the same and take no disk space
 CONFIDENT = 1000.0  # times the weights of a random head
@@ -121,11 +123,11 @@ def pretend_trained(method) -> None:
     every image; a random one is confident about none and would have nothing to learn.
     """
     memory = getattr(method, "memory", None)
-    if memory is not None:
+    if isinstance(memory, InstanceMemory):  # a custom method may mean something else by these names
         memory.rows.normal_()
         memory.rows.div_(memory.rows.norm(dim=1, keepdim=True))
         memory.pseudo_classes.random_(memory.clusters)
-    if hasattr(method, "placed"):
+    if isinstance(method, SCL):
         method.placed = True
     if isinstance(method, SelfLabel):
         with torch.no_grad():

@@ -82,7 +82,7 @@ def train(
 
 @contextlib.contextmanager
 def _explain_errors(run: RunSettings, stop: checkpoint.Stop) -> Iterator[None]:
-    """Turn sys.exit() and a full GPU into errors that say what to do."""
+    """Turn sys.exit(), a full GPU and a failing torch.compile into errors that say what to do."""
     try:
         yield
     except SystemExit:
@@ -94,6 +94,13 @@ def _explain_errors(run: RunSettings, stop: checkpoint.Stop) -> Iterator[None]:
         raise OutOfMemory(
             f"out of GPU memory (peak {peak:.1f} GB): lower training.batch_size (now "
             f"{run.training.batch_size}) or machine.runs_per_gpu, or the image size; {str(error).splitlines()[0]}"
+        ) from error
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):  # imported if they fail
+            raise
+        raise RunFailed(
+            f"training.compile: torch.compile fails here: {str(error).splitlines()[0]}; set compile: false, or install "
+            "a C++ compiler if that is missing"
         ) from error
 
 

@@ -157,7 +157,8 @@ class Trainer:
             group["lr"] = learning_rate(self.run.training, self.epoch)
         pool = self.method.pool(self.epoch)
         batch = min(self.run.training.batch_size, pool)
-        steps = math.ceil(pool / batch) if self.method.keeps_last_batch else pool // batch
+        partial = self.method.keeps_last_batch and pool % batch > 1  # batch norm fails on one image of 1 x 1 features
+        steps = pool // batch + partial
         order = torch.randperm(pool, generator=self.seeds.generator("order", self.epoch)).to(self.device)
         while self.step_in_epoch < steps:
             index = order[self.step_in_epoch * batch : (self.step_in_epoch + 1) * batch]  # B
