@@ -71,7 +71,8 @@ def load_yaml(path: str | Path) -> dict:
         raise ValueError(f"{path} line {line}: not valid YAML: the character {chr(error.character)!r}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
+        last = len(text.splitlines())  # libyaml's end of a file is the line after it
+        place = f" line {max(1, min(mark.line + 1, last))}" if mark else ""
         raise ValueError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must be a mapping (keys and values) at the top level")
