@@ -9,7 +9,7 @@ CORES ?= all
 smoke: .venv/ready # The whole workflow on scikit-learn's digits, minutes on a laptop
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
 
-test: .venv/ready # Everything that needs no GPU, six minutes on two cores; one file: make test TESTS=tests/test_losses.py
+test: .venv/ready # Everything that needs no GPU, 5 to 7 minutes on two cores; one file: make test TESTS=tests/test_losses.py
 	.venv/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
 test-fast: .venv/ready # 80 seconds on two cores
