@@ -67,13 +67,16 @@ class Scored(Strict):
 
 
 class Metrics(Strict):
-    """metrics.json."""
+    """metrics.json. dataset, folder: the source of the images (benchmarks.evaluation.evaluate); None in files of
+    earlier versions."""
 
     scores: Scores | None
     per_epoch: list[Point]
     oracle: Oracle | None
     neighbor_purity: float | None
     reason: str | None = None
+    dataset: str | None = None
+    folder: str | None = None
     of: Scored
 
 
@@ -180,7 +183,6 @@ class Survey:
 
     def _checked(self, run, planned, record: Record, before: Record | None) -> State:
         facts, problem = self.prepared(run.benchmark)
-        problem = problem or (self._other_source(run.benchmark, record) if facts is None else "")
         if problem:
             return State("outdated", f"the images are to be prepared again ({problem})")
         facts = facts or _as_recorded(self.study, run.benchmark, record)
@@ -196,14 +198,6 @@ class Survey:
             return State("unclustered", "trained, not clustered", record)
         return State("trained", "trained, not evaluated", record)
 
-    def _other_source(self, benchmark: str, record: Record) -> str:
-        """How the source of images that are not prepared differs from that of a record; "" if it does not, if the
-        user's images are on another machine, or if the record is of an earlier version."""
-        wanted = self.study.dataset(benchmark).name
-        if record.dataset not in (None, wanted):
-            return f"dataset: {record.dataset}, wanted {wanted}"
-        return CHANGED if not self.committed and record.folder and self.changed(benchmark, record.folder) else ""
-
     def _evaluated(self, run, record: Record) -> State:
         try:
             metrics = read(run.directory / "metrics.json", Metrics)
@@ -212,6 +206,8 @@ class Survey:
         if metrics is None:
             return State("trained", "trained, not evaluated", record)
         facts, _ = self.prepared(run.benchmark)
+        if facts is None and (problem := self._other_source(run.benchmark, metrics)):
+            return State("outdated", f"the images are to be prepared again ({problem})")
         scored = Scored(
             fingerprint=record.fingerprint,
             assignments_sha256=record.files[ASSIGNMENTS],
@@ -222,6 +218,14 @@ class Survey:
             return State("done", "", record, metrics)
         reason = "metrics.json is of another training, other labels or another version: evaluate again"
         return State("trained", reason, record)
+
+    def _other_source(self, benchmark: str, metrics: Metrics) -> str:
+        """How the source of images that are not prepared differs from that of scored ones; "" if it does not, if the
+        user's images are on another machine, or if the scores are of an earlier version."""
+        wanted = self.study.dataset(benchmark).name
+        if metrics.dataset not in (None, wanted):
+            return f"dataset: {metrics.dataset}, wanted {wanted}"
+        return CHANGED if not self.committed and metrics.folder and self.changed(benchmark, metrics.folder) else ""
 
 
 def untrained_runs(survey: Survey, run, *, needs_weights: bool = False) -> list:

@@ -25,7 +25,8 @@ def evaluate_run(directory, data_folder) -> Path:
 
     Reads record.json and assignments.npz of the run, benchmark.json and labels.npy of the data. Images without a label
     (-1) are left out and counted as "unlabeled"; without any label, "scores" is null and "reason" says so. "of" states
-    what was scored by which version, so that outdated metrics are recognized (benchmarks.state).
+    what was scored by which version, "dataset" (its name in the catalog) and "folder" (the fingerprint of a user's
+    images) where the images came from, so that outdated metrics are recognized (benchmarks.state).
 
     Raises ValueError if the images of the run or their splits are not those in `data_folder`, Damaged (with the file
     set aside) if a file of the run is not what training wrote.
@@ -44,6 +45,8 @@ def evaluate_run(directory, data_folder) -> Path:
         "images": len(arrays["rows"]),
         "classes": len(classes) if classes else None,
         "clusters": count,
+        "dataset": benchmark.get("dataset"),
+        "folder": benchmark.get("fingerprint"),
         "of": {
             "fingerprint": record.fingerprint,
             "assignments_sha256": record.files[ASSIGNMENTS],

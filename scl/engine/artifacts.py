@@ -62,8 +62,7 @@ class KMeans(Strict):
 class Record(Strict):
     """record.json: what a run was made from, on what machine, and its cost (seconds, bytes). kmeans: set only if
     `scl kmeans` makes the assignments from features that training keeps; `seconds` in the file then excludes k-means.
-    size: pixels per side of the images. dataset: its name in the catalog; folder: the fingerprint of a user's images.
-    All three are None in records of earlier versions."""
+    size: pixels per side of the images; None in records of earlier versions."""
 
     benchmark: str
     protocol: str
@@ -81,8 +80,6 @@ class Record(Strict):
     config_sha256: str
     images_sha256: str
     size: int | None = None
-    dataset: str | None = None
-    folder: str | None = None
     identity: Identity
     fingerprint: str
     files: dict[str, str]

@@ -114,8 +114,6 @@ def _record(trainer: "Trainer", kmeans: dict[str, Any] | None) -> dict:
         "config_sha256": config.digest(run),
         "images_sha256": trainer.facts["images_sha256"],
         "size": trainer.images.size,
-        "dataset": trainer.facts.get("dataset"),
-        "folder": trainer.facts.get("fingerprint"),
         "identity": trainer.identity,
         "fingerprint": fingerprint(trainer.identity),
         "files": {name: sha256(trainer.directory / name) for name in written},
