@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import select
@@ -65,6 +66,7 @@ if "warm" not in sys.modules:  # not in processes forked from the server
     }
     with mock.patch.dict(os.environ, at_start):
         multiprocessing.forkserver.ensure_running()
+POLLING = threading.Lock()  # start() polls all processes: the status of one that two threads poll is lost (255)
 
 
 class Process:
@@ -75,20 +77,22 @@ class Process:
         self._own = tempfile.TemporaryDirectory(prefix=f"{command}-")
         self.logs = [Path(self._own.name, name) for name in (("out", "out") if merged else ("out", "err"))]
         self._process = FORK.Process(target=_run, args=(command, list(map(str, arguments)), str(folder), *self.logs))
-        self._process.start()
+        with POLLING:
+            self._process.start()
         self.pid = self._process.pid
         while not self.logs[1].exists() and self.poll() is None:  # until it leads its process group, as after Popen
             time.sleep(0.001)
 
     @property
     def returncode(self):
-        return self._process.exitcode
+        with POLLING:
+            return self._process.exitcode
 
     def poll(self):
         return self.returncode
 
     def wait(self, timeout=600):
-        self._process.join(timeout)
+        multiprocessing.connection.wait([self._process.sentinel], timeout)
         assert self.returncode is not None, f"still running after {timeout} s"
         return self.returncode
 
