@@ -59,9 +59,9 @@ def driver(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
 
-    def pretend(*uuids, status=0):
+    def pretend(*uuids, status=0, further=()):
         script = folder / "nvidia-smi"
-        lines = "".join(f"echo '{i}, {uuid}'\n" for i, uuid in enumerate(uuids))
+        lines = "".join(f"echo '{line}'\n" for line in [*(f"{i}, {uuid}" for i, uuid in enumerate(uuids)), *further])
         script.write_text(f"#!/bin/sh\n{lines}exit {status}\n")
         script.chmod(0o755)
 
@@ -185,6 +185,11 @@ def test_visible_asks_the_driver_without_the_variable(driver, monkeypatch, tmp_p
     assert gpu_lease.visible() == [f"GPU-{i}" for i in range(12)]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_lease.visible() == []  # no nvidia-smi
+
+
+def test_a_gpu_in_an_error_state_is_left_out(driver):
+    driver("GPU-a", "[Unknown Error]", "GPU-c", further=["[N/A], GPU-d", "[N/A], [N/A]"])
+    assert gpu_lease.visible() == ["GPU-a", "GPU-c"]
 
 
 def test_lease_sets_the_token_as_found_and_puts_the_variable_back(locks, driver, monkeypatch):

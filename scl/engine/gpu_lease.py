@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,14 +31,15 @@ def visible() -> list[str]:
 
 
 def _uuids() -> list[str]:
-    """UUIDs of the GPUs in the order of nvidia-smi's index; [] without nvidia-smi or a working driver."""
+    """UUIDs of the GPUs in the order of nvidia-smi's index, without those in an error state, such as `[N/A], [N/A]`;
+    [] without nvidia-smi or a working driver."""
     query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.split(",") for line in answer.splitlines() if line.count(",") == 1]
-    return [uuid.strip() for _, uuid in sorted(rows, key=lambda row: int(row[0]))]
+    rows = re.findall(r"^ *(\d+) *, *([\w-]+) *$", answer, re.MULTILINE)
+    return [uuid for _, uuid in sorted(rows, key=lambda row: int(row[0]))]
 
 
 def _lock_key(token: str, uuids: list[str]) -> str:
