@@ -136,8 +136,10 @@ def evaluate(run):
     """Score the assignments of one trained run with the labels, and print the scores in percent."""
     from benchmarks.evaluation.evaluate import evaluate_run
     from benchmarks.overview import describe_result
+    from scl.engine.artifacts import assignments_of, read_record
 
     settings = config.load_run(run)
+    assignments_of(run, read_record(run))  # if there are none, failure.json keeps the reason
     with failures.recorded(run, settings):
         evaluate_run(run, settings.data)
     show(describe_result(run))

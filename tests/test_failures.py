@@ -103,6 +103,14 @@ def test_a_retry_of_what_fails_by_itself_ends_at_once(method, block, attempt):
     assert attempt(method, 1, **block)[2]["time"] >= first["time"]  # a new start of the same command does try again
 
 
+@pytest.mark.parametrize("command", ["kmeans", "evaluate"])
+def test_the_next_step_of_a_run_that_was_not_trained_leaves_the_reason(command, attempt, tmp_path, capsys):
+    failure = attempt("test_failures.Hungry")[2]
+    run = tmp_path / "results" / "runs" / "tiny-digits" / "joint" / "scl" / "seed0"
+    assert main([command, str(run)]) == 2 and "missing; train this run first" in capsys.readouterr().err
+    assert json.loads((run / "failure.json").read_text()) == failure
+
+
 def test_a_retry_of_what_may_pass_does_try(attempt):
     with pytest.raises(RuntimeError):
         attempt("test_failures.Unlucky")
@@ -212,6 +220,7 @@ def test_a_failed_kmeans_says_why_keeps_its_training_and_can_be_mended(uncluster
     simclr, scan = unclustered.runs()
     status, failure = kmeans(simclr, monkeypatch, ValueError("no clusters"))
     assert status == 2 and failure["error"] == "no clusters" and failure["permanent"]
+    assert main(["evaluate", str(simclr.directory)]) == 2  # which leaves the reason
     log = log_of(simclr.directory, KMEANS_LOG)
     log.parent.mkdir(parents=True)
     for path in (log, log_of(simclr.directory)):

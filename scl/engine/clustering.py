@@ -47,21 +47,18 @@ def cluster_run(directory: str | Path, *, threads: int = 1, attempt: int = 1, re
     """
     directory = Path(directory)
     run = config.load_run(directory)
-    with (
-        locked(directory / ".lock", directory, report=report),
-        failures.recorded(directory, run, attempt=attempt),
-        forbid_label_access(run.data),
-    ):
+    with locked(directory / ".lock", directory, report=report):
         record, path = artifacts.read_record(directory), directory / artifacts.ASSIGNMENTS
-        damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
-        if path.name in record.files and not damage:
-            report(f"{directory}: already has its assignments")
-        elif not record.kmeans:
-            raise set_aside(path, damage)
-        else:
-            _cluster(directory, record, record.kmeans, threads, report)
-        features.remove(directory)
-        return path
+        with failures.recorded(directory, run, attempt=attempt), forbid_label_access(run.data):
+            damage = artifacts.damage(directory, record, (path.name,)).get(path.name)
+            if path.name in record.files and not damage:
+                report(f"{directory}: already has its assignments")
+            elif not record.kmeans:
+                raise set_aside(path, damage)
+            else:
+                _cluster(directory, record, record.kmeans, threads, report)
+            features.remove(directory)
+            return path
 
 
 def _cluster(directory: Path, record: Record, settings: KMeans, threads: int, report: Report) -> None:
