@@ -20,6 +20,7 @@ from benchmarks.study import REPORTED, find_run, load_study, report_mark
 from scl import config
 from scl.engine import failures
 from scl.engine.io import RunFailed, write_json, write_yaml_if_changed
+from scl.engine.locks import locked
 from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, printable
 
@@ -139,9 +140,10 @@ def evaluate(run):
     from scl.engine.artifacts import assignments_of, read_record
 
     settings = config.load_run(run)
-    assignments_of(run, read_record(run))  # if there are none, failure.json keeps the reason
-    with failures.recorded(run, settings):
-        evaluate_run(run, settings.data)
+    with locked(run / ".lock", run):
+        assignments_of(run, read_record(run))  # if there are none, failure.json keeps the reason
+        with failures.recorded(run, settings):
+            evaluate_run(run, settings.data)
     show(describe_result(run))
 
 

@@ -11,6 +11,7 @@ from benchmarks.study import Run, Study, write_run
 from scl import config
 from scl.engine import allocator, failures, features, gpu_lease
 from scl.engine.clustering import cluster_run
+from scl.engine.locks import locked
 from scl.engine.provenance import cores
 from scl.engine.train import train
 from scl.util.text import say
@@ -62,7 +63,8 @@ def run_single(
         report(f"k-means of {step.stage} on {step.benchmark} ({step.protocol}), seed {step.seed}")
         log_of(step.directory, KMEANS_LOG).unlink(missing_ok=True)
         cluster_run(step.directory, threads=threads or machine.threads or cores(), report=report)
-    with failures.recorded(run.directory, config.complete(study.settings(run))):
+    settings, lock = config.complete(study.settings(run)), run.directory / ".lock"
+    with locked(lock, run.directory, report=report), failures.recorded(run.directory, settings):
         return evaluate_run(run.directory, study.data / run.benchmark)
 
 

@@ -3,10 +3,13 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from benchmarks.cli import main
+from benchmarks.single import run_single
 from scl.engine import locks
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +51,27 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     finally:
         orphan.kill()
         orphan.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_run_is_not_evaluated_while_it_is_trained_again(by_hand, tiny_study, train_all, monkeypatch):
+    """The evaluation could find the new assignments beside the old record, and would set them aside as damaged."""
+    study = tiny_study("random")
+    [run] = train_all(study)
+
+    def attempt_once(attempt, what, why, **options):
+        if (result := attempt()) is None:
+            raise Waits(what)
+        return result
+
+    monkeypatch.setattr(locks, "wait_for", attempt_once)
+    evaluate = partial(main, ["evaluate", str(run.directory)]) if by_hand else partial(run_single, study, run)
+    with locks.locked(run.directory / ".lock", run.directory), pytest.raises(Waits, match="seed0"):
+        evaluate()
+    assert not (run.directory / "metrics.json").exists()
+    evaluate()
+    assert (run.directory / "metrics.json").exists()
 
 
 def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
