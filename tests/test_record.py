@@ -85,6 +85,24 @@ def test_a_second_writer_of_the_same_file_waits_for_the_first(tmp_path):
     assert path.read_text() == "second" and names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize("number", [io.errno.ENOSYS, None], ids=["no locks", "locks between processes of a node"])
+def test_without_working_locks_the_last_writer_replaces_a_file_and_the_others_stop(tmp_path, monkeypatch, number):
+    def flock(descriptor, operation):
+        if number:
+            raise OSError(number, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path, neighbor = tmp_path / "checkpoint.pt", tmp_path / ".checkpoint.prev.tmp.pt"  # of another file
+    neighbor.touch()
+    with pytest.raises(OSError, match="cannot write .*checkpoint.pt: No such file"):
+        with io.atomic(path) as first:
+            first.write_text("first, half of it")
+            with io.atomic(path) as second:
+                second.write_text("second")
+                assert names(tmp_path) == sorted([neighbor.name, second.name])  # nothing is left over
+    assert path.read_text() == "second" and names(tmp_path) == [neighbor.name, path.name]
+
+
 @pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 @pytest.mark.parametrize(
     "write",

@@ -6,10 +6,12 @@ the disk is full; only progress.jsonl is appended to. Standard library and PyYAM
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from scl.engine.locks import locked
+from scl.engine.locks import NO_LOCKS, try_lock, wait_for
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -27,15 +29,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; if the block succeeds, what it wrote there replaces `path`.
 
     The temporary name keeps the suffix (numpy and matplotlib choose the format by it) and is always the same, so that
-    the next writer overwrites what a killed process left; a second writer waits for the first. The content is
-    synced to the disk before the rename. On any error the temporary file is removed and `path` is unchanged; a disk
-    error becomes an OSError that names `path` and a fix.
+    the next writer overwrites what a killed process left; a second writer waits for the first. On a file system
+    without locks, it makes the first one fail (`_temporary`). The content is synced to the disk before the
+    rename. On any error the temporary file is removed and `path` is unchanged; a disk error becomes an OSError that
+    names `path` and a fix.
     """
     path = Path(path)
-    tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
     with contextlib.ExitStack() as held:
         try:
-            lock = held.enter_context(locked(tmp, path, report=lambda line: None))
+            tmp, lock = _temporary(path)
+            held.callback(os.close, lock)
             os.ftruncate(lock, 0)
         except OSError as error:
             raise _cannot_write(path, error, error.strerror) from error
@@ -46,11 +49,31 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(tmp, path)
         except BaseException as error:
             problem = _disk_problem(error, tmp)
-            os.ftruncate(lock, 0)  # the error may keep the file open, and it would still occupy the space
-            tmp.unlink(missing_ok=True)
+            if tmp.exists() and os.path.samestat(tmp.stat(), os.fstat(lock)):  # else another process has renamed it
+                os.ftruncate(lock, 0)  # the error may keep the file open, and it would still occupy the space
+                tmp.unlink()
             if problem:
                 raise _cannot_write(path, error, problem) from error
             raise
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """The temporary file beside `path`, created if missing, and a descriptor that holds its lock.
+
+    Without file locks, it gets a new name, and those of earlier writers, killed or not, are removed, so that none is
+    left over and no two processes write to one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        return tmp, wait_for(lambda: try_lock(tmp), path, "another process is writing it", report=lambda line: None)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    for other in [tmp, *path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}.tmp{glob.escape(path.suffix)}")]:
+        other.unlink(missing_ok=True)
+    tmp = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    return tmp, os.open(tmp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _disk_problem(error: BaseException, tmp: Path) -> str | None:

@@ -15,7 +15,7 @@ from scl.util.text import Report, duration, say
 Result = TypeVar("Result")
 _POLL = random.Random()  # polling must not draw from the run's generators
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def locked(path: str | Path, what: str | Path, *, report: Report = say) -> Itera
     try:
         descriptor = wait_for(lambda: try_lock(path), what, "another process is working on it", report=report)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         report(f"warning: no file locks here ({error.strerror}); do not let another process work on {what} meanwhile")
         descriptor = os.open(path, _FLAGS, 0o666)
