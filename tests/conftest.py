@@ -59,7 +59,7 @@ def flip_a_bit(path):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--method", default=None, help="dotted path of a method of your own, for the conformance tests")
+    parser.addoption("--method", default=None, help="your method, for the conformance tests: FILE.CLASS or YAML:STAGE")
 
 
 def pytest_collection_modifyitems(items):

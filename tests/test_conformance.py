@@ -1,6 +1,7 @@
 """What the harness relies on, tested for every built-in method, and for yours:
 
     pytest tests/test_conformance.py --method my_file.MyMethod
+    pytest tests/test_conformance.py --method my_study.yaml:STAGE     # with options, or a start from another stage
 
 All tests use the training loop and the run's files, as in a study.
 """
@@ -13,19 +14,53 @@ import pytest
 import torch
 from conftest import TINY_METHODS, TINY_VIEW, tiny_mapping
 
-from benchmarks.study import load_study, write_plan
+from benchmarks.compose import chain
+from benchmarks.study import MethodBlock, load_study, write_plan
 from scl import config
 from scl.engine.train import Trainer
+from scl.method import Method
 from scl.util.classes import find_class
+from scl.util.text import did_you_mean
 
 pytestmark = pytest.mark.slow
 
 OWN = "own"
 
 
+def own_methods(given):
+    """{name: block} of the method to test, OWN, and of the stages it starts from. given: the class, or FILE:STAGE of a
+    configuration, whose options, optimizer and learning rate are kept. Raises ValueError."""
+    file, _, name = given.rpartition(":")
+    methods = load_study(file).methods if file else {name: MethodBlock(method=name)}
+    if name not in methods:
+        raise ValueError(f"{file} has no method '{name}'{did_you_mean(name, methods)}")
+    blocks = {}
+    for stage in chain({stage: block.after for stage, block in methods.items()}, name, "after"):
+        block = methods[stage]
+        method = find_class(block.method)
+        needs = method.follows or any(field.is_required() for field in method.Options.model_fields.values())
+        if needs and not file:
+            raise ValueError(f"{name} needs more than its class: name it in a configuration, my_study.yaml:STAGE")
+        training = block.training.model_dump(include={"optimizer", "learning_rate"}, exclude_unset=True)
+        blocks[OWN if stage == name else stage] = {
+            "method": block.method,
+            "after": block.after,
+            "options": block.options,
+            "training": training | {"epochs": 2 if method.step is not Method.step else 0},
+            "augment": dict.fromkeys(method.augmentations, TINY_VIEW),
+        }
+    return blocks
+
+
 def pytest_generate_tests(metafunc):
     if "stage" in metafunc.fixturenames:
-        stages = [OWN] if metafunc.config.getoption("--method") else list(TINY_METHODS)
+        stages, own = list(TINY_METHODS), metafunc.config.getoption("--method")
+        if own:
+            stages = [OWN]
+            try:
+                own_methods(own)
+            except ValueError as error:
+                raise pytest.UsageError(f"--method: {error}") from None
         one_process = [pytest.param(stage, marks=pytest.mark.xdist_group(stage)) for stage in stages]  # trains a stage
         metafunc.parametrize("stage", one_process, scope="module")
 
@@ -33,18 +68,14 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module")
 def plan(stage, digits, tmp_path_factory, request):
     """A function that plans the stage and those it starts from in a new folder."""
-    methods = dict(TINY_METHODS)
-    if stage == OWN:
-        dotted = request.config.getoption("--method")
-        names = find_class(dotted).augmentations
-        methods[OWN] = {"method": dotted, "training": {"epochs": 2}, "augment": dict.fromkeys(names, TINY_VIEW)}
-    chain, name = {}, stage
+    methods = own_methods(request.config.getoption("--method")) if stage == OWN else TINY_METHODS
+    needed, name = {}, stage
     while name:
-        chain = {name: methods[name], **chain}
+        needed = {name: methods[name], **needed}
         name = methods[name].get("after")
 
     def go(data=digits, **rest):
-        mapping = tiny_mapping(data, tmp_path_factory.mktemp(stage), chain, **rest)
+        mapping = tiny_mapping(data, tmp_path_factory.mktemp(stage), needed, **rest)
         study = load_study(mapping)
         write_plan(study, mapping)
         return study
