@@ -5,9 +5,13 @@ neither fail nor count a run with a damaged file; the steps that Snakemake would
 not count, prepare what is missing) must reproduce the original results.
 """
 
+import errno
+import io
 import json
+import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,9 +148,12 @@ def results(folder):
     return found
 
 
+RUN = "results/runs/tiny/joint/simclr/seed0"
+
+
 def place(folder, file):
     data = file in ("benchmark.json", "images.npy", "labels.npy")
-    return folder / ("data/tiny" if data else "results/runs/tiny/joint/simclr/seed0") / file
+    return folder / ("data/tiny" if data else RUN) / file
 
 
 def counted() -> dict:
@@ -198,6 +205,33 @@ def test_a_damaged_file_is_named_and_made_again(file, finished, tmp_path, monkey
         outcomes["named, made again, the same to the bit"] += 1
         shutil.rmtree(folder)
     print(f"{file}: {dict(outcomes)}")
+
+
+@pytest.mark.parametrize("file", ["record.json", "metrics.json", "benchmark.json", "assignments.npz", "history.csv"])
+def test_a_file_that_cannot_be_read_at_the_moment_stops_the_command_and_costs_no_result(
+    file, finished, tmp_path, monkeypatch, capsys
+):
+    """No permission, or a network file system that does not answer: the result is not damaged."""
+    shutil.copytree(finished[1], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    path = place(tmp_path / "copy", file)
+    before, opened = path.read_bytes(), io.open
+
+    def denied(name, *arguments, **options):
+        if path == Path(str(name)).absolute():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return opened(name, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", denied)
+        patch.setattr("io.open", denied)
+        for command in (["status", "study.yaml"], ["report", "study.yaml"], ["train", RUN, "--gpus", 0]):
+            if command[0] == "train" and file in ("metrics.json", "benchmark.json", "history.csv"):
+                continue
+            assert main([*map(str, command)]) == 2, command
+            assert f"Permission denied: '{path.relative_to(tmp_path / 'copy')}'" in capsys.readouterr().err, command
+    assert path.read_bytes() == before and not [*path.parent.glob("*.damaged")]
+    assert {row.status for row in counted().values()} == {"done"}
 
 
 def reload_sound(study, file):

@@ -14,6 +14,7 @@ ASSIGNMENTS, CLUSTERING, WEIGHTS = "assignments.npz", "clustering.json", "weight
 WRITTEN = (ASSIGNMENTS, WEIGHTS, "history.csv")  # of a finished run; their checksums are in the record
 SAMPLE = "sample.npz"  # optional: records of earlier versions lack it, and nothing but the page needs it
 CHECKSUM_DIFFERS = "damaged (its checksum is not the recorded one)"
+NO_FILE = (IsADirectoryError, NotADirectoryError)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -117,12 +118,15 @@ class Clustering(Strict):
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
-    """Parse a JSON file; None if there is no such file. Raises Damaged, without the path, if it is not valid."""
+    """Parse a JSON file; None if there is no such file. Raises Damaged, without the path, if it is not valid.
+
+    Raises OSError if it cannot be read: a missing permission, or a disk that does not answer, must not cost a result.
+    """
     try:
         return model.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except NO_FILE as error:
         raise Damaged(f"not readable ({error.strerror})") from None
     except ValidationError as error:
         raise Damaged(f"damaged or of another version ({in_one_line(error)})") from None
@@ -162,7 +166,7 @@ def clustered(directory: Path, fingerprint: str, files: dict[str, str]) -> Clust
 
 
 def damage(directory: Path, record: Record | Clustering, names: Iterable[str] = WRITTEN) -> dict[str, str]:
-    """Check files of a trained run against its record: {name: problem} of those that differ."""
+    """Check files of a trained run against its record: {name: problem} of those that differ. OSError as in `read`."""
     wrong = {}
     for name in names:
         if name not in record.files:  # not clustered yet
@@ -172,7 +176,7 @@ def damage(directory: Path, record: Record | Clustering, names: Iterable[str] = 
                 wrong[name] = CHECKSUM_DIFFERS
         except FileNotFoundError:
             wrong[name] = "missing"
-        except OSError as error:
+        except NO_FILE as error:
             wrong[name] = f"not readable ({error.strerror})"
     return wrong
 
