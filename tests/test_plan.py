@@ -58,7 +58,8 @@ KEYS = {
 }  # fmt: skip
 ROW = {
     "benchmark": str, "method": str, "runs": int, "runs_left": int, "unit": str, "hours": (float, type(None)),
-    "kmeans_core_hours": (float, type(None)), "seconds_per_run": (float, type(None)), "sources": list,
+    "core_hours": (float, type(None)), "kmeans_core_hours": (float, type(None)),
+    "seconds_per_run": (float, type(None)), "sources": list,
 }  # fmt: skip
 
 
