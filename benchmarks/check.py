@@ -7,6 +7,7 @@ ValueError that names the key.
 import json
 
 from benchmarks.check_images import check_images
+from benchmarks.state import Survey
 from benchmarks.study import Study
 from scl import config
 from scl.engine.progress import require_tensorboard
@@ -19,10 +20,10 @@ with gc_paused():
     from scl.method import Method, clustered_by_kmeans
 
 
-def check_study(study: Study) -> None:
-    """Check everything that can be known before the first run."""
+def check_study(study: Study, survey: Survey | None = None) -> None:
+    """Check everything that can be known before the first run. survey: by default a new one."""
     check_methods(study)
-    check_images(study)
+    check_images(study, survey or Survey(study))
     if study.machine.tensorboard:
         require_tensorboard()
 
