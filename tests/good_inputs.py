@@ -8,6 +8,7 @@ def _at(size, **changes):
     return {"benchmarks.tiny.size": size, **changes}
 
 
+FEW = {"methods.scan.options.neighbors": 1}
 IMAGES = {f"images/{name}.png": b"" for name in "abc"}
 ACCEPTED = {
     "as it is": {},
@@ -63,9 +64,9 @@ ACCEPTED = {
     "ten thousand epochs": {"methods.scl.training.epochs": 10_000},
     "a subset of all images": {"benchmarks.tiny.subset": 1797},
     "one image per cluster": {"benchmarks.tiny.clusters": 60, "protocols": ["joint"]},
-    "a folder": {"benchmarks.mine": FOLDER},
-    "a subset of all of a folder": {"benchmarks.mine": FOLDER | {"subset": 3}},
-    "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}},
+    "a folder": {"benchmarks.mine": FOLDER, **FEW},
+    "a subset of all of a folder": {"benchmarks.mine": FOLDER | {"subset": 3}, **FEW},
+    "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}, **FEW},
     "results elsewhere": {"results": "../elsewhere", "data": "a/b"},
     "a name with a dash": {"results": "my-results"},
     "a title of a number": {"title": "2026"},
