@@ -2,6 +2,7 @@
 
 from bad_files import HEAD, TAIL, TEXT, extending
 from bad_inputs import FOLDER, Case, case
+from fake_archives import encoded, picture
 
 
 def _at(size, **changes):
@@ -9,6 +10,7 @@ def _at(size, **changes):
 
 
 FEW = {"methods.scan.options.neighbors": 1}
+PNG = encoded(picture(0, 0, 8), "PNG")
 IMAGES = {f"images/{name}.png": b"" for name in "abc"}
 ACCEPTED = {
     "as it is": {},
@@ -130,7 +132,7 @@ ACCEPTED_METHODS = {
 
 
 def accepted():
-    images = {**IMAGES, "classes/a/a.png": b"", "classes/b/b.png": b""}
+    images = {**IMAGES, "classes/a/a.png": PNG, "classes/b/b.png": PNG}
     settings = {name: case(changes, files=images) for name, changes in ACCEPTED.items()}
     extends = {f"extends {name}": one for name, one in ACCEPTED_EXTENDS.items()}
     return {**settings, **extends, **ACCEPTED_METHODS}
