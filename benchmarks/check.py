@@ -5,8 +5,11 @@ ValueError that names the key.
 """
 
 import json
+from functools import cache
 
 from benchmarks.check_images import check_images
+from benchmarks.plan.rates import counts_of
+from benchmarks.state import Survey
 from benchmarks.study import Study
 from scl import config
 from scl.engine.progress import require_tensorboard
@@ -15,14 +18,17 @@ from scl.util.imports import gc_paused
 from scl.util.text import did_you_mean, shown
 
 with gc_paused():
+    from baselines.scan import SCAN
     from scl import augment, networks
     from scl.method import Method, clustered_by_kmeans
 
 
-def check_study(study: Study) -> None:
-    """Check everything that can be known before the first run."""
+def check_study(study: Study, survey: Survey | None = None) -> None:
+    """Check everything that can be known before the first run. survey: by default a new one."""
+    survey = survey or Survey(study)
     check_methods(study)
-    check_images(study)
+    check_images(study, survey)
+    _check_neighbors(study, survey)
     if study.machine.tensorboard:
         require_tensorboard()
 
@@ -98,6 +104,23 @@ def _check_augmentations(method: type[Method], augmentations: dict, where: str, 
         if name not in augmentations:
             raise ValueError(f"{where}.{name}: missing; {method.__name__} uses it")
         _try(augment.build, augmentations[name], size, tried, f"{where}.{name}: ")
+
+
+def _check_neighbors(study: Study, survey: Survey) -> None:
+    """More images than SCAN looks for neighbors of each, for all runs that are left; otherwise this would be found
+    after the training of SimCLR."""
+    counts = cache(lambda benchmark: counts_of(survey, benchmark))
+    for run, state in survey.states().items():
+        scan = issubclass(find_class(study.methods[run.stage].method), SCAN)
+        if not scan or state.status in ("done", "skipped") or not (known := counts(run.benchmark)):
+            continue
+        neighbors = config.complete(study.settings(run)).options["neighbors"]
+        images = sum(known[split] for split in study.dataset(run.benchmark).protocols[run.protocol]["fit"])
+        if neighbors >= images:
+            raise ValueError(
+                f"methods.{run.stage}.options.neighbors: {neighbors} is not less than the {images} images that "
+                f"protocol '{run.protocol}' clusters on {run.benchmark}; lower it"
+            )
 
 
 def _try(function, spec, size: int, tried: set, prefix: str, suffix: str = "") -> None:

@@ -10,21 +10,23 @@ from pathlib import Path
 from benchmarks.datasets.catalog import IMAGES_PER_CLASS, archives_of, is_published
 from benchmarks.datasets.dataset import Sources, subset_rows
 from benchmarks.datasets.folder import read as read_folder
+from benchmarks.state import Survey
 from benchmarks.study import Study
 from scl.util.text import expanded
 
 
-def check_images(study: Study) -> None:
-    """Check the folders, and the sources and numbers of images of all benchmarks that are not prepared yet."""
+def check_images(study: Study, survey: Survey) -> None:
+    """Check the folders, and the sources and numbers of images of all benchmarks that are to be prepared."""
     for key in ("results", "data"):
         place = existing(getattr(study, key))
         if not place.is_dir():
             raise ValueError(f"{key}: {place} is a file; name a folder")
         if key == "results" and not os.access(place, os.W_OK):
             raise ValueError(f"{key}: no permission to write in {place}; name another folder")
-    for problem in missing_sources(study):
+    names = survey.unprepared()
+    for problem in missing_sources(study, names):
         raise ValueError(problem)
-    for name in unprepared(study):
+    for name in names:
         _check_counts(study, name)
 
 
@@ -33,23 +35,16 @@ def existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
-def unprepared(study: Study) -> list[str]:
-    """Available benchmarks that are not prepared yet, except those whose runs are all scored: their results may have
-    been copied from a machine that has the images."""
-    left = {run.benchmark for run in study.available_runs() if not (run.directory / "metrics.json").exists()}
-    return [name for name in study.available if name in left and not (study.data / name / "benchmark.json").exists()]
-
-
 def archive_folders(study: Study) -> list[Path]:
     """Where archives are searched before they are downloaded."""
     folder = study.downloads.archives
     return [study.data / "archives", *([expanded(folder)] if folder else [])]
 
 
-def missing_sources(study: Study) -> Iterator[str]:
-    """Yield `key: problem` for files and folders of the configuration that unprepared benchmarks need."""
+def missing_sources(study: Study, names: list[str]) -> Iterator[str]:
+    """Yield `key: problem` for files and folders of the configuration that these benchmarks are prepared from."""
     downloads, source = study.downloads, study.downloads.imagenet
-    datasets = {name: study.dataset(name) for name in unprepared(study)}
+    datasets = {name: study.dataset(name) for name in names}
     folders = {f"benchmarks.{name}.path": study.benchmarks[name].path for name in datasets}
     if any(archives_of(dataset, downloads) for dataset in datasets.values()):
         folders["downloads.archives"] = downloads.archives

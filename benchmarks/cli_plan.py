@@ -17,18 +17,20 @@ def plan(study, show_run, calibrate, as_json):
     from benchmarks.overview import Overview
     from benchmarks.plan.cost import plan_study
     from benchmarks.plan.table import describe_cost
+    from benchmarks.state import Survey
     from benchmarks.status import summarize_study
 
     if show_run and (as_json or calibrate):
         raise ValueError("--show: cannot be combined with --json or --calibrate; give only one of them")
     loaded = load_study(study)
-    check_study(loaded)
+    survey = Survey(loaded)
+    check_study(loaded, survey)
     if show_run:
         from benchmarks.show import describe_settings
 
         return show(describe_settings(study, loaded, show_run))
-    overview = Overview(loaded)
-    cost = plan_study(loaded, overview.survey, calibrate=calibrate)
+    overview = Overview(loaded, survey)
+    cost = plan_study(loaded, survey, calibrate=calibrate)
     if as_json:
         print(json.dumps(cost, indent=2, allow_nan=False))
     else:

@@ -25,6 +25,7 @@ from scl.engine.prepared import describe
 
 SMALL = (ASSIGNMENTS, "history.csv")  # files whose checksums are always compared
 
+AGAIN = "the images are to be prepared again ({})"
 CLUSTERED = "clustered"  # empty: tells Snakemake that clustering.json was written
 
 
@@ -117,7 +118,7 @@ class Survey:
 
     def outdated(self) -> list[Path]:
         """Existing files that do not count, which Snakemake must recreate."""
-        files = [self.study.data / name / "benchmark.json" for name in self.study.benchmarks if self.prepared(name)[1]]
+        files = [self.study.data / name / "benchmark.json" for name in self.unprepared()]
         for run, state in self.states().items():
             if not state.record and state.status in ("damaged", "outdated", "waiting", "failed"):
                 files.append(run.directory / "record.json")
@@ -126,6 +127,15 @@ class Survey:
             if state.status not in ("done", "skipped"):
                 files.append(run.directory / "metrics.json")
         return [file for file in files if file.exists()]
+
+    def unprepared(self) -> list[str]:
+        """Benchmarks that are to be prepared, since they are not as configured and runs that are left need them."""
+        left = {run.benchmark for run, state in self.states().items() if state.status not in ("done", "skipped")}
+        return [name for name in self.study.benchmarks if name in left and not self._is_prepared(name)]
+
+    def _is_prepared(self, benchmark: str) -> bool:
+        facts, problem = self.prepared(benchmark)
+        return facts is not None and not problem
 
     def _prepared(self, benchmark: str) -> tuple[dict | None, str]:
         """(contents of benchmark.json or None, why it must be prepared again or "")."""
@@ -183,11 +193,14 @@ class Survey:
 
     def _checked(self, run, planned, record: Record, before: Record | None) -> State:
         facts, problem = self.prepared(run.benchmark)
-        if problem:
-            return State("outdated", f"the images are to be prepared again ({problem})")
-        facts = facts or _as_recorded(self.study, run.benchmark, record)
-        identity = identity_of(planned, facts, before.files["weights.pt"] if before else None)
-        if changed := difference(identity, record.identity.model_dump()):
+        weights = before.files["weights.pt"] if before else None
+        made = record.identity.model_dump()
+        if problem and (facts is None or identity_of(planned, facts, weights)["images"] == made["images"]):
+            return State("outdated", AGAIN.format(problem))
+        if problem or facts is None:  # prepared for another study
+            facts = _as_recorded(self.study, run.benchmark, record)
+        identity = identity_of(planned, facts, weights)
+        if changed := difference(identity, made):
             return State("outdated", f"{changed}: train again")
         names = [name for name in SMALL if not self.committed or (run.directory / name).exists()]
         for name, problem in damage(run.directory, record, names).items():
@@ -205,9 +218,9 @@ class Survey:
             return State("trained", f"metrics.json is {error}: evaluate again", record)
         if metrics is None:
             return State("trained", "trained, not evaluated", record)
-        facts, _ = self.prepared(run.benchmark)
+        facts = self.prepared(run.benchmark)[0] if self._is_prepared(run.benchmark) else None
         if facts is None and (problem := self._other_source(run.benchmark, metrics)):
-            return State("outdated", f"the images are to be prepared again ({problem})")
+            return State("outdated", AGAIN.format(problem))
         scored = Scored(
             fingerprint=record.fingerprint,
             assignments_sha256=record.files[ASSIGNMENTS],

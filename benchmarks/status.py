@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
-from benchmarks.check_images import archive_folders, existing, missing_sources, unprepared
+from benchmarks.check_images import archive_folders, existing, missing_sources
 from benchmarks.datasets.catalog import archives_of
 from benchmarks.overview import Overview, RunNow
+from benchmarks.state import Survey
 from scl.engine import gpu_lease
 from scl.util.text import duration
 
@@ -70,9 +71,10 @@ def missing(study) -> list[str]:
     """What would stop a run of this study on this machine, one line each; looks at files, not at the network."""
     import torch
 
-    problems, folders = list(missing_sources(study)), archive_folders(study)
+    names, folders = Survey(study).unprepared(), archive_folders(study)
+    problems = list(missing_sources(study, names))
     where = " or ".join(map(str, folders))
-    for name in unprepared(study):
+    for name in names:
         files = [archive.file for archive in archives_of(study.dataset(name), study.downloads)]
         if absent := [file for file in files if not any((folder / file).exists() for folder in folders)]:
             problems.append(f"benchmarks.{name}: to be downloaded: {', '.join(absent)} (not in {where})")

@@ -46,8 +46,9 @@ class Workflow:
                 with gc_paused():
                     from benchmarks.check import check_study  # imports torch
 
-                check_study(self.study)
-                self.survey = Survey(self.study)
+                survey = Survey(self.study)
+                check_study(self.study, survey)
+                self.survey = survey
         except (ValueError, OSError) as error:  # not WorkflowError, which would blame a line of the Snakefile
             _exit(error)
         self.threads = share_machine(workflow, self.study)

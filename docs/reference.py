@@ -9,9 +9,12 @@ this writes.
 import importlib
 import inspect
 import pkgutil
+import sys
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # before a checkout that is installed
 
 import baselines
 from benchmarks.cli import SUBCOMMANDS

@@ -288,6 +288,7 @@ TOGETHER = {
     "clusters of the half that is clustered": case(
         {"benchmarks.tiny.clusters": 50, "protocols": ["heldout"]}, "benchmarks.tiny.clusters"
     ),
+    "as many neighbors as images": case({"methods.scan.options": {"neighbors": 60}}, "methods.scan.options.neighbors"),
     "no clusters": case(
         {"benchmarks.mine": {"dataset": "folder", "path": "images"}}, "benchmarks.mine.clusters", files=TWO
     ),

@@ -2,12 +2,15 @@
 
 from bad_files import HEAD, TAIL, TEXT, extending
 from bad_inputs import FOLDER, Case, case
+from fake_archives import encoded, picture
 
 
 def _at(size, **changes):
     return {"benchmarks.tiny.size": size, **changes}
 
 
+FEW = {"methods.scan.options.neighbors": 1}
+PNG = encoded(picture(0, 0, 8), "PNG")
 IMAGES = {f"images/{name}.png": b"" for name in "abc"}
 ACCEPTED = {
     "as it is": {},
@@ -63,9 +66,9 @@ ACCEPTED = {
     "ten thousand epochs": {"methods.scl.training.epochs": 10_000},
     "a subset of all images": {"benchmarks.tiny.subset": 1797},
     "one image per cluster": {"benchmarks.tiny.clusters": 60, "protocols": ["joint"]},
-    "a folder": {"benchmarks.mine": FOLDER},
-    "a subset of all of a folder": {"benchmarks.mine": FOLDER | {"subset": 3}},
-    "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}},
+    "a folder": {"benchmarks.mine": FOLDER, **FEW},
+    "a subset of all of a folder": {"benchmarks.mine": FOLDER | {"subset": 3}, **FEW},
+    "a folder in classes": {"benchmarks.mine": FOLDER | {"path": "classes"}, **FEW},
     "results elsewhere": {"results": "../elsewhere", "data": "a/b"},
     "a name with a dash": {"results": "my-results"},
     "a title of a number": {"title": "2026"},
@@ -129,7 +132,7 @@ ACCEPTED_METHODS = {
 
 
 def accepted():
-    images = {**IMAGES, "classes/a/a.png": b"", "classes/b/b.png": b""}
+    images = {**IMAGES, "classes/a/a.png": PNG, "classes/b/b.png": PNG}
     settings = {name: case(changes, files=images) for name, changes in ACCEPTED.items()}
     extends = {f"extends {name}": one for name, one in ACCEPTED_EXTENDS.items()}
     return {**settings, **extends, **ACCEPTED_METHODS}

@@ -122,6 +122,17 @@ def test_a_class_without_images_is_named_and_the_rest_is_made(tmp_path, capsys):
     assert "dog: holds no readable images, so it is not a class" in told
 
 
+def test_a_class_of_which_no_image_can_be_decoded_is_none_and_the_rest_is_made(tmp_path, capsys):
+    write(tmp_path / "images", "ant/0.png", "bee/1.png", "cat/2.png", "cat/deep/3.png")
+    for broken in ("bee/0.png", "cat/2.png", "cat/deep/3.png"):
+        (tmp_path / "images" / broken).write_bytes(PNG[:40])
+    made = make(tmp_path)
+    assert (made["classes"], made["clusters"], made["count"]) == (["ant", "bee"], 2, 2)
+    assert sorted(made["unreadable"]) == ["bee/0.png", "cat/2.png", "cat/deep/3.png"]
+    assert {why.partition(":")[0] for why in made["unreadable"].values()} == {"cannot be read as an image"}
+    assert "cat: holds no readable images, so it is not a class" in capsys.readouterr().err
+
+
 # not regular files
 
 

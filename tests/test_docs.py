@@ -5,6 +5,9 @@ import importlib.util
 import pydoc
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,15 @@ MODELS |= {path: method.Options for path, method in reference.built_in_methods()
 def test_committed_reference_page_is_what_the_code_says(name):
     written = reference.PAGES[name]()
     assert (ROOT / "docs" / name).read_text() == written, "run `python docs/reference.py` and commit the result"
+
+
+def test_the_pages_are_written_from_the_code_beside_them(tmp_path):
+    """As in a git worktree whose environment has another checkout installed."""
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "reference.py", tmp_path / "docs")
+    (tmp_path / "baselines.py").write_text("raise SystemExit('of this checkout')")
+    done = subprocess.run([sys.executable, tmp_path / "docs" / "reference.py"], capture_output=True, text=True)
+    assert done.stderr == "of this checkout\n"
 
 
 @pytest.mark.parametrize("title", MODELS)

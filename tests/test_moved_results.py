@@ -164,6 +164,16 @@ def test_copied_results_on_other_images_are_made_again(tmp_path, undisturbed):
     assert jobs_of(folder, other)["train"] == 2
 
 
+def test_results_are_not_made_again_because_another_study_has_prepared_the_folder_otherwise(tmp_path, undisturbed):
+    folder = carry(undisturbed, tmp_path, *WEIGHTS)
+    other = STUDY | {"benchmarks": {"tiny": {"dataset": "digits", "subset": 61, "size": 8}}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(other))
+    assert flow.scl(folder, "prepare", "tiny", "--study", "study.yaml").returncode == 0
+    assert not {"prepare", "train", "evaluate"} & jobs_of(folder).keys()
+    jobs = jobs_of(folder, STUDY | {"seeds": 2})
+    assert (jobs["prepare"], jobs["train"], jobs["evaluate"]) == (1, 2, 2)
+
+
 def test_a_run_begun_elsewhere_resumes_from_its_copied_checkpoint(tmp_path, undisturbed):
     process = start(tmp_path, STUDY)
     os.killpg(process.pid, signal.SIGINT)

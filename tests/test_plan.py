@@ -58,7 +58,8 @@ KEYS = {
 }  # fmt: skip
 ROW = {
     "benchmark": str, "method": str, "runs": int, "runs_left": int, "unit": str, "hours": (float, type(None)),
-    "kmeans_core_hours": (float, type(None)), "seconds_per_run": (float, type(None)), "sources": list,
+    "core_hours": (float, type(None)), "kmeans_core_hours": (float, type(None)),
+    "seconds_per_run": (float, type(None)), "sources": list,
 }  # fmt: skip
 
 
@@ -182,6 +183,13 @@ class Early(SCL):
         raise RuntimeError(f"timm: {'timm' in sys.modules}")
 
 
+class Refusing(SCL):
+    """SCL that finds the images unfit."""
+
+    def prepare(self, images, generator):
+        raise ValueError("too few images")
+
+
 class Faulty(SCL):
     """SCL with a bug."""
 
@@ -223,7 +231,7 @@ def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, 
     measured = {stage: TINY_METHODS[stage] for stage in ("random", "kmeans", "simclr", "scl")}
     early = {"early": scl | {"method": "test_plan.Early"}}
     bad = {
-        "scan": TINY_METHODS["scan"] | {"after": None, "options": {"neighbors": 300}},
+        "refusing": scl | {"method": "test_plan.Refusing"},
         "faulty": scl | {"method": "test_plan.Faulty"},
         "silent": scl | {"method": "test_plan.Silent"},
         "killed": scl | {"method": "test_plan.Killed"},
@@ -234,7 +242,7 @@ def test_calibrating_measures_every_kind_and_the_plan_uses_it(tiny_study, here, 
     lines = error.splitlines()[1:]
     assert lines[1].startswith("  random on tiny-digits: no steps, ")
     assert all(line.endswith(" per assignment of 200 images") for line in lines[1:5])
-    words = ["timm: True", "options.neighbors", "AttributeError: ", "RuntimeError", "a process was killed"]
+    words = ["timm: True", "too few images", "AttributeError: ", "RuntimeError", "a process was killed"]
     for line, word in zip([lines[0], *lines[5:-1]], words, strict=True):
         assert "cannot be measured: " in line and word in line
     (file,) = sources.CALIBRATIONS.glob("*.json")

@@ -95,12 +95,32 @@ def test_k_means_is_work_of_cores_beside_the_gpu(here):
     assert "k-means after training takes 0.13 core-minutes" in text
 
 
+@pytest.mark.parametrize("on_cpu", [1, 2])
+def test_runs_finished_on_a_cpu_took_cores_and_no_gpu(on_cpu, here):
+    """Of two runs; the others are left, for the GPU."""
+    study = study_of(methods={"scan": TINY_METHODS["scan"] | {"after": None}})
+    place = Place("CPU: here", "NVIDIA H200", 1, 4, 1, 2, 1)
+    mine = work(study, "scan")
+    find(mine, calibrated=[measurements(rate(mine), device="NVIDIA H200")])
+    done = State("done", "", SimpleNamespace(seconds=57.0, kmeans=None, unclustered={}, device="CPU: a", threads=3))
+    states = dict(zip(study.runs(), [done] * on_cpu + [State("missing")]))
+    survey = SimpleNamespace(study=study, state=states.get, prepared=lambda name: (None, ""))
+    found = cost.cost_of(study, survey, measured_at(place, study))
+    (row,), trained = found["rows"], (2 - on_cpu) * (train_seconds(mine, rate(mine)) + 3.0)
+    assert found["gpu_hours"] == pytest.approx(trained / 3600)
+    assert row["core_hours"] == found["core_hours"] == pytest.approx(on_cpu * 60 * 3 / 3600)
+    own = ("GPU-hours", found["gpu_hours"]) if trained else ("core-hours", found["core_hours"])
+    assert (row["unit"], row["hours"], row["kmeans_core_hours"]) == (*own, 0.0)
+    total = f"in all: {trained / 60:.2g} GPU-minutes, 3.0 core-minutes\n" if trained else "in all: 6.0 core-minutes\n"
+    assert total in describe_cost(found, "study.yaml")
+
+
 @pytest.mark.parametrize("kmeans,seconds", [(True, 2.0), (False, None)])
 def test_k_means_that_is_left_takes_time_or_is_unknown(here, kmeans, seconds):
     """For a trained run; a measurement without assignments, such as that of `scl bench`, does not cover k-means."""
     study = study_of(methods={"simclr": TINY_METHODS["simclr"]}, seeds=1)
     find(work(study, "simclr"), calibrated=[measurements(rate(work(study, "simclr"), kmeans=kmeans))])
-    record = SimpleNamespace(seconds=9.0, kmeans=True, files={}, unclustered={"1.npz": ""})
+    record = SimpleNamespace(seconds=9.0, kmeans=True, files={}, unclustered={"1.npz": ""}, threads=1)
     state = State("unclustered", "", record)
     survey = SimpleNamespace(study=study, state=lambda run: state, prepared=lambda name: (None, ""))
     found = cost.cost_of(study, survey, measured_at(PLACE, study))

@@ -70,6 +70,22 @@ def test_runs_on_a_benchmark_prepared_otherwise_do_not_count(change, words, stud
     assert set(runs_of(study()).status) == {"done"}
 
 
+@pytest.mark.parametrize("other", [{"subset": 100}, {"clusters": 5}, {"size": 12}])
+def test_results_count_while_another_study_has_prepared_the_folder_otherwise(other, study):
+    prepare_for(study(**other), "tiny-digits")
+    assert set(runs_of(study()).status) == {"done"} and Survey(study()).outdated() == []
+    third = Survey(study(subset=60))  # neither of these images nor of the prepared ones
+    assert {state.status for state in third.states().values()} == {"outdated", "waiting"}
+    _, scan = study().runs()
+    (scan.directory / "metrics.json").unlink()  # now the images are needed
+    found = Survey(study())
+    assert [state.status for state in found.states().values()] == ["done", "trained"]
+    assert {file.name for file in found.outdated()} == {"benchmark.json"}
+    prepare_for(study(), "tiny-digits")
+    evaluate.evaluate_run(scan.directory, study().data / "tiny-digits")
+    assert set(runs_of(study()).status) == {"done"}
+
+
 def test_without_the_images_the_record_counts_and_other_clusters_images_or_sizes_do_not(study):
     shutil.rmtree(study().data)
     assert set(runs_of(study()).status) == {"done"}

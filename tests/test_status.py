@@ -7,6 +7,7 @@ import torch
 from conftest import TINY_METHODS
 
 from benchmarks import cli
+from benchmarks.check import check_study
 from benchmarks.datasets.catalog import Downloads
 from benchmarks.overview import Overview
 from benchmarks.status import describe_run, missing, summarize_study
@@ -77,6 +78,16 @@ def test_what_is_missing_is_named_with_its_key(tiny_study, tmp_path, monkeypatch
     ):
         assert words in found
     assert missing(tiny_study("random")) == []
+
+
+def test_images_that_are_to_be_prepared_are_checked_beside_other_images_and_old_scores(tiny_study, digits, tmp_path):
+    benchmarks = {"tiny-digits": {"dataset": "digits", "subset": 1798, "size": 8}}
+    for data in (digits, tmp_path / "none"):
+        study = tiny_study("random", benchmarks=benchmarks, data=data)
+        (run,) = study.runs()
+        (run.directory / "metrics.json").write_text("of another version")
+        with pytest.raises(ValueError, match="benchmarks.tiny-digits.subset: "):
+            check_study(study)
 
 
 def test_a_gpu_that_torch_cannot_use_is_missing(tiny_study, monkeypatch):

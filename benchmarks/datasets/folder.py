@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from benchmarks.datasets.catalog import Dataset
 from benchmarks.datasets.dataset import Image, RawDataset, Sources, labels_by_folder
-from benchmarks.datasets.pixels import HEIF, MAX_BYTES, reads_heif
+from benchmarks.datasets.pixels import HEIF, MAX_BYTES, from_bytes, reads_heif
 from benchmarks.datasets.slices import FileSlice, in_hash_order, slice_images, whole_file
 from scl.util.text import printable, say
 
@@ -24,12 +25,12 @@ NO_PERMISSION = "no permission to read it"
 def read(dataset: Dataset, sources: Sources) -> RawDataset:
     """The images of `sources.path`: a folder, in the order of the hashes of the relative names, or a .npy file.
 
-    If no image is directly in the folder, its sub-folders are the classes (images may be nested deeper); else, or if
-    all images are in one of them, there are no classes, and a note says so. Hidden files and other file types are
-    skipped, links are followed. Raises ValueError for anything that makes the classes ambiguous or images unreadable:
-    one folder under two names (including circular links), broken links, pipes and devices, folders without read
-    permission, names that are not UTF-8. Files that are too large, without read permission, or in an unsupported format
-    are left out (`RawDataset.unreadable`).
+    If no image is directly in the folder, its sub-folders are the classes (images may be nested deeper), except those
+    of which no image can be decoded; else, or if all images are in one of them, there are no classes, and a note says
+    so. Hidden files and other file types are skipped, links are followed. Raises ValueError for anything that makes the
+    classes ambiguous or images unreadable: one folder under two names (including circular links), broken links, pipes
+    and devices, folders without read permission, names that are not UTF-8. Files that are too large, without read
+    permission, or in an unsupported format are left out (`RawDataset.unreadable`).
     """
     root = sources.path
     if root is not None and root.is_file() and root.suffix == ".npy":
@@ -47,7 +48,7 @@ def read(dataset: Dataset, sources: Sources) -> RawDataset:
             "taken as classes and nothing is scored; for classes, move these images into sub-folders"
         )
     slices = in_hash_order(slices)
-    unreadable = {image.name: why for image in slices if (why := _problem(image))}
+    unreadable = _unreadable(slices, classes=not flat)
     slices = [image for image in slices if image.name not in unreadable]
     if not slices:
         raise ValueError(f"{root}: none of its {len(unreadable)} images can be read: {next(iter(unreadable.values()))}")
@@ -121,6 +122,28 @@ def _problem(image: FileSlice) -> str:
     if image.size > MAX_BYTES:
         return f"{image.size:,} bytes is too much for one image (at most {MAX_BYTES:,})"
     return "" if os.access(image.file, os.R_OK) else NO_PERMISSION
+
+
+def _unreadable(slices: list[FileSlice], *, classes: bool) -> dict[str, str]:
+    """{name: reason} of files that are left out before the others are decoded. classes: also all images of a sub-folder
+    of which none can be decoded; to know that, one of every other sub-folder is decoded."""
+    unreadable = {image.name: why for image in slices if (why := _problem(image))}
+    readable, failed = set[str](), dict[str, str]()
+    for image in slices if classes else ():
+        folder = image.name.partition("/")[0]
+        if folder in readable or image.name in unreadable:
+            continue
+        [(_, _, data)] = slice_images([image], np.arange(1))
+        try:
+            if isinstance(data, ValueError):
+                raise data
+            assert isinstance(data, bytes)
+            with warnings.catch_warnings(action="ignore"):  # as in write_images
+                from_bytes(data, 8, name=image.name)
+            readable.add(folder)
+        except ValueError as error:
+            failed[image.name] = str(error).removeprefix(f"{image.name}: ")
+    return unreadable | {name: why for name, why in failed.items() if name.partition("/")[0] not in readable}
 
 
 def _find(root: Path) -> tuple[list[FileSlice], set[str]]:

@@ -1,7 +1,8 @@
 """The cost of a study as one mapping, which `scl plan --json` prints and benchmarks/plan/table.py shows.
 
-It is computed from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one, and
-the k-means after it, if its method needs one, on CPU cores while other runs train (rule `kmeans` of the Snakefile).
+It is computed from a list of jobs. A run has one or two: its training, on a GPU if it has epochs and there is one (and
+it was not trained on a CPU), and the k-means after it, if its method needs one, on CPU cores while other runs train
+(rule `kmeans` of the Snakefile).
 """
 
 from collections import defaultdict
@@ -24,13 +25,15 @@ START_SECONDS, REPORT_SECONDS = 5.0, 5.0  # Snakemake before the first job; tabl
 class Job:
     """The training of a run, or the k-means after it.
 
-    seconds: None if unknown. left: whether it is yet to be done. source: of the measurement.
+    seconds: None if unknown. threads: of a training that is done, else None. left: whether it is yet to be done.
+    source: of the measurement.
     """
 
     run: Run
     seconds: float | None
     kmeans: bool = False
     gpu: bool = False
+    threads: int | None = None
     left: bool = True
     source: Measured | None = None
 
@@ -113,18 +116,22 @@ def _jobs(
         clustering = clustering_seconds(state.record, run.directory)
         train = state.record.seconds - clustering + measured.start_seconds
         kmeans = (kmeans or None) if state.needs_kmeans else clustering
-    yield Job(run, train, gpu=gpu, left=state.record is None, source=found)
+        gpu = gpu and not state.record.device.startswith("CPU: ")
+    threads = state.record.threads if state.record else None
+    yield Job(run, train, gpu=gpu, threads=threads, left=state.record is None, source=found)
     if kmeans != 0:
         yield Job(run, kmeans, kmeans=True, left=state.record is None or state.needs_kmeans, source=found)
 
 
 def _rows(jobs: list[Job], place: Place) -> Iterator[dict[str, Any]]:
-    """One row per benchmark and method, over protocols and seeds. hours: of training on GPUs, else of everything."""
+    """One row per benchmark and method, over protocols and seeds. hours: of training on GPUs, else of everything;
+    core_hours: of all that takes no GPU; kmeans_core_hours: of the k-means beside GPUs."""
     groups = defaultdict(list)
     for job in jobs:
         groups[job.run.benchmark, job.run.stage].append(job)
     for (benchmark, stage), group in groups.items():
-        gpu, runs, seconds = group[0].gpu, len({job.run for job in group}), [job.seconds for job in group]
+        gpu, runs = any(job.gpu for job in group), len({job.run for job in group})
+        seconds = [job.seconds for job in group]
         sources = {(job.source.mark, job.source.source) for job in group if job.source and job.seconds is not None}
         yield {
             "benchmark": benchmark,
@@ -133,7 +140,8 @@ def _rows(jobs: list[Job], place: Place) -> Iterator[dict[str, Any]]:
             "runs_left": len({job.run for job in group if job.left}),
             "unit": "GPU-hours" if gpu else "core-hours",
             "hours": _hours(group, place, gpu=gpu),
-            "kmeans_core_hours": _hours(group, place, gpu=False) if gpu else 0.0,
+            "core_hours": _hours(group, place, gpu=False),
+            "kmeans_core_hours": _hours([job for job in group if job.kmeans], place, gpu=False) if gpu else 0.0,
             "seconds_per_run": None if None in seconds else sum(filter(None, seconds)) / runs,
             "sources": [{"mark": mark, "source": text} for mark, text in sorted(sources)],
         }
@@ -141,9 +149,11 @@ def _rows(jobs: list[Job], place: Place) -> Iterator[dict[str, Any]]:
 
 def _hours(jobs: list[Job], place: Place, *, gpu: bool) -> float | None:
     """GPU-hours of the jobs that use a GPU, or core-hours of the others; None if one of them is unknown."""
-    seconds = [job.seconds for job in jobs if job.gpu == gpu]
-    devices = 1 / place.runs_per_gpu if gpu else place.threads
-    return None if None in seconds else sum(filter(None, seconds), 0.0) * devices / 3600
+    jobs = [job for job in jobs if job.gpu == gpu]
+    if any(job.seconds is None for job in jobs):
+        return None
+    devices = [1 / place.runs_per_gpu if gpu else job.threads or place.threads for job in jobs]
+    return sum((job.seconds or 0.0) * count for job, count in zip(jobs, devices)) / 3600
 
 
 def _wall_seconds(jobs: list[Job], place: Place) -> float | None:

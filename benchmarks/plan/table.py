@@ -78,13 +78,13 @@ def _totals(cost: dict[str, Any], scale: int, span: str) -> Iterator[str]:
     known: dict[str, float] = {}
     for row in cost["rows"]:
         known[row["unit"]] = known.get(row["unit"], 0.0) + (row["hours"] or 0.0)
-    if beside := sum(row["kmeans_core_hours"] or 0.0 for row in cost["rows"]):
-        known["core-hours"] = known.get("core-hours", 0.0) + beside
+        if row["unit"] == "GPU-hours" and row["core_hours"]:
+            known["core-hours"] = known.get("core-hours", 0.0) + row["core_hours"]
     parts = [f"{_number(hours * scale)} {unit.replace('hours', span)}" for unit, hours in known.items()]
     without = sum(row["runs"] for row in cost["rows"] if row["seconds_per_run"] is None)
     more = f" and {without} runs of unknown time" if without else ""
     yield f"in all: {', '.join(parts) or 'nothing'}{more}"
-    if beside:
+    if beside := sum(row["kmeans_core_hours"] or 0.0 for row in cost["rows"]):
         yield f"  k-means after training takes {_number(beside * scale)} core-{span} beside the GPU"
     where = f"{device['gpus']} x " if device["gpus"] else f"{device['cores']} cores of "
     name = without_instructions(device["name"]).removeprefix("CPU: ")
