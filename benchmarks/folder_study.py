@@ -3,6 +3,7 @@
 The only changes to the settings of config/folder.yaml depend on the folder and the device, never on labels.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ METHODS = ("scl", "scan", "selflabel", "simclr", "pica", "kmeans")
 BENCHMARK = "images"
 REFERENCE = 10_000  # images that the epochs of config/folder.yaml are meant for
 EPOCHS = (5, 1_000)  # of a stage, whatever the number of images
+MANY_CLUSTERS = 50  # from which SCL's would collapse after a short SimCLR (docs/lab-notes.md)
 NEIGHBORS_PER_CLUSTER = 0.5  # SCAN's neighbors, as a fraction of a cluster of average size
 FINE_TUNING = 0.1  # factor of the learning rate of a first stage that starts from pretrained weights
 ARRAY = "scl-fit-"  # prefix of the temporary folder of an array that ImageClustering fits
@@ -208,8 +210,10 @@ def _start_from_weights(methods: dict[str, dict], rate: float, request: Request)
 
 
 def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | None) -> dict:
-    """The changed settings of a stage: its epochs, for about the same number of steps with this many images, and no
-    more neighbors than a cluster has."""
+    """The changed settings of a stage: its epochs, for about the same number of steps with this many images, no more
+    neighbors than a cluster has, and SCL's options for many clusters, unless the settings have them."""
+    from scl.scl import SCL  # imports torch
+
     changes: dict[str, dict] = {}
     training = settings.training
     if training.epochs:
@@ -225,4 +229,7 @@ def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | Non
     if isinstance(neighbors, int):
         few = max(1, min(images - 1, int(NEIGHBORS_PER_CLUSTER * images / clusters)))
         changes["options"] = {"neighbors": min(neighbors, few)}
+    if clusters >= MANY_CLUSTERS and issubclass(method, SCL):
+        many = {"consistency": "means", "balance_weight": round(2 * math.log10(clusters), 2)}
+        changes["options"] = {name: value for name, value in many.items() if name not in settings.options}
     return changes

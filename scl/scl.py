@@ -25,7 +25,8 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 class Options(MethodOptions):
     """All defaults are ours and the same on every benchmark: chosen on digits, kept after trials on a CIFAR-10 subset.
-    Version 3 added `mean_similarities`, after trials on both."""
+    Version 3 added `mean_similarities`, after trials on both. With 50 clusters or more, `consistency: means` and a
+    larger `balance_weight` prevent a collapse (docs/lab-notes.md)."""
 
     temperature: Annotated[float, Field(ge=0.02, le=1000)] = 0.07
     """Temperature tau of the instance similarities [2], whose exponentials underflow below 0.02; ours."""
@@ -43,8 +44,8 @@ class Options(MethodOptions):
     """Weight w_c of L_con [5]; ours."""
     balance_weight: Weight = 2.0
     """Weight w_b of L_bal [7]; ours."""
-    consistency: Literal["joint", "view"] = "joint"
-    """What has to agree: similarities and boundaries [5], or boundaries of the two views (ablation); ours."""
+    consistency: Literal["joint", "means", "view"] = "joint"
+    """What has to agree [5]: sums p and boundaries q, class means s and q, or q of both views (ablation); ours."""
     consensus: Literal["both", "boundaries", "similarities"] = "both"
     """What pseudo classes are inferred from [3]: q and s, q alone or s alone (ablations); ours."""
     mean_similarities: bool = True
@@ -107,20 +108,24 @@ class SCL(Method):
         with torch.autocast(z.device.type, enabled=False):
             return torch.softmax(self.prototypes(z) / self.options.prototype_temperature, dim=1)
 
+    def means(self, p1: Tensor, p2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """[3] s_k, the mean over the other images of a class where p_k is their sum, normalized over k: B x K each.
+
+        Large classes win images by their size alone with p, and clusters become empty (docs/lab-notes.md).
+        """
+        others = self.memory.others(index).clamp_min(1)
+        s1, s2 = (F.normalize(p / others, p=1, dim=1) for p in (p1, p2))
+        return s1, s2
+
     @torch.no_grad()
     def reason(self, p1: Tensor, p2: Tensor, q1: Tensor, q2: Tensor, index: Tensor) -> Tensor:
         """[3] Hypotheses r about the classes of the images, by consensus of similarities and boundaries: B x K.
 
-        s is a mean over the images of a class. With the sums p, large classes win images by size alone, and clusters
-        can become empty (docs/lab-notes.md). For a class without other images, q_k replaces s_k; otherwise the class
-        could never gain an image again.
+        For a class without other images, q_k replaces s_k; otherwise the class could never gain an image again.
         """
         if self.options.consensus == "boundaries":
             return losses.consensus(q1, q2, q1, q2)
-        s1, s2 = p1, p2
-        if self.options.mean_similarities:
-            others = self.memory.others(index).clamp_min(1)
-            s1, s2 = (F.normalize(p / others, p=1, dim=1) for p in (p1, p2))
+        s1, s2 = self.means(p1, p2, index) if self.options.mean_similarities else (p1, p2)
         s1, s2 = s1.where(p1 > 0, q1), s2.where(p2 > 0, q2)
         if self.options.consensus == "similarities":
             return losses.consensus(s1, s2, s1, s2)
@@ -146,8 +151,11 @@ class SCL(Method):
             if o.semantic_weight:
                 terms["semantic"] = o.semantic_weight * losses.semantic_contrast(p1, p2, y)
         if self.placed:
-            joint = o.consistency == "joint" and not self.warming_up
-            agreement = losses.clustering_consistency(p1, p2, q1, q2) if joint else losses.agreement(q1, q2)
+            if o.consistency == "view" or self.warming_up:
+                agreement = losses.agreement(q1, q2)
+            else:
+                similar = self.means(p1, p2, index) if o.consistency == "means" else (p1, p2)
+                agreement = losses.clustering_consistency(*similar, q1, q2)
             terms["consistency"] = o.consistency_weight * agreement
         self.seen = index, z1.detach(), z2.detach(), y  # for after_step
         return terms

@@ -97,6 +97,7 @@ def test_every_method_trains_and_only_where_it_has_to_waits(tiny_study, monkeypa
 ABLATIONS = [
     *((SCL, {name: 0.0}) for name in ("instance_weight", "semantic_weight", "consistency_weight", "memory_momentum")),
     *((SCL, {"consensus": consensus, "prototypes": "random"}) for consensus in ("boundaries", "similarities")),
+    (SCL, {"consistency": "means"}),
     (SCL, {"consistency": "view", "mean_similarities": False, "assignment": "kmeans", "projection_norm": False}),
     (SCL, {"warm_up": 1.0}),
     (SimCLR, {"anchors": "both", "layer": "encoder"}),

@@ -87,6 +87,22 @@ def test_scan_asks_for_no_more_neighbors_than_a_cluster_has(here, config):
     assert found == {12: 1, 100: 5, 1_000: 20}
 
 
+def test_scl_has_other_options_for_many_clusters_unless_the_settings_have_them(here):
+    (here / "own.yaml").write_text("extends: tiny.yaml\nmethods: {scl: {options: {balance_weight: 3.0}}}\n")
+    found = {}
+    for config, clusters in (("tiny.yaml", 49), ("tiny.yaml", 50), ("tiny.yaml", 200), ("own.yaml", 200)):
+        request = Request(here, clusters=clusters, config=here / config)
+        study, _, last = folder_study(request, images=1_000, clusters=clusters)
+        options = study.settings(study.run("images", "joint", last, 0)).options
+        found[config, clusters] = (options.get("consistency"), options.get("balance_weight"))
+    assert found == {
+        ("tiny.yaml", 49): (None, None),
+        ("tiny.yaml", 50): ("means", 3.4),
+        ("tiny.yaml", 200): ("means", 4.6),
+        ("own.yaml", 200): ("means", 3.0),
+    }
+
+
 def test_the_home_folder_is_expanded_for_weights_too(here, monkeypatch):
     """In `--weights=~/x.pth`, which the shell does not expand."""
     monkeypatch.setenv("HOME", str(here))

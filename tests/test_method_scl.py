@@ -21,6 +21,7 @@ INDEX = torch.arange(100, 100 + BATCH) * 7 % IMAGES  # 16 different positions
 ABLATIONS = {  # stage of config/ablation.yaml -> its change
     "no-semantic": {"semantic_weight": 0.0},
     "no-consistency": {"consistency": "view"},
+    "consistency of means": {"consistency": "means"},
     "boundaries": {"consensus": "boundaries"},
     "similarities": {"consensus": "similarities"},
     "sums": {"mean_similarities": False},
@@ -84,8 +85,9 @@ def naive(method):
         "y, warm-up": (q1 + q2).argmax(1).tolist(),
         **{f"y, {rule}": y[rule] for rule in y},
         **{f"semantic, {rule}": semantic[rule] for rule in y},
-        "consistency": (plain.agreement(p1, q2) + plain.agreement(p2, q1)) / 2,
-        "view consistency": plain.agreement(q1, q2),
+        "consistency, means": (plain.agreement(s1, q2) + plain.agreement(s2, q1)) / 2,
+        "consistency, joint": (plain.agreement(p1, q2) + plain.agreement(p2, q1)) / 2,
+        "consistency, view": plain.agreement(q1, q2),
         "balance": math.log(CLUSTERS) - spread,
         "instance": plain.nt_xent(z1, z2, o.instance_temperature),
     }
@@ -99,7 +101,7 @@ def _scl_step_reference(method):
     """[8] and [10]: the weighted terms of the loss and the pseudo classes, with initialized prototypes."""
     o, e = method.options, naive(method)
     warm = method.epoch < max(1, round(o.warm_up * EPOCHS))
-    terms = {"consistency": "view consistency" if warm or o.consistency == "view" else "consistency"}
+    terms = {"consistency": f"consistency, {'view' if warm else o.consistency}"}
     terms |= {"balance": "balance"} | ({"instance": "instance"} if o.instance_weight else {})
     rule = o.consensus + ", sums" * (not o.mean_similarities)
     terms |= {} if warm or not o.semantic_weight else {"semantic": f"semantic, {rule}"}
@@ -257,6 +259,22 @@ def test_a_large_pseudo_class_wins_no_image_for_its_size():
     assert classes(True) == [1, 0] and classes(False) == [0, 0]
 
 
+def test_a_large_pseudo_class_attracts_no_boundary_for_its_size():
+    """[5] Between two classes around the same point, any q is as good with means; with sums, the large class is best."""
+    index, even, large = torch.tensor([0, 1]), torch.tensor([[0.5, 0.5]] * 2), torch.tensor([[0.9, 0.1]] * 2)
+
+    def preferred(consistency):
+        method = build(images=102, clusters=2, consistency=consistency)
+        method.memory.rows.copy_(torch.eye(8)[0])
+        method.memory.pseudo_classes.copy_(torch.tensor([0] * 100 + [1] * 2))
+        p = method.memory.similarity(torch.eye(8)[[0, 0]], index)
+        similar = method.means(p, p, index) if consistency == "means" else (p, p)
+        a, b = (losses.clustering_consistency(*similar, q, q).item() for q in (even, large))
+        return "no class" if a == pytest.approx(b) else "the large one" if b < a else "the small one"
+
+    assert (preferred("means"), preferred("joint")) == ("no class", "the large one")
+
+
 def test_an_image_counts_neither_among_its_class_nor_its_similarities():
     """[3] Two classes of two equal rows, one with the image itself: s is equal for both, and the boundary decides."""
     method = build(images=4, clusters=2)
@@ -310,6 +328,7 @@ def test_an_ablation_changes_its_own_terms_only(name):
         "no-semantic": ({"semantic"}, set()),
         "no-instance": ({"instance"}, set()),
         "no-consistency": (set(), {"consistency"}),
+        "consistency of means": (set(), {"consistency"}),
         "boundaries": (set(), {"semantic"}),
         "similarities": (set(), {"semantic"}),
         "sums": (set(), {"semantic"}),

@@ -83,7 +83,12 @@ def test_every_option_has_a_description(cls):
             {"instance_temperature": 0.0},
             "instance_temperature: must be greater than or equal to 0.001, got 0.0",
         ),
-        (SCL, {"consistency": "view"}, {"consistency": "both"}, "consistency: must be 'joint' or 'view', got 'both'"),
+        (
+            SCL,
+            {"consistency": "view"},
+            {"consistency": "both"},
+            "consistency: must be 'joint', 'means' or 'view', got 'both'",
+        ),
         (
             SCL,
             {"consensus": "boundaries"},
