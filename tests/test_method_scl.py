@@ -260,7 +260,7 @@ def test_a_large_pseudo_class_wins_no_image_for_its_size():
 
 
 def test_a_large_pseudo_class_attracts_no_boundary_for_its_size():
-    """[5] Between two classes around the same point, any q is as good with means; with sums, the large class is best."""
+    """[5] Two classes around one point: with means any q is as good, with sums that of the large class is best."""
     index, even, large = torch.tensor([0, 1]), torch.tensor([[0.5, 0.5]] * 2), torch.tensor([[0.9, 0.1]] * 2)
 
     def preferred(consistency):
