@@ -95,6 +95,13 @@ def test_too_few_seeds_for_an_interval_draw_none_and_say_so(tmp_path):
         assert any(line.get_linestyle() == "-" for line in figure.axes[0].lines) != stated
 
 
+def test_an_interval_is_drawn_within_0_and_100_percent(study):
+    groups = groups_of(study)[1]
+    panel = draw_scores(study, groups.assign(acc_low=-0.2, acc_high=1.3)).axes[0]
+    ends = [tuple(line.get_xdata()) for line in panel.lines if line.get_linestyle() == "-"]
+    assert ends and set(ends) == {(0.0, 100.0)}
+
+
 def test_bands_are_drawn_for_a_few_curves_only(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MOST_BANDS", 4)
     study = finish_all(Study(tmp_path / "s", benchmarks={"digits": benchmark()}))

@@ -47,7 +47,7 @@ def save(paths: list[Path], draw: Callable[[], Figure]) -> None:
 
 
 def draw_scores(study, groups: pd.DataFrame) -> Figure:
-    """ACC: mean with t interval, a circle per seed, a diamond for the published result."""
+    """ACC: mean with t interval (within 0 and 100 %), a circle per seed, a diamond for the published result."""
     parts = _by_panel(study, groups)
     if not any(any(part.accuracies) for part in parts):
         return _empty("No completed runs with labels yet.")
@@ -111,7 +111,8 @@ def _draw_scores(panel, y: int, group, color: str, *, outlier: bool) -> None:
         return
     above, values = y - 0.13, [100 * value for value in group.accuracies.values()]
     if not pd.isna(group.acc_low):
-        panel.plot([100 * group.acc_low, 100 * group.acc_high], [above] * 2, color=color, lw=2, solid_capstyle="butt")
+        ends = [100 * max(0.0, group.acc_low), 100 * min(1.0, group.acc_high)]  # of two seeds, it may be far wider
+        panel.plot(ends, [above] * 2, color=color, lw=2, solid_capstyle="butt")
     panel.plot(100 * group.acc, above, "o", ms=4.2, color=color, zorder=3)
     panel.plot(values, [y + 0.2] * len(values), "o", ms=3.6, mfc="none", mec=color, mew=0.9, zorder=3)
     if group.published:
