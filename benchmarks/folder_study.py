@@ -29,7 +29,7 @@ METHODS = ("scl", "scan", "selflabel", "simclr", "pica", "kmeans")
 BENCHMARK = "images"
 REFERENCE = 10_000  # images that the epochs of config/folder.yaml are meant for
 EPOCHS = (5, 1_000)  # of a stage, whatever the number of images
-MANY_CLUSTERS = 50  # from which SCL's would collapse after a short SimCLR (docs/lab-notes.md)
+MANY_CLUSTERS = 50  # in trials, SCL left 21 of 50 empty after a short SimCLR (docs/lab-notes.md)
 NEIGHBORS_PER_CLUSTER = 0.5  # SCAN's neighbors, as a fraction of a cluster of average size
 FINE_TUNING = 0.1  # factor of the learning rate of a first stage that starts from pretrained weights
 ARRAY = "scl-fit-"  # prefix of the temporary folder of an array that ImageClustering fits
@@ -231,5 +231,7 @@ def _scaled(settings: RunSettings, images: int, clusters: int, epochs: int | Non
         changes["options"] = {"neighbors": min(neighbors, few)}
     if clusters >= MANY_CLUSTERS and issubclass(method, SCL):
         many = {"consistency": "means", "balance_weight": round(2 * math.log10(clusters), 2)}
-        changes["options"] = {name: value for name, value in many.items() if name not in settings.options}
+        changes.setdefault("options", {}).update(
+            (name, value) for name, value in many.items() if name not in settings.options
+        )
     return changes

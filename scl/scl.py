@@ -25,8 +25,8 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 class Options(MethodOptions):
     """All defaults are ours and the same on every benchmark: chosen on digits, kept after trials on a CIFAR-10 subset.
-    Version 3 added `mean_similarities`, after trials on both. With 50 clusters or more, `consistency: means` and a
-    larger `balance_weight` prevent a collapse (docs/lab-notes.md)."""
+    Version 3 added `mean_similarities`, after trials on both. In trials with 50 and 200 clusters, `consistency: means`
+    and a larger `balance_weight` prevented a collapse (docs/lab-notes.md)."""
 
     temperature: Annotated[float, Field(ge=0.02, le=1000)] = 0.07
     """Temperature tau of the instance similarities [2], whose exponentials underflow below 0.02; ours."""
